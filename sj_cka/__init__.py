@@ -1,0 +1,21 @@
+"""See what spiking neural networks learn: CKA over layers and time steps, and whole studies from recipes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sj_cka.cka import CKA, CKAResult, UndefinedCKA, cka, compare
+from sj_cka.recording import record
+
+if TYPE_CHECKING:
+    from sj_cka.study import StudyResult
+
+__version__ = "0.1.0"
+__all__ = ["CKA", "CKAResult", "UndefinedCKA", "cka", "compare", "record", "run"]
+
+
+def run(path: Any, **options: Any) -> StudyResult:
+    """Runs a study from its recipe to its report: `sj_cka.run("recipes/residual_ablation.yaml")`; see `sj_cka.study.run`."""
+    from sj_cka import study  # plotly and scikit-learn: only who runs studies waits for them
+
+    return study.run(path, **options)

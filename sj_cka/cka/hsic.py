@@ -1,0 +1,71 @@
+"""The unbiased HSIC, and CKA of two feature matrices."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sj_cka.cka.gram import centred_grams
+
+
+class UndefinedCKA(RuntimeWarning):
+    """A CKA is undefined (NaN); the message says why."""
+
+
+def hsic(rows_x: Tensor, rows_y: Tensor, n: int) -> Tensor:
+    """Unbiased HSIC_1 = <K~, L~> / (n (n-3)) of all pairs of centred Grams (Song et al. 2012, eq. 5), as one product.
+
+    Args:
+        rows_x: packed centred Grams `[P, n(n-1)/2]`, float64.
+        rows_y: the same `[Q, n(n-1)/2]`, or both with a leading batch axis.
+        n: number of samples, at least 4.
+
+    Returns:
+        float64 `[P, Q]`.
+    """
+    return rows_x @ rows_y.mT * (2.0 / (n * (n - 3)))
+
+
+def cka(X: Tensor | np.ndarray, Y: Tensor | np.ndarray) -> float:
+    """Linear centred kernel alignment of two feature matrices, with the unbiased HSIC.
+
+    CKA = HSIC_1(K, L) / sqrt(HSIC_1(K, K) HSIC_1(L, L)), K = X X^T, L = Y Y^T (Kornblith et al. 2019, eq. 4, with the
+    estimator of Song et al. 2012, eq. 5, as in Nguyen et al. 2021). Invariant to rotation, isotropic scale and shift of
+    either side; 1 for equal features; near 0, and possibly slightly negative, for independent ones.
+
+    Args:
+        X: features `[N, D]`, N >= 4 samples.
+        Y: features `[N, D']` of the same samples in the same order.
+
+    Returns:
+        The CKA; NaN, with an `UndefinedCKA` warning that says why, where a side has no structure.
+
+    Raises:
+        ValueError: the shapes do not fit, or N < 4.
+
+    Example:
+        >>> X = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+        >>> round(cka(X, 3 * X + 1), 6)
+        1.0
+    """
+    sides = [torch.as_tensor(side) for side in (X, Y)]
+    for name, side in zip("XY", sides, strict=True):
+        if side.ndim != 2:
+            raise ValueError(
+                f"{name}: expected features [N, D], got shape {tuple(side.shape)}; flatten all but the samples"
+            )
+    if len(sides[0]) != len(sides[1]):
+        raise ValueError(f"expected the same samples on both sides, got N = {len(sides[0])} and {len(sides[1])}")
+    n = len(sides[0])
+    if n < 4:
+        raise ValueError(f"expected at least 4 samples (the unbiased HSIC divides by n - 3), got N = {n}")
+    grams = [centred_grams(side.unsqueeze(0)) for side in sides]
+    for name, side in zip("XY", grams, strict=True):
+        if side.reasons[0] is not None:
+            warnings.warn(f"CKA is undefined: {name} is {side.reasons[0]}", UndefinedCKA, stacklevel=2)
+            return float("nan")
+    K, L = grams[0].rows, grams[1].rows.to(grams[0].rows.device)
+    return float(hsic(K, L, n) / (hsic(K, K, n) * hsic(L, L, n)).sqrt())

@@ -1,0 +1,102 @@
+"""The command line: run a study, redraw its report, list names, print the schema of a recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+app = typer.Typer(help="See what spiking neural networks learn.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+Profile = Annotated[str, typer.Option(help="quick (embedded data, minutes), smoke, paper, or another of the recipe")]
+Recipe = Annotated[Path, typer.Argument(help="a recipe, e.g. recipes/residual_ablation.yaml")]
+Out = Annotated[Path | None, typer.Option(help="folder of the report; figures/<recipe> by default")]
+StoreAt = Annotated[
+    Path | None, typer.Option(help="folder of finished jobs; $SJ_CKA_STORE or .sj_cka/store by default")
+]
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    profile: Profile = "quick",
+    out: Out = None,
+    store: StoreAt = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes; one a core by default")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the jobs, run none")] = False,
+) -> None:
+    """Runs a study to its report; what is finished already is not done again."""
+    from sj_cka import study
+
+    with _told():
+        if dry_run:
+            typer.echo(study.outline(recipe, profile=profile, store=store))
+        else:
+            typer.echo(study.run(recipe, profile=profile, out=out, store=store, workers=workers).summary())
+
+
+@app.command()
+def report(recipe: Recipe, profile: Profile = "quick", out: Out = None, store: StoreAt = None) -> None:
+    """Redraws a study's report from finished jobs; trains nothing."""
+    from sj_cka import study
+
+    with _told():
+        typer.echo(study.redraw(recipe, profile=profile, out=out, store=store).summary())
+
+
+@app.command("list")
+def list_names() -> None:
+    """Lists what a recipe may name: data sets, models, neurons, measures, figures."""
+    from sj_cka.claims import MEASUREMENTS
+    from sj_cka.data import DATASETS
+    from sj_cka.figures import FIGURES
+    from sj_cka.models import MODELS, NEURONS
+    from sj_cka.plugins import load_plugins
+
+    load_plugins()
+    tables = {"data": DATASETS, "model": MODELS, "neuron": NEURONS, "measure": MEASUREMENTS, "figure": FIGURES}
+    for what, table in tables.items():
+        typer.echo(f"{what:8} {', '.join(table)}")
+
+
+@app.command()
+def schema() -> None:
+    """Prints the JSON schema of a recipe, for editors."""
+    from sj_cka.recipe import schema as made
+
+    typer.echo(json.dumps(made(), indent=2))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A fault of the user's ends with one message and exit code 2, a failed job with 1, Ctrl-C with 130."""
+    # imported here, and by each command: torch and SpikingJelly take seconds, --help does not need them
+    from sj_cka.engine import JobFailed
+    from sj_cka.recipe import RecipeError
+
+    try:
+        yield
+    except RecipeError as error:
+        _stop(2, f"error: {error}", error)
+    except JobFailed as error:
+        _stop(1, f"error: {error}", error)
+    except KeyboardInterrupt as error:
+        _stop(130, "interrupted; what was finished is kept, run the same command to go on", error)
+
+
+def _stop(code: int, message: str, cause: BaseException) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(code) from cause
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

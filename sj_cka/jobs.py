@@ -1,0 +1,224 @@
+"""The kinds of job: each a pure function of its spec and of the files of the jobs that it builds on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from importlib.metadata import version
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from safetensors.torch import load as load_weights
+from safetensors.torch import save as save_weights
+from torch import nn
+
+from sj_cka.cka import CKAResult, compare
+from sj_cka.data import DATASETS, Images
+from sj_cka.models import build
+from sj_cka.models.neurons import lif_backend
+from sj_cka.plugins import lookup
+from sj_cka.training import Epoch, Settings, accuracy, calibrate, train
+
+Files = dict[str, bytes]
+Report = Callable[[str], None]
+
+
+class Kind(NamedTuple):
+    """A kind of job: its function, and a version that is raised when the function's meaning changes."""
+
+    run: Callable[[Job, Mapping[str, Callable[[str], bytes]], Report], Files]
+    version: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work. What a job gives depends on `spec` alone; `label` is for people.
+
+    Args:
+        kind: a name of KINDS.
+        args: its arguments, those equal to their default left out.
+        needs: name -> the job that it builds on.
+        data: fingerprint of its data.
+        seed: of weights and order.
+        threads: of torch; the same numbers come out at equal threads only.
+        label: what the job is, in words.
+    """
+
+    kind: str
+    args: Mapping[str, Any]
+    needs: Mapping[str, Job] = field(default_factory=dict)
+    data: str = ""
+    seed: int | None = None
+    threads: int = 1
+    label: str = ""
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """All that the result depends on, as plain data."""
+        return {
+            "kind": self.kind,
+            "version": KINDS[self.kind].version,
+            "args": dict(self.args),
+            "needs": {name: job.key for name, job in self.needs.items()},
+            "data": self.data,
+            "seed": self.seed,
+            "dtype": "float32",
+            "threads": self.threads,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the spec."""
+        return hashlib.sha256(canonical(self.spec).encode()).hexdigest()[:24]
+
+
+def canonical(spec: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces."""
+    return json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def run(job: Job, read: Callable[[str, str], bytes], report: Report = lambda line: None) -> Files:
+    """Runs a job: its files, with `spec.json` and the environment that it ran in.
+
+    Args:
+        job: what to do.
+        read: (key, name) -> a file of a finished job.
+        report: called with a line of progress now and then.
+    """
+    needs = {name: _reader(read, needed.key) for name, needed in job.needs.items()}
+    with _threads(job.threads):
+        files = KINDS[job.kind].run(job, needs, report)
+    return {
+        **files,
+        "spec.json": json.dumps(job.spec, indent=1).encode(),
+        "environment.json": json.dumps(environment()).encode(),
+    }
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine of a run."""
+    packages = ("sj_cka", "torch", "spikingjelly", "numpy", "plotly")
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "machine": platform.platform(),
+        "device": device().type,
+        "neuron backend": lif_backend(device()).name,
+    }
+
+
+def device() -> torch.device:
+    """Where jobs run: the first CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def read_network(weights: bytes) -> nn.Module:
+    """A network from its file alone: the header says what it is."""
+    size = int.from_bytes(weights[:8], "little")
+    spec = json.loads(json.loads(weights[8 : 8 + size])["__metadata__"]["network"])
+    network = build(**spec, device=device())
+    network.load_state_dict(load_weights(weights))
+    return network.eval()
+
+
+def _network_spec(job: Job, data: Images) -> dict[str, Any]:
+    """What `build` needs; the seed of the weights comes from the seed and, unless twins are to be the same, the network."""
+    spec = {"in_channels": data.channels, "num_classes": data.classes} | {
+        key: job.args[key] for key in ("kind", "model", "T", "neuron") if key in job.args
+    }
+    seeded: dict[str, Any] = (
+        {"seed": job.seed, "model": spec["model"]} if job.args.get("init") == "same" else {"seed": job.seed, **spec}
+    )
+    digest = hashlib.sha256(canonical(seeded).encode()).digest()
+    return spec | {"seed": int.from_bytes(digest[:6], "big")}
+
+
+def _data(job: Job) -> Images:
+    data = _loaded(canonical(job.args["data"]))
+    if data.fingerprint != job.data:
+        raise RuntimeError(f"the data {job.args['data']} changed while the study ran: run it again")
+    return data
+
+
+@lru_cache(maxsize=2)
+def _loaded(block: str) -> Images:
+    options = json.loads(block)
+    return lookup(DATASETS, options.pop("name"), "data set")(**options)
+
+
+def _save_network(network: nn.Module, spec: Mapping[str, Any]) -> bytes:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return save_weights(tensors, metadata={"network": canonical(spec)})
+
+
+def _init(job: Job, needs: Mapping[str, Callable[[str], bytes]], report: Report) -> Files:
+    """An untrained network whose batch normalisation has seen the training split once."""
+    data = _data(job)
+    spec = _network_spec(job, data)
+    network = build(**spec, device=device())
+    calibrate(network, data.x_train.to(device()))
+    return {"weights.safetensors": _save_network(network, spec)}
+
+
+def _train(job: Job, needs: Mapping[str, Callable[[str], bytes]], report: Report) -> Files:
+    """A trained network, its history and its accuracies."""
+    data, on = _data(job), device()
+    spec = _network_spec(job, data)
+    network = build(**spec, device=on)
+    settings = Settings(**job.args.get("settings", {}))
+
+    def tell(epoch: Epoch) -> None:
+        rate = "" if pd.isna(epoch.firing_rate) else f", rate {epoch.firing_rate:.3f}"
+        report(f"epoch {epoch.epoch}/{settings.epochs}: loss {epoch.loss:.3f}, accuracy {epoch.accuracy:.3f}{rate}")
+
+    history = train(network, data.x_train.to(on), data.y_train.to(on), settings, seed=int(job.seed or 0), report=tell)
+    scores = {
+        split: accuracy(network, x.to(on), y.to(on))
+        for split, x, y in (("train", data.x_train, data.y_train), ("test", data.x_test, data.y_test))
+    }
+    return {
+        "weights.safetensors": _save_network(network, spec),
+        "history.csv": pd.DataFrame(history).to_csv(index=False).encode(),
+        "accuracy.json": json.dumps(scores).encode(),
+    }
+
+
+def _compare(job: Job, needs: Mapping[str, Callable[[str], bytes]], report: Report) -> Files:
+    """CKA of two networks on the test split."""
+    data, size = _data(job), job.args["batch_size"]
+    x, y = (read_network(needs[side]("weights.safetensors")) for side in ("x", "y"))
+    batches = [data.x_test[i : i + size] for i in range(0, len(data.x_test), size)]
+    if len(batches[-1]) < 4:  # the plan has told so
+        batches.pop()
+    result = compare(x, y, batches, layers=job.args.get("layers"), batches=job.args.get("batches"), progress=False)
+    report(f"{len(result.layers_x)} x {len(result.layers_y)} layers")
+    return {"cka.nc": result.to_bytes()}
+
+
+def read_result(content: bytes) -> CKAResult:
+    """The result that a compare job left in `cka.nc`."""
+    return CKAResult.load(BytesIO(content))
+
+
+KINDS: dict[str, Kind] = {"init": Kind(_init, 1), "train": Kind(_train, 1), "compare": Kind(_compare, 1)}
+
+
+def _reader(read: Callable[[str, str], bytes], key: str) -> Callable[[str], bytes]:
+    return lambda name: read(key, name)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,60 @@
+"""Networks: spiking ones and their artificial twins, from one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from sj_cka.models.neurons import NEURONS
+from sj_cka.models.resnet import resnet
+from sj_cka.plugins import lookup
+
+__all__ = ["MODELS", "NEURONS", "Kind", "build"]
+
+Kind = Literal["snn", "ann"]
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"resnet": resnet}
+
+
+def build(
+    kind: Kind,
+    model: Mapping[str, Any],
+    *,
+    in_channels: int,
+    num_classes: int,
+    T: int = 4,
+    neuron: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> nn.Module:
+    """A network with weights drawn from its own seed; the global random state stays as it is.
+
+    Args:
+        kind: "snn": spiking; "ann": its twin, with equal module names and shapes and ReLU in place of the neurons.
+        model: `name` in MODELS and its options, e.g. `{"name": "resnet", "depth": 20}`.
+        in_channels, num_classes: shape of the data.
+        T: time steps that the spiking network shows an image.
+        neuron: `name` in NEURONS and its options; None for the paper's LIF.
+        seed: of the initial weights; the same seed gives both kinds the same weights.
+        device: where the network is to live.
+
+    Raises:
+        UnknownName: no such model or neuron. OptionError: an option out of range.
+    """
+    make = lookup(MODELS, model["name"], "model")
+    options = {key: value for key, value in model.items() if key != "name"}
+    wanted = dict(neuron or {"name": "lif"})
+    make_neuron = lookup(NEURONS, wanted.pop("name"), "neuron")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = make(
+            (lambda: make_neuron(device=device, **wanted)) if kind == "snn" else nn.ReLU,
+            T=T if kind == "snn" else None,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            **options,
+        )
+    return network.to(device)

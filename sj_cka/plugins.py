@@ -1,0 +1,64 @@
+"""Tables of names, how a name is looked up in them, and how another package adds to them."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+Entry = TypeVar("Entry", bound=Callable[..., Any])
+
+
+class UnknownName(ValueError):
+    """A name that is in no table; the message lists the known ones, closest first."""
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """'; did you mean ...?', or '; known: ...', to end an error message with."""
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.6)
+    if near:
+        return f"; did you mean {' or '.join(map(repr, near))}?"
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return f"; known: {shown}" if known else ""
+
+
+def lookup(table: Mapping[str, Entry], name: str, what: str) -> Entry:
+    """The entry of a table.
+
+    Args:
+        table: name -> function.
+        name: the name asked for.
+        what: what the table holds, for the message ("data set").
+
+    Raises:
+        UnknownName: no such entry, in the table or in an installed plugin.
+    """
+    if name not in table:
+        load_plugins()
+    if name not in table:
+        raise UnknownName(f"unknown {what} {name!r}{closest(name, table)}")
+    return table[name]
+
+
+@functools.cache
+def load_plugins() -> tuple[str, ...]:
+    """Calls every entry point of the group `sj_cka.plugins` once; each adds its functions to the tables it knows.
+
+    A plugin is a function without arguments, e.g. `def register(): sj_cka.models.MODELS["mynet"] = mynet`.
+    """
+    names = []
+    for entry in entry_points(group="sj_cka.plugins"):
+        entry.load()()
+        names.append(entry.name)
+    return tuple(names)
+
+
+class OptionError(ValueError):
+    """An option of a table's function has a bad value; `option` names it, so that a recipe can point at its line."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(f"{option}: {message}")
+        self.option = option

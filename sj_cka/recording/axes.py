@@ -1,0 +1,220 @@
+"""Where the samples and the steps lie in what a module puts out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from sj_cka.recording.trace import Trace
+
+N_PROBE = (2, 3)  # samples of the first and the second probe; the third has 2 samples and one step more
+Factor = tuple[Literal["T", "N", "F"], int]
+
+
+class NoSampleAxis(ValueError):
+    """A layer's output has no axis, or no single axis, that counts samples."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """How the outputs of one module become `[S, n, ...]`, S steps of n samples.
+
+    Args:
+        layer: the layer's name: the module's, with `#use` where the module is used several times in a step.
+        module: dotted name of the module.
+        uses: calls of the module in one step (or in one pass, where the calls do not make the steps).
+        use: which of them this layer is.
+        time: "axis": steps lie in an axis of the output, "calls": one call is one step, "static": no change with time.
+        axis: axis that counts samples.
+        factors: what that axis folds, slowest first: T steps, N samples, F windows or tokens (they are features).
+        time_axis: axis of the steps where it is one of its own.
+    """
+
+    layer: str
+    module: str
+    uses: int
+    use: int
+    time: Literal["axis", "calls", "static"]
+    axis: int
+    factors: tuple[Factor, ...] = (("N", 1),)
+    time_axis: int | None = None
+
+    def rows(self, output: Any, n: int, T: int) -> Tensor:
+        """`[S, n, ...]` of one output: S = T where the steps lie in it, else 1."""
+        if not isinstance(output, Tensor):
+            raise TypeError(_not_a_tensor(self.module, output))
+        sizes = [n if kind == "N" else T if kind == "T" else size for kind, size in self.factors]
+        shape = list(output.shape)
+        try:
+            x = output.reshape(*shape[: self.axis], *sizes, *shape[self.axis + 1 :])
+        except RuntimeError as error:
+            raise ValueError(
+                f"layer {self.layer!r}: expected axis {self.axis} of its output to hold {sizes} for {n} samples and {T} steps, "
+                f"got shape {tuple(shape)}"
+            ) from error
+        kinds = [kind for kind, _ in self.factors]
+        samples = self.axis + kinds.index("N")
+        if self.time != "axis":
+            return x.movedim(samples, 0).unsqueeze(0)
+        if self.time_axis is None:
+            return x.movedim((self.axis + kinds.index("T"), samples), (0, 1))
+        steps = self.time_axis + (len(sizes) - 1 if self.time_axis > self.axis else 0)
+        if x.shape[steps] != T:  # k values of each step, slower than nothing but the step itself
+            x = x.unflatten(steps, (T, x.shape[steps] // T))
+            samples += samples > steps
+        return x.movedim((steps, samples), (0, 1))
+
+
+def find_taps(names: Sequence[str], two: Trace, three: Trace, longer: Trace | None, T: int) -> list[Tap]:
+    """Taps of modules from three probes: 2 samples, 3 samples, and 2 samples on T + 1 steps.
+
+    Args:
+        names: dotted names of the modules, in order.
+        two, three, longer: the probes; `longer` is None where the number of steps cannot be varied, then what has the
+            size of T where SpikingJelly keeps its steps (first axis, slowest in a fold, calls) is taken for time.
+        T: number of steps; 1 for a network without time.
+
+    Raises:
+        NoSampleAxis: an output without exactly one axis of samples.
+        ValueError: calls or outputs that follow neither samples nor steps.
+    """
+    taps: list[Tap] = []
+    open_folds: dict[int, list[tuple[Factor, ...]]] = {}
+    for name in names:
+        calls, uses = _calls(name, two, three, longer, T)
+        for use in range(uses):
+            tap = Tap(name if uses == 1 else f"{name}#{use}", name, uses, use, "calls" if calls else "static", axis=0)
+            probes = [two.outputs[name][use], three.outputs[name][use]]
+            if longer is not None:
+                probes.append(longer.outputs[name][use])
+            tap, folds = _axes(tap, probes, T)
+            if len(folds) > 1:
+                open_folds[len(taps)] = folds
+            taps.append(tap)
+    return _settle(taps, open_folds)
+
+
+def _calls(name: str, two: Trace, three: Trace, longer: Trace | None, T: int) -> tuple[bool, int]:
+    """Whether the calls of a module make the steps, and the number of its uses in a step."""
+    a, b = len(two.outputs[name]), len(three.outputs.get(name, []))
+    if a != b:
+        raise NoSampleAxis(
+            f"module {name!r} was called {a} times on 2 samples and {b} times on 3: its outputs have no axis of samples; "
+            "choose layers= that see a whole batch at once"
+        )
+    c = len(longer.outputs.get(name, [])) if longer is not None else None
+    if c is None:
+        return (True, a // T) if T > 1 and a % T == 0 else (False, a)
+    if a == c:
+        return False, a
+    if a * (T + 1) == c * T:
+        return True, a // T
+    raise ValueError(
+        f"module {name!r} was called {a} times for {T} steps and {c} times for {T + 1}: "
+        "expected the same number of calls in every step; choose layers= without it"
+    )
+
+
+def _axes(tap: Tap, probes: Sequence[Any], T: int) -> tuple[Tap, list[tuple[Factor, ...]]]:
+    for output in probes:
+        if not isinstance(output, Tensor):
+            raise TypeError(_not_a_tensor(tap.module, output))
+    a, b = probes[0].shape, probes[1].shape
+    longer = probes[2].shape if len(probes) == 3 else None
+    grows = [i for i in range(len(a)) if len(a) == len(b) and a[i] and a[i] * N_PROBE[1] == b[i] * N_PROBE[0]]
+    if len(grows) != 1:
+        raise NoSampleAxis(
+            f"module {tap.module!r} puts out {tuple(a)} for 2 samples and {tuple(b)} for 3: expected one axis that scales "
+            f"with the samples, got {len(grows)}; choose layers= without it"
+        )
+    axis = grows[0]
+    if longer is not None and len(longer) == len(a):
+        lengthens = [i for i in range(len(a)) if a[i] != longer[i] and a[i] * (T + 1) == longer[i] * T]
+    elif longer is None and T > 1 and tap.time != "calls":
+        first = axis > 0 and a[0] == T
+        lengthens = [0] if first else [axis] if axis == 0 and a[0] % (N_PROBE[0] * T) == 0 else []
+    else:
+        lengthens = []
+    if not lengthens:
+        folds = _folds(probes, axis, a[axis] // N_PROBE[0], None)
+        return replace(tap, axis=axis, factors=folds[0]), folds
+    if len(lengthens) > 1 or tap.time == "calls":
+        raise ValueError(
+            f"module {tap.module!r} puts out {tuple(a)} for {T} steps: expected the steps in one place, got them in "
+            + (f"axes {lengthens}" if len(lengthens) > 1 else "its calls and in an axis")
+            + "; choose layers= without it"
+        )
+    tap = replace(tap, time="axis", axis=axis)
+    if lengthens[0] == axis:
+        folds = _folds(probes, axis, a[axis] // (N_PROBE[0] * T), T)
+    else:
+        tap = replace(tap, time_axis=lengthens[0])
+        folds = _folds(probes, axis, a[axis] // N_PROBE[0], None)
+    return replace(tap, factors=folds[0]), folds
+
+
+def _folds(probes: Sequence[Tensor], axis: int, extra: int, T: int | None) -> list[tuple[Factor, ...]]:
+    """The orders of T, N and `extra` features in one axis that fit best, SpikingJelly's order first.
+
+    A right order brings the rows of the same samples and steps back in a larger probe.
+    """
+    orders: list[tuple[Factor, ...]] = []
+    for inner in sorted((d for d in range(1, extra + 1) if extra % d == 0), reverse=True):
+        outer = extra // inner
+        core: list[Factor] = [("F", outer), ("N", 1), ("F", inner)]
+        places = [None] if T is None else range(4)
+        for place in places:
+            order = list(core) if place is None else [*core[:place], ("T", 1), *core[place:]]
+            kept = tuple(f for f in order if f[0] != "F" or f[1] != 1)
+            if kept not in orders:
+                orders.append(kept)
+    if len(orders) == 1:
+        return orders
+    errors = [_mismatch(probes, axis, order, T) for order in orders]
+    best = min(errors)
+    return [order for order, error in zip(orders, errors, strict=True) if error <= 3 * best + 1e-12]
+
+
+def _mismatch(probes: Sequence[Tensor], axis: int, order: tuple[Factor, ...], T: int | None) -> float:
+    tap = Tap("", "", 1, 0, "static" if T is None else "axis", axis, order)
+    two, three = (tap.rows(probe.double(), n, T or 1) for probe, n in zip(probes, N_PROBE, strict=False))
+    error = _distance(two, three[:, :2])
+    if T is not None and len(probes) == 3:
+        error += _distance(two, tap.rows(probes[2].double(), 2, T + 1)[:T])
+    return error
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    scale = float(a.norm() + b.norm())
+    return float((a - b).norm()) / scale if scale else 0.0
+
+
+def _settle(taps: list[Tap], open_folds: dict[int, list[tuple[Factor, ...]]]) -> list[Tap]:
+    """Where the probes could not tell the order of a fold (silent layers, equal rows), takes the order of the others."""
+    votes = Counter(
+        _time_first(tap.factors) for i, tap in enumerate(taps) if i not in open_folds and _folded(tap.factors)
+    )
+    time_first = votes[True] >= votes[False]
+    for i, folds in open_folds.items():
+        fitting = [fold for fold in folds if not _folded(fold) or _time_first(fold) == time_first]
+        taps[i] = replace(taps[i], factors=(fitting or folds)[0])
+    return taps
+
+
+def _folded(factors: tuple[Factor, ...]) -> bool:
+    return {"T", "N"} <= {kind for kind, _ in factors}
+
+
+def _time_first(factors: tuple[Factor, ...]) -> bool:
+    return [kind for kind, _ in factors if kind != "F"][0] == "T"
+
+
+def _not_a_tensor(module: str, output: Any) -> str:
+    return (
+        f"module {module!r} puts out a {type(output).__name__}, expected a tensor: choose layers= inside or behind it, "
+        "or a module that picks one tensor of it"
+    )

@@ -1,0 +1,74 @@
+"""One run of a network on a few samples, with every call of every module written down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sj_cka.recording.state import is_neuron, reset_states
+
+
+@dataclass
+class Trace:
+    """What the modules of a network put out in one run.
+
+    Args:
+        outputs: module name -> the output of each call, in order.
+        inputs: neuron name -> the shape of the first argument of each call.
+        order: calls (module, i) in the order in which they ended, so that members come before their block.
+        repeated: calls (module, i) whose output is the very tensor that an earlier call put out.
+    """
+
+    outputs: dict[str, list[Any]] = field(default_factory=dict)
+    inputs: dict[str, list[torch.Size]] = field(default_factory=dict)
+    order: list[tuple[str, int]] = field(default_factory=list)
+    repeated: set[tuple[str, int]] = field(default_factory=set)
+
+    @property
+    def called(self) -> list[str]:
+        """Names of the modules in the order in which their first call ended."""
+        return [name for name, i in self.order if i == 0]
+
+    def repeats(self, name: str) -> bool:
+        """Whether every call of a module only passed on what another had put out."""
+        return all((name, i) in self.repeated for i in range(len(self.outputs[name])))
+
+
+def trace(model: nn.Module, run: Callable[[], None]) -> Trace:
+    """Runs a network from reset states, in evaluation mode and without gradients, and writes down every call."""
+    seen = Trace()
+    produced: set[tuple[Any, ...]] = set()
+
+    def hook_for(name: str, neuron: bool) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            calls = seen.outputs.setdefault(name, [])
+            seen.order.append((name, len(calls)))
+            if isinstance(output, Tensor):
+                # an in-place operation keeps the memory but raises the version: then it is another tensor
+                version = 0 if output.is_inference() else output._version
+                key = (output.data_ptr(), output.numel(), version)
+                if key in produced and output.numel():
+                    seen.repeated.add((name, len(calls)))
+                produced.add(key)
+            calls.append(output)  # kept alive, so that no later tensor takes its address
+            if neuron and args and isinstance(args[0], Tensor):
+                seen.inputs.setdefault(name, []).append(args[0].shape)
+
+        return hook
+
+    handles = []
+    try:
+        for name, module in model.named_modules():
+            handles.append(module.register_forward_hook(hook_for(name, is_neuron(module))))
+        model.eval()
+        reset_states(model)
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen

@@ -1,0 +1,249 @@
+"""A study from its recipe to its page."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from sj_cka import jobs, recipe, sections, tables
+from sj_cka.claims import Finding, judge
+from sj_cka.engine import JobFailed, execute, in_order
+from sj_cka.models.neurons import lif_backend
+from sj_cka.plan import Plan, plan
+from sj_cka.report import Page, write_csv, write_page, write_pngs
+from sj_cka.sections import Results
+from sj_cka.store import Store
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A finished study.
+
+    Args:
+        folder: where its files lie: report.html, cka.csv, accuracy.csv, claims.csv and, where a browser is found, PNGs.
+        findings: the claims with their verdicts.
+        accuracy: columns network, split, mean, low, high, seeds.
+        results: all numbers, for own evaluation.
+        done: jobs that this run did; the others were finished before.
+    """
+
+    folder: Path
+    findings: tuple[Finding, ...]
+    accuracy: pd.DataFrame
+    results: Results
+    done: int
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.folder / "report.html"
+
+    def summary(self) -> str:
+        """Accuracies, verdicts and the path of the report, for a terminal."""
+        lines = ["", f"{'network':24} {'train':>7} {'test':>7}   95 % interval of test"]
+        for network, rows in self.accuracy.groupby("network", sort=False):
+            train, test = (rows[rows.split == split].iloc[0] for split in ("train", "test"))
+            between = f"{100 * test.low:.1f} to {100 * test.high:.1f}" if test.seeds > 1 else "one seed"
+            lines.append(f"{network:24} {100 * train['mean']:6.1f}% {100 * test['mean']:6.1f}%   {between}")
+        if self.findings:
+            lines += ["", f"{'verdict':13} {'learned':13} claim"]
+            lines += [f"{f.verdict:13} {f.learned or '-':13} {f.says}" for f in self.findings]
+        return "\n".join([*lines, "", f"report: {self.report}"])
+
+
+def run(
+    path: str | Path,
+    *,
+    profile: str = "quick",
+    out: str | Path | None = None,
+    store: str | Path | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> StudyResult:
+    """Runs a study from its recipe to its report; jobs that are finished already are not done again.
+
+    Args:
+        path: the recipe, a YAML file.
+        profile: "quick" (embedded data, minutes on a laptop), "smoke", "paper", or another of the recipe.
+        out: folder of the report; None for figures/<recipe>, or figures/<recipe>-<profile> for others than quick.
+        store: folder of finished jobs; None for $SJ_CKA_STORE or .sj_cka/store.
+        workers: processes; None for one a core. The numbers do not depend on it.
+        progress: show a bar.
+
+    Returns:
+        A `StudyResult`.
+
+    Raises:
+        RecipeError: the recipe, or its data, cannot be used; nothing was run.
+        JobFailed: a job could not be done; finished ones are kept.
+    """
+    began = time.perf_counter()
+    planned, finished = plan(recipe.read(path, profile)), Store(store)
+    backend = lif_backend(jobs.device())
+    if progress:
+        print(f"{outline_of(planned, finished)}\nLIF on {jobs.device().type}: {backend.name} ({backend.reason})")
+    done = execute(planned.jobs, finished, workers=workers, progress=progress)
+    return _finish(planned, finished, out, done, time.perf_counter() - began)
+
+
+def redraw(
+    path: str | Path, *, profile: str = "quick", out: str | Path | None = None, store: str | Path | None = None
+) -> StudyResult:
+    """Makes the report of a study anew from finished jobs, without running any.
+
+    Raises:
+        RecipeError: as `run`. JobFailed: a job is not finished yet.
+    """
+    began = time.perf_counter()
+    planned, finished = plan(recipe.read(path, profile)), Store(store)
+    missing = [job for job in in_order(planned.jobs) if not finished.has(job.key)]
+    if missing:
+        raise JobFailed(f"{len(missing)} jobs of this study are not finished, first: {missing[0].label}; run it first")
+    return _finish(planned, finished, out, 0, time.perf_counter() - began)
+
+
+def outline(path: str | Path, *, profile: str = "quick", store: str | Path | None = None) -> str:
+    """What a study would run, in words."""
+    return outline_of(plan(recipe.read(path, profile)), Store(store))
+
+
+def outline_of(planned: Plan, store: Store) -> str:
+    """The jobs of a plan, counted by kind, and how many of them are finished."""
+    study, ordered = planned.study, in_order(planned.jobs)
+    counts = ", ".join(f"{sum(job.kind == kind for job in ordered)} {kind}" for kind in jobs.KINDS)
+    finished = sum(store.has(job.key) for job in ordered)
+    return (
+        f"{study.name} ({study.profile}): {len(study.conditions)} variants, seeds {', '.join(map(str, study.seeds))}\n"
+        f"{len(ordered)} jobs ({counts}), {finished} finished before"
+    )
+
+
+def _finish(planned: Plan, store: Store, out: str | Path | None, done: int, seconds: float) -> StudyResult:
+    """From finished jobs to tables, verdicts and the page."""
+    study = planned.study
+    folder = Path(out) if out is not None else Path("figures") / _folder_name(study.name, study.profile)
+    compared = tables.compared(planned, store)
+    accuracy = tables.accuracies(planned, store)
+    results = Results(planned, compared, accuracy, tables.histories(planned, store), tables.paired(compared))
+    evidence = tables.evidence(planned, accuracy, results.pairs)
+    findings = tuple(judge(claim, evidence) for claim in study.recipe.claims)
+    shown = [sections.section(block, results) for block in study.recipe.figures]
+    summary = tables.accuracy_summary(accuracy)
+
+    undefined = tables.undefined(compared)
+    write_csv(tables.tidy(compared), folder / "cka.csv")
+    write_csv(accuracy, folder / "accuracy.csv")
+    write_csv(_claims_table(findings), folder / "claims.csv")
+    write_csv(undefined, folder / "undefined.csv")
+    page = Page(
+        study.recipe.title,
+        study.recipe.question,
+        tuple(sections.answer(finding) for finding in findings),
+        tuple(shown),
+        _provenance(planned, store, done, seconds),
+        study.text,
+        _notes(planned, undefined),
+    )
+    write_page(page, folder / "report.html")
+    write_pngs(_stills(study.recipe.figures, shown), folder)
+    return StudyResult(folder, findings, summary, results, done)
+
+
+def _folder_name(name: str, profile: str) -> str:
+    return name if profile == "quick" else f"{name}-{profile}"
+
+
+def _claims_table(findings: tuple[Finding, ...]) -> pd.DataFrame:
+    rows = []
+    for f in findings:
+        learned = f.learned_estimate
+        rows.append(
+            {
+                "claim": f.says,
+                "test": f.test,
+                "verdict": f.verdict,
+                "learned": f.learned or "",
+                "effect": f.estimate.mean,
+                "low": f.estimate.low,
+                "high": f.estimate.high,
+                "learned_effect": learned.mean if learned else float("nan"),
+                "learned_low": learned.low if learned else float("nan"),
+                "learned_high": learned.high if learned else float("nan"),
+                "seeds": f.estimate.n,
+                "measured": f.measured,
+                "note": f.note,
+                "source": f.source,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _stills(blocks: list[recipe.FigureBlock], shown: list[sections.Section]) -> dict[str, object]:
+    """File name -> figure for the PNGs: untrained heatmaps are left to the page."""
+    stills = {}
+    for block, section in zip(blocks, shown, strict=True):
+        for panel in section.panels:
+            if not panel.label.endswith(", untrained"):
+                parts = [block.name, block.comparison or "", panel.label if len(section.panels) > 1 else ""]
+                stills["_".join(part for part in parts if part).replace(" ", "_")] = panel.figure
+    return stills
+
+
+def _provenance(planned: Plan, store: Store, done: int, seconds: float) -> dict[str, str]:
+    study, here = planned.study, jobs.environment()
+    ordered = in_order(planned.jobs)
+    return {
+        "recipe": str(study.path),
+        "profile": study.profile,
+        "seeds": ", ".join(map(str, study.seeds)),
+        "data": f"{study.recipe.data.name}, {len(planned.data.x_train)} training and {len(planned.data.x_test)} test images "
+        f"[{', '.join(map(str, planned.data.x_train.shape[1:]))}], fingerprint {planned.data.fingerprint[:12]}",
+        "jobs": f"{len(ordered)}, of which {done} in this run, {seconds:.0f} s with {study.recipe.train.threads} thread(s) a job",
+        **here,
+        "neuron backend": f"{here['neuron backend']}: {lif_backend(jobs.device()).reason}",
+        "commit": _commit(),
+        "time": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def _commit() -> str:
+    """Git commit of this package's checkout, if it runs from one."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown (git did not answer)"
+    return found.stdout.strip() or "not a git checkout"
+
+
+def _notes(planned: Plan, undefined: pd.DataFrame) -> tuple[str, ...]:
+    notes = []
+    alignment, n = planned.study.recipe.cka, len(planned.data.x_test)
+    if left := n % alignment.batch_size if alignment.batches is None else 0:
+        if left < 4:
+            notes.append(
+                f"The last minibatch holds {left} test images and is left out: the unbiased HSIC needs at least 4."
+            )
+    trained = undefined[undefined.state == "trained"]
+    if len(trained):
+        layers = trained.groupby(["comparison", "variant", "side", "layer"]).ngroups
+        notes.append(
+            f"{len(trained)} single values (layer, step, seed) of {layers} trained layers have no CKA: "
+            f"{', '.join(f'{reason} ({count})' for reason, count in trained['reason'].value_counts().items())}; see undefined.csv."
+        )
+    if planned.study.profile != "paper":
+        notes.append(
+            f"This is the profile {planned.study.profile!r}: small networks on small data. It tests directions and shapes that "
+            "the papers state, not their numbers."
+        )
+    return tuple(notes)
