@@ -15,7 +15,7 @@ __all__ = ["CKA", "CKAResult", "UndefinedCKA", "cka", "compare", "record", "run"
 
 
 def run(path: Any, **options: Any) -> StudyResult:
-    """Runs a study from its recipe to its report: `sj_cka.run("recipes/residual_ablation.yaml")`; see `sj_cka.study.run`."""
+    """Runs a study from its recipe to its report, e.g. "recipes/residual_ablation.yaml"; see `sj_cka.study.run`."""
     from sj_cka import study  # plotly and scikit-learn: only who runs studies waits for them
 
     return study.run(path, **options)

@@ -243,7 +243,7 @@ def _effects(claim: Claim, evidence: Evidence) -> tuple[dict[str, pd.Series], st
         return {"value": _against(claim, values)}, _in_words(claim, values), ""
     states = ("trained", "untrained")
     tables = {(arm, state): evidence.layers(*_where(m), state) for arm, m in arms.items() for state in states}
-    # arms may have different layers (a block without a shortcut has no downsampling), and a layer may be undefined in one
+    # arms may have different layers (no shortcut, no downsampling), and a layer may be undefined in one of them
     shared = [
         layer
         for layer in tables["a", "trained"].columns
@@ -258,7 +258,9 @@ def _effects(claim: Claim, evidence: Evidence) -> tuple[dict[str, pd.Series], st
         top = float(MEASUREMENTS[claim.a.measure].value(ceiling[shared].to_frame().T).iloc[0])
         a, floor = (MEASUREMENTS[claim.a.measure].value(tables["a", state][shared]) for state in states)
         share = (a - floor) / (top - floor)
-        words = f"{a.mean():.3f} between a floor of {floor.mean():.3f} and a ceiling of {top:.3f}: {share.mean():.2f} of the way"
+        words = (
+            f"{a.mean():.3f}, {share.mean():.2f} of the way from the floor {floor.mean():.3f} to the ceiling {top:.3f}"
+        )
         return {"value": share - 0.5, "learned": a - floor}, words, _used(shared)
     if isinstance(claim, TwoArms):
         value, floor = _against(claim, values), _against(claim, floors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -58,7 +58,7 @@ def list_names() -> None:
     from sj_cka.plugins import load_plugins
 
     load_plugins()
-    tables = {"data": DATASETS, "model": MODELS, "neuron": NEURONS, "measure": MEASUREMENTS, "figure": FIGURES}
+    tables: dict[str, Iterable[str]] = {"data": DATASETS, "model": MODELS, "neuron": NEURONS, "measure": MEASUREMENTS, "figure": FIGURES}
     for what, table in tables.items():
         typer.echo(f"{what:8} {', '.join(table)}")
 

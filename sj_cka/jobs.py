@@ -129,7 +129,7 @@ def read_network(weights: bytes) -> nn.Module:
 
 
 def _network_spec(job: Job, data: Images) -> dict[str, Any]:
-    """What `build` needs; the seed of the weights comes from the seed and, unless twins are to be the same, the network."""
+    """What `build` needs; the weights' seed comes from the seed and the network, or the model alone with `init: same`."""
     spec = {"in_channels": data.channels, "num_classes": data.classes} | {
         key: job.args[key] for key in ("kind", "model", "T", "neuron") if key in job.args
     }

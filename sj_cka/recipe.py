@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -17,7 +17,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    TypeAdapter,
     ValidationError,
     create_model,
     model_validator,
@@ -30,6 +29,7 @@ from sj_cka.models import MODELS, NEURONS
 from sj_cka.plugins import UnknownName, closest, lookup
 
 KeyPath = tuple[str | int, ...]
+Block = TypeVar("Block", bound=BaseModel)
 # what the study itself hands to a function of a table; the rest of its arguments may stand in a recipe
 _HANDED = {"neuron", "T", "in_channels", "num_classes", "device"}
 
@@ -286,7 +286,8 @@ def schema() -> dict[str, Any]:
     made = Recipe.model_json_schema()
     for key, table in (("data", DATASETS), ("model", MODELS)):
         made["properties"][key] = {"oneOf": [_schema_entry(name, function) for name, function in table.items()]}
-    made["$defs"]["SNN"]["properties"]["neuron"] = {"oneOf": [_schema_entry(name, make) for name, make in NEURONS.items()]}
+    neurons = [_schema_entry(name, make) for name, make in NEURONS.items()]
+    made["$defs"]["SNN"]["properties"]["neuron"] = {"oneOf": neurons}
     made["$defs"]["FigureBlock"]["properties"]["name"] = {"enum": list(FIGURES)}
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     made["title"] = "sj_cka recipe"
@@ -363,12 +364,12 @@ def _merge(below: Any, above: Any) -> Any:
 
 
 def _validated(
-    model: type[BaseModel] | TypeAdapter[Any], content: Any, path: Path, lines: Mapping[KeyPath, int]
-) -> Any:
+    model: type[Block], content: Any, path: Path, lines: Mapping[KeyPath, int], prefix: KeyPath = ()
+) -> Block:
     try:
-        return model.model_validate(content)  # type: ignore[union-attr]
+        return model.model_validate(content)
     except ValidationError as error:
-        raise _from_pydantic(error, model, content, path, lines, ()) from error
+        raise _from_pydantic(error, model, content, path, lines, prefix) from error
 
 
 def _from_pydantic(
@@ -470,17 +471,11 @@ def _conditions(
             changes[name] = (("variants", name), variant.model_dump() if variant is not None else {}, None)
     conditions = {}
     for name, (key, change, number) in changes.items():
-        blocks = {}
-        for block, model in (("snn", SNN), ("train", Train)):
-            merged = _merge(content.get(block) or {}, change.get(block) or {})
-            try:
-                blocks[block] = model.model_validate(merged)
-            except ValidationError as error:
-                raise _from_pydantic(
-                    error, model, merged, path, lines, (*key, block) if recipe.sweep is None else key
-                ) from error
-        merged_model = _merge(content["model"], change.get("model") or {})
-        conditions[name] = Condition(name, merged_model, blocks["snn"], blocks["train"], number)
+        merged = {b: _merge(content.get(b) or {}, change.get(b) or {}) for b in ("model", "snn", "train")}
+        at = {b: key if recipe.sweep is not None else (*key, b) for b in ("snn", "train")}
+        snn = _validated(SNN, merged["snn"], path, lines, at["snn"])
+        train = _validated(Train, merged["train"], path, lines, at["train"])
+        conditions[name] = Condition(name, merged["model"], snn, train, number)
     return conditions
 
 

@@ -80,11 +80,10 @@ def _heatmap(block: FigureBlock, results: Results) -> Section:
             means, spread = tables.mean_frames(results.of(str(block.comparison), variant, state))
             figure = figures.heatmap(means, x_title=f"{x}{suffix}", y_title=f"{y}{suffix}", spread=spread)
             panels.append(Panel(f"{variant or block.comparison}{suffix}", figure))
-    seeds = len(results.plan.study.seeds)
     note = (
-        f"CKA of every layer of one network with every layer of the other, mean over {seeds} seeds, all steps concatenated; "
-        "the slider picks a single time step. Grey: undefined. Names are those of the modules: in an artificial network, "
-        "ReLU stands where the spiking one has its neuron (lif)."
+        f"CKA of every layer of one network with every layer of the other, mean over {len(results.plan.study.seeds)} "
+        "seeds, all steps concatenated; the slider picks a single time step. Grey: undefined. Names are those of the "
+        "modules: in an artificial network, ReLU stands where the spiking one has its neuron (lif)."
     )
     return Section(_title(block, f"Layer by layer: {block.comparison}"), note, tuple(panels))
 
@@ -110,19 +109,26 @@ def _curve(block: FigureBlock, results: Results) -> Section:
 
 def _accuracy(block: FigureBlock, results: Results) -> Section:
     summary = tables.accuracy_summary(results.accuracy)
-    table = summary.assign(
-        accuracy=[f"{100 * row.mean:.1f} %" for row in summary.itertuples()],  # type: ignore[operator]
-        interval=[
-            f"{100 * row.low:.1f} to {100 * row.high:.1f}" if row.seeds > 1 else "" for row in summary.itertuples()
-        ],  # type: ignore[operator]
-    )[["network", "split", "accuracy", "interval", "seeds"]]
+    table = pd.DataFrame(
+        {
+            "network": summary["network"],
+            "split": summary["split"],
+            "accuracy": [f"{100 * mean:.1f} %" for mean in summary["mean"]],
+            "interval": [_percent(low, high) for low, high in zip(summary["low"], summary["high"], strict=True)],
+            "seeds": summary["seeds"],
+        }
+    )
     note = "Accuracy after the last epoch, never that of the best; intervals are 95 % over seeds."
     panel = Panel("accuracy", figures.accuracy(results.accuracy, summary))
     return Section(_title(block, "Accuracy"), note, (panel,), table)
 
 
+def _percent(low: float, high: float) -> str:
+    return "" if pd.isna(low) else f"{100 * low:.1f} to {100 * high:.1f}"
+
+
 def _training(block: FigureBlock, results: Results) -> Section:
-    note = "Loss and accuracy on the training split, in training mode, and spikes per neuron and step, by epoch; one line a seed."
+    note = "Loss and accuracy on the training split, in training mode, and spikes per neuron and step; one line a seed."
     return Section(_title(block, "Training"), note, (Panel("training", figures.training(results.history)),))
 
 
@@ -139,8 +145,8 @@ def _steps(block: FigureBlock, results: Results) -> Section:
         if frames:
             panels.append(Panel(variant or str(block.comparison), figures.steps_map(frames)))
     note = (
-        "CKA between the time steps of one layer of the spiking network, mean over seeds: 1 off the diagonal is a layer that "
-        "says the same at every step. Sparse firing alone makes a layer look less alike over time."
+        "CKA between the time steps of one layer of the spiking network, mean over seeds: 1 off the diagonal is a layer "
+        "that says the same at every step. Sparse firing alone makes a layer look less alike over time."
     )
     return Section(_title(block, f"Time step by time step: {block.comparison}"), note, tuple(panels))
 

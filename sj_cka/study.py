@@ -195,15 +195,16 @@ def _stills(blocks: list[recipe.FigureBlock], shown: list[sections.Section]) -> 
 
 
 def _provenance(planned: Plan, store: Store, done: int, seconds: float) -> dict[str, str]:
-    study, here = planned.study, jobs.environment()
+    study, data, here = planned.study, planned.data, jobs.environment()
     ordered = in_order(planned.jobs)
     return {
         "recipe": str(study.path),
         "profile": study.profile,
         "seeds": ", ".join(map(str, study.seeds)),
-        "data": f"{study.recipe.data.name}, {len(planned.data.x_train)} training and {len(planned.data.x_test)} test images "
-        f"[{', '.join(map(str, planned.data.x_train.shape[1:]))}], fingerprint {planned.data.fingerprint[:12]}",
-        "jobs": f"{len(ordered)}, of which {done} in this run, {seconds:.0f} s with {study.recipe.train.threads} thread(s) a job",
+        "data": f"{study.recipe.data.name}: {len(data.x_train)} training and {len(data.x_test)} test images "
+        f"{list(data.x_train.shape[1:])}, fingerprint {data.fingerprint[:12]}",
+        "jobs": f"{len(ordered)}, of which {done} in this run ({seconds:.0f} s); threads a job: "
+        f"{study.recipe.train.threads}",
         **here,
         "neuron backend": f"{here['neuron backend']}: {lif_backend(jobs.device()).reason}",
         "commit": _commit(),
@@ -229,21 +230,19 @@ def _commit() -> str:
 def _notes(planned: Plan, undefined: pd.DataFrame) -> tuple[str, ...]:
     notes = []
     alignment, n = planned.study.recipe.cka, len(planned.data.x_test)
-    if left := n % alignment.batch_size if alignment.batches is None else 0:
-        if left < 4:
-            notes.append(
-                f"The last minibatch holds {left} test images and is left out: the unbiased HSIC needs at least 4."
-            )
+    if alignment.batches is None and 0 < (left := n % alignment.batch_size) < 4:
+        notes.append(f"The last minibatch of {left} test images is left out: the unbiased HSIC needs at least 4.")
     trained = undefined[undefined.state == "trained"]
     if len(trained):
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in trained["reason"].value_counts().items())
         layers = trained.groupby(["comparison", "variant", "side", "layer"]).ngroups
         notes.append(
-            f"{len(trained)} single values (layer, step, seed) of {layers} trained layers have no CKA: "
-            f"{', '.join(f'{reason} ({count})' for reason, count in trained['reason'].value_counts().items())}; see undefined.csv."
+            f"{len(trained)} single values (layer, step, seed) of {layers} trained layers have no CKA: {reasons}; see "
+            "undefined.csv."
         )
     if planned.study.profile != "paper":
         notes.append(
-            f"This is the profile {planned.study.profile!r}: small networks on small data. It tests directions and shapes that "
-            "the papers state, not their numbers."
+            f"This is the profile {planned.study.profile!r}: small networks on small data. It tests directions and "
+            "shapes that the papers state, not their numbers."
         )
     return tuple(notes)

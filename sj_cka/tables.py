@@ -47,7 +47,7 @@ def accuracies(plan: Plan, store: Store) -> pd.DataFrame:
 
 
 def accuracy_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns network, split, mean, low, high, seeds: means with 95 % intervals over seeds, in the order of the study."""
+    """Columns network, split, mean, low, high, seeds: means with 95 % intervals over seeds, in the study's order."""
     rows = []
     for (network, split), group in table.groupby(["network", "split"], sort=False):
         over = interval(group["accuracy"].to_numpy())
@@ -85,12 +85,12 @@ def paired(results: Iterable[Compared]) -> pd.DataFrame:
         return plain[columns]
     means = own.groupby(["comparison", "variant", "layer", "kind"], sort=False)["cka"].mean().unstack("kind")
     product = means["snn"] * means["ann"]
-    ceiling = np.sqrt(product.where((means["snn"] >= 0) & (means["ann"] >= 0))).rename("cka").reset_index()
+    ceiling = (product.where((means["snn"] >= 0) & (means["ann"] >= 0)) ** 0.5).rename("cka").reset_index()
     return pd.concat([plain, ceiling.assign(state="ceiling", seed=CEILING_SEED)], ignore_index=True)[columns]
 
 
 def tidy(results: Iterable[Compared]) -> pd.DataFrame:
-    """Columns comparison, variant, state, seed, seed_y, layer_x, layer_y, time, cka: paired layers, all steps and each step."""
+    """Paired layers, all steps and each: comparison, variant, state, seed, seed_y, layer_x, layer_y, time, cka."""
     parts = []
     for p, result in results:
         for time, matrix in result.frames().items():
@@ -138,7 +138,7 @@ def curve(pairs: pd.DataFrame, comparison: str, variant: str, state: str) -> pd.
 
 
 def mean_frames(results: Iterable[CKAResult]) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
-    """Matrices of a heatmap, mean over seeds, and the half-widths of their 95 % intervals; NaN where any is undefined."""
+    """A heatmap's matrices, mean over seeds, and half-widths of their 95 % intervals; NaN where any is undefined."""
     frames = [result.frames() for result in results]
     means, spread = {}, {}
     for label, first in frames[0].items():

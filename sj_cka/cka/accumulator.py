@@ -36,7 +36,7 @@ class Grams:
 
 
 def grams(features: Mapping[str, Tensor]) -> Grams:
-    """Centred Grams of features `{layer: [T, N, ...]}`; layers with T = 1 beside others with more count at every step."""
+    """Centred Grams of features `{layer: [T, N, ...]}`; a layer with T = 1 counts at every step of the others."""
     if not features:
         raise ValueError("expected at least one layer of features, got none")
     shapes = {layer: tuple(X.shape[:2]) for layer, X in features.items()}
@@ -85,8 +85,8 @@ class _Side:
 class CKA:
     """Accumulates CKA between all layers and steps of two networks over minibatches of the same samples.
 
-    Every minibatch adds n_b HSIC_1 of each pair to float64 sums, and the ratio is taken last (Nguyen et al. 2021, eq. 3,
-    with the weight n_b, so that a short batch counts as a short one):
+    Every minibatch adds n_b HSIC_1 of each pair to float64 sums, and the ratio is taken last (after Nguyen et al. 2021,
+    eq. 3; the weight n_b lets a short batch count as a short one):
 
         CKA = sum_b n_b HSIC(K_b, L_b) / sqrt( sum_b n_b HSIC(K_b, K_b) sum_b n_b HSIC(L_b, L_b) )
 

@@ -42,15 +42,16 @@ def compare(
     activations, and a later in-place operation cannot change what was seen. Whatever the networks are, their weights,
     buffers, neuron states, training flags and the random state are the same afterwards.
 
-    Each network is given the batch `[N, ...]` as it is. If it makes no time steps of that, it is shown the batch T times
-    (multi-step neurons: as `[T, N, ...]`; single-step neurons: in T calls). A network without neurons has one step.
+    Each network is given the batch `[N, ...]` as it is. If it makes no time steps of that, it is shown the batch T
+    times (multi-step neurons: as `[T, N, ...]`; single-step neurons: in T calls). A network without neurons has one
+    step.
 
     Args:
         x: a network: SpikingJelly's or any other PyTorch module, in evaluation mode.
         y: the network to compare with; None compares x with itself.
-        loader: batches, each a tensor `[N, ...]` or a tuple that starts with one; or one such tensor. It is iterated once.
-        layers: dotted names, globs, module types or predicates `(name, module) -> bool` for both networks; None for every
-            neuron, every other leaf that is called and every block output, without the last Linear.
+        loader: batches, each a tensor `[N, ...]` or a tuple that starts with one; or one such tensor. Iterated once.
+        layers: dotted names, globs, module types or predicates `(name, module) -> bool` for both networks; None for
+            every neuron, every other leaf that is called and every block output, without the last Linear.
         layers_x, layers_y: the same for one network.
         T: time steps; needed where a network does not make its own.
         layout: what the loader gives: "NCHW" (samples first; the default), or frames as "TNCHW" or "NTCHW".
@@ -59,11 +60,11 @@ def compare(
         batches: use the first so many batches; None for all.
         device: where to run; None for where the network's parameters are.
         progress: show a progress bar.
-        allow_train: compare a network in training mode as it is in that mode's evaluation, without an error.
+        allow_train: run a network that is in training mode in evaluation mode, and put it back, without an error.
 
     Returns:
-        A `CKAResult`; what is undefined is NaN and named in `result.undefined`. A batch of fewer than 4 samples cannot be
-        used and is left out with a warning that names it.
+        A `CKAResult`; what is undefined is NaN and named in `result.undefined`. A batch of fewer than 4 samples cannot
+        be used and is left out with a warning that names it.
 
     Raises:
         ValueError: no usable batch, networks in training mode, layers that are not there, a missing or wrong T.
@@ -80,65 +81,56 @@ def compare(
         raise ValueError(f'expected observe="output", got {observe!r}')
     if batches is not None and batches < 1:
         raise ValueError(f"expected batches to be at least 1, got {batches}")
-    same = y is None or y is x
-    sides = (
-        [("x", x, layers_x or layers)]
-        if y is None or y is x
-        else [("x", x, layers_x or layers), ("y", y, layers_y or layers)]
-    )
-    if same and layers_y is not None:
-        sides, same = [("x", x, layers_x or layers), ("y", x, layers_y)], False
-    for name, model, _ in sides:
-        if model.training and not allow_train:
+    networks = {"x": x, "y": x if y is None else y}
+    wanted = {"x": layers if layers_x is None else layers_x, "y": layers if layers_y is None else layers_y}
+    # one pass serves both sides where they are the same layers of the same network
+    same = networks["x"] is networks["y"] and wanted["x"] is wanted["y"]
+    sides = ("x",) if same else ("x", "y")
+    for side in sides:
+        if networks[side].training and not allow_train:
             raise ValueError(
-                f"network {name} is in training mode: batch normalisation would use, and change, the statistics of each "
-                f"batch. Call {name}.eval() first, or pass allow_train=True to compare it in evaluation mode and put it back"
+                f"network {side} is in training mode: batch normalisation would use, and change, the statistics of "
+                f"each batch. Call {side}.eval() first, or pass allow_train=True to run it in evaluation mode"
             )
     source = iter([loader] if isinstance(loader, Tensor) else loader)
     first = next(source, None)
     if first is None:
         raise ValueError("the loader gave no batch")
-    total = batches if batches is not None else _length(loader)
-    bar = tqdm(total=total, desc="comparing", unit="batch", disable=not progress, leave=False)
-    with preserved(x, *([y] if y is not None else [])), bar:
-        watched = []
-        for name, model, wanted in sides:
-            on = (
-                torch.device(device)
-                if device is not None
-                else next((p.device for p in model.parameters()), torch.device("cpu"))
-            )
-            batch = to_device(inputs_of(first, layout, forward), on)
+    bar = tqdm(total=batches or _length(loader), desc="comparing", unit="batch", disable=not progress, leave=False)
+    with preserved(x, networks["y"]), bar:
+        inputs = inputs_of(first, layout, forward)
+        on = {side: _device(networks[side], device) for side in sides}
+        plans = {}
+        for side in sides:
             try:
-                seen = plan(model, batch, layers=wanted, T=T, layout=layout, forward=forward)
+                batch = to_device(inputs, on[side])
+                plans[side] = plan(networks[side], batch, layers=wanted[side], T=T, layout=layout, forward=forward)
             except (ValueError, TypeError) as error:
-                raise type(error)(f"network {name} ({type(model).__name__}): {error}") from error
-            watched.append((model, seen, on))
+                raise type(error)(f"network {side} ({type(networks[side]).__name__}): {error}") from error
         sums, left_out = CKA(), []
         for number, item in enumerate(itertools.islice(itertools.chain([first], source), batches)):
-            n = watched[0][1].drive.samples(inputs_of(item, layout, forward))
-            if n < MIN_SAMPLES:
+            inputs = inputs_of(item, layout, forward)
+            if (n := plans["x"].drive.samples(inputs)) < MIN_SAMPLES:
                 left_out.append(number)
                 warnings.warn(
                     f"batch {number} holds {n} samples and is left out: the unbiased HSIC needs at least {MIN_SAMPLES}",
                     stacklevel=2,
                 )
                 continue
-            seen_by = [
-                _grams(model, seen, to_device(inputs_of(item, layout, forward), on)) for model, seen, on in watched
-            ]
-            sums.update_grams(seen_by[0], seen_by[0] if same else seen_by[1])
+            seen = {side: _grams(networks[side], plans[side], to_device(inputs, on[side])) for side in sides}
+            sums.update_grams(seen["x"], seen["x"] if same else seen["y"])
             bar.update()
     if not sums.batches:
         raise ValueError(f"expected batches of at least {MIN_SAMPLES} samples, got none: raise the loader's batch_size")
-    names = {name: type(model).__name__ for name, model, _ in sides}
-    attrs = {
-        "x": names["x"],
-        "y": names.get("y", names["x"]),
-        "batches": sums.batches,
-        "batches_left_out": str(left_out),
-    }
-    return sums.compute(attrs)
+    attrs = {side: type(network).__name__ for side, network in networks.items()}
+    return sums.compute({**attrs, "batches": sums.batches, "batches_left_out": str(left_out)})
+
+
+def _device(network: nn.Module, wish: torch.device | str | None) -> torch.device:
+    """Where a network runs: where its parameters are, unless told."""
+    if wish is not None:
+        return torch.device(wish)
+    return next((p.device for p in network.parameters()), torch.device("cpu"))
 
 
 def _grams(model: nn.Module, plan: Plan, batch: Any) -> Grams:
@@ -158,7 +150,9 @@ def _grams(model: nn.Module, plan: Plan, batch: Any) -> Grams:
     finally:
         observation.close()
     observation.check()
-    rows, reasons, index = [], [], []
+    rows: list[Tensor] = []
+    reasons: list[str | None] = []
+    index: list[list[int]] = []
     for steps in found.values():
         here = [steps[key] for key in sorted(steps, key=lambda step: step or 0)]
         count = sum(len(grams.reasons) for grams in here)

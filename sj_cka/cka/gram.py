@@ -95,7 +95,7 @@ def centred_grams(X: Tensor) -> CentredGrams:
 
 
 def pack(K: Tensor) -> Tensor:
-    """Upper triangles `[..., n(n-1)/2]` of symmetric matrices `[..., n, n]`; <K, L> = 2 pack(K) . pack(L) off the diagonal."""
+    """Upper triangles `[..., n(n-1)/2]` of symmetric `[..., n, n]`; <K, L> = 2 pack(K) . pack(L) for diagonals of 0."""
     n = K.shape[-1]
     i, j = torch.triu_indices(n, n, offset=1, device=K.device)
     return K.flatten(-2).index_select(-1, i * n + j)

@@ -63,9 +63,9 @@ def cka(X: Tensor | np.ndarray, Y: Tensor | np.ndarray) -> float:
     if n < 4:
         raise ValueError(f"expected at least 4 samples (the unbiased HSIC divides by n - 3), got N = {n}")
     grams = [centred_grams(side.unsqueeze(0)) for side in sides]
-    for name, side in zip("XY", grams, strict=True):
-        if side.reasons[0] is not None:
-            warnings.warn(f"CKA is undefined: {name} is {side.reasons[0]}", UndefinedCKA, stacklevel=2)
+    for name, centred in zip("XY", grams, strict=True):
+        if centred.reasons[0] is not None:
+            warnings.warn(f"CKA is undefined, {name}: {centred.reasons[0]}", UndefinedCKA, stacklevel=2)
             return float("nan")
     K, L = grams[0].rows, grams[1].rows.to(grams[0].rows.device)
     return float(hsic(K, L, n) / (hsic(K, K, n) * hsic(L, L, n)).sqrt())

@@ -123,8 +123,8 @@ class CKAResult:
         shared = [layer for layer in self.layers_x if layer in matrix.columns]
         if not shared:
             raise ValueError(
-                f"expected layers of the same name in both networks, got {self.layers_x[:3]} ... and {self.layers_y[:3]} ...; "
-                "use matrix() for networks without common names"
+                f"expected layers of the same name in both networks, got {self.layers_x[:3]} ... and "
+                f"{self.layers_y[:3]} ...; use matrix() for networks without common names"
             )
         return pd.Series(
             [matrix.loc[layer, layer] for layer in shared], index=pd.Index(shared, name="layer"), name="cka"

@@ -287,7 +287,8 @@ def lif_backend(device: torch.device | str = "cpu", wish: str = "auto") -> Backe
     - "torch": SpikingJelly's own torch code, on any device.
 
     What 2.0.0 chooses on CUDA is asked of SpikingJelly itself; its environment variable SJ_LIF_CUDA_IMPLEMENTATION
-    (cuda, triton, torch), read when it is imported, changes it. Without a GPU the tests cover this choice, not the kernels.
+    (cuda, triton, torch), read when it is imported, changes it. Without a GPU the tests cover this choice, not the
+    kernels.
 
     Args:
         device: where the network will run.

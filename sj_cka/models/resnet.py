@@ -24,8 +24,8 @@ def resnet(
 ) -> PreActResNet:
     """Pre-activation ResNet for small images (He et al. 2016), three stages of 16, 32 and 64 channels times `width`.
 
-    The neuron is the only difference between a spiking network and its twin: names and shapes are equal. A block without
-    shortcut has neither skip nor downsampling branch.
+    The neuron is the only difference between a spiking network and its twin: names and shapes are equal. A block
+    without shortcut has neither skip nor downsampling branch.
 
     Args:
         neuron: makes one neuron layer; multi-step spiking neurons where T is given, e.g. `nn.ReLU` where it is None.
@@ -37,8 +37,8 @@ def resnet(
         residual: stages (of 1, 2, 3) that keep their shortcuts.
 
     Returns:
-        A network that takes `[N, C, H, W]`, or frames `[T, N, C, H, W]`, and gives logits `[T, N, num_classes]`; an
-        artificial one gives `[N, num_classes]` for images.
+        A network that takes images `[N, C, H, W]` or frames `[T, N, C, H, W]` and gives logits `[T, N, num_classes]`;
+        an artificial one gives `[N, num_classes]` for images.
 
     Raises:
         OptionError: depth, width, residual or T out of range.
@@ -104,8 +104,8 @@ class PreActResNet(nn.Module):
 
     def _layers(self, x: Tensor, T: int | None) -> Tensor:
         x = self.conv1(x)
-        for stage in (self.layer1, self.layer2, self.layer3):
-            for block in stage:
+        for stage in ("layer1", "layer2", "layer3"):
+            for block in self.get_submodule(stage).children():  # a Sequential would call them without T
                 x = block(x, T)
         x = self.lif(in_time(self.bn(x), T))
         return self.fc(self.avgpool(x).flatten(-3))

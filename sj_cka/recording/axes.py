@@ -53,8 +53,8 @@ class Tap:
             x = output.reshape(*shape[: self.axis], *sizes, *shape[self.axis + 1 :])
         except RuntimeError as error:
             raise ValueError(
-                f"layer {self.layer!r}: expected axis {self.axis} of its output to hold {sizes} for {n} samples and {T} steps, "
-                f"got shape {tuple(shape)}"
+                f"layer {self.layer!r}: expected axis {self.axis} of its output to hold {sizes} for {n} samples and "
+                f"{T} steps, got shape {tuple(shape)}"
             ) from error
         kinds = [kind for kind, _ in self.factors]
         samples = self.axis + kinds.index("N")
@@ -103,8 +103,8 @@ def _calls(name: str, two: Trace, three: Trace, longer: Trace | None, T: int) ->
     a, b = len(two.outputs[name]), len(three.outputs.get(name, []))
     if a != b:
         raise NoSampleAxis(
-            f"module {name!r} was called {a} times on 2 samples and {b} times on 3: its outputs have no axis of samples; "
-            "choose layers= that see a whole batch at once"
+            f"module {name!r} was called {a} times on 2 samples and {b} times on 3: its outputs have no axis of "
+            "samples; choose layers= that see a whole batch at once"
         )
     c = len(longer.outputs.get(name, [])) if longer is not None else None
     if c is None:
@@ -128,8 +128,8 @@ def _axes(tap: Tap, probes: Sequence[Any], T: int) -> tuple[Tap, list[tuple[Fact
     grows = [i for i in range(len(a)) if len(a) == len(b) and a[i] and a[i] * N_PROBE[1] == b[i] * N_PROBE[0]]
     if len(grows) != 1:
         raise NoSampleAxis(
-            f"module {tap.module!r} puts out {tuple(a)} for 2 samples and {tuple(b)} for 3: expected one axis that scales "
-            f"with the samples, got {len(grows)}; choose layers= without it"
+            f"module {tap.module!r} puts out {tuple(a)} for 2 samples and {tuple(b)} for 3: expected one axis that "
+            f"scales with the samples, got {len(grows)}; choose layers= without it"
         )
     axis = grows[0]
     if longer is not None and len(longer) == len(a):
@@ -194,7 +194,7 @@ def _distance(a: Tensor, b: Tensor) -> float:
 
 
 def _settle(taps: list[Tap], open_folds: dict[int, list[tuple[Factor, ...]]]) -> list[Tap]:
-    """Where the probes could not tell the order of a fold (silent layers, equal rows), takes the order of the others."""
+    """Takes the other layers' order of a fold where the probes could not tell it (silent layers, equal rows)."""
     votes = Counter(
         _time_first(tap.factors) for i, tap in enumerate(taps) if i not in open_folds and _folded(tap.factors)
     )
@@ -210,7 +210,7 @@ def _folded(factors: tuple[Factor, ...]) -> bool:
 
 
 def _time_first(factors: tuple[Factor, ...]) -> bool:
-    return [kind for kind, _ in factors if kind != "F"][0] == "T"
+    return next(kind for kind, _ in factors if kind != "F") == "T"
 
 
 def _not_a_tensor(module: str, output: Any) -> str:

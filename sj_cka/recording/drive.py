@@ -24,8 +24,8 @@ class Drive:
 
     Args:
         mode: "as is": the batch is given as it comes and the network makes its steps, or has none;
-            "repeat": the batch `[N, ...]` is shown T times, as `[T, N, ...]`; "loop": the network is called T times on it;
-            "frames": the batch is `[T, N, ...]` and is given whole; "frame loop": one call a frame.
+            "repeat": the batch `[N, ...]` is shown T times, as `[T, N, ...]`; "loop": the network is called T times on
+            it; "frames": the batch is `[T, N, ...]` and is given whole; "frame loop": one call a frame.
         T: steps of a run; None where the network has no time, or makes its own and the number is not known yet.
         sample_axis: axis of the samples in the batch.
         forward: the caller's own way to run the network, in place of `model(batch)`.
@@ -66,7 +66,7 @@ class Drive:
 
 
 def inputs_of(batch: Any, layout: Layout | None, forward: Forward | None) -> Any:
-    """What of a loader's batch goes to the network: its first element, time first; all of it for a caller's `forward`."""
+    """What of a loader's batch goes to the network: its first element, time first; for a caller's `forward`, all."""
     if forward is not None:
         return batch
     x = batch[0] if isinstance(batch, tuple | list) and len(batch) else batch
@@ -136,7 +136,7 @@ def find_drive(model: nn.Module, batch: Any, T: int | None, layout: Layout | Non
 
 
 def steps_are_samples(model: nn.Module, drive: Drive, batch: Any) -> str:
-    """Why a batch cannot be given as it is: the network raises, or a neuron takes the samples for steps; '' if it can."""
+    """Why a batch cannot be given as it is: the network raises, or a neuron takes samples for steps; '' if it can."""
     try:
         two, three = (trace(model, lambda n=n: drive.run(model, drive.take(batch, n))) for n in (2, 3))  # type: ignore[misc]
     except Exception as error:  # whatever a network says to input without a time axis

@@ -22,8 +22,8 @@ Receive = Callable[[Tap, int | None, Tensor], None]
 class Observation:
     """Hooks on the layers of a plan, for one pass over n samples.
 
-    `receive(tap, step, rows)` gets `[S, n, ...]` of every call: step is None where S = T steps, or a layer that does not
-    change with time (S = 1), come at once, else it counts from 0.
+    `receive(tap, step, rows)` gets `[S, n, ...]` of every call: step is None where S = T steps, or a layer that does
+    not change with time (S = 1), come at once, else it counts from 0.
     """
 
     def __init__(self, model: nn.Module, plan: Plan, n: int, receive: Receive) -> None:
@@ -46,8 +46,8 @@ class Observation:
             expected = taps[0].uses * (self.plan.T if taps[0].time == "calls" else 1)
             if self.calls[name] != expected:
                 raise RuntimeError(
-                    f"layer {name!r} was called {self.calls[name]} times on this batch, {expected} times in the probes; "
-                    "a layer whose calls depend on the data cannot be compared: choose layers= without it"
+                    f"layer {name!r} was called {self.calls[name]} times on this batch, {expected} times in the "
+                    "probes; a layer whose calls depend on the data cannot be compared: choose layers= without it"
                 )
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:

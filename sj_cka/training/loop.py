@@ -50,7 +50,7 @@ class NotFinite(RuntimeError):
 
 
 def class_scores(logits: Tensor) -> Tensor:
-    """Class scores `[N, classes]`: the mean over time of logits `[T, N, classes]`, or logits without time as they are."""
+    """Class scores `[N, classes]`: the mean over time of logits `[T, N, classes]`; logits without time as they are."""
     return logits.mean(0) if logits.ndim == 3 else logits
 
 
@@ -94,9 +94,10 @@ def train(
         tqdm(total=settings.epochs * len(steps), unit="step", disable=not progress) as bar,
     ):
         for epoch in range(1, settings.epochs + 1):
-            began, shuffled = time.perf_counter(), torch.randperm(len(x), generator=order).to(x.device)
+            began = time.perf_counter()
+            shuffled = torch.randperm(len(x), generator=order).to(x.device)
             lr, seen, loss_sum, right = (
-                schedule.get_last_lr()[0],
+                float(schedule.get_last_lr()[0]),
                 0,
                 torch.zeros((), device=x.device),
                 torch.zeros((), device=x.device),
@@ -191,6 +192,6 @@ class _RateMeter:
         self.count += spikes.numel()
 
     def take(self) -> float:
-        rate = float(torch.stack(self.spikes).sum()) / self.count if self.count else float("nan")
+        rate = torch.stack(self.spikes).sum().item() / self.count if self.count else float("nan")
         self.spikes, self.count = [], 0
         return rate
