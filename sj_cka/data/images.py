@@ -79,7 +79,8 @@ def npz(path: Path) -> Images:
     if not path.is_file():
         raise DataError(f"expected an .npz file with {', '.join(_ARRAYS)}, found no file at {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here: numpy leaves a truncated file open
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             missing = [name for name in _ARRAYS if name not in file]
             if missing:
                 raise DataError(

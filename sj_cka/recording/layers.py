@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Sequence
 
+from spikingjelly.activation_based import layer as sj_layer
 from torch import nn
 
 from sj_cka.plugins import closest
@@ -13,6 +14,8 @@ from sj_cka.recording.trace import Trace
 
 Layer = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 LayerSpec = Layer | Sequence[Layer] | None
+# they only lay out time for what they hold
+_CONTAINERS = (sj_layer.MultiStepContainer, sj_layer.SeqToANNContainer, sj_layer.StepModeContainer)
 
 
 def candidates(model: nn.Module) -> dict[str, nn.Module]:
@@ -59,10 +62,11 @@ def default_layers(model: nn.Module, trace: Trace) -> list[str]:
     """Every neuron, every other leaf and every block output, in order of execution, but the last Linear.
 
     Of modules that put out the very same tensor only the first to do so counts: the innermost, or the one before an
-    Identity or a dropout in evaluation.
+    Identity or a dropout in evaluation. What only passes the network's input on (a Flatten before all else) is none.
     """
     modules = candidates(model)
     chosen = [name for name in trace.called if name in modules and not trace.repeats(name)]
+    chosen = [name for name in chosen if not isinstance(modules[name], _CONTAINERS)]
     linear = [name for name in chosen if isinstance(modules[name], nn.Linear)]
     chosen = [name for name in chosen if not linear or name != linear[-1]]
     if not chosen:

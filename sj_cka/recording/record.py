@@ -151,7 +151,9 @@ class _Recording:
             layout: Drive("as is", sample_axis=axis, forward=_call) for layout, axis in (("NCHW", 0), ("TNCHW", 1))
         }
         layout = self.layout
-        if layout is None:
+        if layout is None and drives["NCHW"].samples(batch) < 3:  # too short to be tried as an axis of samples
+            layout = "TNCHW" if any(getattr(m, "step_mode", "s") == "m" for m in self.model.modules()) else "NCHW"
+        elif layout is None:
             with preserved(self.model):
                 layout = "TNCHW" if steps_are_samples(self.model, drives["NCHW"], batch) else "NCHW"
         if layout not in drives:

@@ -20,7 +20,7 @@ class Trace:
         outputs: module name -> the output of each call, in order.
         inputs: neuron name -> the shape of the first argument of each call.
         order: calls (module, i) in the order in which they ended, so that members come before their block.
-        repeated: calls (module, i) whose output is the very tensor that an earlier call put out.
+        repeated: calls (module, i) whose output is the very tensor that an earlier call put out, or the input.
     """
 
     outputs: dict[str, list[Any]] = field(default_factory=dict)
@@ -47,20 +47,24 @@ def trace(model: nn.Module, run: Callable[[], None]) -> Trace:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             calls = seen.outputs.setdefault(name, [])
             seen.order.append((name, len(calls)))
-            if isinstance(output, Tensor):
-                # an in-place operation keeps the memory but raises the version: then it is another tensor
-                version = 0 if output.is_inference() else output._version
-                key = (output.data_ptr(), output.numel(), version)
-                if key in produced and output.numel():
+            if isinstance(output, Tensor) and output.numel():
+                if _identity(output) in produced:
                     seen.repeated.add((name, len(calls)))
-                produced.add(key)
+                produced.add(_identity(output))
             calls.append(output)  # kept alive, so that no later tensor takes its address
             if neuron and args and isinstance(args[0], Tensor):
                 seen.inputs.setdefault(name, []).append(args[0].shape)
 
         return hook
 
-    handles = []
+    def given(module: nn.Module, args: Any) -> None:
+        for x in args:
+            if isinstance(x, Tensor):
+                produced.add(_identity(x))
+                kept.append(x)
+
+    kept: list[Tensor] = []
+    handles = [model.register_forward_pre_hook(given)]
     try:
         for name, module in model.named_modules():
             handles.append(module.register_forward_hook(hook_for(name, is_neuron(module))))
@@ -72,3 +76,8 @@ def trace(model: nn.Module, run: Callable[[], None]) -> Trace:
         for handle in handles:
             handle.remove()
     return seen
+
+
+def _identity(x: Tensor) -> tuple[int, int, int]:
+    """Where a tensor lies; an in-place operation keeps the memory but raises the version: it makes another tensor."""
+    return (x.data_ptr(), x.numel(), 0 if x.is_inference() else x._version)

@@ -1,0 +1,190 @@
+"""CKA over minibatches: sums, weights, merging, what is undefined."""
+
+import numpy as np
+import pytest
+import torch
+
+from sj_cka import CKA
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def features(n, seed=0, T=3):
+    """Two layers over time and one without, of which the second follows the first."""
+    a = randn(T, n, 5, seed=seed)
+    return {"a": a, "b": a[..., :2] + 0.5 * randn(T, n, 2, seed=seed + 50), "stem": randn(1, n, 4, seed=seed + 90)}
+
+
+def accumulated(batches):
+    cka = CKA()
+    for x, y in batches:
+        cka.update(x, y)
+    return cka
+
+
+def test_single_steps_equal_the_trace_formula(trace_cka):
+    x, y = features(12), features(12, seed=7, T=1)
+    data = accumulated([(x, y)]).compute().data
+    for layer in x:
+        for t in (1, 2, 3):
+            X = x[layer][min(t, len(x[layer])) - 1]
+            for other in y:
+                expected = trace_cka(X.numpy(), y[other][0].numpy())
+                found = float(data.cka.sel(layer_x=layer, step_x=t, layer_y=other, step_y=1))
+                assert found == pytest.approx(expected, abs=1e-12), (layer, t, other)
+
+
+def test_block_sums_equal_the_cka_of_features_concatenated_over_time(trace_cka):
+    x, y = features(12), features(12, seed=7)
+    matrix = accumulated([(x, y)]).compute().matrix()
+
+    def concatenated(X, T=3):
+        return X.expand(T, *X.shape[1:]).permute(1, 0, 2).reshape(X.shape[1], -1).numpy()
+
+    for layer in x:
+        for other in y:
+            expected = trace_cka(concatenated(x[layer]), concatenated(y[other]))
+            assert matrix.loc[layer, other] == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_per_step_attribution_of_a_concatenated_value_adds_up_to_it():
+    data = accumulated([(features(12), features(12, seed=7))]).compute()
+    d = data.data
+    scale = np.sqrt(d.hsic_xx.sel(layer_x="a").sum() * d.hsic_yy.sel(layer_y="b").sum())
+    attribution = d.hsic_xy.sel(layer_x="a", layer_y="b").sum("step_y") / scale
+    assert float(attribution.sum()) == pytest.approx(data.matrix().loc["a", "b"], abs=1e-12)
+
+
+def test_minibatches_add_their_hsic_weighted_by_their_samples_and_the_ratio_comes_last(trace_hsic):
+    parts = [(randn(n, 4, seed=n), randn(n, 3, seed=n + 1)) for n in (16, 16, 5)]
+    cka = accumulated([({"a": X[None]}, {"b": Y[None]}) for X, Y in parts])
+
+    def total(i, j):
+        return sum(len(p[0]) * trace_hsic((p[i] @ p[i].T).numpy(), (p[j] @ p[j].T).numpy()) for p in parts)
+
+    expected = total(0, 1) / np.sqrt(total(0, 0) * total(1, 1))
+    assert cka.compute().matrix().iloc[0, 0] == pytest.approx(expected, abs=1e-12)
+    assert int(cka.compute().data.n) == 37
+
+
+def test_the_mean_of_the_batches_ratios_would_be_another_number():
+    parts = [({"a": randn(1, n, 4, seed=n)}, {"a": randn(1, n, 4, seed=n) ** 3}) for n in (16, 5)]
+    ratios = [accumulated([part]).compute().matrix().iloc[0, 0] for part in parts]
+    assert abs(accumulated(parts).compute().matrix().iloc[0, 0] - np.mean(ratios)) > 1e-3
+
+
+def test_merged_accumulators_equal_one_that_saw_everything():
+    parts = [(features(8, seed=s), features(8, seed=s + 3)) for s in range(4)]
+    left, right = accumulated(parts[:1]), accumulated(parts[1:])
+    left.merge(right)
+    whole = accumulated(parts)
+    assert np.allclose(left.compute().data.cka, whole.compute().data.cka, rtol=0, atol=1e-13)
+    assert left.n == whole.n
+    assert left.batches == 4
+
+
+def test_merging_with_an_empty_one_changes_nothing_on_either_side():
+    seen, empty = accumulated([(features(8), features(8, seed=1))]), CKA()
+    before = seen.compute().data
+    seen.merge(CKA())
+    empty.merge(seen)
+    assert before.equals(seen.compute().data)
+    assert before.equals(empty.compute().data)
+
+
+def test_a_state_dict_brings_everything_back():
+    seen, other = accumulated([(features(8), features(8, seed=1))]), CKA()
+    other.load_state_dict(seen.state_dict())
+    assert seen.compute().data.identical(other.compute().data)
+    seen.update(features(8, seed=5), features(8, seed=6))
+    assert other.batches == 1
+
+
+def test_x_against_itself_is_one_on_the_diagonal():
+    cka = CKA()
+    cka.update(features(10))
+    assert np.allclose(cka.compute().paired(), 1, rtol=0, atol=1e-12)
+
+
+def test_a_layer_without_time_counts_at_every_step():
+    result = accumulated([(features(10), features(10, seed=2))]).compute()
+    stem = result.data.cka.sel(layer_x="stem", layer_y="b")
+    assert np.allclose(stem.sel(step_x=1), stem.sel(step_x=3), rtol=0, atol=0)
+    assert np.allclose(result.steps("stem"), 1, rtol=0, atol=1e-12)
+
+
+def test_a_layer_silent_in_one_batch_of_two_is_defined_and_in_all_is_named():
+    x, y = features(8), features(8, seed=1)
+    quiet = {**x, "b": torch.zeros_like(x["b"])}
+    both = accumulated([(quiet, y), (x, y)]).compute()
+    assert both.undefined.empty
+    assert both.matrix().notna().all(axis=None)
+    never = accumulated([(quiet, y), (quiet, y)]).compute()
+    assert never.matrix().loc["b"].isna().all()
+    assert never.matrix().drop(index="b").notna().all(axis=None)
+    assert set(
+        zip(never.undefined.side, never.undefined.layer, never.undefined.step, never.undefined.reason, strict=True)
+    ) == {("x", "b", t, "silent") for t in (1, 2, 3)}
+
+
+def test_a_silent_step_is_undefined_alone_and_counts_as_nothing_in_the_concatenated_value(trace_cka):
+    x = features(10)
+    x["a"][1] = 0
+    y = {"b": randn(1, 10, 4, seed=3)}
+    result = accumulated([(x, y)]).compute()
+    assert np.isnan(result.data.cka.sel(layer_x="a", step_x=2)).all()
+    expected = trace_cka(x["a"][[0, 2]].permute(1, 0, 2).reshape(10, -1).numpy(), y["b"][0].numpy())
+    assert result.matrix().loc["a", "b"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_nan_is_named_by_its_place_among_all_samples_and_spreads_no_further():
+    x, y = features(8), features(8, seed=1)
+    broken = {**x, "a": x["a"].clone()}
+    broken["a"][2, 5, 0] = float("nan")
+    result = accumulated([(x, y), (broken, y)]).compute()
+    row = result.undefined.iloc[0]
+    assert (row.side, row.layer, row.step, row.reason) == ("x", "a", 3, "NaN or infinite at sample 13")
+    assert result.matrix().loc["a"].isna().all()
+    assert result.matrix().loc["b"].notna().all()
+    assert result.data.cka.sel(layer_x="a", step_x=1).notnull().all()
+
+
+def test_merging_keeps_a_nan_and_moves_its_sample():
+    x, y = features(8), features(8, seed=1)
+    broken = {**x, "a": x["a"].clone()}
+    broken["a"][0, 2, 0] = float("inf")
+    left = accumulated([(x, y)])
+    left.merge(accumulated([(broken, y)]))
+    assert left.compute().undefined.reason.tolist() == ["NaN or infinite at sample 10"]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        ({"a": randn(2, 3, 4)}, {"a": randn(2, 3, 4)}, "at least 4 samples in a minibatch, got N = 3"),
+        ({"a": randn(2, 8, 4)}, {"a": randn(2, 9, 4)}, "same samples on both sides, got N = 8 and 9"),
+        ({"a": randn(2, 8, 4), "b": randn(3, 8, 4)}, {"a": randn(2, 8, 4)}, r"layer 'a': expected features \[T, N"),
+        ({"a": randn(8)}, {"a": randn(2, 8, 4)}, r"layer 'a': expected features \[T, N, ...\]"),
+        ({}, {"a": randn(2, 8, 4)}, "at least one layer"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused(x, y, message):
+    with pytest.raises(ValueError, match=message):
+        CKA().update(x, y)
+
+
+def test_other_layers_than_before_are_refused_and_the_sums_stay():
+    cka = accumulated([(features(8), features(8, seed=1))])
+    before = cka.compute().data
+    with pytest.raises(
+        ValueError, match=r"x: expected the layers and steps of the batches before, 3 layers.*got 1 layers"
+    ):
+        cka.update({"a": randn(3, 8, 5)}, features(8, seed=1))
+    assert before.equals(cka.compute().data)
+
+
+def test_computing_without_data_is_refused():
+    with pytest.raises(ValueError, match="at least one minibatch before compute"):
+        CKA().compute()

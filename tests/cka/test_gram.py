@@ -1,0 +1,131 @@
+"""Grams: U-centring, accuracy under offset and scale, and what is undefined."""
+
+import numpy as np
+import pytest
+import torch
+
+from sj_cka.cka.gram import centred_grams, gram, pack, u_centre
+from sj_cka.cka.hsic import hsic
+
+
+def randn(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def centred_in_float64(X):
+    X = X.to(torch.float64)
+    return pack(u_centre(gram(X - X.mean(0))))
+
+
+def test_every_row_of_a_u_centred_gram_sums_to_zero_and_its_diagonal_is_zero():
+    K = u_centre(gram(randn(3, 9, 5)))
+    assert K.sum(-1).abs().max() < 1e-12
+    assert torch.equal(K.diagonal(dim1=-2, dim2=-1), torch.zeros(3, 9, dtype=torch.float64))
+
+
+def test_u_centring_by_hand_on_four_samples():
+    K = torch.zeros(4, 4)
+    K[0, 1] = K[1, 0] = 6.0
+    # r = (6, 6, 0, 0), s = 12: K~_01 = 6 - 3 - 3 + 12/6, K~_02 = 0 - 3 - 0 + 2, K~_23 = 0 + 2
+    expected = torch.tensor([[0, 2, -1, -1], [2, 0, -1, -1], [-1, -1, 0, 2], [-1, -1, 2, 0]], dtype=torch.float64)
+    assert torch.equal(u_centre(K), expected)
+
+
+def test_u_centring_leaves_the_gram_it_was_given_as_it_is():
+    K = gram(randn(6, 3))
+    before = K.clone()
+    u_centre(K)
+    assert torch.equal(K, before)
+
+
+def test_the_product_of_centred_grams_is_the_trace_formula(trace_hsic):
+    X, Y = randn(11, 4), randn(11, 7, seed=1)
+    rows = [centred_grams(side.unsqueeze(0)).rows for side in (X, Y)]
+    expected = trace_hsic(gram(X).numpy(), gram(Y).numpy())
+    assert hsic(rows[0], rows[1], 11).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_spike_grams_are_exact_integers():
+    spikes = (randn(2, 12, 300) > 0.5).float()
+    assert torch.equal(gram(spikes), gram(spikes.double()).float())
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0, 1e3, 1e5])
+def test_a_constant_vector_added_to_all_samples_changes_nothing(offset):
+    X = randn(40, 200, dtype=torch.float32)
+    shift = offset * randn(200, seed=3, dtype=torch.float32)
+    shifted = (X + shift).double()  # what float32 can hold of it
+    found = centred_grams((X + shift).unsqueeze(0)).rows[0]
+    error = (found - centred_in_float64(shifted)).norm() / centred_in_float64(shifted).norm()
+    assert error < 1e-6
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-18, 1e-9, 1.0, 1e12, 1e20, 1e30])
+def test_no_scale_overflows_or_underflows(scale):
+    X = randn(16, 20, dtype=torch.float32) * scale
+    found = centred_grams(X.unsqueeze(0))
+    expected = centred_in_float64(X)
+    assert found.reasons == (None,)
+    assert ((found.rows[0] - expected).norm() / expected.norm()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("X", "reason"),
+    [
+        (torch.zeros(6, 5), "silent"),
+        (torch.full((6, 5), -65.3), "constant"),
+        (torch.eye(6, 5) * torch.tensor([[0.0], [0], [3], [0], [0], [0]]) + 1.5, "fewer than two samples differ"),
+        (torch.eye(6), "all pairs of samples are equally similar"),
+        (torch.ones(6, 0), "silent"),
+    ],
+)
+def test_features_without_structure_are_undefined_and_named(X, reason):
+    found = centred_grams(X.unsqueeze(0))
+    assert found.reasons == (reason,)
+    assert torch.equal(found.rows, torch.zeros(1, 15, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_the_first_sample_that_is_not_finite_is_named_and_the_row_is_nan(bad):
+    X = randn(6, 5)
+    X[3, 2] = bad
+    found = centred_grams(X.unsqueeze(0))
+    assert found.reasons == ("NaN or infinite at sample 3",)
+    assert found.rows.isnan().all()
+
+
+def test_one_undefined_step_leaves_the_others_alone():
+    X = randn(3, 6, 5)
+    X[1] = 0
+    found = centred_grams(X)
+    assert found.reasons == (None, "silent", None)
+    assert torch.equal(found.rows[0], centred_grams(X[:1]).rows[0])
+
+
+def test_two_samples_that_differ_are_enough():
+    X = torch.zeros(1, 6, 3)
+    X[0, 0], X[0, 4] = 1.0, 2.0
+    assert centred_grams(X).reasons == (None,)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16, torch.bfloat16])
+def test_other_number_types_give_the_values_of_float32(dtype):
+    X = (randn(1, 8, 20) > 0).to(dtype)
+    assert torch.equal(centred_grams(X).rows, centred_grams(X.float()).rows)
+
+
+def test_complex_features_are_refused():
+    with pytest.raises(TypeError, match="expected real features"):
+        centred_grams(torch.ones(1, 5, 2, dtype=torch.complex64))
+
+
+def test_packing_keeps_half_of_the_inner_product():
+    K, L = (u_centre(gram(randn(7, 3, seed=s))) for s in (0, 1))
+    assert 2 * (pack(K) @ pack(L)) == pytest.approx(float((K * L).sum()), rel=1e-12)
+    assert len(pack(K)) == 21
+
+
+def test_grams_of_steps_add_up_to_the_gram_of_concatenated_features():
+    X = randn(4, 9, 6)
+    together = centred_grams(X.permute(1, 0, 2).reshape(1, 9, 24)).rows[0]
+    assert np.allclose(centred_grams(X).rows.sum(0), together, rtol=0, atol=1e-12)

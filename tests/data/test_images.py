@@ -1,0 +1,148 @@
+"""Data: the digits, and a user's npz file checked on reading."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sj_cka.data import DataError, digits, npz
+
+
+def arrays(**changes):
+    rng = np.random.default_rng(0)
+    made = {
+        "x_train": rng.integers(0, 256, (12, 5, 4, 3), dtype=np.uint8),
+        "y_train": np.arange(12) % 3,
+        "x_test": rng.integers(0, 256, (6, 5, 4, 3), dtype=np.uint8),
+        "y_test": np.arange(6) % 3,
+    }
+    return {k: v for k, v in (made | changes).items() if v is not None}
+
+
+def saved(folder, **changes):
+    path = folder / "mine.npz"
+    np.savez(path, **arrays(**changes))
+    return path
+
+
+def test_the_digits_are_split_as_stated_and_stratified():
+    data = digits()
+    assert data.x_train.shape == (1437, 1, 8, 8)
+    assert data.x_test.shape == (360, 1, 8, 8)
+    assert data.x_train.dtype == torch.float32
+    assert data.y_train.dtype == torch.int64
+    assert data.classes == 10
+    train, test = data.y_train.bincount() / 1437, data.y_test.bincount() / 360
+    assert (train - test).abs().max() < 0.003
+
+
+def test_the_digits_are_scikit_learn_s_each_once():
+    from sklearn.datasets import load_digits
+
+    data = digits()
+    whole = torch.cat([data.x_train, data.x_test]) * data.std[0] + data.mean[0]
+    found = sorted(map(tuple, (whole.flatten(1) * 16).round().int().tolist()))
+    assert found == sorted(map(tuple, load_digits().data.astype(int).tolist()))
+
+
+def test_the_split_is_the_same_every_time():
+    a, b = digits(), digits()
+    assert torch.equal(a.x_test, b.x_test)
+    assert a.fingerprint == b.fingerprint
+
+
+def test_mean_and_std_are_those_of_the_training_split(tmp_path):
+    for data in (digits(), npz(saved(tmp_path))):
+        assert data.x_train.mean((0, 2, 3)).abs().max() < 1e-5
+        assert (data.x_train.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
+        assert data.x_test.mean().abs() > 1e-6
+
+
+def test_bytes_are_nhwc_and_become_nchw_between_0_and_1(tmp_path):
+    data = npz(saved(tmp_path))
+    raw = arrays()["x_test"]
+    assert data.x_test.shape == (6, 3, 5, 4)
+    back = data.x_test[2, 1] * data.std[1] + data.mean[1]
+    assert np.allclose(back.numpy(), raw[2, :, :, 1] / 255, atol=1e-6)
+
+
+def test_floats_are_nchw_as_they_are(tmp_path):
+    rng = np.random.default_rng(1)
+    x = {f"x_{s}": rng.random((n, 2, 5, 4)) for s, n in (("train", 12), ("test", 6))}
+    data = npz(saved(tmp_path, **x))
+    assert np.allclose(data.x_test[3, 1] * data.std[1] + data.mean[1], x["x_test"][3, 1], atol=1e-6)
+
+
+def test_the_fingerprint_follows_the_content_not_the_path(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first, second = npz(saved(tmp_path / "a")), npz(saved(tmp_path / "b"))
+    other = arrays()["y_test"].copy()
+    other[0] = 1
+    assert first.fingerprint == second.fingerprint
+    assert npz(saved(tmp_path / "b", y_test=other)).fingerprint != first.fingerprint
+
+
+def nan_images():
+    x = np.ones((12, 2, 4, 4), dtype=np.float32)
+    x[7, 0, 0, 0] = np.nan
+    return x
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y_test": None}, "missing: y_test; got"),
+        (
+            {"x_train": np.zeros((0, 5, 4, 3), np.uint8), "y_train": np.zeros(0, int)},
+            r"x_train: .*empty array \[0, 5, 4, 3\]",
+        ),
+        (
+            {"x_train": nan_images()},
+            "x_train: expected finite numbers, got NaN or infinity in 1 images, first in image 7",
+        ),
+        ({"x_train": np.zeros((12, 20), np.uint8)}, r"x_train: expected images.*got uint8 \[12, 20\]"),
+        ({"x_train": np.zeros((12, 5, 4, 3), np.int64)}, "got int64"),
+        ({"y_train": np.arange(11)}, r"y_train: expected 12 integer labels, got int64 \[11\]"),
+        ({"y_train": np.arange(12) / 2}, r"y_train: expected 12 integer labels, got float64"),
+        ({"y_train": np.arange(12) % 3 - 1}, "y_train: expected labels from 0, got -1"),
+        ({"y_test": np.array([0, 1, 2, 3, 0, 1])}, r"y_test holds the classes \[3\], which y_train lacks"),
+        (
+            {"x_test": np.zeros((6, 6, 4, 3), np.uint8)},
+            r"training images' shape \[C, H, W\] \(3, 5, 4\), got \(3, 6, 4\)",
+        ),
+        ({"x_train": np.zeros((12, 5, 4, 3), np.uint8)}, "channel 0 of the training split is constant"),
+        ({"x_train": np.array([{}], dtype=object)}, "expected an .npz file of plain arrays, could not read it"),
+    ],
+)
+def test_a_file_that_does_not_hold_what_is_needed_is_refused(tmp_path, changes, message):
+    with pytest.raises(DataError, match=message):
+        npz(saved(tmp_path, **changes))
+
+
+def test_a_missing_file_and_one_that_is_no_archive_are_refused(tmp_path):
+    with pytest.raises(DataError, match="found no file at"):
+        npz(tmp_path / "none.npz")
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(DataError, match="could not read it"):
+        npz(tmp_path / "text.npz")
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    path = saved(tmp_path)
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(DataError, match="could not read it"):
+        npz(path)
+
+
+def test_real_cifar10_images_as_a_user_brings_them():
+    folder = Path(os.environ.get("SJ_CKA_TEST_DATA", "../shared/data"))
+    path = folder / "cifar10_small.npz"
+    if not path.is_file():
+        pytest.skip(f"no real CIFAR-10 sample at {path}; set SJ_CKA_TEST_DATA")
+    data = npz(path)
+    assert data.x_train.shape == (6000, 3, 32, 32)
+    assert data.x_test.shape == (1000, 3, 32, 32)
+    assert data.y_train.bincount().tolist() == [600] * 10

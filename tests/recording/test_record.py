@@ -1,0 +1,104 @@
+"""record: what it keeps, and that the network is left as it was."""
+
+import pytest
+import torch
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import nn
+
+from sj_cka import record
+from sj_cka.recording import preserved
+
+
+def multi_step():
+    return nn.Sequential(
+        layer.Conv2d(1, 3, 3, step_mode="m"), layer.BatchNorm2d(3, step_mode="m"), neuron.LIFNode(step_mode="m")
+    )
+
+
+def test_the_values_are_what_the_layers_put_out():
+    net, x = multi_step().eval(), torch.randn(2, 5, 1, 6, 6)
+    with record(net) as features, torch.no_grad():
+        out = net(x)
+    assert torch.equal(features["2"], out)
+    assert torch.allclose(features["0"][1], nn.functional.conv2d(x[1], net[0].weight, net[0].bias), atol=1e-6)
+
+
+def test_gradients_and_the_caller_s_mode_go_their_own_way():
+    net, x = multi_step().train(), torch.randn(2, 5, 1, 6, 6)
+    with record(net) as features:
+        net(x).sum().backward()
+    assert net[0].weight.grad is not None
+    assert not features["0"].requires_grad
+    assert net.training
+
+
+def test_probing_changes_neither_weights_nor_buffers_nor_states_nor_random_state():
+    net, x = multi_step().train(), torch.randn(2, 5, 1, 6, 6)
+    net(x)
+    plain, seen = net[1].running_mean.clone(), net[2].v.clone()
+    twin = multi_step().train()
+    twin.load_state_dict(net.state_dict())
+    twin[2].v = net[2].v.detach().clone()
+    random = torch.random.get_rng_state()
+    with record(net):
+        assert torch.equal(net[1].running_mean, plain)
+        assert torch.equal(net[2].v, seen)
+        out = net(x)
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert torch.equal(out, twin(x))
+    assert torch.equal(net[1].running_mean, twin[1].running_mean)
+    assert torch.equal(net[2].v, twin[2].v)
+
+
+def test_preserved_puts_everything_back_after_an_exception():
+    net = multi_step().eval()
+    net(torch.randn(2, 5, 1, 6, 6))
+    state, buffers = net[2].v, {k: v.clone() for k, v in net.state_dict().items()}
+    random = torch.random.get_rng_state()
+
+    def disturb():
+        net.train()
+        net(torch.randn(2, 5, 1, 6, 6))
+        functional.reset_net(net)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), preserved(net):
+        disturb()
+    assert not net.training
+    assert net[2].v is state
+    assert all(torch.equal(v, buffers[k]) for k, v in net.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), random)
+
+
+def test_the_hooks_are_gone_after_an_exception_in_the_network():
+    class Breaks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+
+        def forward(self, x):
+            y = self.fc(x)
+            if len(x) > 3:
+                raise ZeroDivisionError
+            return y
+
+    net = Breaks().eval()
+    with pytest.raises(ZeroDivisionError), record(net, "fc"):
+        net(torch.randn(5, 3))
+    assert not net.fc._forward_hooks
+    assert not net._forward_hooks
+    assert not net._forward_pre_hooks
+
+
+def test_too_few_samples_to_tell_samples_from_steps_are_refused():
+    net = nn.Sequential(nn.Linear(3, 3), nn.ReLU()).eval()
+    with pytest.raises(ValueError, match="probes on 3 samples, got a first call with 2"), record(net):
+        net(torch.randn(2, 3))
+
+
+@pytest.mark.parametrize("T", [1, 2, 7])
+def test_any_number_of_frames_is_told_from_samples(T):
+    net = multi_step().eval()
+    with record(net, "0") as features, torch.no_grad():
+        net(torch.randn(T, 5, 1, 6, 6))
+    assert features["0"].shape[:2] == (T, 5)
