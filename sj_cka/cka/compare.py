@@ -136,9 +136,9 @@ def _device(network: nn.Module, wish: torch.device | str | None) -> torch.device
 def _grams(model: nn.Module, plan: Plan, batch: Any) -> Grams:
     """Centred Grams of every layer and step of one network on one batch."""
     n = plan.drive.samples(batch)
-    found: dict[str, dict[int | None, CentredGrams]] = {layer: {} for layer in plan.layers}
+    found: dict[str, dict[int, CentredGrams]] = {layer: {} for layer in plan.layers}
 
-    def receive(tap: Tap, step: int | None, rows: Tensor) -> None:
+    def receive(tap: Tap, step: int, rows: Tensor) -> None:
         found[tap.layer][step] = centred_grams(rows.flatten(2) if rows.ndim > 2 else rows.unsqueeze(-1))
 
     observation = Observation(model, plan, n, receive)
@@ -154,7 +154,7 @@ def _grams(model: nn.Module, plan: Plan, batch: Any) -> Grams:
     reasons: list[str | None] = []
     index: list[list[int]] = []
     for steps in found.values():
-        here = [steps[key] for key in sorted(steps, key=lambda step: step or 0)]
+        here = [steps[step] for step in sorted(steps)]
         count = sum(len(grams.reasons) for grams in here)
         index.append([len(reasons) + (t if count == plan.T else 0) for t in range(plan.T)])
         rows += [grams.rows for grams in here]

@@ -28,6 +28,7 @@ class Tap:
         module: dotted name of the module.
         uses: calls of the module in one step (or in one pass, where the calls do not make the steps).
         use: which of them this layer is.
+        step_first: whether the calls of several uses run step by step (else use by use, as in a container over time).
         time: "axis": steps lie in an axis of the output, "calls": one call is one step, "static": no change with time.
         axis: axis that counts samples.
         factors: what that axis folds, slowest first: T steps, N samples, F windows or tokens (they are features).
@@ -42,6 +43,14 @@ class Tap:
     axis: int
     factors: tuple[Factor, ...] = (("N", 1),)
     time_axis: int | None = None
+    step_first: bool = True
+
+    def step_of(self, call: int, T: int) -> int | None:
+        """Step (from 0) that a call of the module gives of this layer; None if the call is another use of it."""
+        if self.time != "calls":
+            return 0 if call == self.use else None
+        step, use = divmod(call, self.uses) if self.step_first else divmod(call, T)[::-1]
+        return step if use == self.use else None
 
     def rows(self, output: Any, n: int, T: int) -> Tensor:
         """`[S, n, ...]` of one output: S = T where the steps lie in it, else 1."""
@@ -86,11 +95,16 @@ def find_taps(names: Sequence[str], two: Trace, three: Trace, longer: Trace | No
     open_folds: dict[int, list[tuple[Factor, ...]]] = {}
     for name in names:
         calls, uses = _calls(name, two, three, longer, T)
+        label = "{}" if uses == 1 else "{}#{}"
+        step_first = not (calls and uses > 1 and _use_by_use(name, two, uses, T))
         for use in range(uses):
-            tap = Tap(name if uses == 1 else f"{name}#{use}", name, uses, use, "calls" if calls else "static", axis=0)
-            probes = [two.outputs[name][use], three.outputs[name][use]]
+            tap = Tap(
+                label.format(name, use), name, uses, use, "calls" if calls else "static", 0, step_first=step_first
+            )
+            first = use if step_first else use * T
+            probes = [two.outputs[name][first], three.outputs[name][first]]
             if longer is not None:
-                probes.append(longer.outputs[name][use])
+                probes.append(longer.outputs[name][use if step_first else use * (T + 1)])
             tap, folds = _axes(tap, probes, T)
             if len(folds) > 1:
                 open_folds[len(taps)] = folds
@@ -117,6 +131,23 @@ def _calls(name: str, two: Trace, three: Trace, longer: Trace | None, T: int) ->
         f"module {name!r} was called {a} times for {T} steps and {c} times for {T + 1}: "
         "expected the same number of calls in every step; choose layers= without it"
     )
+
+
+def _use_by_use(name: str, two: Trace, uses: int, T: int) -> bool:
+    """Whether a module that holds this one is called once for each use, with all steps in each of its calls."""
+    holders = [name[:i] for i, letter in enumerate(name) if letter == "."] + [""]
+    for holder in holders:
+        ends = [call for call in two.order if call[0] in (name, holder)]
+        counts, inside = [], 0
+        for called, _ in ends:
+            if called == name:
+                inside += 1
+            else:
+                counts.append(inside)
+                inside = 0
+        if counts == [T] * uses:
+            return True
+    return False
 
 
 def _axes(tap: Tap, probes: Sequence[Any], T: int) -> tuple[Tap, list[tuple[Factor, ...]]]:

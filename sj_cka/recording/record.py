@@ -16,14 +16,14 @@ from sj_cka.recording.layers import LayerSpec
 from sj_cka.recording.plan import Plan, plan
 from sj_cka.recording.state import is_neuron, preserved
 
-Receive = Callable[[Tap, int | None, Tensor], None]
+Receive = Callable[[Tap, int, Tensor], None]
 
 
 class Observation:
     """Hooks on the layers of a plan, for one pass over n samples.
 
-    `receive(tap, step, rows)` gets `[S, n, ...]` of every call: step is None where S = T steps, or a layer that does
-    not change with time (S = 1), come at once, else it counts from 0.
+    `receive(tap, step, rows)` gets `[S, n, ...]` of every call and the first of its S steps, from 0; S = 1 where a call
+    is one step, or where the layer does not change with time.
     """
 
     def __init__(self, model: nn.Module, plan: Plan, n: int, receive: Receive) -> None:
@@ -55,8 +55,7 @@ class Observation:
             call = self.calls[name]
             self.calls[name] += 1
             for tap in self.taps[name]:
-                if call % tap.uses == tap.use:
-                    step = call // tap.uses if tap.time == "calls" else None
+                if (step := tap.step_of(call, self.plan.T)) is not None:
                     self.receive(tap, step, tap.rows(output, self.n, self.plan.T))
 
         return hook

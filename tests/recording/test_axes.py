@@ -152,6 +152,30 @@ def test_calls_are_steps_and_the_uses_within_a_step_are_layers():
     assert torch.allclose(features["mix#1"], spikes, atol=1e-6)
 
 
+class Shared(nn.Module):
+    """One linear layer, used twice by containers that each run all steps first."""
+
+    def __init__(self):
+        super().__init__()
+        self.over_time = layer.MultiStepContainer(nn.Linear(40, 40))
+        self.spike = neuron.LIFNode(step_mode="m")
+
+    def forward(self, x):
+        drive = torch.arange(1, T + 1).float().reshape(-1, 1, 1)
+        return self.spike(self.over_time(self.over_time(x.flatten(1).unsqueeze(0) * drive)))
+
+
+def test_uses_by_a_container_over_time_run_use_by_use_not_step_by_step():
+    net, x = Shared().eval(), images()
+    with record(net, "over_time.0") as features, torch.no_grad():
+        net(x)
+    linear = net.over_time[0]
+    first = torch.stack([linear(x.flatten(1) * t) for t in range(1, T + 1)])
+    assert list(features) == ["over_time.0#0", "over_time.0#1"]
+    assert torch.allclose(features["over_time.0#0"], first, atol=1e-5)
+    assert torch.allclose(features["over_time.0#1"], linear(first), atol=1e-5)
+
+
 def test_a_user_s_own_loop_over_a_single_step_network_gives_one_step_a_call():
     net, x = nn.Sequential(nn.Flatten(), nn.Linear(40, 7), neuron.LIFNode(), nn.Linear(7, 2)).eval(), images()
     with record(net) as features, torch.no_grad():
