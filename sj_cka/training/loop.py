@@ -188,10 +188,10 @@ class _RateMeter:
         self.hooks.close()
 
     def _add(self, module: nn.Module, args: Any, spikes: Tensor) -> None:
-        self.spikes.append(spikes.detach().sum(dtype=torch.float64))
+        self.spikes.append(spikes.detach().sum())  # exact: float32 counts to 2^24
         self.count += spikes.numel()
 
     def take(self) -> float:
-        rate = torch.stack(self.spikes).sum().item() / self.count if self.count else float("nan")
+        rate = torch.stack(self.spikes).sum(dtype=torch.float64).item() / self.count if self.count else float("nan")
         self.spikes, self.count = [], 0
         return rate
