@@ -13,8 +13,9 @@ import torch
 from spikingjelly.activation_based import base, functional, neuron, surrogate
 from torch import Tensor
 
-from sj_cka.models import neurons
-from sj_cka.models.neurons import NEURONS, FusedLIFNode, lif, lif_backend
+from sj_cka.models import fused_lif, neurons
+from sj_cka.models.fused_lif import FusedLIFNode
+from sj_cka.models.neurons import NEURONS, lif, lif_backend
 
 SHAPE = (5, 3, 2, 4, 5)  # T, N, C, H, W
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
@@ -22,7 +23,7 @@ TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
 
 @pytest.fixture(autouse=True)
 def chunks_end_inside_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neurons, "_CHUNK", 49)
+    monkeypatch.setattr(fused_lif, "_CHUNK", 49)
 
 
 def random_input(shape: tuple[int, ...] = SHAPE, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -127,7 +128,7 @@ def test_a_loss_on_one_output_alone_has_the_right_gradient(loss: str) -> None:
 
 def test_an_input_shown_at_every_step_is_read_without_copies_and_has_the_right_gradient() -> None:
     image = random_input((1, *SHAPE[1:]), dtype=torch.float64)
-    steps = neurons._chunks(image.expand(SHAPE), channels_last=False)[0]
+    steps = fused_lif._chunks(image.expand(SHAPE), channels_last=False)[0]
     assert {step.data_ptr() for step in steps} == {image.data_ptr()}
 
     grad_spikes = random_input(dtype=torch.float64, seed=1)

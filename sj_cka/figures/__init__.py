@@ -1,0 +1,25 @@
+"""Results drawn as Plotly figures: layout only, no computing and no reading of files.
+
+A figure with a slider or buttons holds in `layout.meta["still"]` the layout of a picture without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import plotly.graph_objects as go
+
+from sj_cka.figures.curves import curve
+from sj_cka.figures.matrices import heatmap, steps_map
+from sj_cka.figures.networks import accuracy, training
+from sj_cka.figures.style import GREY, PALETTE, TEMPLATE
+
+__all__ = ["FIGURES", "GREY", "PALETTE", "TEMPLATE", "accuracy", "curve", "heatmap", "steps_map", "training"]
+
+FIGURES: dict[str, Callable[..., go.Figure]] = {
+    "heatmap": heatmap,
+    "curve": curve,
+    "steps": steps_map,
+    "accuracy": accuracy,
+    "training": training,
+}

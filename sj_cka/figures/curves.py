@@ -1,0 +1,197 @@
+"""CKA of paired layers along depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from sj_cka.figures.style import (
+    DASHES,
+    GREY,
+    SYMBOLS,
+    TEMPLATE,
+    colour_of,
+    interval_text,
+    labels_of,
+    layer_axis,
+    layer_names,
+    layer_ticks,
+    legend_above,
+    numbers,
+    plain,
+    require,
+    rule,
+    top_margin,
+)
+
+
+def curve(
+    lines: Mapping[str, pd.DataFrame],
+    *,
+    title: str = "",
+    y_title: str = "CKA",
+    reference: Mapping[str, pd.DataFrame] | None = None,
+) -> go.Figure:
+    """CKA of paired layers against depth, all variants in one plot, with shaded 95 % intervals.
+
+    Variants may have different layers (a block without a shortcut has none in it): the axis holds the union, and a line
+    runs straight past the layers that its variant does not have. An undefined layer (NaN) interrupts its line.
+
+    Args:
+        lines: variant -> table indexed by layer in order of depth, with the columns `mean`, `low`, `high`;
+            `low` and `high` are NaN where there is no interval.
+        title: heading of the figure.
+        y_title: the quantity, with its unit if it has one.
+        reference: "<variant>: <name>" ("none: floor") -> table alike, drawn broken in the variant's colour and hidden
+            with it; a key that starts with no variant is drawn in grey.
+
+    Returns:
+        A figure with one line a variant, its interval and its references in one legend group.
+
+    Raises:
+        ValueError: no line, a missing column or a repeated layer.
+
+    Example:
+        >>> table = pd.DataFrame({"mean": [0.9, 0.8], "low": [0.8, 0.7], "high": [1.0, 0.9]}, index=["conv1", "bn1"])
+        >>> figure = curve({"all shortcuts": table}, reference={"all shortcuts: floor": table - 0.3})
+        >>> [trace.name for trace in figure.data if trace.showlegend]
+        ['all shortcuts', 'floor']
+        >>> figure.layout.xaxis.categoryarray
+        ('conv1', 'bn1')
+    """
+    labels = labels_of(lines)
+    reference = reference or {}
+    for label, table in [*lines.items(), *reference.items()]:
+        require(table, ("mean", "low", "high"), f"line {label!r}")
+    owner = {key: key.rpartition(": ")[0] for key in reference}
+    names = list(dict.fromkeys(key.rpartition(": ")[2] for key in reference))
+    dash = {name: DASHES[i % len(DASHES)] for i, name in enumerate(names)}
+    depth = _union(layer_names(table.index) for table in [*lines.values(), *reference.values()])
+
+    figure = go.Figure()
+    for i, (label, table) in enumerate(lines.items()):
+        figure.add_trace(_band(table, colour=colour_of(i), group=label))
+    for key, table in reference.items():
+        colour = colour_of(labels.index(owner[key])) if owner[key] in lines else GREY
+        style = {"color": colour, "width": 1.2, "dash": dash[key.rpartition(": ")[2]]}
+        figure.add_trace(
+            go.Scatter(
+                x=list(table.index),
+                y=numbers(table["mean"]),
+                mode="lines",
+                line=style,
+                opacity=0.75,
+                hoverinfo="skip",
+                legendgroup=owner[key],
+                showlegend=False,
+                meta="reference",
+            )
+        )
+    for i, (label, table) in enumerate(lines.items()):
+        own = {key.rpartition(": ")[2]: reference[key]["mean"] for key in reference if owner[key] == label}
+        figure.add_trace(
+            go.Scatter(
+                x=list(table.index),
+                y=numbers(table["mean"]),
+                name=label,
+                mode="lines+markers",
+                line={"color": colour_of(i), "width": 2},
+                marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 6},
+                legendgroup=label,
+                showlegend=True,
+                customdata=[
+                    _beside(layer, low, high, own)
+                    for layer, low, high in zip(table.index, table["low"], table["high"], strict=True)
+                ],
+                hovertemplate="%{y:.3f}%{customdata}",
+            )
+        )
+    for name in names:  # what a broken line means, once for all variants
+        broken = {"color": GREY, "width": 1.2, "dash": dash[name]}
+        figure.add_trace(go.Scatter(x=[None], y=[None], name=name, mode="lines", line=broken, showlegend=True))
+
+    ticks = layer_ticks(depth)
+    figure.update_layout(
+        template=TEMPLATE,
+        title_text=title,
+        height=560,
+        hovermode="x unified",
+        legend=legend_above(),
+        margin_t=top_margin(title) + (105 if reference else 50),
+        xaxis={"title": "layer, in order of depth", "tickangle": -90, **layer_axis(depth, ticks)},
+        yaxis={"title": y_title, "range": _range([*lines.values(), *reference.values()])},
+        shapes=[rule("x", at) for at in ticks.edges],
+    )
+    figure.update_xaxes(showgrid=not ticks.edges)
+    if reference:
+        dashed = [i for i, trace in enumerate(figure.data) if trace.meta == "reference"]
+        figure.update_layout(updatemenus=[_switch(" and ".join(names), dashed)])
+        figure.update_layout(height=615, meta={"still": {"height": 560, "margin": {"t": top_margin(title) + 50}}})
+    return figure
+
+
+def _switch(names: str, traces: list[int]) -> dict[str, Any]:
+    """Two buttons that show and hide broken lines; by opacity, so that a variant hidden in the legend stays hidden."""
+    buttons = [
+        {"label": f"with {names}", "method": "restyle", "args": [{"opacity": 0.75}, traces]},
+        {"label": "without", "method": "restyle", "args": [{"opacity": 0}, traces]},
+    ]
+    place = {"x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "pad": {"b": 66}}  # above two rows of legend
+    return {"type": "buttons", "direction": "right", "buttons": buttons, **place}
+
+
+def _range(tables: Iterable[pd.DataFrame]) -> list[float]:
+    """0 to 1, and further where a value lies outside (a difference of two CKAs can be negative)."""
+    values = np.concatenate([table[["mean", "low", "high"]].to_numpy(float).ravel() for table in tables])
+    values = values[np.isfinite(values)]
+    return [min([0.0, *values]) - 0.02, max([1.0, *values]) + 0.02]
+
+
+def _union(layer_lists: Iterable[list[str]]) -> list[str]:
+    """All layers in order of depth: a layer that only one list has goes behind the one it follows there."""
+    union: list[str] = []
+    for layers in layer_lists:
+        place = 0
+        for layer in layers:
+            if layer not in union:
+                union.insert(place, layer)
+            place = union.index(layer) + 1
+    return union
+
+
+def _band(table: pd.DataFrame, *, colour: str, group: str) -> go.Scatter:
+    """The interval as one closed shape for each run of layers that have one."""
+    x: list[str | None] = []
+    y: list[float | None] = []
+    known = table[["low", "high"]].notna().all(axis=1).to_numpy()
+    for has_interval, run in groupby(range(len(table)), key=lambda i: bool(known[i])):
+        if has_interval:
+            part = table.iloc[list(run)]
+            x += [*part.index, *part.index[::-1], None]
+            y += [*plain(part["low"]), *plain(part["high"].iloc[::-1]), None]
+    return go.Scatter(
+        x=x,
+        y=y,
+        mode="lines",
+        line={"width": 0},
+        fill="toself",
+        fillcolor=f"rgba({int(colour[1:3], 16)}, {int(colour[3:5], 16)}, {int(colour[5:], 16)}, 0.18)",
+        hoverinfo="skip",
+        legendgroup=group,
+        showlegend=False,
+        meta="interval",
+    )
+
+
+def _beside(layer: str, low: float, high: float, references: Mapping[str, pd.Series]) -> str:
+    """What stands behind a value under the pointer: its interval and its references."""
+    text = interval_text(low, high, 3)
+    for name, values in references.items():
+        if layer in values.index and not np.isnan(values[layer]):
+            text += f", {name} {values[layer]:.3f}"
+    return text

@@ -1,0 +1,169 @@
+"""What every figure shares: colours, the template, axes of layers, checks of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+# One scale for every CKA figure, so that two pictures can be compared by eye. Viridis is perceptually uniform.
+CKA_SCALE = "Viridis"
+UNDEFINED = "#bdbdbd"
+# Okabe and Ito (2008), colour-blind safe; without its yellow, too pale on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#444444")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross", "star")
+DASHES = ("dash", "dot", "dashdot", "longdash")
+GREY = "#666666"
+MOST_TICKS = 24  # more layer names than this cannot be read side by side
+_AXIS = {
+    "automargin": True,
+    "showline": True,
+    "linecolor": "#888888",
+    "gridcolor": "#e6e6e6",
+    "zeroline": False,
+    "ticks": "outside",
+    "tickcolor": "#888888",
+    "title": {"font": {"size": 13}},
+}
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif", "size": 13, "color": "#222222"},
+        "title": {"font": {"size": 16}, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"l": 12, "t": 14}},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "colorway": PALETTE,
+        "margin": {"l": 70, "r": 30, "t": 50, "b": 60},
+        "hoverlabel": {"bgcolor": "white", "bordercolor": "#888888", "font": {"color": "#222222"}, "align": "left"},
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+    }
+)
+
+
+class Ticks(NamedTuple):
+    """What stands along an axis of layers: positions count layers from 0, `edges` lie between two named groups."""
+
+    positions: list[float]
+    names: list[str]
+    edges: list[float]
+
+
+def labels_of(frames: Mapping[str, pd.DataFrame]) -> list[str]:
+    if not frames:
+        raise ValueError("expected at least one table to draw, got none")
+    return list(frames)
+
+
+def layer_names(index: pd.Index) -> list[str]:
+    """Names along an axis; two layers of one name would be drawn over each other."""
+    twice = list(dict.fromkeys(index[index.duplicated()]))
+    if twice:
+        raise ValueError(f"expected every layer once, got {twice} more than once")
+    return list(index)
+
+
+def require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise ValueError(f"{what}: expected the columns {list(columns)}, {missing} missing from {list(table.columns)}")
+
+
+def numbers(values: Any) -> np.ndarray:
+    """Four decimals in float32: what a picture can show, at a third of the size of the full numbers as text."""
+    return np.asarray(values, dtype=np.float64).round(4).astype(np.float32)
+
+
+def plain(values: pd.Series) -> list[float]:
+    return [round(float(value), 4) for value in values]
+
+
+def interval_text(low: float, high: float, decimals: int) -> str:
+    return "" if np.isnan(low) or np.isnan(high) else f" [{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def layer_ticks(layers: Sequence[str]) -> Ticks:
+    """Every name while they fit; else the dotted prefixes (stages, blocks), each in the middle of its layers."""
+    count = len(layers)
+    if count <= MOST_TICKS:
+        return Ticks(list(range(count)), list(layers), [])
+    runs: list[tuple[str, int, int]] = []
+    for depth in range(max(name.count(".") for name in layers) + 1, 0, -1):
+        runs = _runs(layers, depth)
+        if len(runs) <= MOST_TICKS:
+            break
+    if not 3 < len(runs) <= MOST_TICKS:  # no stages to name: every k-th layer by its full name
+        kept = range(0, count, -(-count // MOST_TICKS))
+        return Ticks(list(kept), [layers[i] for i in kept], [])
+    positions: list[float] = []
+    names: list[str] = []
+    for name, first, last in runs:
+        middle = (first + last) / 2
+        if not positions or middle - positions[-1] >= count / 45:  # closer labels would touch
+            # A whole number would put the group's name in place of the layer's own under the pointer.
+            positions.append(middle + 0.03)
+            names.append(name)
+    return Ticks(positions, names, [first - 0.5 for _, first, _ in runs[1:]])
+
+
+def _runs(layers: Sequence[str], depth: int) -> list[tuple[str, int, int]]:
+    """Neighbouring layers with the same first `depth` parts of their names: (prefix, first, last)."""
+    runs = []
+    for prefix, run in groupby(enumerate(layers), key=lambda item: ".".join(item[1].split(".")[:depth])):
+        places = [i for i, _ in run]
+        runs.append((prefix, places[0], places[-1]))
+    return runs
+
+
+def layer_axis(layers: Sequence[str], ticks: Ticks) -> dict[str, Any]:
+    return {
+        "type": "category",
+        "categoryorder": "array",
+        "categoryarray": list(layers),
+        "range": [-0.5, len(layers) - 0.5],
+        "tickvals": ticks.positions,
+        "ticktext": ticks.names,
+        "tickfont": {"size": 11},
+        "ticks": "" if ticks.edges else "outside",
+    }
+
+
+def stroke(axis: Literal["x", "y"], at: float) -> dict[str, Any]:
+    """A short line outside the plot where one group of layers ends and the next begins."""
+    return _line_across(axis, at, 0, -0.02)
+
+
+def rule(axis: Literal["x", "y"], at: float) -> dict[str, Any]:
+    """A pale line through the plot, behind the data."""
+    return {**_line_across(axis, at, 0, 1), "line": {"color": "#dddddd", "width": 1}, "layer": "below"}
+
+
+def _line_across(axis: Literal["x", "y"], at: float, start: float, end: float) -> dict[str, Any]:
+    """`at` counts places along the axis, `start` and `end` are parts of the plot's extent across it."""
+    other = "y" if axis == "x" else "x"
+    return {
+        "type": "line",
+        f"{axis}ref": axis,
+        f"{axis}0": at,
+        f"{axis}1": at,
+        f"{other}ref": f"{other} domain",
+        f"{other}0": start,
+        f"{other}1": end,
+        "line": {"color": "#888888", "width": 1},
+    }
+
+
+def top_margin(title: str) -> int:
+    """Pixels above a plot: for the buttons that Plotly shows under the pointer, and for a heading if there is one."""
+    return 50 if title else 30
+
+
+def legend_above() -> dict[str, Any]:
+    return {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+
+
+def colour_of(i: int) -> str:
+    return PALETTE[i % len(PALETTE)]
