@@ -138,7 +138,8 @@ def test_a_truncated_file_is_refused(tmp_path):
 
 
 def test_real_cifar10_images_as_a_user_brings_them():
-    folder = Path(os.environ.get("SJ_CKA_TEST_DATA", "../shared/data"))
+    beside = Path(__file__).parents[3] / "shared" / "data"
+    folder = Path(os.environ.get("SJ_CKA_TEST_DATA", beside))
     path = folder / "cifar10_small.npz"
     if not path.is_file():
         pytest.skip(f"no real CIFAR-10 sample at {path}; set SJ_CKA_TEST_DATA")
