@@ -84,9 +84,10 @@ def _longer(model: nn.Module, drive: Drive, batch: Any, T: int | None) -> Trace 
         if not varied:
             return None
         try:
-            return _probe(model, drive, batch, N_PROBE[0])
-        except (RuntimeError, ValueError):  # an attribute T that is bound to a size of the weights
+            longer = _probe(model, drive, batch, N_PROBE[0])
+        except Exception:  # an attribute T that other things hang on, a size of the weights: then T is not to be varied
             return None
+    return longer if own_steps(model, longer) == T + 1 else None
 
 
 def _scales(two: Trace, longer: Trace) -> bool:

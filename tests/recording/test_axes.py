@@ -244,6 +244,27 @@ def test_a_layer_before_time_begins_is_static():
     assert (found["stem"].time, found["spike"].time, made.T) == ("static", "axis", T)
 
 
+@pytest.mark.parametrize("bound", ["weights", "nothing"])
+def test_an_attribute_called_t_that_does_not_set_the_steps_does_no_harm(bound):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.T, self.bound = T, bound
+            self.weights = nn.Parameter(torch.ones(T))
+            self.conv, self.spike = nn.Conv2d(2, 3, 3), neuron.IFNode(step_mode="m")
+
+        def forward(self, x):
+            steps = torch.stack([self.weights[t] * x for t in range(self.T if self.bound == "weights" else T)])
+            return self.spike(self.conv(steps.flatten(0, 1)).unflatten(0, steps.shape[:2]))
+
+    net = Odd().eval()
+    found, made = taps(net)
+    assert made.T == T
+    assert net.T == T
+    assert found["conv"].factors == (("T", 1), ("N", 1))
+    assert found["spike"].time_axis == 0
+
+
 def test_the_same_size_of_time_and_of_the_map_does_not_confuse():
     net = nn.Sequential(layer.Conv2d(2, 3, 3, padding=1, step_mode="m"), neuron.LIFNode(step_mode="m")).eval()
     x = torch.randn(4, 2, 4, 4)
