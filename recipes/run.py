@@ -2,8 +2,10 @@
 
 import sys
 
-from sj_cka.cli import main
-
 if __name__ == "__main__":  # worker processes import this file
+    try:
+        from sj_cka.cli import main
+    except KeyboardInterrupt:  # torch takes seconds to import
+        sys.exit(130)
     sys.argv.insert(1, "run")
     main()

@@ -30,9 +30,9 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the jobs, run none")] = False,
 ) -> None:
     """Runs a study to its report; what is finished already is not done again."""
-    from sj_cka import study
-
     with _told():
+        from sj_cka import study
+
         if dry_run:
             typer.echo(study.outline(recipe, profile=profile, store=store))
         else:
@@ -42,9 +42,9 @@ def run(
 @app.command()
 def report(recipe: Recipe, profile: Profile = "quick", out: Out = None, store: StoreAt = None) -> None:
     """Redraws a study's report from finished jobs; trains nothing."""
-    from sj_cka import study
-
     with _told():
+        from sj_cka import study
+
         typer.echo(study.redraw(recipe, profile=profile, out=out, store=store).summary())
 
 
@@ -58,9 +58,15 @@ def list_names() -> None:
     from sj_cka.plugins import load_plugins
 
     load_plugins()
-    tables: dict[str, Iterable[str]] = {"data": DATASETS, "model": MODELS, "neuron": NEURONS, "measure": MEASUREMENTS, "figure": FIGURES}
-    for what, table in tables.items():
-        typer.echo(f"{what:8} {', '.join(table)}")
+    tables: dict[str, Iterable[str]] = {
+        "data": DATASETS,
+        "model": MODELS,
+        "neuron": NEURONS,
+        "measure": MEASUREMENTS,
+        "figure": FIGURES,
+    }
+    for what, names in tables.items():
+        typer.echo(f"{what:8} {', '.join(names)}")
 
 
 @app.command()
@@ -73,17 +79,18 @@ def schema() -> None:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """A fault of the user's ends with one message and exit code 2, a failed job with 1, Ctrl-C with 130."""
-    # imported here, and by each command: torch and SpikingJelly take seconds, --help does not need them
-    from sj_cka.engine import JobFailed
-    from sj_cka.recipe import RecipeError
-
+    """Ends with one message: a fault of the recipe's with exit code 2, a failed job or file with 1, Ctrl-C with 130."""
     try:
-        yield
-    except RecipeError as error:
-        _stop(2, f"error: {error}", error)
-    except JobFailed as error:
-        _stop(1, f"error: {error}", error)
+        # imported here, and in each command: plotly, scipy and scikit-learn take time that --help does not need
+        from sj_cka.engine import JobFailed
+        from sj_cka.recipe import RecipeError
+
+        try:
+            yield
+        except RecipeError as error:
+            _stop(2, f"error: {error}", error)
+        except (JobFailed, OSError) as error:
+            _stop(1, f"error: {error}", error)
     except KeyboardInterrupt as error:
         _stop(130, "interrupted; what was finished is kept, run the same command to go on", error)
 

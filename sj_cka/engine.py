@@ -6,17 +6,23 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from sj_cka import jobs
 from sj_cka.jobs import Job
+from sj_cka.progress import Progress
 from sj_cka.store import Store
+from sj_cka.training import NotFinite
+
+_ON_ONE_GPU = 4  # processes: each holds a CUDA context of its own
 
 
 class JobFailed(RuntimeError):
@@ -30,7 +36,7 @@ def execute(wanted: Sequence[Job], store: Store, *, workers: int | None = None, 
         wanted: jobs, in the order in which they are started where they may.
         store: where finished jobs lie.
         workers: processes; None for one a core, 1 for this process itself.
-        progress: show a bar.
+        progress: show how far it is.
 
     Returns:
         How many jobs were done.
@@ -38,19 +44,18 @@ def execute(wanted: Sequence[Job], store: Store, *, workers: int | None = None, 
     Raises:
         JobFailed: a job raised, or its process died.
     """
+    if workers is not None and workers < 1:
+        raise ValueError(f"expected at least 1 worker, got {workers}")
     ordered = in_order(wanted)
     missing = [job for job in ordered if not store.has(job.key)]
-    count = min(workers or os.cpu_count() or 1, max(1, len(missing)))
-    with tqdm(total=len(ordered), initial=len(ordered) - len(missing), unit="job", disable=not progress) as bar:
-        if count == 1:
+    count = min(workers or _default_workers(), len(missing))
+    with Progress(len(ordered), len(ordered) - len(missing), show=progress) as shown:
+        if count > 1:
+            _in_pool(missing, store, count, shown)
+        else:
             for job in missing:
-                try:
-                    _do(job, store, lambda line, job=job: bar.set_postfix_str(f"{job.label}: {line}"))  # type: ignore[misc]
-                except Exception as error:
-                    raise _failed(job, error) from error
-                bar.update()
-        elif missing:
-            _in_pool(missing, store, count, bar)
+                _do(job, store, lambda line, job=job: shown.say(f"{job.label}: {line}"))  # type: ignore[misc]
+                shown.finished(job.label)
     return len(missing)
 
 
@@ -69,21 +74,30 @@ def in_order(wanted: Iterable[Job]) -> list[Job]:
     return list(found.values())
 
 
+def _default_workers() -> int:
+    # the cores that this process may use: a container often has fewer than its machine
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if jobs.device().type == "cpu" else min(cores, _ON_ONE_GPU)
+
+
 def _do(job: Job, store: Store, report: jobs.Report) -> None:
-    with store.working_on(job.key) as needed:
-        if needed:
-            store.write(job.key, jobs.run(job, store.read, report))
+    try:
+        with store.working_on(job.key) as needed:
+            if needed:
+                store.write(job.key, jobs.run(job, store.read, report))
+    except NotFinite as error:
+        raise JobFailed(f"{job.label}: {error}") from error
+    except Exception as error:
+        raise JobFailed(f"{job.label}: {type(error).__name__}: {error}") from error
 
 
-def _failed(job: Job, error: BaseException) -> JobFailed:
-    return JobFailed(f"{job.label}: {type(error).__name__}: {error}")
-
-
-def _in_pool(missing: list[Job], store: Store, count: int, bar: Any) -> None:
+def _in_pool(missing: list[Job], store: Store, count: int, shown: Progress) -> None:
     context = multiprocessing.get_context("spawn")  # a fork after torch has made threads can hang
-    lines, stop = context.SimpleQueue(), context.Event()
-    pool = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(lines, stop))
-    listener = threading.Thread(target=_listen, args=(lines, bar), daemon=True)
+    lines, over = context.SimpleQueue(), threading.Event()
+    # only this process holds the other end: that it is closed, or gone with this process, tells the workers to end
+    leash, hand = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(lines, leash))
+    listener = threading.Thread(target=_listen, args=(lines, shown, over), daemon=True)
     listener.start()
     waiting, running = list(missing), dict[Future[None], Job]()
     unfinished = {job.key for job in missing}
@@ -92,43 +106,63 @@ def _in_pool(missing: list[Job], store: Store, count: int, bar: Any) -> None:
             ready = [job for job in waiting if not any(needed.key in unfinished for needed in job.needs.values())]
             for job in ready[: count + 1 - len(running)]:  # one in reserve, so that no process waits for this one
                 waiting.remove(job)
-                running[pool.submit(_work, job, store.root)] = job
+                with _without_interrupt():
+                    running[pool.submit(_work, job, store.root)] = job
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                job = running.pop(future)
                 try:
                     future.result()
                 except BrokenProcessPool as error:
-                    reason = (
-                        "its process died (killed, or out of memory?); what was finished is kept, run again to go on"
-                    )
-                    raise JobFailed(f"{job.label}: {reason}") from error
-                except Exception as error:
-                    raise _failed(job, error) from error
+                    raise JobFailed(_died(running.values())) from error
+                job = running.pop(future)
                 unfinished.discard(job.key)
-                bar.update()
+                shown.finished(job.label)
     except BaseException:
-        stop.set()
+        hand.close()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        lines.put(None)
-        listener.join(timeout=5)
+        hand.close()
+        over.set()
+        listener.join(timeout=1)
+
+
+def _died(running: Iterable[Job]) -> str:
+    labels = "; ".join(job.label for job in running)
+    return (
+        f"a process died (killed, or out of memory?) while these were at work: {labels}. What was finished is kept, "
+        "run again to go on; --workers 1 needs no other process. A script of your own that calls sj_cka.run must do "
+        'so under if __name__ == "__main__":'
+    )
+
+
+@contextmanager
+def _without_interrupt() -> Iterator[None]:
+    """Processes started here never get a Ctrl-C, not even before they can say that they leave it to their parent."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _lines: Any = None
 
 
-def _start_worker(lines: Any, stop: Any) -> None:
+def _start_worker(lines: Any, leash: Connection) -> None:
     """Runs in each new process: it ends with its parent, or when told to, and leaves Ctrl-C to the parent."""
     global _lines
     _lines = lines
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tqdm.set_lock(
+        threading.RLock()
+    )  # its own lock is a semaphore of the system, which outlives a process that is ended
 
     def watch() -> None:
-        parent = multiprocessing.parent_process()
-        while not stop.wait(0.5) and parent is not None and parent.is_alive():
-            pass
+        leash.poll(None)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -138,6 +172,8 @@ def _work(job: Job, root: Path) -> None:
     _do(job, Store(root), lambda line: _lines.put(f"{job.label}: {line}"))
 
 
-def _listen(lines: Any, bar: Any) -> None:
-    while (line := lines.get()) is not None:
-        bar.set_postfix_str(line)
+def _listen(lines: Any, shown: Progress, over: threading.Event) -> None:
+    # never waits inside get, and nobody else puts: a process that was killed may have left the queue's locks behind
+    while not over.wait(0.1):
+        while not lines.empty():
+            shown.say(lines.get())

@@ -7,7 +7,7 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from io import BytesIO
@@ -38,6 +38,21 @@ class Kind(NamedTuple):
 
 
 @dataclass(frozen=True)
+class DataBlock:
+    """A data set: how to load it, and what it is.
+
+    Args:
+        load: `name` in DATASETS and all options, paths absolute.
+        name: the same without paths and without options equal to their default; part of a job's spec.
+        fingerprint: hash of what it holds; part of a job's spec.
+    """
+
+    load: Mapping[str, Any]
+    name: Mapping[str, Any]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class Job:
     """One piece of work. What a job gives depends on `spec` alone; `label` is for people.
 
@@ -45,7 +60,7 @@ class Job:
         kind: a name of KINDS.
         args: its arguments, those equal to their default left out.
         needs: name -> the job that it builds on.
-        data: fingerprint of its data.
+        data: its data.
         seed: of weights and order.
         threads: of torch; the same numbers come out at equal threads only.
         label: what the job is, in words.
@@ -53,8 +68,8 @@ class Job:
 
     kind: str
     args: Mapping[str, Any]
-    needs: Mapping[str, Job] = field(default_factory=dict)
-    data: str = ""
+    needs: Mapping[str, Job]
+    data: DataBlock
     seed: int | None = None
     threads: int = 1
     label: str = ""
@@ -67,7 +82,7 @@ class Job:
             "version": KINDS[self.kind].version,
             "args": dict(self.args),
             "needs": {name: job.key for name, job in self.needs.items()},
-            "data": self.data,
+            "data": {"options": dict(self.data.name), "fingerprint": self.data.fingerprint},
             "seed": self.seed,
             "dtype": "float32",
             "threads": self.threads,
@@ -129,7 +144,7 @@ def read_network(weights: bytes) -> nn.Module:
 
 
 def _network_spec(job: Job, data: Images) -> dict[str, Any]:
-    """What `build` needs; the weights' seed comes from the seed and the network, or the model alone with `init: same`."""
+    """What `build` needs; its seed comes from the seed and the network, with `init: same` from the model alone."""
     spec = {"in_channels": data.channels, "num_classes": data.classes} | {
         key: job.args[key] for key in ("kind", "model", "T", "neuron") if key in job.args
     }
@@ -141,16 +156,16 @@ def _network_spec(job: Job, data: Images) -> dict[str, Any]:
 
 
 def _data(job: Job) -> Images:
-    data = _loaded(canonical(job.args["data"]))
-    if data.fingerprint != job.data:
-        raise RuntimeError(f"the data {job.args['data']} changed while the study ran: run it again")
-    return data
+    return _loaded(canonical(job.data.load), job.data.fingerprint)
 
 
 @lru_cache(maxsize=2)
-def _loaded(block: str) -> Images:
+def _loaded(block: str, fingerprint: str) -> Images:
     options = json.loads(block)
-    return lookup(DATASETS, options.pop("name"), "data set")(**options)
+    data = lookup(DATASETS, options.pop("name"), "data set")(**options)
+    if data.fingerprint != fingerprint:
+        raise RuntimeError(f"the data {block} changed while the study ran: run it again")
+    return data
 
 
 def _save_network(network: nn.Module, spec: Mapping[str, Any]) -> bytes:

@@ -11,7 +11,7 @@ from sj_cka import figures, tables
 from sj_cka.cka import CKAResult
 from sj_cka.claims import Finding, Interval
 from sj_cka.plan import Plan
-from sj_cka.recipe import FigureBlock, sides_of
+from sj_cka.recipe import FigureBlock
 from sj_cka.report import Answer, Panel, Section
 from sj_cka.tables import Compared
 
@@ -26,10 +26,13 @@ class Results:
     history: pd.DataFrame
     pairs: pd.DataFrame
 
-    def of(self, comparison: str, variant: str, state: str = "trained") -> list[CKAResult]:
-        """The results of a comparison, one a pair of seeds."""
-        wanted = (comparison, variant, state)
-        return [result for p, result in self.compared if (p.comparison, p.variant, p.state) == wanted]
+    def of(self, comparison: str, variant: str, state: str = "trained") -> list[list[CKAResult]]:
+        """The results of a comparison by seed: one, or one for each other seed that it is compared with."""
+        found: dict[int, list[CKAResult]] = {}
+        for p, result in self.compared:
+            if (p.comparison, p.variant, p.state) == (comparison, variant, state):
+                found.setdefault(p.seed, []).append(result)
+        return list(found.values())
 
 
 def section(block: FigureBlock, results: Results) -> Section:
@@ -59,6 +62,8 @@ def _effect(test: str, estimate: Interval) -> str:
 
 
 def _numbers(estimate: Interval) -> str:
+    if pd.isna(estimate.mean):
+        return "undefined"
     if estimate.n < 2:
         return f"{estimate.mean:+.3f} (one seed, no interval)"
     return f"{estimate.mean:+.3f} (95 % interval {estimate.low:+.3f} to {estimate.high:+.3f}, {estimate.n} seeds)"
@@ -66,7 +71,7 @@ def _numbers(estimate: Interval) -> str:
 
 def _variants(block: FigureBlock, results: Results) -> dict[str, tuple[str, str]]:
     comparison = next(c for c in results.plan.study.recipe.compare if c.name == block.comparison)
-    return sides_of(comparison, results.plan.study)
+    return results.plan.study.sides(comparison)
 
 
 def _title(block: FigureBlock, otherwise: str) -> str:
@@ -104,6 +109,8 @@ def _curve(block: FigureBlock, results: Results) -> Section:
         "geometric mean of SNN and ANN. Click a name to hide it."
     )
     panels = (Panel("curve", figures.curve(lines, reference=reference)),) if lines else ()
+    if not lines:
+        note = "No layer has the same name in both networks, so there is no curve of paired layers."
     return Section(_title(block, f"Paired layers: {block.comparison}"), note, panels)
 
 
@@ -135,7 +142,7 @@ def _training(block: FigureBlock, results: Results) -> Section:
 def _steps(block: FigureBlock, results: Results) -> Section:
     panels = []
     for variant in _variants(block, results):
-        found = results.of(str(block.comparison), variant)
+        found = [own[0] for own in results.of(str(block.comparison), variant)]  # x alone is shown, once a seed
         layers = block.layers or [found[0].layers_x[0], found[0].layers_x[-1]]
         frames = {}
         for layer in layers:
@@ -145,8 +152,8 @@ def _steps(block: FigureBlock, results: Results) -> Section:
         if frames:
             panels.append(Panel(variant or str(block.comparison), figures.steps_map(frames)))
     note = (
-        "CKA between the time steps of one layer of the spiking network, mean over seeds: 1 off the diagonal is a layer "
-        "that says the same at every step. Sparse firing alone makes a layer look less alike over time."
+        "CKA between the time steps of one layer of the spiking network, mean over seeds: 1 off the diagonal is a "
+        "layer that says the same at every step. Sparse firing alone makes a layer look less alike over time."
     )
     return Section(_title(block, f"Time step by time step: {block.comparison}"), note, tuple(panels))
 

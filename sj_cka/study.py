@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from dataclasses import dataclass
@@ -45,11 +46,12 @@ class StudyResult:
 
     def summary(self) -> str:
         """Accuracies, verdicts and the path of the report, for a terminal."""
-        lines = ["", f"{'network':24} {'train':>7} {'test':>7}   95 % interval of test"]
+        width = max(map(len, ["network", *self.accuracy["network"]]))
+        lines = ["", f"{'network':{width}}    train     test   95 % interval of test"]
         for network, rows in self.accuracy.groupby("network", sort=False):
             train, test = (rows[rows.split == split].iloc[0] for split in ("train", "test"))
             between = f"{100 * test.low:.1f} to {100 * test.high:.1f}" if test.seeds > 1 else "one seed"
-            lines.append(f"{network:24} {100 * train['mean']:6.1f}% {100 * test['mean']:6.1f}%   {between}")
+            lines.append(f"{network:{width}}  {100 * train['mean']:5.1f} %  {100 * test['mean']:5.1f} %   {between}")
         if self.findings:
             lines += ["", f"{'verdict':13} {'learned':13} claim"]
             lines += [f"{f.verdict:13} {f.learned or '-':13} {f.says}" for f in self.findings]
@@ -72,7 +74,8 @@ def run(
         profile: "quick" (embedded data, minutes on a laptop), "smoke", "paper", or another of the recipe.
         out: folder of the report; None for figures/<recipe>, or figures/<recipe>-<profile> for others than quick.
         store: folder of finished jobs; None for $SJ_CKA_STORE or .sj_cka/store.
-        workers: processes; None for one a core. The numbers do not depend on it.
+        workers: processes; None for one a core, 1 for this process alone. The numbers do not depend on it. With more
+            than one, a script must call this under `if __name__ == "__main__":`, as ever where Python starts processes.
         progress: show a bar.
 
     Returns:
@@ -80,15 +83,17 @@ def run(
 
     Raises:
         RecipeError: the recipe, or its data, cannot be used; nothing was run.
+        NotADirectoryError: `out` is a file; nothing was run.
         JobFailed: a job could not be done; finished ones are kept.
     """
     began = time.perf_counter()
     planned, finished = plan(recipe.read(path, profile)), Store(store)
+    folder = _folder(planned, out)
     backend = lif_backend(jobs.device())
     if progress:
         print(f"{outline_of(planned, finished)}\nLIF on {jobs.device().type}: {backend.name} ({backend.reason})")
     done = execute(planned.jobs, finished, workers=workers, progress=progress)
-    return _finish(planned, finished, out, done, time.perf_counter() - began)
+    return _finish(planned, finished, folder, done, time.perf_counter() - began)
 
 
 def redraw(
@@ -104,7 +109,7 @@ def redraw(
     missing = [job for job in in_order(planned.jobs) if not finished.has(job.key)]
     if missing:
         raise JobFailed(f"{len(missing)} jobs of this study are not finished, first: {missing[0].label}; run it first")
-    return _finish(planned, finished, out, 0, time.perf_counter() - began)
+    return _finish(planned, finished, _folder(planned, out), 0, time.perf_counter() - began)
 
 
 def outline(path: str | Path, *, profile: str = "quick", store: str | Path | None = None) -> str:
@@ -123,10 +128,9 @@ def outline_of(planned: Plan, store: Store) -> str:
     )
 
 
-def _finish(planned: Plan, store: Store, out: str | Path | None, done: int, seconds: float) -> StudyResult:
+def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float) -> StudyResult:
     """From finished jobs to tables, verdicts and the page."""
     study = planned.study
-    folder = Path(out) if out is not None else Path("figures") / _folder_name(study.name, study.profile)
     compared = tables.compared(planned, store)
     accuracy = tables.accuracies(planned, store)
     results = Results(planned, compared, accuracy, tables.histories(planned, store), tables.paired(compared))
@@ -138,7 +142,7 @@ def _finish(planned: Plan, store: Store, out: str | Path | None, done: int, seco
     undefined = tables.undefined(compared)
     write_csv(tables.tidy(compared), folder / "cka.csv")
     write_csv(accuracy, folder / "accuracy.csv")
-    write_csv(_claims_table(findings), folder / "claims.csv")
+    write_csv(tables.claims(findings), folder / "claims.csv")
     write_csv(undefined, folder / "undefined.csv")
     page = Page(
         study.recipe.title,
@@ -146,51 +150,34 @@ def _finish(planned: Plan, store: Store, out: str | Path | None, done: int, seco
         tuple(sections.answer(finding) for finding in findings),
         tuple(shown),
         _provenance(planned, store, done, seconds),
-        study.text,
-        _notes(planned, undefined),
+        study.source.text,
+        _notes(planned, store, undefined),
     )
     write_page(page, folder / "report.html")
     write_pngs(_stills(study.recipe.figures, shown), folder)
     return StudyResult(folder, findings, summary, results, done)
 
 
-def _folder_name(name: str, profile: str) -> str:
-    return name if profile == "quick" else f"{name}-{profile}"
-
-
-def _claims_table(findings: tuple[Finding, ...]) -> pd.DataFrame:
-    rows = []
-    for f in findings:
-        learned = f.learned_estimate
-        rows.append(
-            {
-                "claim": f.says,
-                "test": f.test,
-                "verdict": f.verdict,
-                "learned": f.learned or "",
-                "effect": f.estimate.mean,
-                "low": f.estimate.low,
-                "high": f.estimate.high,
-                "learned_effect": learned.mean if learned else float("nan"),
-                "learned_low": learned.low if learned else float("nan"),
-                "learned_high": learned.high if learned else float("nan"),
-                "seeds": f.estimate.n,
-                "measured": f.measured,
-                "note": f.note,
-                "source": f.source,
-            }
-        )
-    return pd.DataFrame(rows)
+def _folder(planned: Plan, out: str | Path | None) -> Path:
+    name, profile = planned.study.name, planned.study.profile
+    folder = Path(out) if out is not None else Path("figures") / (name if profile == "quick" else f"{name}-{profile}")
+    # told before the hours of work, not after them
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"expected a folder for the report, got {folder}: {there} is a file")
+    return folder
 
 
 def _stills(blocks: list[recipe.FigureBlock], shown: list[sections.Section]) -> dict[str, object]:
     """File name -> figure for the PNGs: untrained heatmaps are left to the page."""
-    stills = {}
+    stills: dict[str, object] = {}
     for block, section in zip(blocks, shown, strict=True):
         for panel in section.panels:
             if not panel.label.endswith(", untrained"):
                 parts = [block.name, block.comparison or "", panel.label if len(section.panels) > 1 else ""]
-                stills["_".join(part for part in parts if part).replace(" ", "_")] = panel.figure
+                name = "_".join(part for part in parts if part).replace(" ", "_")
+                again = sum(other == name or other.startswith(f"{name}_again") for other in stills)
+                stills[f"{name}_again{again}" if again else name] = panel.figure
     return stills
 
 
@@ -198,7 +185,7 @@ def _provenance(planned: Plan, store: Store, done: int, seconds: float) -> dict[
     study, data, here = planned.study, planned.data, jobs.environment()
     ordered = in_order(planned.jobs)
     return {
-        "recipe": str(study.path),
+        "recipe": str(study.source.path),
         "profile": study.profile,
         "seeds": ", ".join(map(str, study.seeds)),
         "data": f"{study.recipe.data.name}: {len(data.x_train)} training and {len(data.x_test)} test images "
@@ -227,8 +214,8 @@ def _commit() -> str:
     return found.stdout.strip() or "not a git checkout"
 
 
-def _notes(planned: Plan, undefined: pd.DataFrame) -> tuple[str, ...]:
-    notes = []
+def _notes(planned: Plan, store: Store, undefined: pd.DataFrame) -> tuple[str, ...]:
+    notes = [_elsewhere(planned, store)]
     alignment, n = planned.study.recipe.cka, len(planned.data.x_test)
     if alignment.batches is None and 0 < (left := n % alignment.batch_size) < 4:
         notes.append(f"The last minibatch of {left} test images is left out: the unbiased HSIC needs at least 4.")
@@ -245,4 +232,16 @@ def _notes(planned: Plan, undefined: pd.DataFrame) -> tuple[str, ...]:
             f"This is the profile {planned.study.profile!r}: small networks on small data. It tests directions and "
             "shapes that the papers state, not their numbers."
         )
-    return tuple(notes)
+    return tuple(filter(None, notes))
+
+
+def _elsewhere(planned: Plan, store: Store) -> str:
+    """Says so where finished jobs ran on another device, or with other versions, than those that the page names."""
+    here, others = jobs.environment(), dict[str, int]()
+    for job in in_order(planned.jobs):
+        there = json.loads(store.read(job.key, "environment.json"))
+        other = ", ".join(f"{key} {value}" for key, value in there.items() if value != here.get(key))
+        if other:
+            others[other] = others.get(other, 0) + 1
+    counted = "; ".join(f"{count} with {other}" for other, count in others.items())
+    return f"Some jobs were done before, in another environment than the one named below: {counted}." if others else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from typing import NamedTuple
 
@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from sj_cka.cka import CKAResult
-from sj_cka.claims import Evidence, interval
+from sj_cka.claims import Evidence, Finding, Interval, half_width, interval
 from sj_cka.jobs import read_result
 from sj_cka.plan import Pair, Plan
-from sj_cka.recipe import network_of, sides_of
+from sj_cka.recipe import network_of
 from sj_cka.store import Store
 
 CEILING_SEED = -1  # a ceiling belongs to all seeds together
@@ -123,10 +123,25 @@ def evidence(plan: Plan, accuracy: pd.DataFrame, pairs: pd.DataFrame) -> Evidenc
     networks = {
         (comparison.name, variant): sides
         for comparison in study.recipe.compare
-        for variant, sides in sides_of(comparison, study).items()
+        for variant, sides in study.sides(comparison).items()
     }
     swept = {name: c.value for name, c in study.conditions.items() if c.value is not None}
     return Evidence(accuracy, pairs, networks, study.recipe.train.trained_at, swept)
+
+
+def claims(findings: Iterable[Finding]) -> pd.DataFrame:
+    """The claims with their verdicts; effects are positive where a is larger, intervals are 95 % over seeds."""
+    nothing = Interval(float("nan"), float("nan"), float("nan"), 0)
+    rows = [
+        [
+            *(f.says, f.test, f.verdict, f.learned or ""),
+            *(*f.estimate[:3], *(f.learned_estimate or nothing)[:3], f.estimate.n),
+            *(f.measured, f.note, f.source),
+        ]
+        for f in findings
+    ]
+    effects = ["effect", "low", "high", "learned_effect", "learned_low", "learned_high", "seeds"]
+    return pd.DataFrame(rows, columns=["claim", "test", "verdict", "learned", *effects, "measured", "note", "source"])
 
 
 def curve(pairs: pd.DataFrame, comparison: str, variant: str, state: str) -> pd.DataFrame:
@@ -137,16 +152,20 @@ def curve(pairs: pd.DataFrame, comparison: str, variant: str, state: str) -> pd.
     return pd.DataFrame(over, index=pd.Index(layers, name="layer"), columns=["mean", "low", "high"])
 
 
-def mean_frames(results: Iterable[CKAResult]) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
-    """A heatmap's matrices, mean over seeds, and half-widths of their 95 % intervals; NaN where any is undefined."""
-    frames = [result.frames() for result in results]
+def mean_frames(
+    by_seed: Sequence[Sequence[CKAResult]],
+) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    """A heatmap's matrices, mean over seeds, and half-widths of their 95 % intervals; NaN where any is undefined.
+
+    Args:
+        by_seed: the results of each seed: one, or one for each other seed that it is compared with.
+    """
+    frames = [[result.frames() for result in results] for results in by_seed]
     means, spread = {}, {}
-    for label, first in frames[0].items():
-        values = np.stack([frame[label].to_numpy() for frame in frames])
+    for label, first in frames[0][0].items():
+        values = np.stack([np.mean([frame[label].to_numpy() for frame in own], axis=0) for own in frames])
         means[label] = pd.DataFrame(values.mean(0), index=first.index, columns=first.columns)
-        flat = values.reshape(len(values), -1).T
-        half = np.array([over.high - over.mean for over in map(interval, flat)]).reshape(values.shape[1:])
-        spread[label] = pd.DataFrame(half, index=first.index, columns=first.columns)
+        spread[label] = pd.DataFrame(half_width(values), index=first.index, columns=first.columns)
     return means, spread
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from sj_cka.cka.gram import CentredGrams, centred_grams
 from sj_cka.cka.result import CKAResult
 from sj_cka.recording import LayerSpec, Layout, Observation, Plan, inputs_of, plan, preserved, reset_states, to_device
 from sj_cka.recording.axes import Tap
-from sj_cka.recording.drive import Forward
+from sj_cka.recording.drive import Drive, Forward
 
 
 def compare(
@@ -92,23 +92,20 @@ def compare(
                 f"network {side} is in training mode: batch normalisation would use, and change, the statistics of "
                 f"each batch. Call {side}.eval() first, or pass allow_train=True to run it in evaluation mode"
             )
-    source = iter([loader] if isinstance(loader, Tensor) else loader)
-    first = next(source, None)
-    if first is None:
-        raise ValueError("the loader gave no batch")
     bar = tqdm(total=batches or _length(loader), desc="comparing", unit="batch", disable=not progress, leave=False)
     with preserved(x, networks["y"]), bar:
-        inputs = inputs_of(first, layout, forward)
+        source = iter([loader] if isinstance(loader, Tensor) else loader)
+        head, inputs = _usable(itertools.islice(source, batches), layout, forward)
         on = {side: _device(networks[side], device) for side in sides}
         plans = {}
         for side in sides:
             try:
                 batch = to_device(inputs, on[side])
                 plans[side] = plan(networks[side], batch, layers=wanted[side], T=T, layout=layout, forward=forward)
-            except (ValueError, TypeError) as error:
-                raise type(error)(f"network {side} ({type(networks[side]).__name__}): {error}") from error
+            except (ValueError, TypeError, RuntimeError) as error:
+                raise ValueError(f"network {side} ({type(networks[side]).__name__}): {error}") from error
         sums, left_out = CKA(), []
-        for number, item in enumerate(itertools.islice(itertools.chain([first], source), batches)):
+        for number, item in enumerate(itertools.islice(itertools.chain(head, source), batches)):
             inputs = inputs_of(item, layout, forward)
             if (n := plans["x"].drive.samples(inputs)) < MIN_SAMPLES:
                 left_out.append(number)
@@ -120,10 +117,22 @@ def compare(
             seen = {side: _grams(networks[side], plans[side], to_device(inputs, on[side])) for side in sides}
             sums.update_grams(seen["x"], seen["x"] if same else seen["y"])
             bar.update()
-    if not sums.batches:
-        raise ValueError(f"expected batches of at least {MIN_SAMPLES} samples, got none: raise the loader's batch_size")
     attrs = {side: type(network).__name__ for side, network in networks.items()}
     return sums.compute({**attrs, "batches": sums.batches, "batches_left_out": str(left_out)})
+
+
+def _usable(source: Iterator[Any], layout: Layout | None, forward: Forward | None) -> tuple[list[Any], Any]:
+    """The batches up to the first that can be used, and what of that one goes to the networks."""
+    head: list[Any] = []
+    for item in source:
+        head.append(item)
+        inputs = inputs_of(item, layout, forward)
+        axis = 1 if layout == "TNCHW" or (layout == "NTCHW" and forward is None) else 0
+        if Drive("as is", sample_axis=axis).samples(inputs) >= MIN_SAMPLES:
+            return head, inputs
+    if not head:
+        raise ValueError("the loader gave no batch")
+    raise ValueError(f"expected batches of at least {MIN_SAMPLES} samples, got none: raise the loader's batch_size")
 
 
 def _device(network: nn.Module, wish: torch.device | str | None) -> torch.device:

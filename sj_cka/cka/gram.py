@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# The error of a float32 Gram is about 1e-9 q, q = |K off the diagonal| / |K~|; beyond this q it is taken again.
+# The error of a float32 Gram is about 1e-9 q, q = |K off the diagonal| / |K~|, more for few samples; beyond the
+# smaller of this q and n it is taken again.
 _Q_MAX = 300.0
 # |K~| at or below this fraction of |K| is rounding, not structure.
 _UNDEFINED = 1e-12
@@ -80,6 +81,11 @@ def centred_grams(X: Tensor) -> CentredGrams:
     """
     X = _as_real(X)
     n = X.shape[1]
+    with torch.autocast(X.device.type, enabled=False):  # it would take the Gram in bfloat16
+        return _centred_grams(X, n)
+
+
+def _centred_grams(X: Tensor, n: int) -> CentredGrams:
     K = gram(X).to(torch.float64)
     K.diagonal(dim1=-2, dim2=-1).zero_()
     centred = u_centre(K)
@@ -87,7 +93,7 @@ def centred_grams(X: Tensor) -> CentredGrams:
     q = off / torch.linalg.matrix_norm(centred)
     rows = pack(centred)
     # a float32 Gram below 1e-25 may have lost entries to underflow
-    redo = ~((q <= _Q_MAX) & (off / n > 1e-25))
+    redo = ~((q <= min(_Q_MAX, n)) & (off / n > 1e-25))
     reasons: list[str | None] = [None] * X.shape[0]
     for step in redo.nonzero().flatten().tolist():
         rows[step], reasons[step] = _redo(X[step])
@@ -106,7 +112,9 @@ def _as_real(X: Tensor) -> Tensor:
         raise TypeError(
             f"expected real features, got {X.dtype}; pass the modulus, or real and imaginary parts as features"
         )
-    return X if X.dtype in (torch.float32, torch.float64) else X.to(torch.float32)
+    if X.dtype in (torch.float32, torch.float64):
+        return X
+    return X.to(torch.float64 if X.dtype in (torch.int64, torch.int32) else torch.float32)
 
 
 def _redo(X: Tensor) -> tuple[Tensor, str | None]:

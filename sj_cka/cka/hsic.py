@@ -68,4 +68,5 @@ def cka(X: Tensor | np.ndarray, Y: Tensor | np.ndarray) -> float:
             warnings.warn(f"CKA is undefined, {name}: {centred.reasons[0]}", UndefinedCKA, stacklevel=2)
             return float("nan")
     K, L = grams[0].rows, grams[1].rows.to(grams[0].rows.device)
-    return float(hsic(K, L, n) / (hsic(K, K, n) * hsic(L, L, n)).sqrt())
+    # two roots: the product of two tiny or huge HSICs leaves the range of float64
+    return float(hsic(K, L, n) / hsic(K, K, n).sqrt() / hsic(L, L, n).sqrt())

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from sj_cka.recording.trace import Trace
 
+_RANDOM = 0.05  # relative difference beyond which the same samples did not come back
 N_PROBE = (2, 3)  # samples of the first and the second probe; the third has 2 samples and one step more
 Factor = tuple[Literal["T", "N", "F"], int]
 
@@ -33,6 +35,7 @@ class Tap:
         axis: axis that counts samples.
         factors: what that axis folds, slowest first: T steps, N samples, F windows or tokens (they are features).
         time_axis: axis of the steps where it is one of its own.
+        time_factors: what that axis folds, slowest first: T steps and F features of each.
     """
 
     layer: str
@@ -43,6 +46,7 @@ class Tap:
     axis: int
     factors: tuple[Factor, ...] = (("N", 1),)
     time_axis: int | None = None
+    time_factors: tuple[Factor, ...] = (("T", 1),)
     step_first: bool = True
 
     def step_of(self, call: int, T: int) -> int | None:
@@ -56,26 +60,25 @@ class Tap:
         """`[S, n, ...]` of one output: S = T where the steps lie in it, else 1."""
         if not isinstance(output, Tensor):
             raise TypeError(_not_a_tensor(self.module, output))
-        sizes = [n if kind == "N" else T if kind == "T" else size for kind, size in self.factors]
-        shape = list(output.shape)
+        folds = {self.axis: self.factors}
+        if self.time_axis is not None:
+            folds[self.time_axis] = self.time_factors
+        kinds: list[str] = []
+        sizes: list[int] = []
+        for axis, size in enumerate(output.shape):
+            factors = folds.get(axis, (("F", size),))
+            kinds += [kind for kind, _ in factors]
+            sizes += [n if kind == "N" else T if kind == "T" else count for kind, count in factors]
         try:
-            x = output.reshape(*shape[: self.axis], *sizes, *shape[self.axis + 1 :])
+            x = output.reshape(sizes)
         except RuntimeError as error:
             raise ValueError(
-                f"layer {self.layer!r}: expected axis {self.axis} of its output to hold {sizes} for {n} samples and "
-                f"{T} steps, got shape {tuple(shape)}"
+                f"layer {self.layer!r}: expected an output that splits into {sizes} for {n} samples and {T} steps, got "
+                f"shape {tuple(output.shape)}; was the network given other steps than in the probes?"
             ) from error
-        kinds = [kind for kind, _ in self.factors]
-        samples = self.axis + kinds.index("N")
         if self.time != "axis":
-            return x.movedim(samples, 0).unsqueeze(0)
-        if self.time_axis is None:
-            return x.movedim((self.axis + kinds.index("T"), samples), (0, 1))
-        steps = self.time_axis + (len(sizes) - 1 if self.time_axis > self.axis else 0)
-        if x.shape[steps] != T:  # k values of each step, slower than nothing but the step itself
-            x = x.unflatten(steps, (T, x.shape[steps] // T))
-            samples += samples > steps
-        return x.movedim((steps, samples), (0, 1))
+            return x.movedim(kinds.index("N"), 0).unsqueeze(0)
+        return x.movedim((kinds.index("T"), kinds.index("N")), (0, 1))
 
 
 def find_taps(names: Sequence[str], two: Trace, three: Trace, longer: Trace | None, T: int) -> list[Tap]:
@@ -96,7 +99,7 @@ def find_taps(names: Sequence[str], two: Trace, three: Trace, longer: Trace | No
     for name in names:
         calls, uses = _calls(name, two, three, longer, T)
         label = "{}" if uses == 1 else "{}#{}"
-        step_first = not (calls and uses > 1 and _use_by_use(name, two, uses, T))
+        step_first = not (calls and uses > 1 and _use_by_use(name, two, longer, uses, T))
         for use in range(uses):
             tap = Tap(
                 label.format(name, use), name, uses, use, "calls" if calls else "static", 0, step_first=step_first
@@ -133,21 +136,39 @@ def _calls(name: str, two: Trace, three: Trace, longer: Trace | None, T: int) ->
     )
 
 
-def _use_by_use(name: str, two: Trace, uses: int, T: int) -> bool:
-    """Whether a module that holds this one is called once for each use, with all steps in each of its calls."""
+def _use_by_use(name: str, two: Trace, longer: Trace | None, uses: int, T: int) -> bool:
+    """Whether all steps of one use come before those of the next (a container over time), not all uses of a step.
+
+    On one step more, the first T steps come back: at the same calls if step by step, else a step later for each use.
+    Where that tells nothing (equal outputs), it is use by use if a module that holds this one is called once a use.
+    """
+    if longer is not None:
+        a, c = two.outputs[name], longer.outputs[name]
+        errors = [0.0, 0.0]
+        for call in range(uses * T):
+            use, step = divmod(call, T)
+            errors[0] += _distance(a[call], c[call])
+            errors[1] += _distance(a[call], c[use * (T + 1) + step])
+        if max(errors) > 3 * min(errors) + 1e-9:
+            return errors[1] < errors[0]
     holders = [name[:i] for i, letter in enumerate(name) if letter == "."] + [""]
-    for holder in holders:
-        ends = [call for call in two.order if call[0] in (name, holder)]
-        counts, inside = [], 0
-        for called, _ in ends:
-            if called == name:
-                inside += 1
-            else:
-                counts.append(inside)
-                inside = 0
-        if counts == [T] * uses:
-            return True
-    return False
+    return any(
+        _calls_within(name, holder, two) == [T] * uses
+        and (longer is None or _calls_within(name, holder, longer) == [T + 1] * uses)
+        for holder in holders
+    )
+
+
+def _calls_within(name: str, holder: str, seen: Trace) -> list[int]:
+    """Number of calls of a module within each call of one that holds it."""
+    counts, inside = [], 0
+    for called, _ in seen.order:
+        if called == name:
+            inside += 1
+        elif called == holder:
+            counts.append(inside)
+            inside = 0
+    return counts
 
 
 def _axes(tap: Tap, probes: Sequence[Any], T: int) -> tuple[Tap, list[tuple[Factor, ...]]]:
@@ -164,14 +185,19 @@ def _axes(tap: Tap, probes: Sequence[Any], T: int) -> tuple[Tap, list[tuple[Fact
         )
     axis = grows[0]
     if longer is not None and len(longer) == len(a):
-        lengthens = [i for i in range(len(a)) if a[i] != longer[i] and a[i] * (T + 1) == longer[i] * T]
+        lengthens = [i for i in range(len(a)) if a[i] != longer[i]]
+        if any(a[i] * (T + 1) != longer[i] * T for i in lengthens):
+            raise ValueError(
+                f"module {tap.module!r} puts out {tuple(a)} for {T} steps and {tuple(longer)} for {T + 1}: expected an "
+                "axis in proportion to the steps; choose layers= without it"
+            )
     elif longer is None and T > 1 and tap.time != "calls":
         first = axis > 0 and a[0] == T
         lengthens = [0] if first else [axis] if axis == 0 and a[0] % (N_PROBE[0] * T) == 0 else []
     else:
         lengthens = []
     if not lengthens:
-        folds = _folds(probes, axis, a[axis] // N_PROBE[0], None)
+        folds = _folds(tap.module, probes, axis, a[axis] // N_PROBE[0], None)
         return replace(tap, axis=axis, factors=folds[0]), folds
     if len(lengthens) > 1 or tap.time == "calls":
         raise ValueError(
@@ -181,45 +207,69 @@ def _axes(tap: Tap, probes: Sequence[Any], T: int) -> tuple[Tap, list[tuple[Fact
         )
     tap = replace(tap, time="axis", axis=axis)
     if lengthens[0] == axis:
-        folds = _folds(probes, axis, a[axis] // (N_PROBE[0] * T), T)
+        folds = _folds(tap.module, probes, axis, a[axis] // (N_PROBE[0] * T), T)
     else:
-        tap = replace(tap, time_axis=lengthens[0])
-        folds = _folds(probes, axis, a[axis] // N_PROBE[0], None)
+        folds = _folds(tap.module, probes, axis, a[axis] // N_PROBE[0], None)
+        tap = replace(tap, time_axis=lengthens[0], factors=folds[0])
+        tap = replace(tap, time_factors=_time_factors(tap, probes, a[lengthens[0]] // T, T))
     return replace(tap, factors=folds[0]), folds
 
 
-def _folds(probes: Sequence[Tensor], axis: int, extra: int, T: int | None) -> list[tuple[Factor, ...]]:
+def _time_factors(tap: Tap, probes: Sequence[Tensor], extra: int, T: int) -> tuple[Factor, ...]:
+    """Whether steps or features run slowest in the axis of the steps: the first steps come back in a longer probe."""
+    if extra == 1:
+        return (("T", 1),)
+    orders: list[tuple[Factor, ...]] = [(("T", 1), ("F", extra)), (("F", extra), ("T", 1))]
+    if len(probes) < 3:
+        return orders[0]
+    errors = []
+    for order in orders:
+        tried = replace(tap, time_factors=order)
+        errors.append(_distance(tried.rows(probes[0], 2, T), tried.rows(probes[2], 2, T + 1)[:T]))
+    return orders[errors[1] < errors[0]]
+
+
+def _folds(module: str, probes: Sequence[Tensor], axis: int, extra: int, T: int | None) -> list[tuple[Factor, ...]]:
     """The orders of T, N and `extra` features in one axis that fit best, SpikingJelly's order first.
 
-    A right order brings the rows of the same samples and steps back in a larger probe.
+    A right order brings the rows of the same samples back in a probe on more of them; of those that do, the right one
+    brings back the first steps in a probe on more steps.
     """
     orders: list[tuple[Factor, ...]] = []
     for inner in sorted((d for d in range(1, extra + 1) if extra % d == 0), reverse=True):
-        outer = extra // inner
-        core: list[Factor] = [("F", outer), ("N", 1), ("F", inner)]
-        places = [None] if T is None else range(4)
-        for place in places:
+        core: list[Factor] = [("F", extra // inner), ("N", 1), ("F", inner)]
+        for place in [None] if T is None else range(4):
             order = list(core) if place is None else [*core[:place], ("T", 1), *core[place:]]
             kept = tuple(f for f in order if f[0] != "F" or f[1] != 1)
             if kept not in orders:
                 orders.append(kept)
     if len(orders) == 1:
         return orders
-    errors = [_mismatch(probes, axis, order, T) for order in orders]
-    best = min(errors)
-    return [order for order, error in zip(orders, errors, strict=True) if error <= 3 * best + 1e-12]
+
+    def rows(order: tuple[Factor, ...], probe: int, n: int, steps: int) -> Tensor:
+        return Tap("", "", 1, 0, "static" if T is None else "axis", axis, order).rows(probes[probe], n, steps)
+
+    errors = [_distance(rows(o, 0, 2, T or 1), rows(o, 1, 3, T or 1)[:, :2]) for o in orders]
+    if min(errors) > _RANDOM:
+        raise ValueError(
+            f"module {module!r} folds samples into another axis, and puts out other values for the same samples each "
+            "time (is it random?), so that the order of the fold cannot be found; choose layers= without it"
+        )
+    orders = _best(orders, errors)
+    if T is not None and len(probes) == 3 and len(orders) > 1:
+        orders = _best(orders, [_distance(rows(o, 0, 2, T), rows(o, 2, 2, T + 1)[:T]) for o in orders])
+    return orders
 
 
-def _mismatch(probes: Sequence[Tensor], axis: int, order: tuple[Factor, ...], T: int | None) -> float:
-    tap = Tap("", "", 1, 0, "static" if T is None else "axis", axis, order)
-    two, three = (tap.rows(probe.double(), n, T or 1) for probe, n in zip(probes, N_PROBE, strict=False))
-    error = _distance(two, three[:, :2])
-    if T is not None and len(probes) == 3:
-        error += _distance(two, tap.rows(probes[2].double(), 2, T + 1)[:T])
-    return error
+def _best(orders: list[tuple[Factor, ...]], errors: list[float]) -> list[tuple[Factor, ...]]:
+    return [order for order, error in zip(orders, errors, strict=True) if error <= 3 * min(errors) + 1e-6]
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
+    """|a - b| / (|a| + |b|), of what is finite; 1 for other shapes."""
+    if a.shape != b.shape:
+        return 1.0
+    a, b = (torch.nan_to_num(x.to(torch.float64), posinf=0.0, neginf=0.0) for x in (a, b))
     scale = float(a.norm() + b.norm())
     return float((a - b).norm()) / scale if scale else 0.0
 

@@ -16,6 +16,7 @@ from sj_cka.recording.trace import Trace, trace
 Layout = Literal["NCHW", "TNCHW", "NTCHW"]
 LAYOUTS: tuple[Layout, ...] = ("NCHW", "TNCHW", "NTCHW")
 Forward = Callable[[nn.Module, Any], Any]
+N_NEEDED = 3  # samples of the largest probe
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,20 @@ class Drive:
             for _ in range(T or 0):
                 call(model, batch)
         elif self.mode == "frames":
-            call(model, _first_steps(batch, T))
+            call(model, _frames(batch, self.T, T))
         else:
-            for frame in _first_steps(batch, T):
+            for frame in _frames(batch, self.T, T):
                 call(model, frame)
 
     def take(self, batch: Any, n: int) -> Any:
-        """The first n samples of a batch."""
-        return _map(batch, lambda x: x.narrow(self.sample_axis, 0, n) if x.ndim > self.sample_axis else x)
+        """The first n samples of a batch that differ from each other, as far as there are so many."""
+        axis, count = self.sample_axis, self.samples(batch)
+        chosen = _distinct(batch, axis, n)
+
+        def some(x: Tensor) -> Tensor:  # a tensor that does not count the samples is left as it is
+            return x.index_select(axis, chosen.to(x.device)) if x.ndim > axis and x.shape[axis] == count else x
+
+        return _map(batch, some)
 
     def samples(self, batch: Any) -> int:
         """Number of samples in a batch."""
@@ -96,28 +103,39 @@ def find_drive(model: nn.Module, batch: Any, T: int | None, layout: Layout | Non
         raise ValueError(f"expected T, the number of time steps, as an integer from 1, got {T!r}")
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"expected layout to be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    frames = layout in ("TNCHW", "NTCHW")
+    drive = Drive("as is", sample_axis=1 if layout == "TNCHW" or (frames and forward is None) else 0, forward=forward)
+    if (n := drive.samples(batch)) < N_NEEDED:
+        raise ValueError(f"samples are told from steps by probes on {N_NEEDED} samples, got a batch of {n}")
     neurons = [module for module in model.modules() if is_neuron(module)]
     single = bool(neurons) and all(getattr(m, "step_mode", "s") == "s" for m in neurons)
-    frames = layout in ("TNCHW", "NTCHW")
     if forward is None and frames:
-        if T is not None and T != batch.shape[0]:
+        given = batch.shape[0]
+        if T is not None and T != given:
             raise ValueError(
                 f"expected frames [T, N, ...] with T = {T}, got a batch of shape {tuple(batch.shape)} ({layout})"
             )
-        return Drive("frame loop" if single else "frames", batch.shape[0], sample_axis=1)
-    drive = Drive("as is", sample_axis=int(frames), forward=forward)
-    if not neurons:
-        return drive
+        whole = Drive("frames", given, sample_axis=1)
+        loops = single and (steps_are_samples(model, whole, batch) or _own_steps(model, whole, batch) != given)
+        return replace(whole, mode="frame loop") if loops else whole
     if not (failed := steps_are_samples(model, drive, batch)):
-        own = own_steps(model, trace(model, lambda: drive.run(model, drive.take(batch, 2))))
+        if not neurons:
+            return drive
+        own = _own_steps(model, drive, batch)
         if not (single and own == 1 and forward is None):
+            if forward is not None and T is not None and own is not None and own % T == 0:
+                own = T  # the caller says so: its neurons are used several times in a step
             if T is not None and own is not None and T != own:
                 raise ValueError(
-                    f"the network makes {own} time steps of its own, T = {T} was asked for: pass T={own}, or none"
+                    f"the network makes {own} time steps of its own, T = {T} was asked for: pass T={own}, or none. "
+                    f"If it makes none but uses a neuron {own} times in a step, run it yourself: T={T}, "
+                    f"forward=lambda net, batch: [net(batch) for _ in range({T})]"
                 )
             return replace(drive, T=own)
     if forward is not None:
         raise ValueError(f"forward= does not give the network time steps and samples apart: {failed}")
+    if T is None and not neurons:
+        raise ValueError(f"it does not run on the batch: {failed}")
     if T is None:
         raise ValueError(
             f"{failed or 'the network makes no time steps of its own'}: pass T=, how often the input is to be shown"
@@ -152,6 +170,10 @@ def steps_are_samples(model: nn.Module, drive: Drive, batch: Any) -> str:
     return ""
 
 
+def _own_steps(model: nn.Module, drive: Drive, batch: Any) -> int | None:
+    return own_steps(model, trace(model, lambda: drive.run(model, drive.take(batch, 2))))
+
+
 def own_steps(model: nn.Module, seen: Trace) -> int | None:
     """Number of time steps that a network makes itself: the neurons' time axis, or their number of calls."""
     modules = dict(model.named_modules())
@@ -173,11 +195,24 @@ def steps_set(model: nn.Module, old: int, new: int) -> Iterator[bool]:
             module.__dict__["T"] = old
 
 
-def _first_steps(batch: Tensor, T: int | None) -> Tensor:
-    """Frames `[T, N, ...]`; where more are asked for than there are, the last is shown again."""
-    if T is None or T == len(batch):
-        return batch
-    return batch[:T] if T < len(batch) else torch.cat([batch, batch[-1:].expand(T - len(batch), *batch.shape[1:])])
+def _frames(batch: Tensor, expected: int | None, T: int | None) -> Tensor:
+    """Frames `[T, N, ...]`; a probe on more of them sees the last one again."""
+    if len(batch) != expected:
+        raise ValueError(f"expected {expected} frames in every batch, as in the first, got {len(batch)}")
+    more = (T or len(batch)) - len(batch)
+    return torch.cat([batch, batch[-1:].expand(more, *batch.shape[1:])]) if more else batch
+
+
+def _distinct(batch: Any, axis: int, n: int) -> Tensor:
+    """Where the first n different samples of a batch lie; filled up with the first ones where there are fewer."""
+    x = next(x for x in _tensors(batch) if x.ndim > axis)
+    rows = x.movedim(axis, 0)
+    chosen: list[int] = []
+    for i in range(len(rows)):
+        if len(chosen) < n and not any(torch.equal(rows[i], rows[j]) for j in chosen):
+            chosen.append(i)
+    chosen += [i for i in range(len(rows)) if i not in chosen][: n - len(chosen)]
+    return torch.tensor(chosen, device=x.device)
 
 
 def _map(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -9,7 +9,7 @@ from spikingjelly.activation_based import layer as sj_layer
 from torch import nn
 
 from sj_cka.plugins import closest
-from sj_cka.recording.state import is_neuron
+from sj_cka.recording.state import outside_neurons
 from sj_cka.recording.trace import Trace
 
 Layer = str | type[nn.Module] | Callable[[str, nn.Module], bool]
@@ -20,14 +20,7 @@ _CONTAINERS = (sj_layer.MultiStepContainer, sj_layer.SeqToANNContainer, sj_layer
 
 def candidates(model: nn.Module) -> dict[str, nn.Module]:
     """Every module that may be a layer, by dotted name: all but the root and what lies inside a neuron."""
-    found: dict[str, nn.Module] = {}
-    neurons: list[str] = []
-    for name, module in model.named_modules():
-        if any(name.startswith(prefix) for prefix in neurons):
-            continue
-        if is_neuron(module):
-            neurons.append(f"{name}." if name else "")
-        found[name] = module
+    found = outside_neurons(model)
     if len(found) > 1:  # a bare module is its own only layer
         found.pop("", None)
     return found
@@ -43,7 +36,10 @@ def choose(model: nn.Module, layers: LayerSpec, trace: Trace) -> list[list[str]]
         return [default_layers(model, trace)]
     modules = candidates(model)
     chosen: list[list[str]] = []
-    for layer in [layers] if isinstance(layers, str) or callable(layers) else layers:
+    patterns = [layers] if isinstance(layers, str) or callable(layers) else list(layers)
+    if not patterns:
+        raise ValueError("layers: expected at least one name, glob, type or predicate, got none")
+    for layer in patterns:
         matched = [name for name, module in modules.items() if _matches(layer, name, module)]
         if not matched:
             hint = closest(layer, modules) if isinstance(layer, str) else ""

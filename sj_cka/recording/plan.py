@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from sj_cka.recording.axes import N_PROBE, Tap, find_taps
 from sj_cka.recording.drive import Drive, Forward, Layout, find_drive, own_steps, steps_set
@@ -78,16 +79,28 @@ def _longer(model: nn.Module, drive: Drive, batch: Any, T: int | None) -> Trace 
     """The probe on one step more, None where the number of steps cannot be varied."""
     if T is None:
         return None
-    if drive.mode != "as is":
-        return _probe(model, drive, batch, N_PROBE[0], T + 1)
-    with steps_set(model, T, T + 1) as varied:
+    own = drive.mode == "as is"
+    with steps_set(model, T, T + 1) if own else nullcontext(True) as varied:
         if not varied:
             return None
         try:
-            longer = _probe(model, drive, batch, N_PROBE[0])
-        except Exception:  # an attribute T that other things hang on, a size of the weights: then T is not to be varied
+            longer = _probe(model, drive, batch, N_PROBE[0], T + 1)
+        except Exception:  # T is a size of the weights (PSN), or an attribute T means something else: not to be varied
             return None
-    return longer if own_steps(model, longer) == T + 1 else None
+    varied = not own or own_steps(model, longer) == T + 1
+    return longer if varied and _neurons_follow(model, longer) else None
+
+
+def _neurons_follow(model: nn.Module, seen: Trace) -> bool:
+    """Whether every multi-step neuron put out as many steps as it was given; one bound to its T (GatedLIF) does not."""
+    modules = dict(model.named_modules())
+    return all(
+        given[0] == len(output)
+        for name, shapes in seen.inputs.items()
+        if getattr(modules[name], "step_mode", "s") == "m"
+        for given, output in zip(shapes, seen.outputs[name], strict=True)
+        if isinstance(output, Tensor)
+    )
 
 
 def _scales(two: Trace, longer: Trace) -> bool:

@@ -18,14 +18,26 @@ def is_neuron(module: nn.Module) -> bool:
     return any(cls.__module__.startswith(_NEURONS) for cls in type(module).__mro__)
 
 
+def outside_neurons(model: nn.Module) -> dict[str, nn.Module]:
+    """Every module by dotted name, the root as "", but for what lies inside a neuron (its surrogate function, ...)."""
+    found: dict[str, nn.Module] = {}
+    inside: list[str] = []
+    for name, module in model.named_modules():
+        if not any(name.startswith(prefix) for prefix in inside):
+            found[name] = module
+            if is_neuron(module):
+                inside.append(f"{name}." if name else "")
+    return found
+
+
 def reset_states(model: nn.Module) -> None:
-    """Resets every stateful module of a network, once per batch.
+    """Resets every module of a network that has a `reset()`, once per batch.
 
     Walks the modules anew each time: SpikingJelly's `functional.reset_net` keeps a list that a replaced module escapes.
     """
     for module in model.modules():
-        if isinstance(module, base.MemoryModule):
-            module.reset()
+        if _has_reset(module):
+            module.reset()  # type: ignore[operator]
 
 
 @contextmanager
@@ -33,8 +45,11 @@ def preserved(*models: nn.Module) -> Iterator[None]:
     """Puts back training flags, buffers, neuron states and torch's random state on leaving, also after an exception."""
     modules = {id(m): m for model in models for m in model.modules()}.values()
     training = [(m, m.training) for m in modules]
-    buffers = [(b, b.clone()) for m in modules for b in m.buffers(recurse=False)]
+    buffers = [(m, dict(m._buffers)) for m in modules]
+    contents = [(b, b.clone()) for m in modules for b in m.buffers(recurse=False)]
     memories = [(m, dict(m._memories)) for m in modules if isinstance(m, base.MemoryModule)]
+    # a user's own neuron, without SpikingJelly's memories, keeps its state in plain attributes
+    plain = [(m, _attributes(m)) for m in modules if _has_reset(m) and not isinstance(m, base.MemoryModule)]
     devices = {p.device for m in modules for p in m.parameters(recurse=False) if p.is_cuda}
     for module, memory in memories:  # what runs in between works on copies
         module._memories.update({key: _copy(value) for key, value in memory.items()})
@@ -45,11 +60,25 @@ def preserved(*models: nn.Module) -> Iterator[None]:
             for module, flag in training:
                 module.training = flag
             with torch.no_grad():
-                for buffer, saved in buffers:
+                for module, named in buffers:
+                    module._buffers.update(named)
+                for buffer, saved in contents:
                     buffer.copy_(saved)
+            for module, attributes in plain:
+                for key in _attributes(module).keys() - attributes.keys():
+                    del module.__dict__[key]
+                module.__dict__.update(attributes)
             for module, memory in memories:
                 module._memories.clear()
                 module._memories.update(memory)
+
+
+def _has_reset(module: nn.Module) -> bool:
+    return callable(getattr(module, "reset", None))
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    return {key: value for key, value in vars(module).items() if not key.startswith("_")}
 
 
 def _copy(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sj_cka.recording.state import is_neuron, reset_states
+from sj_cka.recording.state import is_neuron, outside_neurons, reset_states
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Trace:
 
     Args:
         outputs: module name -> the output of each call, in order.
-        inputs: neuron name -> the shape of the first argument of each call.
+        inputs: neuron name -> the shape of the first tensor that each call is given.
         order: calls (module, i) in the order in which they ended, so that members come before their block.
         repeated: calls (module, i) whose output is the very tensor that an earlier call put out, or the input.
     """
@@ -43,8 +43,8 @@ def trace(model: nn.Module, run: Callable[[], None]) -> Trace:
     seen = Trace()
     produced: set[tuple[Any, ...]] = set()
 
-    def hook_for(name: str, neuron: bool) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
+    def hook_for(name: str, neuron: bool) -> Callable[[nn.Module, Any, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             calls = seen.outputs.setdefault(name, [])
             seen.order.append((name, len(calls)))
             if isinstance(output, Tensor) and output.numel():
@@ -52,8 +52,9 @@ def trace(model: nn.Module, run: Callable[[], None]) -> Trace:
                     seen.repeated.add((name, len(calls)))
                 produced.add(_identity(output))
             calls.append(output)  # kept alive, so that no later tensor takes its address
-            if neuron and args and isinstance(args[0], Tensor):
-                seen.inputs.setdefault(name, []).append(args[0].shape)
+            given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None) if neuron else None
+            if given is not None:
+                seen.inputs.setdefault(name, []).append(given.shape)
 
         return hook
 
@@ -66,8 +67,8 @@ def trace(model: nn.Module, run: Callable[[], None]) -> Trace:
     kept: list[Tensor] = []
     handles = [model.register_forward_pre_hook(given)]
     try:
-        for name, module in model.named_modules():
-            handles.append(module.register_forward_hook(hook_for(name, is_neuron(module))))
+        for name, module in outside_neurons(model).items():
+            handles.append(module.register_forward_hook(hook_for(name, is_neuron(module)), with_kwargs=True))
         model.eval()
         reset_states(model)
         with torch.no_grad():

@@ -366,3 +366,45 @@ def test_a_network_in_training_mode_may_be_allowed_and_stays_in_it(containers):
     result = compare(net, loader=[x], T=T, progress=False, allow_train=True)
     assert net.training
     assert np.array_equal(result.data.cka, expected.data.cka, equal_nan=True)
+
+
+def test_the_first_batch_that_is_large_enough_is_probed(containers):
+    net, x, _ = containers
+    with pytest.warns(UserWarning, match="batch 0 holds 1 samples and is left out"):
+        result = compare(net, loader=[x[:1], x[1:20]], T=T, progress=False)
+    assert int(result.data.n) == 19
+
+
+def test_other_numbers_of_frames_in_a_later_batch_are_refused(containers):
+    net, x, _ = containers
+    frames = x.repeat(T, 1, 1, 1, 1)
+    with pytest.raises(ValueError, match="expected 4 frames in every batch, as in the first, got 3"):
+        compare(net, loader=[frames, frames[:3]], layout="TNCHW", progress=False)
+    assert all(not m._forward_hooks for m in net.modules())
+
+
+def test_a_relu_twin_that_keeps_multi_step_layers_is_shown_the_image(containers):
+    _, x, _ = containers
+    twin = nn.Sequential(layer.Conv2d(1, 4, 3, step_mode="m"), nn.ReLU(), layer.Conv2d(4, 4, 3, step_mode="m")).eval()
+    result = compare(twin, loader=[x], T=T, progress=False)
+    assert result.data.sizes["step_x"] == T
+    assert np.allclose(result.steps("1"), 1)
+
+
+def test_an_ann_that_cannot_take_the_images_says_why():
+    with pytest.raises(
+        ValueError, match=r"network x \(Sequential\): it does not run on the batch: RuntimeError: .*shapes"
+    ):
+        compare(nn.Sequential(nn.Linear(3, 3), nn.ReLU()).eval(), loader=images(8, 4), progress=False)
+
+
+def test_a_batch_may_hold_more_than_samples(containers):
+    net, x, _ = containers
+    batch = {"image": x, "scale": torch.ones(3), "label": torch.zeros(24)}
+    result = compare(
+        net,
+        loader=[batch],
+        forward=lambda m, b: m(b["image"].repeat(T, 1, 1, 1, 1) * b["scale"][0]),
+        progress=False,
+    )
+    assert np.array_equal(result.data.cka, compare(net, loader=[x], T=T, progress=False).data.cka, equal_nan=True)

@@ -129,3 +129,24 @@ def test_grams_of_steps_add_up_to_the_gram_of_concatenated_features():
     X = randn(4, 9, 6)
     together = centred_grams(X.permute(1, 0, 2).reshape(1, 9, 24)).rows[0]
     assert np.allclose(centred_grams(X).rows.sum(0), together, rtol=0, atol=1e-12)
+
+
+def test_autocast_does_not_coarsen_the_grams():
+    X = randn(2, 9, 50, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = centred_grams(X).rows
+    assert torch.equal(inside, centred_grams(X).rows)
+
+
+@pytest.mark.parametrize("n", [4, 8, 32])
+def test_few_samples_keep_their_digits_too(n):
+    X = randn(1, n, 4000, dtype=torch.float32) + 8
+    expected = centred_in_float64(X[0])
+    assert ((centred_grams(X).rows[0] - expected).norm() / expected.norm()) < 1e-6
+
+
+def test_large_integers_keep_their_digits():
+    X = torch.arange(40).reshape(1, 8, 5) ** 2 + 10**8
+    assert centred_grams(X).reasons == (None,)
+    expected = centred_in_float64(X[0])
+    assert ((centred_grams(X).rows[0] - expected).norm() / expected.norm()) < 1e-9

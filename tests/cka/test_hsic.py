@@ -81,3 +81,9 @@ def test_undefined_is_nan_with_a_warning_that_says_why():
 def test_shapes_that_do_not_fit_are_refused(X, Y, message):
     with pytest.raises(ValueError, match=message):
         cka(X, Y)
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-12, 1e15])
+def test_tiny_and_huge_features_on_both_sides_change_nothing(scale):
+    X, Y = randn(20, 6), randn(20, 6) + randn(20, 6, seed=1)
+    assert cka(X * scale, Y * scale) == pytest.approx(cka(X, Y), abs=1e-9)

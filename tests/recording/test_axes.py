@@ -330,3 +330,119 @@ def test_a_layer_called_more_often_for_some_data_is_an_error_and_the_hooks_are_g
         net(images())
     assert not net.a._forward_hooks
     assert not net._forward_hooks
+
+
+class TwiceAStep(nn.Module):
+    """A ReLU used twice in each of two steps: as many uses as steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.T = 2
+        self.block = nn.ModuleDict({"a": nn.Linear(40, 9), "b": nn.Linear(9, 9)})
+        self.relu, self.spike = nn.ReLU(), neuron.LIFNode()
+
+    def forward(self, x):
+        out = []
+        for t in range(self.T):
+            y = self.relu(self.block["a"](x.flatten(1) * (t + 1)))
+            out.append(self.spike(self.relu(self.block["b"](y))))
+        return torch.stack(out)
+
+
+def test_as_many_uses_as_steps_are_not_taken_for_each_other():
+    net, x = TwiceAStep().eval(), images()
+    with record(net, "relu") as features, torch.no_grad():
+        net(x)
+    first = torch.stack([torch.relu(net.block["a"](x.flatten(1) * (t + 1))) for t in range(2)])
+    assert torch.allclose(features["relu#0"], first, atol=1e-6)
+    assert torch.allclose(features["relu#1"], torch.relu(net.block["b"](first)), atol=1e-6)
+
+
+@pytest.mark.parametrize("t_slowest", [True, False])
+def test_steps_folded_into_the_features_are_told_by_their_order(t_slowest):
+    class IntoFeatures(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.T, self.spike, self.fold = T, neuron.LIFNode(step_mode="m"), nn.Flatten()
+
+        def forward(self, x):
+            spikes = self.spike(torch.stack([x * (t + 1) for t in range(self.T)]).flatten(2))  # [T, N, D]
+            return self.fold(spikes.permute(1, 0, 2) if t_slowest else spikes.permute(1, 2, 0))
+
+    net, x = IntoFeatures().eval(), images()
+    with record(net, ["spike", "fold"]) as features, torch.no_grad():
+        net(x)
+    assert torch.equal(features["fold"], features["spike"])
+
+
+def test_a_length_out_of_proportion_to_the_steps_is_an_error():
+    class OverTime(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.T, self.spike, self.over = 4, neuron.LIFNode(step_mode="m"), nn.Conv1d(40, 3, 2)
+
+        def forward(self, x):
+            spikes = self.spike(torch.stack([x * (t + 1) for t in range(self.T)]).flatten(2))
+            return self.over(spikes.permute(1, 2, 0))
+
+    with pytest.raises(ValueError, match=r"module 'over' puts out \(2, 3, 3\) for 4 steps and \(2, 3, 4\) for 5"):
+        taps(OverTime(), layers="over")
+
+
+def test_black_images_first_do_not_hide_the_order_of_a_fold():
+    net, x = Folded(t_major=False).eval(), images(9)
+    x[:5] = 0
+    with record(net, "conv") as features, torch.no_grad():
+        net(x)
+    expected = torch.stack([net.conv(x * t) for t in range(1, T + 1)])
+    assert torch.allclose(features["conv"], expected, atol=1e-5)
+
+
+def test_a_random_fold_is_refused_rather_than_guessed():
+    class Noisy(Folded):
+        def forward(self, x):
+            return super().forward(torch.rand_like(x))
+
+    with pytest.raises(ValueError, match=r"module 'conv' folds samples .*is it random"):
+        taps(Noisy(t_major=False))
+
+
+def test_nan_in_the_probes_hides_nothing():
+    net, x = Folded(t_major=False).eval(), images()
+    x[0, 0, 0, 0] = float("nan")
+    found, _ = taps(net, x)
+    assert found["conv"].factors == (("N", 1), ("T", 1))
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+@pytest.mark.parametrize(
+    "name", ["ParametricLIFNode", "KLIFNode", "QIFNode", "EIFNode", "IzhikevichNode", "GatedLIFNode", "PSN"]
+)
+def test_every_kind_of_neuron_is_a_layer(name, mode):
+    options = {"T": T} if name in ("PSN", "GatedLIFNode") else {}
+    if name == "GatedLIFNode":
+        options["inplane"] = 3
+    if name in ("PSN", "GatedLIFNode") and mode == "s":
+        pytest.skip("bound to its number of steps: it has no single-step mode of use here")
+    made = getattr(neuron, name)(**options)
+    functional.set_step_mode(made, mode)
+    net = nn.Sequential(layer.Conv2d(2, 3, 3, step_mode=mode), made, layer.Conv2d(3, 2, 1, step_mode=mode)).eval()
+    found, seen = taps(net, T=T)
+    assert list(found) == ["0", "1", "2"]
+    assert seen.T == T
+    assert found["1"].time == ("axis" if mode == "m" else "calls")
+
+
+def test_a_neuron_called_by_keyword_still_makes_the_time_axis():
+    class ByKeyword(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.spike = nn.Linear(40, 7), neuron.LIFNode(step_mode="m")
+
+        def forward(self, x):
+            return self.spike(x_seq=self.fc(x.flatten(-3)))
+
+    found, seen = taps(ByKeyword(), layers=["fc", "spike"], T=T)
+    assert seen.T == T
+    assert seen.drive.mode == "repeat"
+    assert found["spike"].time_axis == 0

@@ -102,3 +102,45 @@ def test_any_number_of_frames_is_told_from_samples(T):
     with record(net, "0") as features, torch.no_grad():
         net(torch.randn(T, 5, 1, 6, 6))
     assert features["0"].shape[:2] == (T, 5)
+
+
+def test_a_buffer_that_forward_replaces_is_put_back():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            self.calls = self.calls + 1
+            return self.fc(x)
+
+    net = Counts().eval()
+    before = net.calls
+    with preserved(net):
+        net(torch.randn(4, 3))
+    assert net.calls is before
+    assert float(net.calls) == 0
+
+
+def test_a_neuron_of_one_s_own_is_reset_and_put_back():
+    class Mine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.v = None
+
+        def reset(self):
+            self.v = None
+
+        def forward(self, x):
+            self.v = x if self.v is None else self.v + x
+            return (self.v > 1).float()
+
+    net = nn.Sequential(nn.Linear(3, 5), Mine()).eval()
+    net(torch.randn(2, 3))
+    state = net[1].v
+    with record(net, "1") as features, torch.no_grad():
+        assert net[1].v is state
+        net[1].reset()
+        net(torch.randn(6, 3))
+    assert features["1"].shape == (1, 6, 5)

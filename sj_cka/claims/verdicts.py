@@ -1,133 +1,23 @@
-"""Claims of the papers as checkable statements: measurements, intervals over seeds, verdicts."""
+"""Judging claims: intervals over seeds, and verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
 from scipy import stats
+
+from sj_cka.claims.measures import MEASUREMENTS
+from sj_cka.claims.statements import Above, Below, Claim, Measurement, NearCeiling, Trend, TwoArms
 
 Verdict = Literal["holds", "contradicted", "undecided", "not trained"]
 MIN_SEEDS = 3
-
-
-class Measure(NamedTuple):
-    """A number for each seed. `of` says of what: a network's accuracy, or a comparison's paired CKA `[seed, layer]`."""
-
-    of: Literal["network", "comparison"]
-    value: Callable[[pd.DataFrame], pd.Series]
-    label: str
-
-
-def _mean_paired(paired: pd.DataFrame) -> pd.Series:
-    """Mean over the paired layers."""
-    return paired.mean(axis=1)
-
-
-def _restoration(paired: pd.DataFrame) -> pd.Series:
-    """Mean over residual blocks of CKA at the block's output minus CKA at its last convolution."""
-    blocks = [layer for layer in paired.columns if f"{layer}.conv2" in paired.columns]
-    if not blocks:
-        return pd.Series(np.nan, index=paired.index)
-    return pd.concat([paired[block] - paired[f"{block}.conv2"] for block in blocks], axis=1).mean(axis=1)
-
-
-MEASUREMENTS: dict[str, Measure] = {
-    "accuracy": Measure("network", lambda table: table["accuracy"], "accuracy"),
-    "paired_cka": Measure("comparison", _mean_paired, "mean CKA of paired layers"),
-    "restoration": Measure("comparison", _restoration, "CKA at block outputs minus CKA at their last convolutions"),
-}
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Measurement(_Strict):
-    """What is measured, of which network or comparison."""
-
-    measure: str = Field(description="a name of MEASUREMENTS")
-    network: str | None = Field(None, description="<variant>.<snn|ann>, for accuracy; <kind> alone in a trend")
-    comparison: str | None = Field(None, description="the comparison whose layers are meant")
-    variant: str | None = Field(None, description="the variant, where the comparison is over all")
-    split: Literal["train", "test"] = "test"
-
-
-class _Claim(_Strict):
-    says: str = Field(description="the statement, in a sentence")
-    source: str = Field(description="who states it, and how surely that is known")
-
-
-class OneArm(_Claim):
-    """A measurement against a fixed value, against the ceiling, or over a sweep."""
-
-    a: Measurement
-
-    def arms(self) -> dict[str, Measurement]:
-        """The measurements, by key."""
-        return {"a": self.a}
-
-
-class TwoArms(OneArm):
-    """A measurement against another."""
-
-    b: Measurement
-
-    def arms(self) -> dict[str, Measurement]:
-        """The measurements, by key."""
-        return {"a": self.a, "b": self.b}
-
-
-class Greater(TwoArms):
-    """a is greater than b."""
-
-    test: Literal["greater"]
-
-
-class Less(TwoArms):
-    """a is less than b."""
-
-    test: Literal["less"]
-
-
-class Differs(TwoArms):
-    """a differs from b, either way."""
-
-    test: Literal["differs"]
-
-
-class Above(OneArm):
-    """a lies above a value."""
-
-    test: Literal["above"]
-    value: float
-
-
-class Below(OneArm):
-    """a lies below a value."""
-
-    test: Literal["below"]
-    value: float
-
-
-class NearCeiling(OneArm):
-    """(a - floor) / (ceiling - floor) is above 0.5."""
-
-    test: Literal["near_ceiling"]
-
-
-class Trend(OneArm):
-    """a grows, or falls, with log2 of the swept value."""
-
-    test: Literal["trend"]
-    direction: Literal["up", "down"]
-
-
-Claim = Annotated[Greater | Less | Differs | Above | Below | NearCeiling | Trend, Field(discriminator="test")]
+_STATES = ("trained", "untrained")
+# CKA of float32 features is good to about 1e-7: equal arms whose last digits differ alike for every seed are equal
+_ROUNDING = 1e-6
 
 
 class Interval(NamedTuple):
@@ -198,21 +88,25 @@ def interval(values: pd.Series | np.ndarray) -> Interval:
         [2.0, -0.484, 4.484, 3]
     """
     values = np.asarray(values, dtype=float)
+    mean, half = (float(values.mean()) if len(values) else float("nan")), float(half_width(values))
+    return Interval(mean, mean - half, mean + half, len(values))
+
+
+def half_width(values: np.ndarray) -> np.ndarray:
+    """Half of the 95 % Student t interval of values `[n, ...]` over n seeds; NaN under 2."""
     n = len(values)
-    mean = float(values.mean()) if n else float("nan")
     if n < 2:
-        return Interval(mean, float("nan"), float("nan"), n)
-    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
-    return Interval(mean, mean - half, mean + half, n)
+        return np.full(values.shape[1:], np.nan)
+    return np.asarray(stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / np.sqrt(n))
 
 
 def verdict_of(estimate: Interval, *, two_sided: bool = False) -> Verdict:
     """Whether an effect that is claimed to be positive (or, two-sided, not zero) is: by its interval over seeds."""
     if estimate.n < MIN_SEEDS or not np.isfinite([estimate.low, estimate.high]).all():
         return "undecided"
-    if estimate.low > 0 or (two_sided and estimate.high < 0):
+    if estimate.low > _ROUNDING or (two_sided and estimate.high < -_ROUNDING):
         return "holds"
-    return "contradicted" if estimate.high < 0 and not two_sided else "undecided"
+    return "contradicted" if estimate.high < -_ROUNDING and not two_sided else "undecided"
 
 
 def judge(claim: Claim, evidence: Evidence) -> Finding:
@@ -229,7 +123,7 @@ def judge(claim: Claim, evidence: Evidence) -> Finding:
     missing = evidence.not_trained(_networks(claim, evidence))
     if missing and "learned" in effects:
         verdict = learned = "not trained"
-        note = f"training accuracy below {evidence.trained_at:g}: {', '.join(missing)}. {note}".strip()
+        note = f"training accuracy below {evidence.trained_at:g}: {', '.join(missing)}; {note}".removesuffix("; ")
     return Finding(claim.says, claim.source, claim.test, verdict, learned, measured, estimate, learned_estimate, note)
 
 
@@ -241,35 +135,38 @@ def _effects(claim: Claim, evidence: Evidence) -> tuple[dict[str, pd.Series], st
     if MEASUREMENTS[claim.a.measure].of == "network":
         values = {arm: evidence.accuracies(str(m.network), m.split) for arm, m in arms.items()}
         return {"value": _against(claim, values)}, _in_words(claim, values), ""
-    states = ("trained", "untrained")
-    tables = {(arm, state): evidence.layers(*_where(m), state) for arm, m in arms.items() for state in states}
+    tables = {(arm, state): evidence.layers(*_where(m), state) for arm, m in arms.items() for state in _STATES}
     # arms may have different layers (no shortcut, no downsampling), and a layer may be undefined in one of them
-    shared = [
-        layer
-        for layer in tables["a", "trained"].columns
-        if all(layer in table.columns and table[layer].notna().all() for table in tables.values())
-    ]
+    shared = _defined_in_all(tables.values())
     values, floors = (
-        {arm: MEASUREMENTS[m.measure].value(tables[arm, state][shared]) for arm, m in arms.items()} for state in states
+        {arm: MEASUREMENTS[m.measure].value(tables[arm, state][shared]) for arm, m in arms.items()} for state in _STATES
     )
     if isinstance(claim, NearCeiling):
-        ceiling = evidence.layers(*_where(claim.a), "ceiling").mean()
-        shared = [layer for layer in shared if layer in ceiling.index and np.isfinite(ceiling[layer])]
-        top = float(MEASUREMENTS[claim.a.measure].value(ceiling[shared].to_frame().T).iloc[0])
-        a, floor = (MEASUREMENTS[claim.a.measure].value(tables["a", state][shared]) for state in states)
-        share = (a - floor) / (top - floor)
-        words = (
-            f"{a.mean():.3f}, {share.mean():.2f} of the way from the floor {floor.mean():.3f} to the ceiling {top:.3f}"
-        )
-        return {"value": share - 0.5, "learned": a - floor}, words, _used(shared)
-    if isinstance(claim, TwoArms):
-        value, floor = _against(claim, values), _against(claim, floors)
-        return {"value": value, "learned": value - floor}, _in_words(claim, values), _used(shared)
-    return (
-        {"value": _against(claim, values), "learned": values["a"] - floors["a"]},
-        _in_words(claim, values),
-        _used(shared),
-    )
+        return _way_to_ceiling(claim, evidence, tables, shared)
+    value, floor = _against(claim, values), _against(claim, floors)
+    return {"value": value, "learned": value - floor}, _in_words(claim, values), _used(shared)
+
+
+def _way_to_ceiling(
+    claim: NearCeiling, evidence: Evidence, tables: Mapping[tuple[str, str], pd.DataFrame], shared: list[str]
+) -> tuple[dict[str, pd.Series], str, str]:
+    """How far beyond half of the way from the floor to the ceiling."""
+    measure = MEASUREMENTS[claim.a.measure]
+    ceiling = evidence.layers(*_where(claim.a), "ceiling")
+    if not ceiling.empty:
+        shared = _defined_in_all([tables["a", "trained"][shared], ceiling])
+    value, floor = (measure.value(tables["a", state][shared]) for state in _STATES)
+    top = float("nan") if ceiling.empty else float(measure.value(ceiling[shared]).mean())
+    share = (value - floor) / (top - floor).where(top > floor)
+    note = _used(shared)
+    if ceiling.empty:
+        words = f"{value.mean():.3f}, floor {floor.mean():.3f}, no ceiling (that takes two seeds)"
+    else:
+        way = f"{share.mean():.2f} of the way from the floor {floor.mean():.3f} to the ceiling {top:.3f}"
+        words = f"{value.mean():.3f}, {way}"
+    if (top <= floor).any():
+        note = f"the ceiling does not lie above the floor, so there is no scale; {note}"
+    return {"value": share - 0.5, "learned": value - floor}, f"{measure.label} {words}", note
 
 
 def _against(claim: Claim, values: Mapping[str, pd.Series]) -> pd.Series:
@@ -281,17 +178,18 @@ def _against(claim: Claim, values: Mapping[str, pd.Series]) -> pd.Series:
 def _slopes(claim: Trend, evidence: Evidence) -> tuple[dict[str, pd.Series], str, str]:
     measure, m = MEASUREMENTS[claim.a.measure], claim.a
     x = np.log2(list(evidence.swept.values()))
+    x -= x.mean()
     curves: dict[str, pd.DataFrame] = {}
     if measure.of == "network":
-        kind = str(m.network).rpartition(".")[2]
-        curves["value"] = pd.DataFrame({v: evidence.accuracies(f"{v}.{kind}", m.split) for v in evidence.swept})
+        curves["value"] = pd.DataFrame({v: evidence.accuracies(f"{v}.{m.network}", m.split) for v in evidence.swept})
     else:
-        trained, untrained = (
-            pd.DataFrame({v: measure.value(evidence.layers(str(m.comparison), v, state)) for v in evidence.swept})
-            for state in ("trained", "untrained")
-        )
-        curves = {"value": trained, "learned": trained - untrained}
-    slopes = {key: table.apply(lambda row: float(np.polyfit(x, row, 1)[0]), axis=1) for key, table in curves.items()}
+        trained, untrained = {}, {}
+        for v in evidence.swept:
+            tables = [evidence.layers(str(m.comparison), v, state) for state in _STATES]
+            shared = _defined_in_all(tables)
+            trained[v], untrained[v] = (measure.value(table[shared]) for table in tables)
+        curves = {"value": pd.DataFrame(trained), "learned": pd.DataFrame(trained) - pd.DataFrame(untrained)}
+    slopes = {key: (table * x).sum(axis=1, skipna=False) / (x**2).sum() for key, table in curves.items()}
     means = ", ".join(
         f"{value:g}: {mean:.3f}" for value, mean in zip(evidence.swept.values(), curves["value"].mean(), strict=True)
     )
@@ -304,6 +202,16 @@ def _in_words(claim: Claim, values: Mapping[str, pd.Series]) -> str:
         return f"{label} {values['a'].mean():.3f} against {values['b'].mean():.3f}"
     against = f" against the fixed {claim.value:g}" if isinstance(claim, Above | Below) else ""
     return f"{label} {values['a'].mean():.3f}{against}"
+
+
+def _defined_in_all(tables: Iterable[pd.DataFrame]) -> list[str]:
+    """Layers that every table `[seed, layer]` has, defined for every seed, in the order of the first."""
+    first, *others = tables
+    return [
+        layer
+        for layer in first.columns
+        if all(layer in table.columns and table[layer].notna().all() for table in (first, *others))
+    ]
 
 
 def _used(layers: list[str]) -> str:

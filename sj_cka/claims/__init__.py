@@ -1,0 +1,19 @@
+"""Claims of the papers as checkable statements: measurements, intervals over seeds, verdicts."""
+
+from sj_cka.claims.measures import MEASUREMENTS
+from sj_cka.claims.statements import Claim, Measurement
+from sj_cka.claims.verdicts import Evidence, Finding, Interval, Verdict, half_width, interval, judge, verdict_of
+
+__all__ = [
+    "MEASUREMENTS",
+    "Claim",
+    "Evidence",
+    "Finding",
+    "Interval",
+    "Measurement",
+    "Verdict",
+    "half_width",
+    "interval",
+    "judge",
+    "verdict_of",
+]

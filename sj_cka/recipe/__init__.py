@@ -1,0 +1,51 @@
+"""Recipes: what one may say, reading one, and errors that name file, line and key path.
+
+In the order in which a recipe passes through: `source` reads the file and keeps its lines, `blocks` says what may stand
+in it, `faults` puts into words what does not fit, `options` does so for the functions of the tables, `reading` resolves
+profile and variants, `checks` follows every name. `editors` makes the JSON schema.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sj_cka.recipe.blocks import SNN, Comparison, FigureBlock, Named, Recipe, Train
+from sj_cka.recipe.checks import check
+from sj_cka.recipe.editors import schema
+from sj_cka.recipe.options import options_model, typed, without_defaults
+from sj_cka.recipe.reading import Condition, Study, network_of, resolve
+from sj_cka.recipe.source import RecipeError
+
+__all__ = [
+    "SNN",
+    "Comparison",
+    "Condition",
+    "FigureBlock",
+    "Named",
+    "Recipe",
+    "RecipeError",
+    "Study",
+    "Train",
+    "network_of",
+    "options_model",
+    "read",
+    "schema",
+    "typed",
+    "without_defaults",
+]
+
+
+def read(path: str | Path, profile: str = "quick") -> Study:
+    """Reads a recipe under a profile and checks all that can be checked without its data.
+
+    Args:
+        path: a YAML file.
+        profile: deep-merged over the recipe: maps join, null removes a key, anything else is replaced. "quick" may be
+            missing.
+
+    Raises:
+        RecipeError: the first fault found, with file, line and key path.
+    """
+    study = resolve(Path(path), profile)
+    check(study)
+    return study

@@ -1,0 +1,147 @@
+"""What a recipe may say: its blocks and keys, each documented under itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from sj_cka.claims import Claim
+from sj_cka.training import Settings
+from sj_cka.typed import Float, Int, Name, Strict, number
+
+
+class Named(BaseModel):
+    """A block whose `name` picks from a table; its other keys are that function's options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    def options(self) -> dict[str, Any]:
+        """The block as a plain mapping, with `name`."""
+        return self.model_dump()
+
+
+class SNN(Strict):
+    """The spiking side: time steps and neuron."""
+
+    T: Int = Field(4, ge=1, description="time steps that an image is shown")
+    neuron: Named = Field(Named(name="lif"), description="a neuron of NEURONS and its options")
+
+
+class TrainOverride(Strict):
+    """What one kind of network trains with differently."""
+
+    epochs: Int | None = Field(None, ge=1)
+    batch_size: Int | None = Field(None, ge=2)
+    lr: Float | None = Field(None, gt=0)
+    momentum: Float | None = Field(None, ge=0, lt=1)
+    weight_decay: Float | None = Field(None, ge=0)
+
+
+class Train(Strict):
+    """Training of every network of the study."""
+
+    epochs: Int = Field(Settings.epochs, ge=1, description="passes over the training split")
+    batch_size: Int = Field(Settings.batch_size, ge=2, description="images a step")
+    lr: Float = Field(Settings.lr, gt=0, description="learning rate of the first step; a cosine takes it to 0")
+    momentum: Float = Field(Settings.momentum, ge=0, lt=1)
+    weight_decay: Float = Field(Settings.weight_decay, ge=0, description="on all parameters")
+    ann: TrainOverride = Field(TrainOverride(), description="what the artificial networks train with instead")
+    snn: TrainOverride = Field(TrainOverride(), description="what the spiking networks train with instead")
+    init: Literal["fresh", "same"] = Field(
+        "fresh", description="'same' gives twins equal first weights, and inflates CKA"
+    )
+    trained_at: Float = Field(
+        0.9, ge=0, le=1, description="training accuracy below which a network counts as not trained"
+    )
+    threads: Int = Field(1, ge=1, description="threads of a job; numbers are identical at equal threads only")
+
+    def of(self, kind: str) -> dict[str, Any]:
+        """Epochs, rates and sizes for networks of a kind."""
+        common = self.model_dump(include=set(TrainOverride.model_fields))
+        own = (self.ann if kind == "ann" else self.snn).model_dump(exclude_none=True)
+        return common | own
+
+
+class Alignment(Strict):
+    """How CKA is measured."""
+
+    batch_size: Int = Field(360, ge=4, description="test images in a minibatch; the unbiased HSIC needs at least 4")
+    batches: Int | None = Field(None, ge=1, description="use the first so many minibatches")
+    layers: list[str] | None = Field(None, min_length=1, description="dotted names or globs; all by default")
+
+
+class Comparison(Strict):
+    """Two networks whose layers are compared; `*` stands for every variant, the same on both sides."""
+
+    name: Name
+    x: str = Field(description="<variant>.<snn|ann>, with @init for the untrained network")
+    y: str
+    seeds: Literal["same", "other"] = Field(
+        "same", description="x of a seed against y of the same seed, or of the others"
+    )
+
+
+class FigureBlock(Strict):
+    """A figure of the page."""
+
+    name: str
+    comparison: str | None = Field(None, description="the comparison that it shows: for heatmap, curve and steps")
+    layers: list[str] | None = Field(None, min_length=1, description="the layers that it shows: for steps")
+    title: str | None = None
+
+
+class Variant(Strict):
+    """What a variant changes."""
+
+    model: dict[str, Any] = Field({}, description="laid over the recipe's model")
+    snn: dict[str, Any] = Field({}, description="laid over the recipe's snn")
+    train: dict[str, Any] = Field({}, description="laid over the recipe's train")
+
+
+def _listed(value: Any) -> Any:
+    """A number of seeds as the list of them."""
+    if isinstance(value, list):
+        return value
+    count = number(value)
+    if not isinstance(count, int | float) or count != int(count) or not 1 <= count <= 1000:
+        raise ValueError("expected a number of seeds from 1, or a list of seeds")
+    return list(range(int(count)))
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        raise ValueError("expected at least one seed, each once and from 0")
+    return seeds
+
+
+_SEEDS_SCHEMA = {
+    "oneOf": [
+        {"type": "integer", "minimum": 1},
+        {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "uniqueItems": True},
+    ]
+}
+Seeds = Annotated[tuple[Int, ...], BeforeValidator(_listed), AfterValidator(_distinct), WithJsonSchema(_SEEDS_SCHEMA)]
+
+
+class Recipe(Strict):
+    """A study, read top to bottom like a methods section."""
+
+    title: str
+    question: str
+    source: str = ""
+    data: Named
+    model: Named
+    snn: SNN = SNN()
+    train: Train = Train()
+    cka: Alignment = Alignment()
+    seeds: Seeds = Field((0, 1, 2), description="a number of seeds, or the seeds")
+    variants: dict[Name, Variant | None] | None = Field(None, min_length=1, description="name: what it changes")
+    sweep: dict[str, list[Any]] | None = Field(
+        None, min_length=1, max_length=1, description="one key path and its values, e.g. model.depth: [8, 14, 20]"
+    )
+    compare: list[Comparison] = Field([], description="which networks are compared")
+    figures: list[FigureBlock] = Field([], description="what the page shows, in order")
+    claims: list[Claim] = Field([], description="what is judged on the results")
+    profiles: dict[str, dict[str, Any] | None] = Field({}, description="name: what is laid over the whole recipe")

@@ -1,0 +1,170 @@
+"""What the blocks of a recipe say about each other and about the tables: every name must lead somewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sj_cka.claims import MEASUREMENTS, Claim, Measurement
+from sj_cka.data import DATASETS
+from sj_cka.figures import FIGURES
+from sj_cka.models import MODELS, NEURONS
+from sj_cka.plugins import UnknownName, closest, lookup
+from sj_cka.recipe.blocks import Comparison, Named
+from sj_cka.recipe.faults import checked, validated
+from sj_cka.recipe.options import options_model
+from sj_cka.recipe.reading import Study, network_of
+from sj_cka.recipe.source import KeyPath, Source
+
+# names that recipes of this package bear already
+_ANNOUNCED = {"cifar10": "it comes with a later release"}
+_OF_A_COMPARISON = ("heatmap", "curve", "steps")
+
+
+def check(study: Study) -> None:
+    """Checks all that can be checked without data.
+
+    Raises:
+        RecipeError: the first fault.
+    """
+    _check_table(study.source, ("data",), DATASETS, "data set")
+    _check_table(study.source, ("model",), MODELS, "model")
+    for condition in study.conditions.values():
+        _check_table(condition.source, ("model",), MODELS, "model")
+        _check_table(condition.source, ("snn", "neuron"), NEURONS, "neuron")
+        if condition.train.trained_at != study.recipe.train.trained_at:
+            key = ("train", "trained_at")
+            raise condition.source.error(key, "expected one value for the whole study, under train")
+    _check_comparisons(study)
+    _check_figures(study)
+    for i, claim in enumerate(study.recipe.claims):
+        _check_claim(study, ("claims", i), claim)
+
+
+def _check_table(source: Source, key: KeyPath, table: Mapping[str, Callable[..., Any]], what: str) -> None:
+    """A block that names a function of a table: its name and its options."""
+    if source.at(key) is None:
+        return
+    block = validated(Named, source, key)
+    try:
+        function = lookup(table, block.name, what)
+    except UnknownName as error:
+        message = f"{error}; {_ANNOUNCED[block.name]}" if block.name in _ANNOUNCED else str(error)
+        raise source.error((*key, "name"), message) from error
+    options = {name: value for name, value in block.options().items() if name != "name"}
+    checked(options_model(function), options, source, key)
+
+
+def _check_comparisons(study: Study) -> None:
+    names: set[str] = set()
+    for i, comparison in enumerate(study.recipe.compare):
+        key: KeyPath = ("compare", i)
+        if comparison.name in names:
+            raise study.error((*key, "name"), f"expected a name of its own, {comparison.name!r} is given twice")
+        names.add(comparison.name)
+        if ("*" in comparison.x) != ("*" in comparison.y):
+            raise study.error(key, "expected * in both x and y, or in none: it stands for the same variant")
+        for sides in study.sides(comparison).values():
+            for side, network in zip("xy", sides, strict=True):
+                _check_network(study, (*key, side), network)
+        if comparison.seeds == "other" and len(study.seeds) < 2:
+            raise study.error((*key, "seeds"), "expected at least 2 seeds in the study for 'other', got 1")
+
+
+def _check_figures(study: Study) -> None:
+    for i, figure in enumerate(study.recipe.figures):
+        key: KeyPath = ("figures", i)
+        try:
+            lookup(FIGURES, figure.name, "figure")
+        except UnknownName as error:
+            raise study.error((*key, "name"), str(error)) from error
+        if figure.name in _OF_A_COMPARISON:
+            if figure.comparison is None:
+                raise study.error((*key, "comparison"), f"expected the comparison that the {figure.name} shows")
+            _check_comparison(study, (*key, "comparison"), figure.comparison)
+        elif figure.comparison is not None:
+            raise study.error((*key, "comparison"), f"expected none: {figure.name} shows all networks of the study")
+        if figure.layers is not None and figure.name != "steps":
+            raise study.error((*key, "layers"), f"expected none: {figure.name} shows every layer")
+
+
+def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
+    for arm, measurement in claim.arms().items():
+        here = (*key, arm)
+        if measurement.measure not in MEASUREMENTS:
+            hint = closest(measurement.measure, MEASUREMENTS)
+            raise study.error((*here, "measure"), f"unknown measure {measurement.measure!r}{hint}")
+        of = MEASUREMENTS[measurement.measure].of
+        if of != MEASUREMENTS[claim.a.measure].of:
+            got = f"got {measurement.measure} against {claim.a.measure}"
+            raise study.error((*here, "measure"), f"expected two arms that can be compared, {got}")
+        _check_stray(study, here, measurement, of)
+        (_check_network_arm if of == "network" else _check_comparison_arm)(study, here, claim, measurement)
+    if claim.test == "trend":
+        values = [c.value for c in study.conditions.values()]
+        if study.recipe.sweep is None or len(values) < 2 or not all(v is not None and v > 0 for v in values):
+            raise study.error((*key, "test"), "expected a sweep over at least 2 numbers above 0 for a trend")
+    if claim.test == "near_ceiling" and not _has_ceiling(study, claim.a):
+        what = "an SNN with an ANN: only that has a ceiling"
+        raise study.error((*key, "a"), f"expected a measure of a comparison of {what}, got {claim.a.measure}")
+
+
+def _check_stray(study: Study, key: KeyPath, measurement: Measurement, of: str) -> None:
+    """A key that this measure does not look at would be believed to matter."""
+    for name in ("comparison", "variant") if of == "network" else ("network", "split"):
+        if name in measurement.model_fields_set:
+            raise study.error((*key, name), f"expected no {name}: {measurement.measure} is that of a {of}")
+
+
+def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Measurement) -> None:
+    name, key = measurement.network, (*key, "network")
+    if name is None:
+        raise study.error(key, f"expected the network whose {measurement.measure} is meant")
+    if claim.test == "trend":
+        if name not in ("snn", "ann"):
+            raise study.error(key, f"expected snn or ann, of every variant of the sweep, got {name!r}")
+        return
+    _check_network(study, key, name)
+    if network_of(name)[2]:
+        raise study.error(key, f"expected a trained network: only its {measurement.measure} is kept, got {name!r}")
+
+
+def _check_comparison_arm(study: Study, key: KeyPath, claim: Claim, measurement: Measurement) -> None:
+    if measurement.comparison is None:
+        raise study.error((*key, "comparison"), f"expected the comparison whose {measurement.measure} is meant")
+    comparison = _check_comparison(study, (*key, "comparison"), measurement.comparison)
+    per_variant = "*" in comparison.x
+    if claim.test == "trend" and not per_variant:
+        got = f"{comparison.name!r} is of {comparison.x} and {comparison.y}"
+        raise study.error((*key, "comparison"), f"expected a comparison over all variants (*) for a trend, {got}")
+    if per_variant and claim.test != "trend":
+        if measurement.variant not in study.conditions:
+            got = "it is missing" if measurement.variant is None else f"got {measurement.variant!r}"
+            hint = closest(measurement.variant or "", study.conditions)
+            raise study.error((*key, "variant"), f"expected a variant of the study, {got}{hint}")
+    elif measurement.variant is not None:
+        why = "a trend is over all of them" if claim.test == "trend" else f"{comparison.name!r} names its own"
+        raise study.error((*key, "variant"), f"expected no variant: {why}")
+
+
+def _has_ceiling(study: Study, measurement: Measurement) -> bool:
+    comparison = next((c for c in study.recipe.compare if c.name == measurement.comparison), None)
+    return comparison is not None and {network_of(n)[1] for n in (comparison.x, comparison.y)} == {"snn", "ann"}
+
+
+def _check_network(study: Study, key: KeyPath, name: str) -> None:
+    variant, kind, moment = network_of(name)
+    if not variant or kind not in ("snn", "ann"):
+        raise study.error(key, f"expected <variant>.snn or <variant>.ann, got {name!r}")
+    if variant not in study.conditions:
+        hint = closest(variant, study.conditions)
+        raise study.error(key, f"{name!r}: nobody trains a variant {variant!r}{hint}")
+    if moment not in ("", "init") or name.endswith("@"):
+        raise study.error(key, f"expected @init or nothing after {variant}.{kind}, got {name!r}")
+
+
+def _check_comparison(study: Study, key: KeyPath, name: str) -> Comparison:
+    for comparison in study.recipe.compare:
+        if comparison.name == name:
+            return comparison
+    raise study.error(key, f"no comparison {name!r}{closest(name, [c.name for c in study.recipe.compare])}")

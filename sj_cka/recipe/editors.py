@@ -1,0 +1,33 @@
+"""The JSON schema of a recipe, with which editors complete and check one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sj_cka.data import DATASETS
+from sj_cka.figures import FIGURES
+from sj_cka.models import MODELS, NEURONS
+from sj_cka.recipe.blocks import Recipe
+from sj_cka.recipe.options import options_model
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of a recipe; the names of the tables are listed with their options."""
+    made = Recipe.model_json_schema()
+    for key, table in (("data", DATASETS), ("model", MODELS)):
+        made["properties"][key] = {"oneOf": [_entry(name, function) for name, function in table.items()]}
+    made["$defs"]["SNN"]["properties"]["neuron"] = {"oneOf": [_entry(name, make) for name, make in NEURONS.items()]}
+    made["$defs"]["FigureBlock"]["properties"]["name"] = {"enum": list(FIGURES)}
+    made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    made["title"] = "sj_cka recipe"
+    return made
+
+
+def _entry(name: str, function: Callable[..., Any]) -> dict[str, Any]:
+    """Schema of a block that picks `name` from a table."""
+    made = options_model(function).model_json_schema()
+    made["properties"] = {"name": {"const": name}, **made.get("properties", {})}
+    made["required"] = ["name", *made.get("required", [])]
+    made.pop("title", None)
+    return made

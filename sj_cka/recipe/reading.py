@@ -1,0 +1,148 @@
+"""From a recipe file and a profile to a study with all its settings resolved."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sj_cka.plugins import closest
+from sj_cka.recipe.blocks import SNN, Comparison, Recipe, Train
+from sj_cka.recipe.faults import validated
+from sj_cka.recipe.source import KeyPath, RecipeError, Source, read_source, shown
+from sj_cka.typed import number
+
+_VARIED = ("model", "snn", "train")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One variant of a study with all its settings resolved; `value` is the swept one, if it is a number."""
+
+    name: str
+    model: dict[str, Any]
+    snn: SNN
+    train: Train
+    value: float | None
+    source: Source
+
+
+@dataclass(frozen=True)
+class Study:
+    """A recipe as read, under one profile.
+
+    Args:
+        name: of the recipe file.
+        profile: the profile that was laid over it.
+        recipe: its content.
+        conditions: variants by name, in order.
+        source: the file.
+    """
+
+    name: str
+    profile: str
+    recipe: Recipe
+    conditions: dict[str, Condition]
+    source: Source
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, in order."""
+        return self.recipe.seeds
+
+    def error(self, key: KeyPath, message: str) -> RecipeError:
+        """An error at a key path of this recipe."""
+        return self.source.error(key, message)
+
+    def sides(self, comparison: Comparison) -> dict[str, tuple[str, str]]:
+        """Networks x and y of a comparison, by variant; by "" where it names its variants itself."""
+        if "*" not in comparison.x + comparison.y:
+            return {"": (comparison.x, comparison.y)}
+        return {name: (comparison.x.replace("*", name), comparison.y.replace("*", name)) for name in self.conditions}
+
+
+def resolve(path: Path, profile: str) -> Study:
+    """Reads a recipe under a profile; its blocks are checked one by one, but not yet against each other."""
+    file = read_source(path)
+    profiles = file.content.get("profiles") or {}
+    if not isinstance(profiles, dict):
+        raise file.error(("profiles",), f"expected a map of profiles, got {shown(profiles)}")
+    if profile not in profiles and profile != "quick":
+        raise file.error(("profiles",), f"no profile {profile!r}{closest(profile, ['quick', *profiles])}")
+    source = _under(file, profile)
+    recipe = validated(Recipe, source)
+    for other in profiles:  # a fault in a profile shows before its day comes
+        validated(Recipe, _under(file, other))
+    return Study(path.stem, profile, recipe, _conditions(recipe, source), source)
+
+
+def network_of(name: str) -> tuple[str, str, str]:
+    """Variant, kind and moment ("init", or "" for trained) of `<variant>.<kind>[@init]`."""
+    head, _, moment = name.partition("@")
+    variant, _, kind = head.rpartition(".")
+    return variant, kind, moment
+
+
+def _under(file: Source, profile: str) -> Source:
+    change, at = file.at(("profiles", profile)), ("profiles", profile)
+    if change is None:
+        return file
+    if not isinstance(change, dict):
+        raise file.error(at, f"expected a map of keys, got {shown(change)}")
+    if "profiles" in change:
+        raise file.error((*at, "profiles"), "unknown key: a profile holds no profiles")
+    return file.over(change, at, null_removes=True)
+
+
+def _conditions(recipe: Recipe, source: Source) -> dict[str, Condition]:
+    if recipe.variants is not None and recipe.sweep is not None:
+        raise source.error(("sweep",), "expected variants or a sweep, got both")
+    if recipe.sweep is not None:
+        return _swept(*next(iter(recipe.sweep.items())), source)
+    if recipe.variants is None:
+        return {"base": _condition("base", source)}
+    conditions = {}
+    for name, variant in recipe.variants.items():
+        change = variant.model_dump(exclude_unset=True) if variant is not None else {}
+        conditions[name] = _condition(name, source.over(change, ("variants", name)))
+    return conditions
+
+
+def _swept(where: str, values: list[Any], source: Source) -> dict[str, Condition]:
+    at: KeyPath = ("sweep", where)
+    parts = where.split(".")
+    if parts[0] not in _VARIED or len(parts) < 2 or not all(parts):
+        raise source.error(at, f"expected a key path under model, snn or train, got {where!r}")
+    if not values:
+        raise source.error(at, "expected at least one value, got none")
+    conditions: dict[str, Condition] = {}
+    for i, value in enumerate(values):
+        name = f"{parts[-1]}-{_label(value)}"
+        if name in conditions:
+            raise source.error((*at, i), f"expected each value once, {shown(value)} is given twice")
+        change = functools.reduce(lambda inner, key: {key: inner}, reversed(parts), value)
+        conditions[name] = _condition(name, source.over(change, (*at, i)), value)
+    return conditions
+
+
+def _condition(name: str, source: Source, swept: Any = None) -> Condition:
+    try:
+        value = number(swept)
+    except ValueError:
+        value = None
+    return Condition(
+        name,
+        source.content["model"],
+        validated(SNN, source, ("snn",)) if "snn" in source.content else SNN(),
+        validated(Train, source, ("train",)) if "train" in source.content else Train(),
+        float(value) if isinstance(value, int | float) else None,
+        source,
+    )
+
+
+def _label(value: Any) -> str:
+    """A swept value as part of a variant's name, which becomes part of a file's name."""
+    if isinstance(value, list | tuple):
+        return "-".join(map(_label, value)) or "none"
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in str(value))

@@ -1,0 +1,85 @@
+"""What tests of studies share: a small recipe, and a store of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# H != W; trains in a tenth of a second
+TINY = """\
+title: Tiny
+question: Does it run?
+data: {name: npz, path: images.npz}
+model: {name: resnet, depth: 8}
+snn:
+  T: 2
+  neuron: {name: lif, tau: 2.0}
+train:
+  epochs: 1
+  batch_size: 32
+  lr: 0.1
+seeds: 2
+variants:
+  all: {}
+  none:
+    model: {residual: []}
+cka:
+  batch_size: 16
+compare:
+  - {name: twins, x: "*.snn", y: "*.ann"}
+  - {name: shortcuts, x: all.snn, y: none.snn}
+figures:
+  - {name: curve, comparison: twins}
+  - name: steps
+    comparison: twins
+    layers: [layer1.0.lif2]
+claims:
+  - test: greater
+    says: Shortcuts help.
+    source: nobody
+    a: {measure: paired_cka, comparison: twins, variant: all}
+    b: {measure: paired_cka, comparison: twins, variant: none}
+profiles:
+  smoke:
+    train: {epochs: 1}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes into the checkout or reads the user's store."""
+    monkeypatch.setenv("SJ_CKA_STORE", str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def arrays() -> dict[str, np.ndarray]:
+    """Four classes of noisy bars, 8 high and 6 wide: 64 for training, 32 for testing."""
+    random = np.random.default_rng(0)
+    made = {}
+    for split, n in (("train", 64), ("test", 32)):
+        y = np.arange(n) % 4
+        x = random.normal(size=(n, 1, 8, 6))
+        x[np.arange(n), 0, 2 * y] += 2
+        made |= {f"x_{split}": x.astype(np.float32), f"y_{split}": y}
+    return made
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """`recipe_file((old, new), ...)`: the tiny recipe with texts replaced, beside its data, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "images.npz", **arrays)  # type: ignore[arg-type]
+
+    def write(*changes: tuple[str, str], name: str = "tiny.yaml") -> Path:
+        text = TINY
+        for old, new in changes:
+            assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the recipe"
+            text = text.replace(old, new)
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write

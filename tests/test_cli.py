@@ -1,0 +1,201 @@
+"""The command line: what it prints, and one message with the right exit code for every fault."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from sj_cka import study
+from sj_cka.cli import app
+from sj_cka.data import DATASETS
+from sj_cka.engine import JobFailed
+
+ROOT = Path(__file__).resolve().parents[1]
+Write = Callable[..., Path]
+
+
+def call(*arguments: Any) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+# one of each kind of bad input; the mark <-- is in the line to be named
+BAD = {
+    "unknown key": (("title: Tiny", "titel: Tiny # <--"), "titel: unknown key; did you mean 'title'?"),
+    "unknown option": (("depth: 8}", "dept: 8} # <--"), "model.dept: unknown key; did you mean 'depth'?"),
+    "wrong type": (("  T: 2", "  T: two # <--"), "snn.T: expected a number, got 'two'"),
+    "unknown name": (
+        ("{name: npz, path: images.npz}", "{name: mnist} # <--"),
+        "data.name: unknown data set 'mnist'; known: digits, npz",
+    ),
+    "nobody trains it": (
+        ("y: none.snn}", "y: bare.snn} # <--"),
+        "compare[1].y: 'bare.snn': nobody trains a variant 'bare'; known: all, none",
+    ),
+    "depth 21": (
+        ("{residual: []}", "{depth: 21} # <--"),
+        "variants.none.model.depth: expected 6 k + 2 from 8 (8, 14, 20, ...), got 21; nearest: 20, 26",
+    ),
+    "T of 0": (("  T: 2", "  T: 0 # <--"), "snn.T: expected at least 1, got 0"),
+    "missing data": (
+        ("images.npz}", "image.npz} # <--"),
+        "data.path: expected an .npz file with x_train, y_train, x_test, y_test, found no file at {folder}/image.npz",
+    ),
+    "batch too small": (("  batch_size: 16", "  batch_size: 3 # <--"), "cka.batch_size: expected at least 4, got 3"),
+    "key given twice": (("  T: 2", "  T: 2\n  T: 2 # <--"), "snn.T: expected each key once, it is given twice"),
+}
+
+
+@pytest.mark.parametrize("command", ["run", "report"])
+@pytest.mark.parametrize("fault", BAD)
+def test_bad_input_ends_with_code_2_one_message_and_nothing_written(
+    fault: str, command: str, recipe_file: Write, tmp_path: Path
+) -> None:
+    change, message = BAD[fault]
+    path = recipe_file(change)
+    line = 1 + next(i for i, text in enumerate(path.read_text().splitlines()) if "<--" in text)
+    code, out, told = call(command, path)
+    assert (code, out) == (2, "")
+    assert told == f"error: {path}:{line}: {message.format(folder=tmp_path)}\n"
+    assert {file.name for file in tmp_path.iterdir()} == {"tiny.yaml", "images.npz"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"x_test": np.zeros((0, 1, 8, 6), np.float32)},
+            "expected at least one image, got an empty array [0, 1, 8, 6]",
+        ),
+        ({"x_train": np.full((64, 1, 8, 6), np.nan)}, "expected finite numbers, got NaN or infinity in 64 images"),
+        (
+            {"x_test": np.ones((3, 1, 8, 6), np.float32), "y_test": np.arange(3)},
+            "expected at least 4 test images, got 3",
+        ),
+    ],
+    ids=["empty", "NaN", "three test images"],
+)
+def test_bad_arrays_end_with_code_2_one_message_and_nothing_written(
+    change: dict[str, Any], message: str, recipe_file: Write, tmp_path: Path, arrays: dict[str, np.ndarray]
+) -> None:
+    path = recipe_file()
+    np.savez(tmp_path / "images.npz", **arrays | change)
+    code, out, told = call("run", path)
+    assert (code, out) == (2, "")
+    assert told.startswith(f"error: {path}:3: data.path: ")
+    assert message in told
+    assert told.count("\n") == 1
+    assert {file.name for file in tmp_path.iterdir()} == {"tiny.yaml", "images.npz"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "error: {path}: expected a recipe, found no such file\n"),
+        ("", "error: {path}:1: expected a recipe, a map of keys, got nothing\n"),
+        ("[]", "error: {path}:1: expected a recipe, a map of keys, got []\n"),
+        (
+            "title: x\nseeds: [1\n",
+            "error: {path}:3:1: not valid YAML: expected ',' or ']', but got '<stream end>' "
+            "(while parsing a flow sequence)\n",
+        ),
+    ],
+    ids=["missing", "empty", "list", "syntax"],
+)
+def test_what_is_no_recipe_ends_with_code_2_and_one_message(text: str | None, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    if text is not None:
+        path.write_text(text)
+    assert call("run", path) == (2, "", told.format(path=path))
+
+
+def test_the_script_works_from_anywhere_and_tells_a_fault_without_a_traceback(
+    tmp_path: Path, recipe_file: Write
+) -> None:
+    path = recipe_file(("  T: 2", "  T: 0"))
+    (tmp_path / "elsewhere").mkdir()
+    command = [sys.executable, str(ROOT / "recipes" / "run.py"), f"../{path.name}"]
+    done = subprocess.run(
+        command, cwd=tmp_path / "elsewhere", env=os.environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: ../tiny.yaml:6: snn.T: expected at least 1, got 0\n"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_run_prints_the_plan_first_and_the_results_last(recipe_file: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROWSER_PATH", "/nowhere")
+    code, out, told = call("run", recipe_file(("seeds: 2", "seeds: 1")), "--workers", 1, "--out", "here")
+    assert code == 0
+    assert out.startswith(
+        "tiny (quick): 2 variants, seeds 0\n14 jobs (4 init, 4 train, 6 compare), 0 finished before\nLIF on "
+    )
+    assert out.endswith("\nreport: here/report.html\n")
+    assert "14/14 jobs" in told
+
+
+def test_a_job_that_fails_ends_with_code_1_and_names_network_epoch_and_step(recipe_file: Write) -> None:
+    code, _, told = call("run", recipe_file(("  lr: 0.1", "  lr: 1e30")), "--workers", 1)
+    assert code == 1
+    assert "error: all.ann, seed 0: the loss became nan in epoch 1, step 2 of 2: lower train.lr (now 1e+30)" in told
+    assert "Traceback" not in told
+    assert not Path("figures").exists()
+
+
+def test_a_report_before_its_run_ends_with_code_1(recipe_file: Write) -> None:
+    code, out, told = call("report", recipe_file())
+    assert (code, out) == (1, "")
+    assert told == "error: 32 jobs of this study are not finished, first: all.snn, seed 0; run it first\n"
+
+
+def test_a_dry_run_runs_nothing(recipe_file: Write, tmp_path: Path) -> None:
+    code, out, _ = call("run", recipe_file(), "--dry-run")
+    assert (code, out) == (
+        0,
+        "tiny (quick): 2 variants, seeds 0, 1\n32 jobs (8 init, 8 train, 16 compare), 0 finished before\n",
+    )
+    assert {file.name for file in tmp_path.iterdir()} == {"tiny.yaml", "images.npz"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; what was finished is kept, run the same command to go on\n"),
+        (JobFailed("all.snn: broken"), 1, "error: all.snn: broken\n"),
+        (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left on device\n"),
+    ],
+    ids=["Ctrl-C", "failed job", "full disk"],
+)
+def test_every_end_has_its_code(error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(study, "run", end)
+    assert call("run", "any.yaml") == (code, "", message)
+
+
+def test_what_a_recipe_may_name_is_listed() -> None:
+    code, out, _ = call("list")
+    table = {line.split()[0]: line.split(maxsplit=1)[1].split(", ") for line in out.splitlines()}
+    assert code == 0
+    assert table["data"] == list(DATASETS)
+    assert set(table) == {"data", "model", "neuron", "measure", "figure"}
+
+
+def test_the_schema_is_printed_as_it_lies_in_the_checkout() -> None:
+    assert call("schema") == (0, (ROOT / "recipes" / "schema.json").read_text(encoding="utf-8"), "")
+
+
+def test_without_a_command_there_is_help() -> None:
+    _, out, told = call()
+    assert "report" in out + told
+    assert "schema" in out + told

@@ -1,0 +1,268 @@
+"""Jobs: specs and their keys, seeds, and files from which a network can be made again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sj_cka import jobs, recipe
+from sj_cka.jobs import KINDS, DataBlock, Job
+from sj_cka.plan import Plan, plan
+
+Write = Callable[..., Path]
+
+
+def planned(path: Path, profile: str = "quick") -> Plan:
+    return plan(recipe.read(path, profile))
+
+
+def keys(path: Path, profile: str = "quick") -> set[str]:
+    """Keys of all jobs of a study, and of those that they build on."""
+    found = set()
+    for job in planned(path, profile).jobs:
+        found |= {job.key, *(needed.key for needed in job.needs.values())}
+    return found
+
+
+def no_files(key: str, name: str) -> bytes:
+    raise AssertionError(f"asked for {name} of {key}")
+
+
+def weights(job: Job) -> dict[str, torch.Tensor]:
+    return dict(jobs.read_network(jobs.run(job, no_files)["weights.safetensors"]).state_dict())
+
+
+def first_weights(path: Path, network: str, seed: int = 0) -> torch.Tensor:
+    """The first convolution of a network before any training: its initialisation uses no data."""
+    study = planned(path)
+    (job,) = {
+        j.key: j for p in study.pairs for j in p.job.needs.values() if j.label == f"{network} untrained, seed {seed}"
+    }.values()
+    return weights(job)["conv1.weight"]
+
+
+# keys
+
+
+SAME = {
+    "title": [("title: Tiny", "title: Another")],
+    "claims": [("  - test: greater", "  - test: less")],
+    "figures": [("  - {name: curve, comparison: twins}\n", "  - {name: accuracy}\n")],
+    "profiles": [("profiles:\n  smoke:\n    train: {epochs: 1}\n", "")],
+    "comparison's name": [("{name: shortcuts,", "{name: other,")],
+    "variant's name": [
+        ("  none:\n", "  bare:\n"),
+        ("y: none.snn", "y: bare.snn"),
+        ("variant: none}", "variant: bare}"),
+    ],
+    "trained_at": [("  lr: 0.1", "  trained_at: 0.5")],
+    "options at their default": [
+        ("depth: 8}", "depth: 8, width: 1, residual: [1, 2, 3]}"),
+        ("tau: 2.0}", "v_threshold: 1, v_reset: 0.0, alpha: null}"),
+        (
+            "  lr: 0.1",
+            "  lr: 1e-1\n  momentum: 0.9\n  weight_decay: 0.0001\n  init: fresh\n  threads: 1\n  ann: {epochs: 1}",
+        ),
+    ],
+    "numbers written otherwise": [("depth: 8}", 'depth: "8"}'), ("tau: 2.0", "tau: 2"), ("  lr: 0.1", "  lr: 1/10")],
+    "seeds listed": [("seeds: 2", "seeds: [0, 1]")],
+}
+
+
+@pytest.mark.parametrize("what", SAME)
+def test_what_changes_no_number_changes_no_key(what: str, recipe_file: Write) -> None:
+    before = keys(recipe_file())
+    assert keys(recipe_file(*SAME[what])) == before
+
+
+OTHER = {
+    "epochs": [("  epochs: 1", "  epochs: 2")],
+    "rate": [("  lr: 0.1", "  lr: 0.2")],
+    "T": [("  T: 2", "  T: 3")],
+    "neuron": [("tau: 2.0", "tau: 1.5")],
+    "threads": [("  lr: 0.1", "  threads: 2")],
+    "init": [("  lr: 0.1", "  init: same")],
+}
+
+
+@pytest.mark.parametrize("what", OTHER)
+def test_what_changes_numbers_changes_the_key_of_every_spiking_network(what: str, recipe_file: Write) -> None:
+    before = {network: job.key for network, job in planned(recipe_file()).trained.items()}
+    after = {network: job.key for network, job in planned(recipe_file(*OTHER[what])).trained.items()}
+    assert after.keys() == before.keys()
+    assert not [network for network, _ in before if network.endswith("snn") and before[network, 0] == after[network, 0]]
+
+
+@pytest.mark.parametrize("what", ["T", "neuron"])
+def test_what_only_a_spiking_network_has_changes_no_key_of_an_artificial_one(what: str, recipe_file: Write) -> None:
+    before, after = planned(recipe_file()).trained, planned(recipe_file(*OTHER[what])).trained
+    assert before["all.ann", 0].key == after["all.ann", 0].key
+
+
+def test_how_cka_is_measured_changes_the_comparisons_alone(recipe_file: Write) -> None:
+    before, after = planned(recipe_file()), planned(recipe_file(("  batch_size: 16", "  batch_size: 32")))
+    assert {job.key for job in before.trained.values()} == {job.key for job in after.trained.values()}
+    assert {pair.job.key for pair in before.pairs}.isdisjoint(pair.job.key for pair in after.pairs)
+
+
+def test_other_data_change_every_key_and_the_place_of_the_file_none(
+    recipe_file: Write, tmp_path: Path, arrays: dict[str, np.ndarray]
+) -> None:
+    before = keys(recipe_file())
+    moved = tmp_path / "moved" / "data.npz"
+    moved.parent.mkdir()
+    (tmp_path / "images.npz").rename(moved)
+    elsewhere = recipe_file(("images.npz", "moved/data.npz"))
+    assert keys(elsewhere) == before
+    np.savez(moved, **arrays | {"x_train": arrays["x_train"] + 1e-6})  # type: ignore[arg-type]
+    assert keys(elsewhere).isdisjoint(before)
+
+
+def test_two_recipes_share_their_networks(recipe_file: Write) -> None:
+    first = planned(recipe_file())
+    alone = "variants:\n  with_shortcuts: {}\n"
+    second = planned(
+        recipe_file(
+            ("variants:\n  all: {}\n  none:\n    model: {residual: []}\n", alone),
+            ("  - {name: shortcuts, x: all.snn, y: none.snn}\n", ""),
+            ("claims:\n  - test: greater\n    says: Shortcuts help.\n    source: nobody\n", ""),
+            ("    a: {measure: paired_cka, comparison: twins, variant: all}\n", ""),
+            ("    b: {measure: paired_cka, comparison: twins, variant: none}\n", ""),
+            name="second.yaml",
+        )
+    )
+    assert second.trained["with_shortcuts.snn", 1].key == first.trained["all.snn", 1].key
+
+
+def test_a_key_depends_on_what_a_job_builds_on_and_on_its_kind_and_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = DataBlock({}, {"name": "digits"}, "f")
+    one = Job("init", {"a": 1}, {}, data, 0)
+    above = Job("compare", {}, {"x": one, "y": one}, data)
+    assert replace(one, label="called otherwise").key == one.key
+    assert replace(one, seed=1).key != one.key
+    assert replace(above, needs={"x": one, "y": replace(one, seed=1)}).key != above.key
+    assert replace(one, kind="train").key != one.key
+    before = one.key
+    monkeypatch.setitem(KINDS, "init", KINDS["init"]._replace(version=KINDS["init"].version + 1))
+    assert replace(one).key != before
+
+
+def test_a_spec_is_canonical_json() -> None:
+    assert jobs.canonical({"b": [1, 2.0], "a": None}) == '{"a":null,"b":[1,2.0]}'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        jobs.canonical({"a": float("nan")})
+
+
+# seeds
+
+
+def test_the_same_seed_gives_twins_different_first_weights(recipe_file: Write) -> None:
+    path = recipe_file()
+    snn, ann = (first_weights(path, network) for network in ("all.snn", "all.ann"))
+    assert snn.shape == ann.shape
+    assert not torch.isclose(snn, ann).any()
+
+
+def test_init_same_gives_twins_equal_first_weights(recipe_file: Write) -> None:
+    path = recipe_file(("  lr: 0.1", "  init: same"))
+    snn, ann = (first_weights(path, network) for network in ("all.snn", "all.ann"))
+    assert torch.equal(snn, ann)
+    assert not torch.isclose(snn, first_weights(path, "all.snn", seed=1)).any()
+
+
+def test_every_seed_and_every_variant_has_first_weights_of_its_own_and_keeps_them(recipe_file: Write) -> None:
+    path = recipe_file()
+    found = [first_weights(path, network, seed) for network in ("all.snn", "none.snn") for seed in (0, 1)]
+    assert len({tuple(tensor.flatten().tolist()) for tensor in found}) == 4
+    torch.manual_seed(5)  # nobody else's random state counts
+    assert torch.equal(first_weights(path, "all.snn"), found[0])
+
+
+def test_the_order_of_data_comes_from_the_seed_alone(recipe_file: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders: dict[str, list[Any]] = {}
+    randperm = torch.randperm
+
+    def noted(n: int, **options: Any) -> torch.Tensor:
+        order = randperm(n, **options)
+        orders[label].append(order.tolist())
+        return order
+
+    monkeypatch.setattr(torch, "randperm", noted)
+    for (network, seed), job in planned(recipe_file(("  epochs: 1", "  epochs: 2"))).trained.items():
+        label = f"{network} {seed}"
+        orders[label] = []
+        jobs.run(job, no_files)
+    assert orders["all.snn 0"] == orders["all.ann 0"] == orders["none.snn 0"]
+    assert orders["all.snn 0"] != orders["all.snn 1"]
+    assert orders["all.snn 0"][0] != orders["all.snn 0"][1]
+
+
+# files
+
+
+def test_a_training_leaves_weights_history_accuracies_spec_and_environment(recipe_file: Write) -> None:
+    job = planned(recipe_file(("  epochs: 1", "  epochs: 2"))).trained["all.snn", 0]
+    said: list[str] = []
+    files = jobs.run(job, no_files, said.append)
+    assert sorted(files) == ["accuracy.json", "environment.json", "history.csv", "spec.json", "weights.safetensors"]
+    assert json.loads(files["spec.json"]) == job.spec
+    assert json.loads(files["environment.json"]) == jobs.environment()
+    assert [line.split(":")[0] for line in said] == ["epoch 1/2", "epoch 2/2"]
+    assert files["history.csv"].decode().splitlines()[0] == "epoch,loss,accuracy,firing_rate,lr,seconds"
+    assert set(json.loads(files["accuracy.json"])) == {"train", "test"}
+
+
+def test_a_network_is_made_again_from_its_file_alone(recipe_file: Write) -> None:
+    study = planned(recipe_file(("tau: 2.0", "tau: 1.5")))
+    job = study.trained["none.snn", 0]
+    files = jobs.run(job, no_files)
+    again = jobs.read_network(files["weights.safetensors"])
+    assert not again.training
+    neuron = again.get_submodule("layer1.0.lif1")
+    assert (neuron.tau, neuron.step_mode) == (1.5, "m")
+    assert again(study.data.x_test).shape == (2, 32, 4)
+    assert again.get_submodule("layer3.0").downsample is None
+    from sj_cka.training import accuracy
+
+    assert accuracy(again, study.data.x_test, study.data.y_test) == json.loads(files["accuracy.json"])["test"]
+
+
+def test_a_job_twice_gives_the_same_files_to_the_bit(recipe_file: Write) -> None:
+    job = planned(recipe_file()).trained["all.snn", 1]
+    first, second = (jobs.run(job, no_files) for _ in range(2))
+    assert first["weights.safetensors"] == second["weights.safetensors"]
+    assert first["accuracy.json"] == second["accuracy.json"]
+
+
+def test_a_job_runs_with_its_threads_and_puts_back_those_that_were(recipe_file: Write) -> None:
+    job = planned(recipe_file(("  lr: 0.1", "  threads: 2"))).trained["all.ann", 0]
+    before, seen = torch.get_num_threads(), []
+    jobs.run(job, no_files, lambda line: seen.append(torch.get_num_threads()))
+    assert seen == [2]
+    assert torch.get_num_threads() == before
+
+
+def test_an_untrained_network_has_statistics_of_the_training_split(recipe_file: Write) -> None:
+    study = planned(recipe_file())
+    job = next(j for p in study.pairs for j in p.job.needs.values() if j.kind == "init")
+    found = weights(job)
+    assert found["bn.running_var"].ne(1).all()
+    assert jobs.KINDS["init"].version >= 1
+
+
+def test_data_that_change_after_the_plan_are_noticed(
+    recipe_file: Write, tmp_path: Path, arrays: dict[str, np.ndarray]
+) -> None:
+    path = recipe_file()
+    job = planned(path).trained["all.ann", 0]
+    np.savez(tmp_path / "images.npz", **arrays | {"x_train": arrays["x_train"] * 2})  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="changed while the study ran: run it again"):
+        jobs.run(job, no_files)
+    jobs.run(planned(path).trained["all.ann", 0], no_files)  # planned again, it runs

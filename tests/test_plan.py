@@ -1,0 +1,205 @@
+"""The graph of jobs of a study, and the faults that only its data and networks show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sj_cka import recipe
+from sj_cka.plan import Plan, plan
+from sj_cka.recipe import RecipeError
+
+Write = Callable[..., Path]
+
+
+def planned(path: Path) -> Plan:
+    return plan(recipe.read(path))
+
+
+def states(study: Plan, comparison: str) -> Counter[tuple[str, str]]:
+    return Counter((pair.variant, pair.state) for pair in study.pairs if pair.comparison == comparison)
+
+
+def test_a_comparison_is_made_trained_and_untrained_for_every_variant_and_seed(recipe_file: Write) -> None:
+    study = planned(recipe_file(("seeds: 2", "seeds: 3")))
+    assert set(study.trained) == {(f"{v}.{k}", s) for v in ("all", "none") for k in ("snn", "ann") for s in range(3)}
+    twins = states(study, "twins")
+    assert twins == {
+        (v, state): count
+        for v in ("all", "none")
+        for state, count in (("trained", 3), ("untrained", 3), ("ceiling", 6))
+    }
+    for pair in study.pairs:
+        needs = pair.job.needs
+        kinds = {"trained": "train", "untrained": "init", "ceiling": "train"}[pair.state]
+        assert {job.kind for job in needs.values()} == {kinds}
+        assert (needs["x"].seed, needs["y"].seed) == (pair.seed, pair.seed_y)
+
+
+def test_two_spiking_networks_have_no_ceiling(recipe_file: Write) -> None:
+    assert states(planned(recipe_file()), "shortcuts") == {("", "trained"): 2, ("", "untrained"): 2}
+
+
+def test_a_ceiling_sets_each_network_against_its_other_seeds(recipe_file: Write) -> None:
+    study = planned(recipe_file())
+    found = {(p.kind, p.seed, p.seed_y): p.job for p in study.pairs if p.state == "ceiling" and p.variant == "all"}
+    assert set(found) == {("snn", 0, 1), ("ann", 0, 1)}
+    for (kind, *_), job in found.items():
+        assert [job.needs[side].key for side in "xy"] == [study.trained[f"all.{kind}", seed].key for seed in (0, 1)]
+
+
+def test_other_seeds_are_every_ordered_pair(recipe_file: Write) -> None:
+    study = planned(recipe_file(("y: none.snn}", "y: none.snn, seeds: other}"), ("seeds: 2", "seeds: 3")))
+    seeds = [(p.seed, p.seed_y) for p in study.pairs if p.comparison == "shortcuts" and p.state == "trained"]
+    assert seeds == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
+
+
+def test_a_network_at_init_is_compared_as_it_started(recipe_file: Write) -> None:
+    study = planned(recipe_file(("x: all.snn, y: none.snn}", "x: all.snn@init, y: all.snn}")))
+    job = next(p.job for p in study.pairs if p.comparison == "shortcuts" and p.state == "trained")
+    assert [job.needs[side].kind for side in "xy"] == ["init", "train"]
+    assert job.needs["y"].key == study.trained["all.snn", 0].key
+
+
+BARE = [
+    ('compare:\n  - {name: twins, x: "*.snn", y: "*.ann"}\n  - {name: shortcuts, x: all.snn, y: none.snn}\n', ""),
+    ("figures:\n  - {name: curve, comparison: twins}\n  - name: steps\n    comparison: twins\n", ""),
+    ("    layers: [layer1.0.lif2]\n", ""),
+    ("claims:\n  - test: greater\n    says: Shortcuts help.\n    source: nobody\n", ""),
+    ("    a: {measure: paired_cka, comparison: twins, variant: all}\n", ""),
+    ("    b: {measure: paired_cka, comparison: twins, variant: none}\n", ""),
+]
+
+
+def test_a_study_without_comparisons_trains_both_networks_of_every_variant(recipe_file: Write) -> None:
+    study = planned(recipe_file(*BARE))
+    assert {network for network, _ in study.trained} == {"all.snn", "all.ann", "none.snn", "none.ann"}
+    assert study.pairs == ()
+
+
+def test_only_networks_that_something_names_are_trained(recipe_file: Write) -> None:
+    compare = "compare:\n  - {name: shortcuts, x: all.snn, y: none.snn}\n"
+    claim = "claims:\n  - {test: above, says: s, source: s, value: 0, a: {measure: accuracy, network: none.ann}}\n"
+    study = planned(recipe_file((BARE[0][0], compare), *BARE[1:3], (BARE[3][0], claim), *BARE[4:]))
+    assert {network for network, _ in study.trained} == {"all.snn", "none.snn", "none.ann"}
+
+
+def test_a_trend_of_accuracies_trains_that_kind_in_every_variant(recipe_file: Write) -> None:
+    sweep = ("variants:\n  all: {}\n  none:\n    model: {residual: []}\n", "sweep: {snn.T: [1, 2]}\n")
+    compare = "compare:\n  - {name: ends, x: T-1.snn, y: T-2.snn}\n"
+    trend = "claims:\n  - {test: trend, direction: up, says: s, source: s, a: {measure: accuracy, network: ann}}\n"
+    study = planned(recipe_file(sweep, (BARE[0][0], compare), *BARE[1:3], (BARE[3][0], trend), *BARE[4:]))
+    assert {network for network, _ in study.trained} == {"T-1.snn", "T-2.snn", "T-1.ann", "T-2.ann"}
+
+
+# faults that show only when data are read and networks are built; the mark <-- is in the line to be named
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "message"),
+    [
+        (
+            "depth: 8}",
+            "depth: 21} # <--",
+            "model.depth",
+            r"expected 6 k \+ 2 from 8 \(8, 14, 20, ...\), got 21; nearest: 20, 26",
+        ),
+        ("{residual: []}", "{depth: 21} # <--", "variants.none.model.depth", "got 21; nearest: 20, 26"),
+        (
+            "{residual: []}",
+            "{residual: [4]} # <--",
+            "variants.none.model.residual",
+            r"expected stages out of 1, 2, 3, each once, got \[4\]",
+        ),
+        ("depth: 8}", "depth: 8, width: 0} # <--", "model.width", "expected a whole factor from 1, got 0"),
+        ("tau: 2.0}", "tau: 0.5} # <--", "snn.neuron.tau", "tau > 1"),
+        ("    model: {residual: []}", "    snn: {neuron: {tau: 1}} # <--", "variants.none.snn.neuron.tau", "tau > 1"),
+        (
+            "[layer1.0.lif2]",
+            "[layer1.0.lif3] # <--",
+            "figures[1].layers[0]",
+            r"'layer1\.0\.lif3' is no layer of \*\.snn; did you mean 'layer1",
+        ),
+        (
+            "  batch_size: 16",
+            "  batch_size: 16\n  layers: [conv1, lif9] # <--",
+            "cka.layers",
+            "all.snn: 'lif9' matches no module; did you mean",
+        ),
+        (
+            "path: images.npz}",
+            "path: image.npz} # <--",
+            "data.path",
+            "expected an .npz file .*, found no file at .*/image.npz",
+        ),
+    ],
+)
+def test_a_fault_is_told_at_the_place_that_brings_it(
+    recipe_file: Write, old: str, new: str, key: str, message: str
+) -> None:
+    path = recipe_file((old, new))
+    line = 1 + next(i for i, text in enumerate(path.read_text().splitlines()) if "<--" in text)
+    with pytest.raises(RecipeError, match=message) as caught:
+        planned(path)
+    assert str(caught.value).startswith(f"{path}:{line}: {key}")
+
+
+def test_a_fault_in_a_sweep_is_told_at_its_value(recipe_file: Write) -> None:
+    sweep = "sweep:\n  model.depth:\n    - 8\n    - 21\n"
+    path = recipe_file(("variants:\n  all: {}\n  none:\n    model: {residual: []}\n", sweep), *BARE)
+    with pytest.raises(RecipeError, match=r"tiny\.yaml:16: sweep\.model\.depth\[1\]: expected 6 k \+ 2"):
+        planned(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"x_train": np.zeros((0, 1, 8, 6), np.float32), "y_train": np.zeros(0, int)},
+            "x_train: expected at least one image, got an empty array",
+        ),
+        (
+            {"x_test": np.full((32, 1, 8, 6), np.nan, np.float32)},
+            "x_test: expected finite numbers, got NaN or infinity in 32 images",
+        ),
+        (
+            {"x_test": np.ones((3, 1, 8, 6), np.float32), "y_test": np.arange(3)},
+            "expected at least 4 test images, got 3",
+        ),
+        (
+            {
+                "x_train": np.arange(48, dtype=np.float32).reshape(1, 1, 8, 6),
+                "y_train": np.zeros(1, int),
+                "y_test": np.zeros(32, int),
+            },
+            "expected at least 2 training images, got 1",
+        ),
+        ({"y_test": np.zeros(32)}, "y_test: expected 32 integer labels, got float64"),
+        ({"x_test": np.ones((32, 1, 8, 5), np.float32)}, "expected test images of the training images' shape"),
+    ],
+    ids=["empty", "NaN", "three test images", "one training image", "float labels", "other shape"],
+)
+def test_data_that_cannot_be_used_are_told_at_their_line(
+    recipe_file: Write, tmp_path: Path, arrays: dict[str, np.ndarray], change: dict[str, Any], message: str
+) -> None:
+    path = recipe_file()
+    np.savez(tmp_path / "images.npz", **arrays | change)  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=message) as caught:
+        planned(path)
+    assert str(caught.value).startswith(f"{path}:3: data.path: ")
+
+
+def test_images_too_small_for_the_network_are_told(
+    recipe_file: Write, tmp_path: Path, arrays: dict[str, np.ndarray]
+) -> None:
+    path = recipe_file()
+    np.savez(tmp_path / "images.npz", **arrays | {f"x_{s}": arrays[f"x_{s}"][..., :1, :1] for s in ("train", "test")})  # type: ignore[arg-type]
+    with pytest.raises(
+        RecipeError, match=r"tiny\.yaml:4: model: all\.snn does not run on images of shape \[32, 1, 1, 1\]"
+    ):
+        planned(path)

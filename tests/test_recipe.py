@@ -1,0 +1,600 @@
+"""What a recipe may say, how it is read, and that every fault is told with its file, line and key path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from sj_cka.models import NEURONS
+from sj_cka.recipe import RecipeError, network_of, options_model, read, schema, typed, without_defaults
+from sj_cka.typed import Float, Int
+
+ROOT = Path(__file__).resolve().parents[1]
+Write = Callable[..., Path]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("8e-3", 0.008),
+        ("1e3", 1000.0),
+        ("8/255", 8 / 255),
+        ("8 / 255", 8 / 255),
+        ("-1E-4", -1e-4),
+        ("0.1", 0.1),
+        ("3", 3.0),
+    ],
+)
+def test_numbers_that_yaml_reads_as_text_are_numbers(text: str, value: float) -> None:
+    assert TypeAdapter(Float).validate_python(yaml.safe_load(text)) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("4", 4), ("1e3", 1000), ("4.0", 4), ("8/2", 4)])
+def test_whole_numbers_may_be_written_in_any_way(text: str, value: int) -> None:
+    found = TypeAdapter(Int).validate_python(yaml.safe_load(text))
+    assert found == value
+    assert type(found) is int
+
+
+@pytest.mark.parametrize(
+    "text", ["true", "yes", "'4 '", "''", ".nan", "nan", ".inf", "1e999", "1_0.x", "8/0", "[1]", "null", "{}"]
+)
+@pytest.mark.parametrize("kind", [Int, Float])
+def test_what_is_no_number_is_refused(text: str, kind: Any) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(kind).validate_python(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize("text", ["4.5", "9/2", "1e-3"])
+def test_a_whole_number_is_not_rounded(text: str) -> None:
+    with pytest.raises(ValidationError, match="integer"):
+        TypeAdapter(Int).validate_python(yaml.safe_load(text))
+
+
+# every fault: what is changed, with the mark <-- in the line that the message must name; the key path; the message
+FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
+    "unknown key": (("question:", "sedes: 3 # <--\nquestion:"), "sedes", "unknown key; did you mean 'seeds'"),
+    "unknown key in a block": (("  lr: 0.1", "  lrr: 0.1 # <--"), "train.lrr", "unknown key; did you mean 'lr'"),
+    "unknown key in a claim": (
+        ("    source: nobody", "    sauce: nobody # <--"),
+        "claims[0].sauce",
+        "unknown key; did you mean 'source'",
+    ),
+    "unknown key in an arm": (
+        ("a: {measure: paired_cka, comparison", "a: {measure: paired_cka, comparision: x, comparison"),
+        "claims[0].a.comparision",
+        "unknown key; did you mean 'comparison'",
+    ),
+    "unknown key in a profile": (
+        ("  smoke:\n    train: {epochs: 1}", "  paper:\n    train: {epocs: 1} # <--"),
+        "profiles.paper.train.epocs",
+        "unknown key; did you mean 'epochs'",
+    ),
+    "profiles in a profile": (
+        ("    train: {epochs: 1}", "    profiles: {} # <--"),
+        "profiles.smoke.profiles",
+        "unknown key: a profile holds no profiles",
+    ),
+    "unknown key in a variant": (
+        ("    model: {residual: []}", "    modle: {residual: []} # <--"),
+        "variants.none.modle",
+        "unknown key; did you mean 'model'",
+    ),
+    "unknown option in a variant": (
+        ("    model: {residual: []}", "    model: {residuals: []} # <--"),
+        "variants.none.model.residuals",
+        "unknown key; did you mean 'residual'",
+    ),
+    "unknown option of a model": (
+        ("depth: 8}", "depht: 8} # <--"),
+        "model.depht",
+        "unknown key; did you mean 'depth'",
+    ),
+    "unknown option of a neuron": (
+        ("tau: 2.0}", "taau: 2.0} # <--"),
+        "snn.neuron.taau",
+        "unknown key; did you mean 'tau'",
+    ),
+    "unknown option of data without options": (
+        ("{name: npz, path: images.npz}", "{name: digits, path: x} # <--"),
+        "data.path",
+        "unknown key; known: name",
+    ),
+    "missing key": (("title: Tiny\n", ""), "title", "expected this key, it is missing"),
+    "missing key in a claim": (
+        ("  - test: greater\n    says: Shortcuts help.", "  - test: greater # <--"),
+        "claims[0].says",
+        "expected this key, it is missing",
+    ),
+    "claim without test": (
+        ("  - test: greater\n    says", "  - says"),
+        "claims[0].test",
+        "expected this key, it is missing",
+    ),
+    "missing option": (("path: images.npz}", "} # <--"), "data.path", "expected this key, it is missing"),
+    "missing name": (
+        ("{name: lif, tau: 2.0}", "{tau: 2.0} # <--"),
+        "snn.neuron.name",
+        "expected this key, it is missing",
+    ),
+    "text for a block": (
+        ("{name: npz, path: images.npz}", "digits # <--"),
+        "data",
+        "expected a map of keys, got 'digits'",
+    ),
+    "list for a block": (("cka:\n  batch_size: 16", "cka: [16] # <--"), "cka", r"expected a map of keys, got \[16\]"),
+    "map for a list": (
+        ("    layers: [layer1.0.lif2]", "    layers: {conv1: 1} # <--"),
+        "figures[1].layers",
+        "expected a list, got {'conv1': 1}",
+    ),
+    "nothing for a list": (("seeds: 2\n", "seeds: 2\nsource: # <--\n"), "source", "expected a text, got nothing"),
+    "number for profiles": (
+        ("profiles:\n  smoke:\n    train: {epochs: 1}\n", "profiles: 3 # <--\n"),
+        "profiles",
+        "expected a map of profiles, got 3",
+    ),
+    "text for a number": (("  lr: 0.1", "  lr: fast # <--"), "train.lr", "expected a number, got 'fast'"),
+    "truth for a number": (("  T: 2", "  T: true # <--"), "snn.T", "expected a number, got true"),
+    "truth for an option": (("depth: 8", "depth: yes"), "model.depth", "expected a number, got true"),
+    "fraction for a count": (("  T: 2", "  T: 2.5 # <--"), "snn.T", "expected a whole number, got 2.5"),
+    "NaN": (("  lr: 0.1", "  lr: .nan # <--"), "train.lr", "expected .*, got nan"),
+    "number for a list": (
+        ("residual: []}", "residual: 1} # <--"),
+        "variants.none.model.residual",
+        "expected a list, got 1",
+    ),
+    "number for a text": (("title: Tiny", "title: 5 # <--"), "title", "expected a text, got 5"),
+    "other choice": (("  lr: 0.1", "  init: equal # <--"), "train.init", "expected 'fresh' or 'same', got 'equal'"),
+    "T of 0": (("  T: 2", "  T: 0 # <--"), "snn.T", "expected at least 1, got 0"),
+    "CKA batch under 4": (
+        ("  batch_size: 16", "  batch_size: 3 # <--"),
+        "cka.batch_size",
+        "expected at least 4, got 3",
+    ),
+    "learning rate of 0": (("  lr: 0.1", "  lr: 0 # <--"), "train.lr", "expected more than 0, got 0"),
+    "momentum of 1": (("  lr: 0.1", "  momentum: 1 # <--"), "train.momentum", "expected less than 1, got 1"),
+    "no seeds": (
+        ("seeds: 2", "seeds: 0 # <--"),
+        "seeds",
+        "expected a number of seeds from 1, or a list of seeds, got 0",
+    ),
+    "equal seeds": (
+        ("seeds: 2", "seeds: [1, 1] # <--"),
+        "seeds",
+        r"expected at least one seed, each once and from 0, got \[1, 1\]",
+    ),
+    "seed that is none": (("seeds: 2", "seeds: [1, two] # <--"), r"seeds[1]", "expected a number, got 'two'"),
+    "unknown data set": (
+        ("{name: npz, path: images.npz}", "{name: digit} # <--"),
+        "data.name",
+        "unknown data set 'digit'; did you mean 'digits'",
+    ),
+    "announced data set": (
+        ("{name: npz, path: images.npz}", "{name: cifar10} # <--"),
+        "data.name",
+        "unknown data set 'cifar10'; known: digits, npz; it comes with a later release",
+    ),
+    "unknown model": (("name: resnet", "name: resnt"), "model.name", "unknown model 'resnt'; did you mean 'resnet'"),
+    "unknown neuron": (("name: lif", "name: liff"), "snn.neuron.name", "unknown neuron 'liff'; did you mean 'lif'"),
+    "unknown figure": (
+        ("{name: curve,", "{name: curves,"),
+        "figures[0].name",
+        "unknown figure 'curves'; did you mean 'curve'",
+    ),
+    "figure without comparison": (
+        ("{name: curve, comparison: twins}", "{name: heatmap} # <--"),
+        "figures[0].comparison",
+        "expected the comparison that the heatmap shows",
+    ),
+    "figure of no comparison": (
+        ("{name: curve, comparison: twins}", "{name: curve, comparison: twin} # <--"),
+        "figures[0].comparison",
+        "no comparison 'twin'; did you mean 'twins'",
+    ),
+    "comparison for accuracy": (
+        ("{name: curve, comparison: twins}", "{name: accuracy, comparison: twins} # <--"),
+        "figures[0].comparison",
+        "expected none: accuracy shows all networks",
+    ),
+    "layers for a curve": (
+        ("{name: curve, comparison: twins}", "{name: curve, comparison: twins, layers: [conv1]} # <--"),
+        "figures[0].layers",
+        "expected none: curve shows every layer",
+    ),
+    "unknown test": (
+        ("test: greater", "test: greatr # <--"),
+        "claims[0].test",
+        "unknown test 'greatr'; did you mean 'greater'",
+    ),
+    "unknown measure": (
+        ("b: {measure: paired_cka,", "b: {measure: paired_ckaa,"),
+        "claims[0].b.measure",
+        "unknown measure 'paired_ckaa'; did you mean 'paired_cka'",
+    ),
+    "unknown comparison in a claim": (
+        ("b: {measure: paired_cka, comparison: twins,", "b: {measure: paired_cka, comparison: twin,"),
+        "claims[0].b.comparison",
+        "no comparison 'twin'; did you mean 'twins'",
+    ),
+    "unknown variant in a claim": (
+        ("variant: none}", "variant: nonne} # <--"),
+        "claims[0].b.variant",
+        "expected a variant of the study, got 'nonne'; did you mean 'none'",
+    ),
+    "claim without variant": (
+        (", variant: none}", "} # <--"),
+        "claims[0].b.variant",
+        "expected a variant of the study, it is missing; known: all, none",
+    ),
+    "variant nobody trains": (
+        ("y: none.snn}", "y: non.snn} # <--"),
+        "compare[1].y",
+        "'non.snn': nobody trains a variant 'non'; did you mean 'none'",
+    ),
+    "network of no kind": (
+        ("y: none.snn}", "y: none.converted} # <--"),
+        "compare[1].y",
+        r"expected <variant>\.snn or <variant>\.ann, got 'none\.converted'",
+    ),
+    "unknown moment": (
+        ("y: none.snn}", "y: none.snn@5} # <--"),
+        "compare[1].y",
+        "expected @init or nothing after none.snn",
+    ),
+    "star on one side": (("y: none.snn}", 'y: "*.snn"}'), r"compare[1]", "expected \\* in both x and y, or in none"),
+    "comparison given twice": (
+        ("{name: shortcuts, x: all.snn", "{name: twins, x: all.snn"),
+        "compare[1].name",
+        "expected a name of its own, 'twins' is given twice",
+    ),
+    "name of a comparison": (
+        ("{name: shortcuts,", "{name: with/without,"),
+        "compare[1].name",
+        "expected a name of letters, digits, '_' and '-', got 'with/without'",
+    ),
+    "name of a variant": (("  none:\n", "  no ne: # <--\n"), "variants.no ne", "expected a name of letters"),
+    "variants and sweep": (
+        ("cka:\n", "sweep: {model.depth: [8, 14]} # <--\ncka:\n"),
+        "sweep",
+        "expected variants or a sweep, got both",
+    ),
+    "trained_at in a variant": (
+        ("    model: {residual: []}", "    train: {trained_at: 0.5} # <--"),
+        "variants.none.train.trained_at",
+        "expected one value for the whole study",
+    ),
+    "key given twice": (
+        ("  lr: 0.1", "  lr: 0.1\n  lr: 0.2 # <--"),
+        "train.lr",
+        "expected each key once, it is given twice",
+    ),
+    "truth value as a key": (
+        ("  none:\n", "  no: # <--\n"),
+        "variants",
+        "expected a text as key, got no, which is a truth value in YAML: put it into quotes",
+    ),
+    "number as a key": (("  none:\n", "  8: # <--\n"), "variants", "expected a text as key, got 8, which is a number"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_is_told_with_its_line_and_key_path(fault: str, recipe_file: Write) -> None:
+    (old, new), key, message = FAULTS[fault]
+    path = recipe_file((old, new))
+    marked = [i for i, line in enumerate(path.read_text().splitlines(), start=1) if "<--" in line or new in line]
+    line = marked[0] if new and marked else 1
+    with pytest.raises(RecipeError) as caught:
+        read(path)
+    told = str(caught.value)
+    assert told.startswith(f"{path}:{line}: {key}: "), told
+    with pytest.raises(RecipeError, match=message):
+        read(path)
+    assert not [word for word in ("Input should", "Value error", "function-", "tagged") if word in told]
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ("", ":1: ", "expected a recipe, a map of keys, got nothing"),
+        ("# only a comment\n", ":1: ", "got nothing"),
+        ("- title: x\n- y\n", ":1: ", "expected a recipe, a map of keys, got \\[{'title'"),
+        ("just words\n", ":1: ", "got 'just words'"),
+        ("title: x\ndata: {name: digits\n", ":3:1: ", "not valid YAML: expected ',' or '}'"),
+        ("title: x\nsnn:\n\tT: 4\n", ":3:1: ", "not valid YAML: a tab where spaces are expected"),
+        ("title: 'x\n", ":2:1: ", "not valid YAML: found unexpected end of stream"),
+        ("title: x\n---\ntitle: y\n", ":2:1: ", "not valid YAML: but found another document"),
+        ("a: &a [*b]\n", ":1:8: ", "not valid YAML: found undefined alias"),
+        ("title: x\na: &a [*a]\n", ": ", "not valid YAML: an alias stands for itself"),
+        ("title: x\nquestion: a\x07b\n", ":2: ", "not valid YAML: character"),
+        ("title: 2023-13-45\n", ": ", "not valid YAML: month must be in"),
+        ("? [a, b]\n: c\n", ":1: ", "expected a text as key, got a list or a map"),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_a_file_that_is_no_recipe_is_told_with_its_line(tmp_path: Path, text: str, place: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}{place}")
+
+
+def test_a_missing_recipe_is_told_with_the_closest_file(recipe_file: Write) -> None:
+    path = recipe_file()
+    with pytest.raises(
+        RecipeError, match=r"tinny\.yaml: expected a recipe, found no such file; did you mean 'tiny\.yaml'"
+    ):
+        read(path.with_name("tinny.yaml"))
+
+
+def test_a_folder_and_a_binary_file_are_no_recipes(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path, tmp_path / "x.yaml"):
+        with pytest.raises(RecipeError, match="expected a YAML text in UTF-8, could not read it"):
+            read(path)
+
+
+def test_an_unknown_profile_is_told_with_the_closest_one(recipe_file: Write) -> None:
+    with pytest.raises(RecipeError, match="no profile 'smok'; did you mean 'smoke'"):
+        read(recipe_file(), "smok")
+
+
+def test_a_profile_joins_maps_replaces_the_rest_and_takes_away_by_null(recipe_file: Write) -> None:
+    change = ["train: {epochs: 3, lr: null}", "seeds: [5]", "figures: []", "variants: {none: null}", "compare: []"]
+    path = recipe_file(("    train: {epochs: 1}", "\n".join(f"    {line}" for line in [*change, "claims: []"])))
+    study = read(path, "smoke")
+    assert (study.recipe.train.epochs, study.recipe.train.batch_size, study.recipe.train.lr) == (3, 32, 0.1)
+    assert study.seeds == (5,)
+    assert list(study.conditions) == ["all"]
+    assert study.recipe.figures == []
+
+
+def test_quick_may_be_missing_and_an_empty_profile_changes_nothing(recipe_file: Write) -> None:
+    path = recipe_file(("  smoke:\n    train: {epochs: 1}", "  smoke:"))
+    assert read(path).recipe == read(path, "smoke").recipe
+    assert read(path).profile == "quick"
+
+
+def test_a_fault_that_a_profile_brings_is_told_at_its_line_there(recipe_file: Write) -> None:
+    path = recipe_file(("    train: {epochs: 1}", "    figures:\n      - {name: curve, comparison: twin}"))
+    read(path)
+    with pytest.raises(
+        RecipeError, match=r"tiny\.yaml:\d+: profiles\.smoke\.figures\[0\]\.comparison: no comparison"
+    ) as caught:
+        read(path, "smoke")
+    assert (
+        "- {name: curve, comparison: twin}" in path.read_text().splitlines()[int(str(caught.value).split(":")[1]) - 1]
+    )
+
+
+def test_a_key_missing_in_a_list_that_a_profile_replaces_is_not_told_at_the_old_line(recipe_file: Write) -> None:
+    path = recipe_file(("    train: {epochs: 1}", "    compare:\n      - {name: twins, x: all.snn}"))
+    with pytest.raises(RecipeError, match=r"profiles\.smoke\.compare\[0\]\.y: expected this key") as caught:
+        read(path, "smoke")
+    assert "x: all.snn}" in path.read_text().splitlines()[int(str(caught.value).split(":")[1]) - 1]
+
+
+def test_a_variant_changes_only_what_it_names_and_null_is_a_value_in_it(recipe_file: Write) -> None:
+    change = "    snn: {T: 3, neuron: {v_reset: null}}\n    train: {ann: {momentum: 0.5}}"
+    conditions = read(recipe_file(("    model: {residual: []}", change))).conditions
+    assert conditions["all"].snn.T == 2
+    assert conditions["none"].snn.T == 3
+    assert conditions["none"].snn.neuron.options() == {"name": "lif", "tau": 2.0, "v_reset": None}
+    assert conditions["none"].train.of("ann")["momentum"] == 0.5
+    assert conditions["none"].train.of("snn")["momentum"] == 0.9
+    assert conditions["none"].model == conditions["all"].model == {"name": "resnet", "depth": 8}
+
+
+def sweep(where: str, values: str) -> list[tuple[str, str]]:
+    return [
+        ("variants:\n  all: {}\n  none:\n    model: {residual: []}\n", f"sweep:\n  {where}: {values}\n"),
+        ("  - {name: shortcuts, x: all.snn, y: none.snn}\n", ""),
+        ("  - test: greater\n", "  - test: trend\n    direction: up\n"),
+        (", variant: all}", "}"),
+        ("    b: {measure: paired_cka, comparison: twins, variant: none}\n", ""),
+    ]
+
+
+def test_a_sweep_makes_a_variant_of_each_value(recipe_file: Write) -> None:
+    study = read(recipe_file(*sweep("snn.neuron.tau", "[2, 1e1, 5/2]")))
+    assert {name: c.value for name, c in study.conditions.items()} == {"tau-2": 2.0, "tau-1e1": 10.0, "tau-5-2": 2.5}
+    assert study.sides(study.recipe.compare[0])["tau-5-2"] == ("tau-5-2.snn", "tau-5-2.ann")
+    assert network_of("tau-0.5.snn@init") == ("tau-0.5", "snn", "init")
+
+
+@pytest.mark.parametrize(
+    ("where", "values", "key", "message"),
+    [
+        (
+            "cka.batches",
+            "[1, 2]",
+            "sweep.cka.batches",
+            "expected a key path under model, snn or train, got 'cka.batches'",
+        ),
+        ("model.depth", "[]", "sweep.model.depth", "expected at least one value, got none"),
+        ("model.depth", "[8, 8]", "sweep.model.depth[1]", "expected each value once, 8 is given twice"),
+        ("model.depht", "[8, 14]", "sweep.model.depht[0]", "unknown key; did you mean 'depth'"),
+        ("snn.T", "[2, 0]", "sweep.snn.T[1]", "expected at least 1, got 0"),
+        ("model.depth", "[8, x]", "sweep.model.depth[1]", "expected a number, got 'x'"),
+        (
+            "model.residual",
+            "[[], [1]]",
+            "claims[0].test",
+            "expected a sweep over at least 2 numbers above 0 for a trend",
+        ),
+    ],
+)
+def test_every_fault_of_a_sweep_is_told_at_its_value(
+    recipe_file: Write, where: str, values: str, key: str, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        read(recipe_file(*sweep(where, values)))
+    assert f": {key}: " in str(caught.value)
+
+
+ARM_A = "    a: {measure: paired_cka, comparison: twins, variant: all}\n"
+ARM_B = "    b: {measure: paired_cka, comparison: twins, variant: none}\n"
+
+
+@pytest.mark.parametrize(
+    ("test", "arms", "key", "message"),
+    [
+        (
+            "greater",
+            "    a: {measure: accuracy}\n    b: {measure: accuracy}",
+            "a.network",
+            "expected the network whose accuracy",
+        ),
+        (
+            "above\n    value: 0",
+            "    a: {measure: accuracy, network: non.snn}",
+            "a.network",
+            "nobody trains a variant 'non'",
+        ),
+        (
+            "above\n    value: 0",
+            "    a: {measure: accuracy, network: all.snn@init}",
+            "a.network",
+            "expected a trained network",
+        ),
+        (
+            "above\n    value: 0",
+            "    a: {measure: accuracy, network: all.snn, variant: all}",
+            "a.variant",
+            "expected no variant",
+        ),
+        (
+            "above\n    value: 0",
+            "    a: {measure: paired_cka, comparison: twins, variant: all, network: all.snn}",
+            "a.network",
+            "expected no network",
+        ),
+        (
+            "above\n    value: 0",
+            "    a: {measure: paired_cka}",
+            "a.comparison",
+            "expected the comparison whose paired_cka",
+        ),
+        (
+            "above\n    value: 0",
+            "    a: {measure: paired_cka, comparison: shortcuts, variant: all}",
+            "a.variant",
+            "'shortcuts' names its own",
+        ),
+        ("above\n    value: yes", ARM_A, "value", "expected a number, got true"),
+        (
+            "greater",
+            ARM_A + "    b: {measure: accuracy, network: all.snn}",
+            "b.measure",
+            "expected two arms that can be compared",
+        ),
+        (
+            "near_ceiling",
+            "    a: {measure: accuracy, network: all.snn}",
+            "a",
+            "expected a measure of a comparison of an SNN with an ANN",
+        ),
+        ("near_ceiling", "    a: {measure: paired_cka, comparison: shortcuts}", "a", "only that has a ceiling"),
+        ("trend\n    direction: up", ARM_A, "a.variant", "expected no variant: a trend is over all of them"),
+        ("trend\n    direction: up", "    a: {measure: paired_cka, comparison: twins}", "test", "expected a sweep"),
+        (
+            "trend\n    direction: up",
+            "    a: {measure: paired_cka, comparison: shortcuts}",
+            "a.comparison",
+            "expected a comparison over all variants",
+        ),
+        (
+            "trend\n    direction: up",
+            "    a: {measure: accuracy, network: all.snn}",
+            "a.network",
+            "expected snn or ann, of every variant",
+        ),
+        (
+            "trend\n    direction: sideways",
+            "    a: {measure: accuracy, network: snn}",
+            "direction",
+            "expected 'up' or 'down', got 'sideways'",
+        ),
+    ],
+)
+def test_a_claim_that_cannot_be_judged_is_refused(
+    recipe_file: Write, test: str, arms: str, key: str, message: str
+) -> None:
+    path = recipe_file(("test: greater", f"test: {test}"), (ARM_A + ARM_B, arms.rstrip("\n") + "\n"))
+    with pytest.raises(RecipeError, match=message) as caught:
+        read(path)
+    assert f": claims[0].{key}: " in str(caught.value)
+
+
+def test_other_seeds_need_two(recipe_file: Write) -> None:
+    changes = ("y: none.snn}", "y: none.snn, seeds: other}"), ("seeds: 2", "seeds: 1")
+    with pytest.raises(
+        RecipeError, match=r"compare\[1\]\.seeds: expected at least 2 seeds in the study for 'other', got 1"
+    ):
+        read(recipe_file(*changes))
+
+
+def test_an_option_at_its_default_leaves_no_trace() -> None:
+    lif = NEURONS["lif"]
+    assert without_defaults(lif, {"name": "lif", "tau": 2, "v_reset": 0.0, "alpha": None}) == {"name": "lif"}
+    assert without_defaults(lif, {"name": "lif", "tau": "3/2"}) == {"name": "lif", "tau": 1.5}
+
+
+def network(
+    neuron: Any,
+    *,
+    T: int,
+    path: Path = Path("x"),
+    stages: tuple[int, ...] = (1, 2),
+    rate: float | None = None,
+    on: bool = False,
+) -> None:
+    """Stands for a function of a table."""
+
+
+def test_options_are_checked_against_the_signature_without_what_the_study_hands_over() -> None:
+    model = options_model(network)
+    assert list(model.model_fields) == ["path", "stages", "rate", "on"]
+    block = {"name": "n", "stages": [1, 2], "rate": "1e-1", "path": "a/b", "on": True}
+    assert typed(network, block) == {"name": "n", "stages": [1, 2], "rate": 0.1, "path": Path("a/b"), "on": True}
+    assert without_defaults(network, block) == {"name": "n", "rate": 0.1, "on": True}
+    for bad in ({"T": 4}, {"stages": 1}, {"stages": [True]}, {"rate": "x"}, {"on": 1}):
+        with pytest.raises(ValidationError):
+            model.model_validate(bad)
+
+
+def test_the_schema_in_the_checkout_is_the_current_one() -> None:
+    written = (ROOT / "recipes" / "schema.json").read_text(encoding="utf-8")
+    assert json.loads(written) == schema(), "make it anew: sj-cka schema > recipes/schema.json"
+    assert written == json.dumps(schema(), indent=2) + "\n"
+
+
+def test_the_schema_names_every_key_of_every_block() -> None:
+    made = schema()
+
+    def blocks(model: type[BaseModel]) -> set[str]:
+        return set(model.model_fields)
+
+    from sj_cka.recipe import Recipe
+
+    assert set(made["properties"]) == blocks(Recipe)
+    assert made["required"] == ["title", "question", "data", "model"]
+    names = [entry["properties"]["name"]["const"] for entry in made["properties"]["data"]["oneOf"]]
+    assert names == ["digits", "npz"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_of_the_checkout_can_be_read_and_holds_only_what_the_schema_knows(path: Path) -> None:
+    content = yaml.safe_load(path.read_text())
+    assert set(content) <= set(schema()["properties"])
+    assert "smoke" in content["profiles"]
+    for profile in ("quick", "smoke"):
+        assert read(path, profile).conditions
