@@ -11,7 +11,7 @@ from sj_cka import figures, tables
 from sj_cka.cka import CKAResult
 from sj_cka.claims import Finding, Interval
 from sj_cka.plan import Plan
-from sj_cka.recipe import FigureBlock
+from sj_cka.recipe import FigureBlock, network_of
 from sj_cka.report import Answer, Panel, Section
 from sj_cka.tables import Compared
 
@@ -26,11 +26,11 @@ class Results:
     history: pd.DataFrame
     pairs: pd.DataFrame
 
-    def of(self, comparison: str, variant: str, state: str = "trained") -> list[list[CKAResult]]:
-        """The results of a comparison by seed: one, or one for each other seed that it is compared with."""
+    def of(self, comparison: str, variant: str, state: str = "trained", kind: str = "") -> list[list[CKAResult]]:
+        """The results of a comparison by seed: one, or one for each other seed; of a ceiling, those of one kind."""
         found: dict[int, list[CKAResult]] = {}
         for p, result in self.compared:
-            if (p.comparison, p.variant, p.state) == (comparison, variant, state):
+            if (p.comparison, p.variant, p.state, p.kind) == (comparison, variant, state, kind):
                 found.setdefault(p.seed, []).append(result)
         return list(found.values())
 
@@ -44,7 +44,7 @@ def answer(finding: Finding) -> Answer:
     """A judged claim as the page states it."""
     parts = [finding.measured, _effect(finding.test, finding.estimate)]
     if finding.learned_estimate is not None:
-        parts.append(f"added by training: {_numbers(finding.learned_estimate)}")
+        parts.append(f"training added {_numbers(finding.learned_estimate)}")
     if finding.note:
         parts.append(finding.note)
     return Answer(finding.says, finding.verdict, finding.learned, "; ".join(parts), finding.source)
@@ -79,18 +79,34 @@ def _title(block: FigureBlock, otherwise: str) -> str:
 
 
 def _heatmap(block: FigureBlock, results: Results) -> Section:
-    panels = []
-    for state, suffix in (("trained", ""), ("untrained", ", untrained")):
-        for variant, (x, y) in _variants(block, results).items():
-            means, spread = tables.mean_frames(results.of(str(block.comparison), variant, state))
+    comparison, panels = str(block.comparison), []
+    for variant, (x, y) in _variants(block, results).items():
+        if block.state != "ceiling":
+            means, spread = tables.mean_frames(results.of(comparison, variant, block.state))
+            suffix = "" if block.state == "trained" else ", untrained"
             figure = figures.heatmap(means, x_title=f"{x}{suffix}", y_title=f"{y}{suffix}", spread=spread)
-            panels.append(Panel(f"{variant or block.comparison}{suffix}", figure))
+            panels.append(Panel(variant or comparison, figure))
+            continue
+        for name in (x, y):
+            if found := results.of(comparison, variant, "ceiling", network_of(name)[1]):
+                # all pairs as one: pairs of seeds are not independent, so there is no interval over them
+                means, _ = tables.mean_frames([[result for of_seed in found for result in of_seed]])
+                figure = figures.heatmap(means, x_title=f"{name}, a seed", y_title=f"{name}, another seed")
+                panels.append(Panel(name, figure))
+    of_what = {
+        "trained": "the other",
+        "untrained": "the other, both untrained (the floor: what wiring alone gives)",
+        "ceiling": "the same network trained from another seed (the ceiling)",
+    }[block.state]
     note = (
-        f"CKA of every layer of one network with every layer of the other, mean over {len(results.plan.study.seeds)} "
-        "seeds, all steps concatenated; the slider picks a single time step. Grey: undefined. Names are those of the "
-        "modules: in an artificial network, ReLU stands where the spiking one has its neuron (lif)."
+        f"CKA of every layer of one network with every layer of {of_what}, mean over "
+        f"{len(results.plan.study.seeds)} seeds, all steps concatenated; the slider picks a single time step. Grey: "
+        "undefined. Names are those of the modules: in an artificial network, ReLU stands where the spiking one has "
+        "its neuron (lif)."
     )
-    return Section(_title(block, f"Layer by layer: {block.comparison}"), note, tuple(panels))
+    if not panels:
+        note = "Nothing to show: seed against seed takes two seeds, and an SNN compared with an ANN."
+    return Section(_title(block, f"Layer by layer: {comparison}, {block.state}"), note, tuple(panels))
 
 
 def _curve(block: FigureBlock, results: Results) -> Section:

@@ -169,15 +169,14 @@ def _folder(planned: Plan, out: str | Path | None) -> Path:
 
 
 def _stills(blocks: list[recipe.FigureBlock], shown: list[sections.Section]) -> dict[str, object]:
-    """File name -> figure for the PNGs: untrained heatmaps are left to the page."""
+    """File name -> figure for the PNGs: floors and ceilings are left to the page."""
     stills: dict[str, object] = {}
     for block, section in zip(blocks, shown, strict=True):
-        for panel in section.panels:
-            if not panel.label.endswith(", untrained"):
-                parts = [block.name, block.comparison or "", panel.label if len(section.panels) > 1 else ""]
-                name = "_".join(part for part in parts if part).replace(" ", "_")
-                again = sum(other == name or other.startswith(f"{name}_again") for other in stills)
-                stills[f"{name}_again{again}" if again else name] = panel.figure
+        for panel in section.panels if block.state == "trained" else ():
+            parts = [block.name, block.comparison or "", panel.label if len(section.panels) > 1 else ""]
+            name = "_".join(part for part in parts if part).replace(" ", "_")
+            again = sum(other == name or other.startswith(f"{name}_again") for other in stills)
+            stills[f"{name}_again{again}" if again else name] = panel.figure
     return stills
 
 

@@ -146,7 +146,7 @@ def test_a_process_that_is_killed_ends_the_run_with_the_jobs_named_and_the_finis
     planned, store = plan(recipe.read(recipe_file())), Store(tmp_path / "pool")
 
     def kill_one() -> None:
-        while not list(store.root.glob("*/*/done")):
+        while not list(store.root.glob("*/[!.]*/done")):
             time.sleep(0.02)
         workers = [child.pid for child in multiprocessing.active_children()]
         os.kill(int(workers[0] or 0), signal.SIGKILL)
@@ -156,7 +156,7 @@ def test_a_process_that_is_killed_ends_the_run_with_the_jobs_named_and_the_finis
     with pytest.raises(JobFailed, match=told):
         execute(planned.jobs, store, workers=2, progress=False)
     assert multiprocessing.active_children() == []
-    kept = len(list(store.root.glob("*/*/done")))
+    kept = len(list(store.root.glob("*/[!.]*/done")))
     assert 0 < kept < 32
     assert execute(planned.jobs, store, workers=1, progress=False) == 32 - kept
 

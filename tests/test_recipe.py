@@ -203,6 +203,11 @@ FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
         "figures[0].comparison",
         "expected none: accuracy shows all networks",
     ),
+    "state for a curve": (
+        ("{name: curve, comparison: twins}", "{name: curve, comparison: twins, state: untrained} # <--"),
+        "figures[0].state",
+        "expected none: curve has no state to choose",
+    ),
     "layers for a curve": (
         ("{name: curve, comparison: twins}", "{name: curve, comparison: twins, layers: [conv1]} # <--"),
         "figures[0].layers",

@@ -309,7 +309,7 @@ def alive(group: int) -> list[int]:
 
 
 def finished(store: Path) -> dict[str, int]:
-    return {path.parent.name: path.stat().st_mtime_ns for path in store.glob("*/*/done")}
+    return {path.parent.name: path.stat().st_mtime_ns for path in store.glob("*/[!.]*/done")}
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:

@@ -89,6 +89,9 @@ class FigureBlock(Strict):
     name: str
     comparison: str | None = Field(None, description="the comparison that it shows: for heatmap, curve and steps")
     layers: list[str] | None = Field(None, min_length=1, description="the layers that it shows: for steps")
+    state: Literal["trained", "untrained", "ceiling"] = Field(
+        "trained", description="for heatmap: trained networks, untrained ones (the floor), or seed against seed"
+    )
     title: str | None = None
 
 

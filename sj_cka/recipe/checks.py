@@ -84,6 +84,8 @@ def _check_figures(study: Study) -> None:
             _check_comparison(study, (*key, "comparison"), figure.comparison)
         elif figure.comparison is not None:
             raise study.error((*key, "comparison"), f"expected none: {figure.name} shows all networks of the study")
+        if figure.state != "trained" and figure.name != "heatmap":
+            raise study.error((*key, "state"), f"expected none: {figure.name} has no state to choose")
         if figure.layers is not None and figure.name != "steps":
             raise study.error((*key, "layers"), f"expected none: {figure.name} shows every layer")
 
