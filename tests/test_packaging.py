@@ -96,7 +96,7 @@ def test_every_extra_can_be_asked_for(wheel: zipfile.ZipFile, extra: str) -> Non
 
 
 def test_constraints_pin_what_decides_the_outcome_of_lint() -> None:
-    assert {"ruff", "mypy", "types-pyyaml"} <= _pinned().keys()
+    assert {"ruff", "mypy", "pandas-stubs", "types-pyyaml"} <= _pinned().keys()
 
 
 def test_constraints_leave_the_gpu_packages_to_torch() -> None:
