@@ -101,8 +101,8 @@ def _heatmap(block: FigureBlock, results: Results) -> Section:
     note = (
         f"CKA of every layer of one network with every layer of {of_what}, mean over "
         f"{len(results.plan.study.seeds)} seeds, all steps concatenated; the slider picks a single time step. Grey: "
-        "undefined. Names are those of the modules: in an artificial network, ReLU stands where the spiking one has "
-        "its neuron (lif)."
+        "undefined; ±, under the pointer: half of the 95 % interval over seeds. Names are those of the modules: in an "
+        "artificial network, ReLU stands where the spiking one has its neuron (lif)."
     )
     if not panels:
         note = "Nothing to show: seed against seed takes two seeds, and an SNN compared with an ANN."
@@ -121,9 +121,11 @@ def _curve(block: FigureBlock, results: Results) -> Section:
     lines = {name: table for name, table in lines.items() if len(table)}
     note = (
         "CKA of layers of the same name, in order of depth, with 95 % intervals over seeds. Floor: the same networks "
-        "untrained (batch normalisation calibrated). Ceiling: a network against itself trained from another seed, "
-        "geometric mean of SNN and ANN. Click a name to hide it."
+        "untrained (batch normalisation calibrated). "
     )
+    if any(name.endswith(": ceiling") for name in reference):
+        note += "Ceiling: a network against itself trained from another seed, geometric mean of SNN and ANN. "
+    note += "Click a name to hide it."
     panels = (Panel("curve", figures.curve(lines, reference=reference)),) if lines else ()
     if not lines:
         note = "No layer has the same name in both networks, so there is no curve of paired layers."

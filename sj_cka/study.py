@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class StudyResult:
     folder: Path
     findings: tuple[Finding, ...]
     accuracy: pd.DataFrame
-    results: Results
+    results: Results = field(repr=False)
     done: int
 
     @property
@@ -223,13 +223,13 @@ def _notes(planned: Plan, store: Store, undefined: pd.DataFrame) -> tuple[str, .
         reasons = ", ".join(f"{reason} ({count})" for reason, count in trained["reason"].value_counts().items())
         layers = trained.groupby(["comparison", "variant", "side", "layer"]).ngroups
         notes.append(
-            f"{len(trained)} single values (layer, step, seed) of {layers} trained layers have no CKA: {reasons}; see "
-            "undefined.csv."
+            f"{len(trained)} single values (layer, step, seed), in {layers} layers over all comparisons of trained "
+            f"networks, have no CKA: {reasons}; see undefined.csv."
         )
-    if planned.study.profile != "paper":
+    if "paper" in planned.study.recipe.profiles and planned.study.profile != "paper":
         notes.append(
-            f"This is the profile {planned.study.profile!r}: small networks on small data. It tests directions and "
-            "shapes that the papers state, not their numbers."
+            f"This is the profile {planned.study.profile!r}, not 'paper': smaller than what the paper did. It tests "
+            "directions and shapes that the paper states, not its numbers."
         )
     return tuple(filter(None, notes))
 

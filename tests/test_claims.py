@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -377,6 +378,29 @@ def test_a_layer_that_is_undefined_for_one_seed_is_left_out_of_a_trend_for_all()
     rows.loc[odd, "cka"] = [np.nan, 0.9, 0.9]
     found = judged("trend", given, direction="up", a={"measure": "paired_cka", "comparison": "twins"})
     assert found.estimate == pytest.approx((0.1, 0.1, 0.1, 3))
+
+
+def test_a_layer_undefined_at_one_swept_value_does_not_bend_the_trend_by_counting_at_the_others() -> None:
+    given = trend({v: [value] * 3 for v, value in zip(DEPTHS, (0.3, 0.4, 0.5), strict=True)})
+    rows = given.paired
+    trained, conv1 = rows.state == "trained", rows.layer == "conv1"
+    rows.loc[trained & conv1 & (rows.variant != "depth-32"), "cka"] = 0.0  # low where it is defined ...
+    rows.loc[trained & conv1 & (rows.variant == "depth-32"), "cka"] = np.nan  # ... and silent at the last value
+    found = judged("trend", given, direction="up", a={"measure": "paired_cka", "comparison": "twins"})
+    assert found.estimate == pytest.approx((0.1, 0.1, 0.1, 3))
+    assert found.note == "over 2, 2, 2 layers, those that are defined at every value that has them"
+
+
+def test_a_layer_that_a_shallower_network_does_not_have_stays_in_a_trend() -> None:
+    given = trend({v: [value] * 3 for v, value in zip(DEPTHS, (0.3, 0.4, 0.5), strict=True)})
+    shallow = (given.paired.variant == "depth-8") & (given.paired.layer == "layer1.0")
+    found = judged(
+        "trend",
+        dataclasses.replace(given, paired=given.paired[~shallow]),
+        direction="up",
+        a={"measure": "paired_cka", "comparison": "twins"},
+    )
+    assert found.note.startswith("over 2, 3, 3 layers")
 
 
 def test_a_trend_of_accuracies_is_over_the_networks_of_that_kind() -> None:

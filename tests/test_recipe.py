@@ -119,8 +119,8 @@ FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
     ),
     "missing option": (("path: images.npz}", "} # <--"), "data.path", "expected this key, it is missing"),
     "missing name": (
-        ("{name: lif, tau: 2.0}", "{tau: 2.0} # <--"),
-        "snn.neuron.name",
+        ("{name: resnet, depth: 8}", "{depth: 8} # <--"),
+        "model.name",
         "expected this key, it is missing",
     ),
     "text for a block": (
@@ -202,6 +202,11 @@ FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
         ("{name: curve, comparison: twins}", "{name: accuracy, comparison: twins} # <--"),
         "figures[0].comparison",
         "expected none: accuracy shows all networks",
+    ),
+    "the ceiling of two spiking networks": (
+        ("{name: curve, comparison: twins}", "{name: heatmap, comparison: shortcuts, state: ceiling} # <--"),
+        "figures[0].state",
+        "expected a comparison of an SNN with an ANN: only that has a ceiling",
     ),
     "state for a curve": (
         ("{name: curve, comparison: twins}", "{name: curve, comparison: twins, state: untrained} # <--"),
@@ -537,6 +542,20 @@ def test_a_claim_that_cannot_be_judged_is_refused(
     with pytest.raises(RecipeError, match=message) as caught:
         read(path)
     assert f": claims[0].{key}: " in str(caught.value)
+
+
+def test_a_neuron_without_a_name_is_the_lif(recipe_file: Write) -> None:
+    sweep = ("variants:\n  all: {}\n  none:\n    model: {residual: []}\n", "sweep: {snn.neuron.tau: [1.5, 2.0]}\n")
+    path = recipe_file(
+        ("  T: 2\n  neuron: {name: lif, tau: 2.0}\n", "  T: 2\n"),
+        sweep,
+        ("  - {name: shortcuts, x: all.snn, y: none.snn}\n", ""),
+        name="swept.yaml",
+    )
+    text = path.read_text()
+    path.write_text(text[: text.index("claims:")])
+    conditions = read(path).conditions
+    assert [c.snn.neuron.options() for c in conditions.values()] == [{"name": "lif", "tau": v} for v in (1.5, 2.0)]
 
 
 def test_other_seeds_need_two(recipe_file: Write) -> None:

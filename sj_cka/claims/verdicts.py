@@ -144,7 +144,7 @@ def _effects(claim: Claim, evidence: Evidence) -> tuple[dict[str, pd.Series], st
     if isinstance(claim, NearCeiling):
         return _way_to_ceiling(claim, evidence, tables, shared)
     value, floor = _against(claim, values), _against(claim, floors)
-    return {"value": value, "learned": value - floor}, _in_words(claim, values), _used(shared)
+    return {"value": value, "learned": value - floor}, _in_words(claim, values), _used(claim, shared)
 
 
 def _way_to_ceiling(
@@ -158,9 +158,11 @@ def _way_to_ceiling(
     value, floor = (measure.value(tables["a", state][shared]) for state in _STATES)
     top = float("nan") if ceiling.empty else float(measure.value(ceiling[shared]).mean())
     share = (value - floor) / (top - floor).where(top > floor)
-    note = _used(shared)
+    note = _used(claim, shared)
     if ceiling.empty:
         words = f"{value.mean():.3f}, floor {floor.mean():.3f}, no ceiling (that takes two seeds)"
+    elif share.isna().any():
+        words = f"{value.mean():.3f}, floor {floor.mean():.3f}, ceiling {top:.3f}"
     else:
         way = f"{share.mean():.2f} of the way from the floor {floor.mean():.3f} to the ceiling {top:.3f}"
         words = f"{value.mean():.3f}, {way}"
@@ -180,20 +182,25 @@ def _slopes(claim: Trend, evidence: Evidence) -> tuple[dict[str, pd.Series], str
     x = np.log2(list(evidence.swept.values()))
     x -= x.mean()
     curves: dict[str, pd.DataFrame] = {}
+    note = ""
     if measure.of == "network":
         curves["value"] = pd.DataFrame({v: evidence.accuracies(f"{v}.{m.network}", m.split) for v in evidence.swept})
     else:
-        trained, untrained = {}, {}
-        for v in evidence.swept:
-            tables = [evidence.layers(str(m.comparison), v, state) for state in _STATES]
-            shared = _defined_in_all(tables)
-            trained[v], untrained[v] = (measure.value(table[shared]) for table in tables)
+        tables = {v: [evidence.layers(str(m.comparison), v, state) for state in _STATES] for v in evidence.swept}
+        # a layer that one value lacks (a shallower network) is no fault; one undefined there would bend the trend
+        gaps = {layer for pair in tables.values() for table in pair for layer in table if table[layer].isna().any()}
+        trained, untrained, counts = {}, {}, []
+        for v, pair in tables.items():
+            shared = [layer for layer in _defined_in_all(pair) if layer not in gaps]
+            trained[v], untrained[v] = (measure.value(table[shared]) for table in pair)
+            counts.append(str(len(shared)))
+        note = f"over {', '.join(counts)} layers, those that are defined at every value that has them"
         curves = {"value": pd.DataFrame(trained), "learned": pd.DataFrame(trained) - pd.DataFrame(untrained)}
     slopes = {key: (table * x).sum(axis=1, skipna=False) / (x**2).sum() for key, table in curves.items()}
     means = ", ".join(
         f"{value:g}: {mean:.3f}" for value, mean in zip(evidence.swept.values(), curves["value"].mean(), strict=True)
     )
-    return slopes, f"{measure.label} by swept value {means}; slope per doubling {slopes['value'].mean():+.4f}", ""
+    return slopes, f"{measure.label} by swept value {means}; slope per doubling {slopes['value'].mean():+.4f}", note
 
 
 def _in_words(claim: Claim, values: Mapping[str, pd.Series]) -> str:
@@ -214,8 +221,10 @@ def _defined_in_all(tables: Iterable[pd.DataFrame]) -> list[str]:
     ]
 
 
-def _used(layers: list[str]) -> str:
-    return f"over the {len(layers)} layers defined in all arms" if layers else "no layer is defined in all arms"
+def _used(claim: Claim, layers: list[str]) -> str:
+    measure = MEASUREMENTS[claim.a.measure]
+    parts = measure.parts(layers)
+    return f"over the {len(parts)} {measure.unit} defined in all arms" if parts else "no layer is defined in all arms"
 
 
 def _where(m: Measurement) -> tuple[str, str]:

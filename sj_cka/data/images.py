@@ -113,6 +113,14 @@ def _check(path: Path, split: str, x: np.ndarray, y: np.ndarray) -> None:
         )
     if 0 in x.shape:
         raise DataError(f"{name}: expected at least one image, got an empty array {list(x.shape)}")
+    # one to four channels are what images have; where only the other order gives them, it is that order
+    here, other, order = (
+        (x.shape[3], x.shape[1], "[N, H, W, C]") if x.dtype == np.uint8 else (x.shape[1], x.shape[3], "[N, C, H, W]")
+    )
+    if here > 4 >= other:
+        raise DataError(
+            f"{name}: expected {x.dtype} images as {order}, got {list(x.shape)}: {here} channels; swap the axes"
+        )
     if np.issubdtype(x.dtype, np.floating):
         bad = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(1))
         if len(bad):

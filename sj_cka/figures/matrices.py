@@ -153,7 +153,7 @@ def steps_map(frames: Mapping[str, pd.DataFrame], *, title: str = "") -> go.Figu
     figure.update_layout(
         template=TEMPLATE,
         title_text=title,
-        width=90 + 360 * columns if columns < 3 else None,
+        width=90 + 330 * columns if columns < 3 else None,
         height=inside + top + 60,
         margin={"t": top, "b": 60},
         coloraxis=_coloraxis(),

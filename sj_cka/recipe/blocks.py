@@ -22,21 +22,27 @@ class Named(BaseModel):
         return self.model_dump()
 
 
+class Neuron(Named):
+    """A neuron of NEURONS; the paper's LIF unless named otherwise."""
+
+    name: str = "lif"
+
+
 class SNN(Strict):
     """The spiking side: time steps and neuron."""
 
     T: Int = Field(4, ge=1, description="time steps that an image is shown")
-    neuron: Named = Field(Named(name="lif"), description="a neuron of NEURONS and its options")
+    neuron: Neuron = Field(Neuron(), description="a neuron of NEURONS and its options")
 
 
 class TrainOverride(Strict):
     """What one kind of network trains with differently."""
 
-    epochs: Int | None = Field(None, ge=1)
-    batch_size: Int | None = Field(None, ge=2)
-    lr: Float | None = Field(None, gt=0)
-    momentum: Float | None = Field(None, ge=0, lt=1)
-    weight_decay: Float | None = Field(None, ge=0)
+    epochs: Annotated[Int, Field(ge=1)] | None = None
+    batch_size: Annotated[Int, Field(ge=2)] | None = None
+    lr: Annotated[Float, Field(gt=0)] | None = None
+    momentum: Annotated[Float, Field(ge=0, lt=1)] | None = None
+    weight_decay: Annotated[Float, Field(ge=0)] | None = None
 
 
 class Train(Strict):
@@ -68,7 +74,7 @@ class Alignment(Strict):
     """How CKA is measured."""
 
     batch_size: Int = Field(360, ge=4, description="test images in a minibatch; the unbiased HSIC needs at least 4")
-    batches: Int | None = Field(None, ge=1, description="use the first so many minibatches")
+    batches: Annotated[Int, Field(ge=1)] | None = Field(None, description="use the first so many minibatches")
     layers: list[str] | None = Field(None, min_length=1, description="dotted names or globs; all by default")
 
 

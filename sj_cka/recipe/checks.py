@@ -10,7 +10,7 @@ from sj_cka.data import DATASETS
 from sj_cka.figures import FIGURES
 from sj_cka.models import MODELS, NEURONS
 from sj_cka.plugins import UnknownName, closest, lookup
-from sj_cka.recipe.blocks import Comparison, Named
+from sj_cka.recipe.blocks import Comparison, Named, Neuron
 from sj_cka.recipe.faults import checked, validated
 from sj_cka.recipe.options import options_model
 from sj_cka.recipe.reading import Study, network_of
@@ -45,7 +45,7 @@ def _check_table(source: Source, key: KeyPath, table: Mapping[str, Callable[...,
     """A block that names a function of a table: its name and its options."""
     if source.at(key) is None:
         return
-    block = validated(Named, source, key)
+    block = validated(Neuron if key == ("snn", "neuron") else Named, source, key)
     try:
         function = lookup(table, block.name, what)
     except UnknownName as error:
@@ -86,6 +86,8 @@ def _check_figures(study: Study) -> None:
             raise study.error((*key, "comparison"), f"expected none: {figure.name} shows all networks of the study")
         if figure.state != "trained" and figure.name != "heatmap":
             raise study.error((*key, "state"), f"expected none: {figure.name} has no state to choose")
+        if figure.state == "ceiling" and not _has_ceiling(study, figure.comparison):
+            raise study.error((*key, "state"), "expected a comparison of an SNN with an ANN: only that has a ceiling")
         if figure.layers is not None and figure.name != "steps":
             raise study.error((*key, "layers"), f"expected none: {figure.name} shows every layer")
 
@@ -106,7 +108,7 @@ def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
         values = [c.value for c in study.conditions.values()]
         if study.recipe.sweep is None or len(values) < 2 or not all(v is not None and v > 0 for v in values):
             raise study.error((*key, "test"), "expected a sweep over at least 2 numbers above 0 for a trend")
-    if claim.test == "near_ceiling" and not _has_ceiling(study, claim.a):
+    if claim.test == "near_ceiling" and not _has_ceiling(study, claim.a.comparison):
         what = "an SNN with an ANN: only that has a ceiling"
         raise study.error((*key, "a"), f"expected a measure of a comparison of {what}, got {claim.a.measure}")
 
@@ -149,8 +151,8 @@ def _check_comparison_arm(study: Study, key: KeyPath, claim: Claim, measurement:
         raise study.error((*key, "variant"), f"expected no variant: {why}")
 
 
-def _has_ceiling(study: Study, measurement: Measurement) -> bool:
-    comparison = next((c for c in study.recipe.compare if c.name == measurement.comparison), None)
+def _has_ceiling(study: Study, name: str | None) -> bool:
+    comparison = next((c for c in study.recipe.compare if c.name == name), None)
     return comparison is not None and {network_of(n)[1] for n in (comparison.x, comparison.y)} == {"snn", "ann"}
 
 

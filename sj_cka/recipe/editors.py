@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sj_cka.claims import MEASUREMENTS
 from sj_cka.data import DATASETS
 from sj_cka.figures import FIGURES
 from sj_cka.models import MODELS, NEURONS
@@ -18,6 +19,7 @@ def schema() -> dict[str, Any]:
     for key, table in (("data", DATASETS), ("model", MODELS)):
         made["properties"][key] = {"oneOf": [_entry(name, function) for name, function in table.items()]}
     made["$defs"]["SNN"]["properties"]["neuron"] = {"oneOf": [_entry(name, make) for name, make in NEURONS.items()]}
+    made["$defs"]["Measurement"]["properties"]["measure"] = {"enum": list(MEASUREMENTS)}
     made["$defs"]["FigureBlock"]["properties"]["name"] = {"enum": list(FIGURES)}
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     made["title"] = "sj_cka recipe"

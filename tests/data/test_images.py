@@ -105,6 +105,14 @@ def nan_images():
         ),
         ({"x_train": np.zeros((12, 20), np.uint8)}, r"x_train: expected images.*got uint8 \[12, 20\]"),
         ({"x_train": np.zeros((12, 5, 4, 3), np.int64)}, "got int64"),
+        (
+            {"x_train": np.zeros((12, 3, 16, 16), np.uint8)},
+            r"x_train: expected uint8 images as \[N, H, W, C\], got \[12, 3, 16, 16\]: 16 channels; swap the axes",
+        ),
+        (
+            {"x_train": np.zeros((12, 16, 16, 3), np.float32)},
+            r"expected float32 images as \[N, C, H, W\], got \[12, 16, 16, 3\]: 16 channels",
+        ),
         ({"y_train": np.arange(11)}, r"y_train: expected 12 integer labels, got int64 \[11\]"),
         ({"y_train": np.arange(12) / 2}, r"y_train: expected 12 integer labels, got float64"),
         ({"y_train": np.arange(12) % 3 - 1}, "y_train: expected labels from 0, got -1"),
