@@ -16,7 +16,7 @@ from sj_cka.cka.gram import CentredGrams, centred_grams
 from sj_cka.cka.result import CKAResult
 from sj_cka.recording import LayerSpec, Layout, Observation, Plan, inputs_of, plan, preserved, reset_states, to_device
 from sj_cka.recording.axes import Tap
-from sj_cka.recording.drive import Drive, Forward
+from sj_cka.recording.drive import Drive, Forward, sample_axis
 
 
 def compare(
@@ -127,8 +127,7 @@ def _usable(source: Iterator[Any], layout: Layout | None, forward: Forward | Non
     for item in source:
         head.append(item)
         inputs = inputs_of(item, layout, forward)
-        axis = 1 if layout == "TNCHW" or (layout == "NTCHW" and forward is None) else 0
-        if Drive("as is", sample_axis=axis).samples(inputs) >= MIN_SAMPLES:
+        if Drive("as is", sample_axis=sample_axis(layout, forward)).samples(inputs) >= MIN_SAMPLES:
             return head, inputs
     if not head:
         raise ValueError("the loader gave no batch")

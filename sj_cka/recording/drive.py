@@ -85,6 +85,11 @@ def inputs_of(batch: Any, layout: Layout | None, forward: Forward | None) -> Any
     return x.transpose(0, 1) if layout == "NTCHW" else x
 
 
+def sample_axis(layout: Layout | None, forward: Forward | None) -> int:
+    """Axis of the samples in what `inputs_of` gives: frames have it second, and a caller's own batches as they come."""
+    return 1 if layout == "TNCHW" or (layout == "NTCHW" and forward is None) else 0
+
+
 def to_device(batch: Any, device: torch.device) -> Any:
     """A batch with all its tensors on a device."""
     return _map(batch, lambda x: x.to(device))
@@ -104,7 +109,7 @@ def find_drive(model: nn.Module, batch: Any, T: int | None, layout: Layout | Non
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"expected layout to be one of {', '.join(LAYOUTS)}, got {layout!r}")
     frames = layout in ("TNCHW", "NTCHW")
-    drive = Drive("as is", sample_axis=1 if layout == "TNCHW" or (frames and forward is None) else 0, forward=forward)
+    drive = Drive("as is", sample_axis=sample_axis(layout, forward), forward=forward)
     if (n := drive.samples(batch)) < N_NEEDED:
         raise ValueError(f"samples are told from steps by probes on {N_NEEDED} samples, got a batch of {n}")
     neurons = [module for module in model.modules() if is_neuron(module)]
