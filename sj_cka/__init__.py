@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sj_cka.cka import CKA, CKAResult, UndefinedCKA, cka, compare
+from sj_cka.cka import CKA, CKAResult, ComparisonStopped, UndefinedCKA, cka, compare, pool
 from sj_cka.recording import record
 
 if TYPE_CHECKING:
     from sj_cka.study import StudyResult
 
 __version__ = "0.1.0"
-__all__ = ["CKA", "CKAResult", "UndefinedCKA", "cka", "compare", "record", "run"]
+__all__ = [
+    "CKA",
+    "CKAResult",
+    "ComparisonStopped",
+    "UndefinedCKA",
+    "cka",
+    "compare",
+    "pool",
+    "record",
+    "run",
+]
 
 
 def run(path: Any, **options: Any) -> StudyResult:

@@ -134,11 +134,16 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def read_network(weights: bytes) -> nn.Module:
-    """A network from its file alone: the header says what it is."""
+def read_network(weights: bytes, T: int | None = None) -> nn.Module:
+    """A network from its file alone: the header says what it is.
+
+    Args:
+        weights: the file.
+        T: steps that a spiking network shows an image; None for those that it was trained with.
+    """
     size = int.from_bytes(weights[:8], "little")
     spec = json.loads(json.loads(weights[8 : 8 + size])["__metadata__"]["network"])
-    network = build(**spec, device=device())
+    network = build(**spec | ({} if T is None else {"T": T}), device=device())
     network.load_state_dict(load_weights(weights))
     return network.eval()
 
@@ -194,25 +199,37 @@ def _train(job: Job, needs: Mapping[str, Callable[[str], bytes]], report: Report
         report(f"epoch {epoch.epoch}/{settings.epochs}: loss {epoch.loss:.3f}, accuracy {epoch.accuracy:.3f}{rate}")
 
     history = train(network, data.x_train.to(on), data.y_train.to(on), settings, seed=int(job.seed or 0), report=tell)
-    scores = {
-        split: accuracy(network, x.to(on), y.to(on))
-        for split, x, y in (("train", data.x_train, data.y_train), ("test", data.x_test, data.y_test))
-    }
     return {
         "weights.safetensors": _save_network(network, spec),
         "history.csv": pd.DataFrame(history).to_csv(index=False).encode(),
-        "accuracy.json": json.dumps(scores).encode(),
+        "accuracy.json": _accuracies(network, data),
     }
 
 
+def _evaluate(job: Job, needs: Mapping[str, Callable[[str], bytes]], report: Report) -> Files:
+    """Accuracies of a trained spiking network that is run with another number of steps."""
+    network = read_network(needs["network"]("weights.safetensors"), job.args["T"])
+    return {"accuracy.json": _accuracies(network, _data(job))}
+
+
+def _accuracies(network: nn.Module, data: Images) -> bytes:
+    on = device()
+    splits = (("train", data.x_train, data.y_train), ("test", data.x_test, data.y_test))
+    return json.dumps({split: accuracy(network, x.to(on), y.to(on)) for split, x, y in splits}).encode()
+
+
 def _compare(job: Job, needs: Mapping[str, Callable[[str], bytes]], report: Report) -> Files:
-    """CKA of two networks on the test split."""
-    data, size = _data(job), job.args["batch_size"]
-    x, y = (read_network(needs[side]("weights.safetensors")) for side in ("x", "y"))
+    """CKA of two networks on the test split; of one network with itself in one pass."""
+    data, args = _data(job), job.args
+    size, T = args["batch_size"], {side: args.get(f"T_{side}") for side in "xy"}
+    x = read_network(needs["x"]("weights.safetensors"), T["x"])
+    itself = job.needs["x"].key == job.needs["y"].key and T["x"] == T["y"]
+    y = x if itself else read_network(needs["y"]("weights.safetensors"), T["y"])
     batches = [data.x_test[i : i + size] for i in range(0, len(data.x_test), size)]
     if len(batches[-1]) < 4:  # the plan has told so
         batches.pop()
-    result = compare(x, y, batches, layers=job.args.get("layers"), batches=job.args.get("batches"), progress=False)
+    options = {key: args[key] for key in ("layers", "batches", "null") if key in args}
+    result = compare(x, y, batches, **options, progress=False)
     report(f"{len(result.layers_x)} x {len(result.layers_y)} layers")
     return {"cka.nc": result.to_bytes()}
 
@@ -222,7 +239,12 @@ def read_result(content: bytes) -> CKAResult:
     return CKAResult.load(BytesIO(content))
 
 
-KINDS: dict[str, Kind] = {"init": Kind(_init, 1), "train": Kind(_train, 1), "compare": Kind(_compare, 1)}
+KINDS: dict[str, Kind] = {
+    "init": Kind(_init, 1),
+    "train": Kind(_train, 1),
+    "evaluate": Kind(_evaluate, 1),
+    "compare": Kind(_compare, 1),
+}
 
 
 def _reader(read: Callable[[str, str], bytes], key: str) -> Callable[[str], bytes]:

@@ -13,11 +13,14 @@ from pydantic_core import to_jsonable_python
 from torch import nn
 
 from sj_cka import recording
+from sj_cka.claims import selected
 from sj_cka.data import DATASETS, DataError, Images
 from sj_cka.jobs import DataBlock, Job
 from sj_cka.models import MODELS, NEURONS, Kind, build
 from sj_cka.plugins import OptionError, closest, lookup
-from sj_cka.recipe import Comparison, Condition, RecipeError, Study, network_of, typed, without_defaults
+from sj_cka.recipe import Comparison, Condition, RecipeError, Sides, Study, network_of, typed, without_defaults
+from sj_cka.recipe.source import KeyPath
+from sj_cka.recording import is_neuron, reset_states
 from sj_cka.training import Settings
 
 State = Literal["trained", "untrained", "ceiling"]
@@ -26,7 +29,8 @@ State = Literal["trained", "untrained", "ceiling"]
 class Pair(NamedTuple):
     """One CKA of the study: of which comparison and variant, in which state, of which seeds.
 
-    `kind` tells the two parts of a ceiling apart: "snn" against other seeds of itself, and "ann" likewise.
+    `kind` tells the two parts of a ceiling apart: "snn" against other seeds of itself, and "ann" likewise; of two
+    networks of one kind, their names do.
     """
 
     comparison: str
@@ -46,18 +50,29 @@ class Plan:
         study: the recipe as read.
         data: its data.
         trained: (network name, seed) -> the job that trains it.
+        evaluated: (network name, T, seed) -> the job that knows its accuracy with T steps: its training, where T is
+            that of its training.
         pairs: every comparison of two networks.
+        neurons: network name -> its layers of spiking neurons, in order.
     """
 
     study: Study
     data: Images
     trained: dict[tuple[str, int], Job]
+    evaluated: dict[tuple[str, int, int], Job]
     pairs: tuple[Pair, ...]
+    neurons: dict[str, tuple[str, ...]]
+
+    def for_all(self, network: str) -> bool:
+        """Whether a network is one and the same for every variant: what varies does not concern its kind."""
+        kind, study = network_of(network)[1], self.study
+        alike = [self.trained.get((f"{v}.{kind}", study.seeds[0])) for v in study.conditions]
+        return len(alike) > 1 and None not in alike and len({job.key for job in alike if job}) == 1
 
     @property
     def jobs(self) -> list[Job]:
         """The jobs to do, trainings first."""
-        return [*self.trained.values(), *(pair.job for pair in self.pairs)]
+        return [*self.trained.values(), *self.evaluated.values(), *(pair.job for pair in self.pairs)]
 
 
 def plan(study: Study) -> Plan:
@@ -68,32 +83,48 @@ def plan(study: Study) -> Plan:
     """
     block, data = _data(study)
     networks = _networks(study)
-    layers = {network: _layers(study, network, data) for network in networks}
-    _check_steps(study, layers)
+    built = {network: _tried(study, network, data) for network in networks}
+    _check_layers(study, built, data)
     jobs = _Jobs(study, data, block)
     trained = {(network, seed): jobs.train(network, seed) for network in networks for seed in study.seeds}
+    evaluated = {
+        (network, T, seed): jobs.evaluate(network, T, seed)
+        for network in networks
+        if network in [name for block in study.recipe.evaluate for name in study.networks(block.network)]
+        for T in sorted({study.steps_of(network), *study.evaluated(network)})
+        for seed in study.seeds
+    }
     pairs = [pair for comparison in study.recipe.compare for pair in _pairs(study, comparison, jobs)]
-    return Plan(study, data, trained, tuple(pairs))
+    neurons = {
+        network: tuple(name for name, module in made.named_modules() if is_neuron(module))
+        for network, made in built.items()
+    }
+    return Plan(study, data, trained, evaluated, tuple(pairs), neurons)
 
 
 def _pairs(study: Study, comparison: Comparison, jobs: _Jobs) -> Iterator[Pair]:
-    """A comparison of every variant: trained, its floor (untrained) and, of an SNN with an ANN, its ceiling."""
+    """A comparison of every variant: trained, its floor (untrained) and, where it has one, its ceiling."""
     seeds = [(s, s) for s in study.seeds] if comparison.seeds == "same" else list(permutations(study.seeds, 2))
     states: tuple[State, ...] = ("trained", "untrained")
-    for variant, (x, y) in study.sides(comparison).items():
+    for variant, sides in study.sides(comparison).items():
         title = f"{comparison.name} {variant}".strip()
         for state in states:
             for i, j in seeds:
                 of_seeds = f"seed {i}" if i == j else f"seed {i} against {j}"
-                sides = [jobs.network(name, seed, state) for name, seed in ((x, i), (y, j))]
-                job = jobs.compare(sides, f"{title}, {state}, {of_seeds}")
+                job = jobs.compare(comparison, sides, (i, j), state, f"{title}, {state}, {of_seeds}")
                 yield Pair(comparison.name, variant, state, i, j, "", job)
-        if {network_of(x)[1], network_of(y)[1]} == {"snn", "ann"}:
-            for name in (x, y):
+        if study.has_ceiling(comparison):
+            for name, T in ((sides.x, sides.T_x), (sides.y, sides.T_y)):
+                kind = ceiling_kind(comparison, name)
                 for i, j in combinations(study.seeds, 2):
-                    sides = [jobs.network(name, seed, "trained") for seed in (i, j)]
-                    job = jobs.compare(sides, f"{name}, seed {i} against {j}")
-                    yield Pair(comparison.name, variant, "ceiling", i, j, network_of(name)[1], job)
+                    own = Sides(name, name, T, T)
+                    job = jobs.compare(comparison, own, (i, j), "ceiling", f"{name}, seed {i} against {j}")
+                    yield Pair(comparison.name, variant, "ceiling", i, j, kind, job)
+
+
+def ceiling_kind(comparison: Comparison, network: str) -> str:
+    """What tells the two parts of a ceiling apart, see `Pair`."""
+    return network if comparison.variants == "pairs" else network_of(network)[1]
 
 
 @dataclass(frozen=True)
@@ -112,23 +143,36 @@ class _Jobs:
         args = _network_args(condition, kind) | {"settings": settings}
         return Job("train", args, {}, self.block, seed, condition.train.threads, f"{network}, seed {seed}")
 
+    def evaluate(self, network: str, T: int, seed: int) -> Job:
+        """What knows the accuracy of a spiking network with T steps."""
+        training = self.train(network, seed)
+        if T == self.study.steps_of(network):
+            return training
+        label = f"{network} at T = {T}, seed {seed}"
+        return Job("evaluate", {"T": T}, {"network": training}, self.block, None, training.threads, label)
+
     def network(self, name: str, seed: int, state: State) -> Job:
         """What leaves the weights of a network: its training, or its first weights."""
         network, _, moment = name.partition("@")
-        if state == "trained" and moment != "init":
+        if state != "untrained" and moment != "init":
             return self.train(network, seed)
         variant, kind, _ = network_of(name)
         condition = self.study.conditions[variant]
         args, label = _network_args(condition, kind), f"{network} untrained, seed {seed}"
         return Job("init", args, {}, self.block, seed, condition.train.threads, label)
 
-    def compare(self, sides: list[Job], label: str) -> Job:
+    def compare(self, comparison: Comparison, sides: Sides, seeds: tuple[int, int], state: State, label: str) -> Job:
         """A comparison of two networks on the test split."""
         alignment = self.study.recipe.cka
         args: dict[str, Any] = {"batch_size": alignment.batch_size}
-        args |= {key: value for key in ("batches", "layers") if (value := getattr(alignment, key)) is not None}
-        needs = {"x": sides[0], "y": sides[1]}
-        return Job("compare", args, needs, self.block, None, self.study.recipe.train.threads, label)
+        options = {"batches": alignment.batches, "layers": comparison.layers or alignment.layers}
+        if state != "ceiling":  # the steps inside a layer are no matter of two networks
+            options["null"] = comparison.null
+        for side, name, T in (("x", sides.x, sides.T_x), ("y", sides.y, sides.T_y)):
+            options[f"T_{side}"] = T if T is not None and T != self.study.steps_of(name) else None
+        args |= {key: value for key, value in options.items() if value is not None}
+        x, y = (self.network(name, seed, state) for name, seed in zip(sides[:2], seeds, strict=True))
+        return Job("compare", args, {"x": x, "y": y}, self.block, None, self.study.recipe.train.threads, label)
 
 
 def _data(study: Study) -> tuple[DataBlock, Images]:
@@ -150,9 +194,10 @@ def _data(study: Study) -> tuple[DataBlock, Images]:
 
 
 def _networks(study: Study) -> list[str]:
-    """Every network that a comparison or a claim names; both kinds of every variant where nothing is compared."""
-    compared = [name for c in study.recipe.compare for sides in study.sides(c).values() for name in sides]
+    """Every network that something names; both kinds of every variant where nothing is compared."""
+    compared = [name for c in study.recipe.compare for sides in study.sides(c).values() for name in sides[:2]]
     named = compared or [f"{variant}.{kind}" for variant in study.conditions for kind in ("snn", "ann")]
+    named += [name for block in study.recipe.evaluate for name in study.networks(block.network)]
     for claim in study.recipe.claims:
         for measurement in claim.arms().values():
             if measurement.network is not None:  # in a trend it is a kind, of every variant
@@ -161,22 +206,65 @@ def _networks(study: Study) -> list[str]:
     return list(dict.fromkeys(name.partition("@")[0] for name in named))
 
 
-def _layers(study: Study, network: str, data: Images) -> tuple[str, ...]:
-    """The layers that will be compared, found by a trial on a few images, so that a bad option costs nothing."""
+def _tried(study: Study, network: str, data: Images) -> nn.Module:
+    """A network that has run on a few images, so that a bad option costs nothing."""
     variant, kind, _ = network_of(network)
     condition = study.conditions[variant]
-    made = _built(condition, "snn" if kind == "snn" else "ann", data)
+    made = _built(condition, "snn" if kind == "snn" else "ann", data).eval()
     try:
         with torch.no_grad():
-            made.eval()(data.x_test[:2])
+            made(data.x_test[:2])
     except (ValueError, RuntimeError) as error:
         shape = list(data.x_test.shape)
         message = f"{network} does not run on images of shape {shape}: {str(error).splitlines()[0]}"
         raise condition.source.error(("model",), message) from error
-    try:
-        return recording.plan(made, data.x_test[:4], layers=study.recipe.cka.layers).layers
-    except ValueError as error:
-        raise study.error(("cka", "layers"), f"{network}: {str(error).removeprefix('layers: ')}") from error
+    reset_states(made)
+    return made
+
+
+def _check_layers(study: Study, built: dict[str, nn.Module], data: Images) -> None:
+    """The layers that comparisons, figures and claims name must be in the networks that they are about."""
+    there: dict[str, dict[str, tuple[str, ...]]] = {}  # comparison -> variant -> layers of x
+    probed: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
+    for i, comparison in enumerate(study.recipe.compare):
+        wanted = comparison.layers or study.recipe.cka.layers
+        there[comparison.name] = {}
+        for variant, sides in study.sides(comparison).items():
+            x, y = (name.partition("@")[0] for name in sides[:2])
+            for network in (x, y):
+                if (network, tuple(wanted or ())) in probed:
+                    continue
+                try:
+                    found = recording.plan(built[network], data.x_test[:4], layers=wanted).layers
+                except ValueError as error:
+                    key: KeyPath = ("compare", i, "layers") if comparison.layers else ("cka", "layers")
+                    raise study.error(key, f"{network}: {str(error).removeprefix('layers: ')}") from error
+                probed[network, tuple(wanted or ())] = found
+            there[comparison.name][variant] = probed[x, tuple(wanted or ())]
+    for i, figure in enumerate(study.recipe.figures):
+        _check_named(study, ("figures", i, "layers"), figure.layers, figure.comparison, None, there)
+    for i, claim in enumerate(study.recipe.claims):
+        for arm, m in claim.arms().items():
+            variant = None if claim.test == "trend" else m.variant or ""
+            _check_named(study, ("claims", i, arm, "layers"), m.layers, m.comparison, variant, there)
+
+
+def _check_named(
+    study: Study,
+    key: KeyPath,
+    patterns: list[str] | None,
+    comparison: str | None,
+    variant: str | None,
+    there: dict[str, dict[str, tuple[str, ...]]],
+) -> None:
+    """Each name or glob must match a layer of x in a comparison: of one of its variants, or of any."""
+    for j, pattern in enumerate(patterns or []):
+        by_variant = there[str(comparison)]
+        found = [by_variant[variant]] if variant is not None else list(by_variant.values())
+        layers = dict.fromkeys(layer for own in found for layer in own)
+        if not selected(layers, [pattern]):
+            x = next(c.x for c in study.recipe.compare if c.name == comparison)
+            raise study.error((*key, j), f"{pattern!r} is no layer of {x}{closest(pattern, layers)}")
 
 
 def _built(condition: Condition, kind: Kind, data: Images) -> nn.Module:
@@ -202,19 +290,6 @@ def _option_error(condition: Condition, block: tuple[str, ...], error: ValueErro
         options = [option for option in source.at(block) or {} if re.search(rf"\b{re.escape(option)}\b", message)]
     keys = [(*block, option) for option in options] + [("snn", option) for option in options]
     return source.error(next((key for key in keys if key in source.written), block), message)
-
-
-def _check_steps(study: Study, layers: dict[str, tuple[str, ...]]) -> None:
-    """The layers that a figure of time steps names must be in a network that it shows."""
-    for i, figure in enumerate(study.recipe.figures):
-        if figure.name != "steps":
-            continue
-        comparison = next(c for c in study.recipe.compare if c.name == figure.comparison)
-        there = [layer for x, _ in study.sides(comparison).values() for layer in layers[x.partition("@")[0]]]
-        for j, layer in enumerate(figure.layers or []):
-            if layer not in there:
-                hint = closest(layer, dict.fromkeys(there))
-                raise study.error(("figures", i, "layers", j), f"{layer!r} is no layer of {comparison.x}{hint}")
 
 
 def _network_options(condition: Condition, kind: str) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
-from typing import Any, TypeVar
+from typing import TypeVar
 
-Entry = TypeVar("Entry", bound=Callable[..., Any])
+Entry = TypeVar("Entry")
 
 
 class UnknownName(ValueError):
@@ -29,7 +29,7 @@ def lookup(table: Mapping[str, Entry], name: str, what: str) -> Entry:
     """The entry of a table.
 
     Args:
-        table: name -> function.
+        table: name -> function, or what holds one.
         name: the name asked for.
         what: what the table holds, for the message ("data set").
 

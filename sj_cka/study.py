@@ -120,7 +120,8 @@ def outline(path: str | Path, *, profile: str = "quick", store: str | Path | Non
 def outline_of(planned: Plan, store: Store) -> str:
     """The jobs of a plan, counted by kind, and how many of them are finished."""
     study, ordered = planned.study, in_order(planned.jobs)
-    counts = ", ".join(f"{sum(job.kind == kind for job in ordered)} {kind}" for kind in jobs.KINDS)
+    by_kind = {kind: sum(job.kind == kind for job in ordered) for kind in jobs.KINDS}
+    counts = ", ".join(f"{count} {kind}" for kind, count in by_kind.items() if count)
     finished = sum(store.has(job.key) for job in ordered)
     return (
         f"{study.name} ({study.profile}): {len(study.conditions)} variants, seeds {', '.join(map(str, study.seeds))}\n"
@@ -132,16 +133,26 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
     """From finished jobs to tables, verdicts and the page."""
     study = planned.study
     compared = tables.compared(planned, store)
-    accuracy = tables.accuracies(planned, store)
-    results = Results(planned, compared, accuracy, tables.histories(planned, store), tables.paired(compared))
-    evidence = tables.evidence(planned, accuracy, results.pairs)
+    results = Results(
+        planned,
+        compared,
+        tables.accuracies(planned, store),
+        tables.evaluated(planned, store),
+        tables.histories(planned, store),
+        tables.paired(compared),
+        tables.dynamics(compared),
+    )
+    evidence = tables.evidence(planned, results.accuracy, results.pairs, results.dynamics, results.evaluated)
     findings = tuple(judge(claim, evidence) for claim in study.recipe.claims)
     shown = [sections.section(block, results) for block in study.recipe.figures]
-    summary = tables.accuracy_summary(accuracy)
+    summary = tables.accuracy_summary(results.for_all(results.accuracy))
 
     undefined = tables.undefined(compared)
     write_csv(tables.tidy(compared), folder / "cka.csv")
-    write_csv(accuracy, folder / "accuracy.csv")
+    write_csv(results.accuracy, folder / "accuracy.csv")
+    for name, table in (("evaluated", results.evaluated), ("dynamics", results.dynamics)):
+        if len(table):
+            write_csv(table, folder / f"{name}.csv")
     write_csv(tables.claims(findings), folder / "claims.csv")
     write_csv(undefined, folder / "undefined.csv")
     page = Page(

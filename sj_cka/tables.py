@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from sj_cka.cka import CKAResult
 from sj_cka.claims import Evidence, Finding, Interval, half_width, interval
 from sj_cka.jobs import read_result
 from sj_cka.plan import Pair, Plan
-from sj_cka.recipe import network_of
+from sj_cka.recipe import Sides, network_of
 from sj_cka.store import Store
 
 CEILING_SEED = -1  # a ceiling belongs to all seeds together
@@ -46,6 +46,16 @@ def accuracies(plan: Plan, store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["network", "variant", "kind", "seed", "split", "accuracy"])
 
 
+def evaluated(plan: Plan, store: Store) -> pd.DataFrame:
+    """Columns network, T, seed, split, accuracy: of trained networks run with other numbers of steps, and with theirs."""
+    rows = [
+        (network, T, seed, split, value)
+        for (network, T, seed), job in plan.evaluated.items()
+        for split, value in json.loads(store.read(job.key, "accuracy.json")).items()
+    ]
+    return pd.DataFrame(rows, columns=["network", "T", "seed", "split", "accuracy"])
+
+
 def accuracy_summary(table: pd.DataFrame) -> pd.DataFrame:
     """Columns network, split, mean, low, high, seeds: means with 95 % intervals over seeds, in the study's order."""
     rows = []
@@ -67,7 +77,7 @@ def histories(plan: Plan, store: Store) -> pd.DataFrame:
 def paired(results: Iterable[Compared]) -> pd.DataFrame:
     """Columns comparison, variant, state, seed, layer, cka: layers of the same name, concatenated over time.
 
-    A ceiling is the geometric mean of the SNN's and the ANN's similarity to other seeds of itself, NaN where one of the
+    A ceiling is the geometric mean of the two networks' similarity to other seeds of themselves, NaN where one of the
     two is negative.
     """
     columns = ["comparison", "variant", "state", "seed", "layer", "cka"]
@@ -83,10 +93,29 @@ def paired(results: Iterable[Compared]) -> pd.DataFrame:
     own = table[table.state == "ceiling"]
     if own.empty:
         return plain[columns]
-    means = own.groupby(["comparison", "variant", "layer", "kind"], sort=False)["cka"].mean().unstack("kind")
-    product = means["snn"] * means["ann"]
-    ceiling = (product.where((means["snn"] >= 0) & (means["ann"] >= 0)) ** 0.5).rename("cka").reset_index()
+    means = own.groupby(["comparison", "variant", "layer", "kind"], sort=False)["cka"].mean()
+    two = means.groupby(level=["comparison", "variant", "layer"], sort=False)
+    ceiling = (two.prod(min_count=2).where(two.min() >= 0) ** 0.5).rename("cka").reset_index()
     return pd.concat([plain, ceiling.assign(state="ceiling", seed=CEILING_SEED)], ignore_index=True)[columns]
+
+
+def dynamics(results: Iterable[Compared]) -> pd.DataFrame:
+    """Mean CKA between different steps inside each layer of x, and in its timing null.
+
+    Columns comparison, variant, state, seed, layer, cka, null, pairs (of steps, that both are means over), undefined
+    (pairs that are left out); a row for each layer with time of the comparisons that have a null.
+    """
+    keys = ["comparison", "variant", "state", "seed", "layer"]
+    parts = [
+        result.dynamics().reset_index().assign(comparison=p.comparison, variant=p.variant, state=p.state, seed=p.seed)
+        for p, result in results
+        if result.null is not None
+    ]
+    columns = [*keys, "cka", "null", "pairs", "undefined"]
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    table = pd.concat(parts, ignore_index=True)[columns]
+    return table.drop_duplicates(keys)  # x is the same whatever other seed it is compared with
 
 
 def tidy(results: Iterable[Compared]) -> pd.DataFrame:
@@ -117,16 +146,18 @@ def undefined(results: Iterable[Compared]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def evidence(plan: Plan, accuracy: pd.DataFrame, pairs: pd.DataFrame) -> Evidence:
+def evidence(
+    plan: Plan, accuracy: pd.DataFrame, pairs: pd.DataFrame, steps: pd.DataFrame, at_other_T: pd.DataFrame
+) -> Evidence:
     """What the claims of a study are judged on."""
     study = plan.study
     networks = {
-        (comparison.name, variant): sides
+        (comparison.name, variant): (sides.x, sides.y)
         for comparison in study.recipe.compare
         for variant, sides in study.sides(comparison).items()
     }
     swept = {name: c.value for name, c in study.conditions.items() if c.value is not None}
-    return Evidence(accuracy, pairs, networks, study.recipe.train.trained_at, swept)
+    return Evidence(accuracy, pairs, networks, study.recipe.train.trained_at, swept, steps, at_other_T)
 
 
 def claims(findings: Iterable[Finding]) -> pd.DataFrame:
@@ -144,12 +175,52 @@ def claims(findings: Iterable[Finding]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["claim", "test", "verdict", "learned", *effects, "measured", "note", "source"])
 
 
-def curve(pairs: pd.DataFrame, comparison: str, variant: str, state: str) -> pd.DataFrame:
-    """Mean, low, high of the paired CKA of each layer over seeds; a ceiling has no interval."""
-    rows = pairs[(pairs.comparison == comparison) & (pairs.variant == variant) & (pairs.state == state)]
-    layers = rows["layer"].drop_duplicates()
-    over = [interval(rows[rows.layer == layer]["cka"].to_numpy())[:3] for layer in layers]
-    return pd.DataFrame(over, index=pd.Index(layers, name="layer"), columns=["mean", "low", "high"])
+def curve(table: pd.DataFrame, comparison: str, variant: str, state: str, column: str = "cka") -> pd.DataFrame:
+    """Mean, low, high of a value of each layer over seeds, by default of paired CKA; a ceiling has no interval."""
+    rows = table[(table.comparison == comparison) & (table.variant == variant) & (table.state == state)]
+    return over_seeds(rows, "layer", column)
+
+
+def over_seeds(rows: pd.DataFrame, index: str, column: str = "accuracy") -> pd.DataFrame:
+    """Mean, low, high over the rows, one a seed, of each value of `index`, in order."""
+    values = rows[index].drop_duplicates()
+    over = [interval(rows[rows[index] == value][column].to_numpy())[:3] for value in values]
+    return pd.DataFrame(over, index=pd.Index(values, name=index), columns=["mean", "low", "high"])
+
+
+class Between(NamedTuple):
+    """Every variant with every other: mean, half-width of its interval and floor `[variant, variant]`."""
+
+    mean: pd.DataFrame
+    spread: pd.DataFrame
+    floor: pd.DataFrame
+    layers: int
+
+
+def between(results: Iterable[Compared], comparison: str, sides: Mapping[str, Sides]) -> Between:
+    """Mean paired CKA of a comparison of pairs of variants, over the layers that are defined in all of it.
+
+    On the diagonal, without interval and floor, is each network against itself from another seed.
+    """
+    own = [(p, _shared(result)) for p, result in results if p.comparison == comparison]
+    layers = [layer for layer in own[0][1].index if all(pd.notna(shared.get(layer)) for _, shared in own)]
+    names = list(dict.fromkeys(name for pair in sides.values() for name in pair[:2]))
+    empty = pd.DataFrame(np.nan, index=names, columns=names)
+    mean, spread, floor = empty.copy(), empty.copy(), empty.copy()
+
+    def values(variant: str, state: str, kind: str = "") -> np.ndarray:
+        rows = [(p.seed, s[layers].mean()) for p, s in own if (p.variant, p.state, p.kind) == (variant, state, kind)]
+        return pd.DataFrame(rows, columns=["seed", "cka"]).groupby("seed")["cka"].mean().to_numpy()
+
+    for variant, (x, y, *_) in sides.items():
+        for row, column in ((x, y), (y, x)):
+            mean.loc[row, column] = values(variant, "trained").mean()
+            spread.loc[row, column] = half_width(values(variant, "trained"))
+            floor.loc[row, column] = values(variant, "untrained").mean()
+        for name in (x, y):
+            pairs = [s[layers].mean() for p, s in own if (p.variant, p.state, p.kind) == (variant, "ceiling", name)]
+            mean.loc[name, name] = np.mean(pairs) if pairs else np.nan
+    return Between(mean, spread, floor, len(layers))
 
 
 def mean_frames(

@@ -9,57 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sj_cka.cka.gram import centred_grams
+from sj_cka.cka.gram import pack, unpack
 from sj_cka.cka.hsic import hsic
+from sj_cka.cka.jackknife import contributions
+from sj_cka.cka.labelled import dataset
+from sj_cka.cka.layers import MIN_SAMPLES, Grams, Whole, grams
+from sj_cka.cka.measures import MEASURES
 from sj_cka.cka.result import CKAResult
+from sj_cka.plugins import lookup
 
-MIN_SAMPLES = 4  # the unbiased HSIC divides by n - 3
-
-
-@dataclass
-class Grams:
-    """Centred Grams of one network on one minibatch of n samples.
-
-    Args:
-        layers: names, in order.
-        rows: float64 `[R, n(n-1)/2]`.
-        index: int64 `[layers, T]`, the row of each layer and step (a layer that does not change with time has one row).
-        reasons: one a row; None where it is defined.
-        n: number of samples.
-    """
-
-    layers: tuple[str, ...]
-    rows: Tensor
-    index: Tensor
-    reasons: tuple[str | None, ...]
-    n: int
-
-
-def grams(features: Mapping[str, Tensor]) -> Grams:
-    """Centred Grams of features `{layer: [T, N, ...]}`; a layer with T = 1 counts at every step of the others."""
-    if not features:
-        raise ValueError("expected at least one layer of features, got none")
-    shapes = {layer: tuple(X.shape[:2]) for layer, X in features.items()}
-    n = next(iter(shapes.values()))[1] if len(next(iter(shapes.values()))) == 2 else 0
-    T = max(shape[0] for shape in shapes.values())
-    for layer, shape in shapes.items():
-        if len(shape) < 2 or shape[1] != n or shape[0] not in (1, T):
-            raise ValueError(
-                f"layer {layer!r}: expected features [T, N, ...] with T = 1 or {T} and N = {n}, "
-                f"got shape {tuple(features[layer].shape)}"
-            )
-    if n < MIN_SAMPLES:
-        raise ValueError(f"expected at least {MIN_SAMPLES} samples in a minibatch, got N = {n}")
-    rows: list[Tensor] = []
-    index: list[list[int]] = []
-    reasons: list[str | None] = []
-    for X in features.values():
-        centred = centred_grams(X.detach().flatten(2) if X.ndim > 2 else X.detach().unsqueeze(-1))
-        first = len(reasons)
-        index.append([first + (t if X.shape[0] == T else 0) for t in range(T)])
-        rows.append(centred.rows)
-        reasons.extend(centred.reasons)
-    return Grams(tuple(features), torch.cat(rows), torch.tensor(index), tuple(reasons), n)
+SIZES = tuple(2**k for k in range(6, 20))  # samples at which the value is taken as well: is n enough?
 
 
 @dataclass
@@ -69,17 +28,29 @@ class _Side:
     layers: tuple[str, ...]
     index: Tensor
     reasons: list[str | None]  # of the batches so far: None once a row was defined in any of them
-    not_finite: dict[int, str]
+    not_finite: dict[int, int]  # row -> first sample
 
-    def add(self, batch: Grams, seen: int, first: bool) -> None:
+    @classmethod
+    def of(cls, batch: Grams) -> _Side:
+        return cls(batch.layers, batch.index, list(batch.reasons), {})
+
+    def add(self, batch: Grams, seen: int) -> None:
         for row, reason in enumerate(batch.reasons):
             if reason is None:
                 self.reasons[row] = None
             elif reason.startswith("NaN"):
-                at = seen + int(reason.rsplit(" ", 1)[1])
-                self.not_finite.setdefault(row, f"NaN or infinite at sample {at}")
-            elif first:
-                self.reasons[row] = reason
+                self.not_finite.setdefault(row, seen + int(reason.rsplit(" ", 1)[1]))
+
+    def merge(self, other: _Side, seen: int) -> None:
+        self.reasons = [
+            None if theirs is None else mine for mine, theirs in zip(self.reasons, other.reasons, strict=True)
+        ]
+        for row, sample in other.not_finite.items():
+            self.not_finite.setdefault(row, seen + sample)
+
+    def reason(self, row: int) -> str | None:
+        at = self.not_finite.get(row)
+        return self.reasons[row] if at is None else f"NaN or infinite at sample {at}"
 
 
 class CKA:
@@ -92,6 +63,12 @@ class CKA:
 
     Being sums, states merge: of processes, or of parts of a data set.
 
+    Args:
+        samples: also keep what every sample contributes to every pair of layers (all steps concatenated), which
+            intervals, the heaviest samples and the value against n need: 4 bytes for each sample and pair.
+        permutations: also take so many baselines in which the samples of y are in another order, drawn anew each time.
+        measures: further names of MEASURES, of all steps concatenated.
+
     Example:
         >>> g = torch.Generator().manual_seed(0)
         >>> cka = CKA()
@@ -101,7 +78,11 @@ class CKA:
         ('layer_x', 'step_x', 'layer_y', 'step_y')
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, samples: bool = True, permutations: int = 0, measures: Sequence[str] = ()) -> None:
+        if permutations < 0:
+            raise ValueError(f"expected a number of permutations from 0, got {permutations}")
+        self.samples, self.permutations = samples, permutations
+        self.measures = {name: lookup(MEASURES, name, "measure") for name in measures if name != "cka"}
         self.reset()
 
     def reset(self) -> None:
@@ -110,38 +91,72 @@ class CKA:
         self.y: _Side | None = None
         self.n = 0
         self.batches = 0
-        self.xy = self.xx = self.yy = torch.empty(0)
+        self.sums: dict[str, Tensor] = {}  # add over minibatches and processes
+        self.lists: dict[str, list[Tensor]] = {}  # one of each minibatch, in order
 
-    def update(self, features_x: Mapping[str, Tensor], features_y: Mapping[str, Tensor] | None = None) -> None:
+    def update(
+        self,
+        features_x: Mapping[str, Tensor],
+        features_y: Mapping[str, Tensor] | None = None,
+        *,
+        given: Mapping[str, Tensor] | None = None,
+        groups: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Adds one minibatch.
 
         Args:
             features_x: `{layer: [T, N, ...]}` of the first network, N >= 4 samples.
             features_y: `{layer: [T', N, ...]}` of the second on the same samples; None compares x with itself.
+            given: `{name: [1, N, ...]}`, one layer, for `CKAResult.partial`.
+            groups: name -> bool `[N]`, samples whose CKA is taken for themselves; they may overlap.
 
         Raises:
-            ValueError: shapes, layers or numbers of steps that do not fit each other or the batches before.
+            ValueError: shapes, layers or numbers of steps that do not fit each other or the batches before; the sums
+                are then what they were.
         """
         x = grams(features_x)
-        self.update_grams(x, x if features_y is None else grams(features_y))
+        y = x if features_y is None else grams(features_y)
+        self.update_grams(x, y, given=None if given is None else grams(given), groups=groups)
 
-    def update_grams(self, x: Grams, y: Grams) -> None:
+    def update_grams(
+        self, x: Grams, y: Grams, *, given: Grams | None = None, groups: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Adds one minibatch given as centred Grams."""
-        if x.n != y.n:
-            raise ValueError(f"expected the same samples on both sides, got N = {x.n} and {y.n}")
+        for other in (y, given):
+            if other is not None and x.n != other.n:
+                raise ValueError(f"expected the same samples on both sides, got N = {x.n} and {other.n}")
+        for name, chosen in (groups or {}).items():
+            if chosen.dtype != torch.bool or chosen.shape != (x.n,):
+                raise ValueError(
+                    f"group {name!r}: expected one bool for each of {x.n} samples, got {chosen.dtype} of shape "
+                    f"{tuple(chosen.shape)}"
+                )
         if self.x is None or self.y is None:
-            self.x, self.y = (_Side(s.layers, s.index, list(s.reasons), {}) for s in (x, y))
-            self.xy = torch.zeros(len(x.rows), len(y.rows), dtype=torch.float64, device=x.rows.device)
-            self.xx, self.yy = (
-                torch.zeros(_within_shape(s.index), dtype=torch.float64, device=s.rows.device) for s in (x, y)
-            )
+            self.x, self.y = _Side.of(x), _Side.of(y)
         for name, side, batch in (("x", self.x, x), ("y", self.y, y)):
             _expect_same(name, side, batch.layers, batch.index)
-            side.add(batch, self.n, first=self.batches == 0)
-        self.xy += x.n * hsic(x.rows, y.rows.to(x.rows.device), x.n)
-        self.xx += x.n * _within(x)
-        self.yy += y.n * _within(y) if y is not x else x.n * _within(x)
-        self.n += x.n
+        self.x.add(x, self.n)
+        self.y.add(y, self.n)
+        n, own_x = x.n, _within(x)
+        self._sum("xy", n * hsic(x.rows, y.rows.to(x.rows.device), n))
+        self._sum("xx", n * own_x)
+        self._sum("yy", n * (own_x if y is x else _within(y)))
+        if given is not None:
+            z = given.whole.rows
+            for name, rows in (("xz", x.rows), ("yz", y.rows), ("zz", z)):
+                self._sum(name, n * hsic(rows, z.to(rows.device), n))
+        for name, batch in (("x", x), ("y", y)):
+            for layer, counts in batch.counts.items():
+                self._sum(f"counts {name} {layer}", counts)
+        self._list("batch n", torch.tensor([n]))
+        self._keep_batch(x.whole, y.whole)
+        for name, chosen in (groups or {}).items():
+            self._group(name, x.whole, y.whole, chosen)
+        if self.permutations:
+            self._permute(x.whole, y.whole)
+        for name, measure in self.measures.items():
+            self._sum(f"measure {name}", n * measure.of(x.whole, y.whole))
+        self.n += n
         self.batches += 1
 
     def merge(self, other: CKA) -> None:
@@ -153,24 +168,42 @@ class CKA:
             return
         for name, mine, theirs in (("x", self.x, other.x), ("y", self.y, other.y)):
             _expect_same(name, mine, theirs.layers, theirs.index)
-            for row, reason in enumerate(theirs.reasons):
-                if reason is None:
-                    mine.reasons[row] = None
-            for row, reason in theirs.not_finite.items():
-                at = self.n + int(reason.rsplit(" ", 1)[1])
-                mine.not_finite.setdefault(row, f"NaN or infinite at sample {at}")
-        self.xy = self.xy + other.xy.to(self.xy.device)
-        self.xx = self.xx + other.xx.to(self.xx.device)
-        self.yy = self.yy + other.yy.to(self.yy.device)
+        for mine, theirs in ((self.x, other.x), (self.y, other.y)):
+            mine.merge(theirs, self.n)
+        for name, value in other.sums.items():
+            self._sum(name, value)
+        for name, values in other.lists.items():
+            self.lists.setdefault(name, []).extend(values)
         self.n += other.n
         self.batches += other.batches
 
+    def all_reduce(self, group: Any = None) -> None:
+        """Merges the accumulators of all processes of a `torch.distributed` group, in the order of their ranks.
+
+        Every process must call it; each then holds the sums of all. Processes may have seen different numbers of
+        minibatches, or none. Without a process group it does nothing.
+        """
+        distributed = torch.distributed
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return
+        states: list[Any] = [None] * distributed.get_world_size(group)
+        distributed.all_gather_object(states, _on_cpu(self.state_dict()), group=group)
+        self.reset()
+        for state in states:
+            part = CKA()
+            part.load_state_dict(state)
+            self.merge(part)
+
     def state_dict(self) -> dict[str, Any]:
         """The sums and names, as tensors, lists and numbers."""
-        state: dict[str, Any] = {"n": self.n, "batches": self.batches}
-        if self.x is not None and self.y is not None:
-            state |= {"xy": self.xy.clone(), "xx": self.xx.clone(), "yy": self.yy.clone()}
-            for name, side in (("x", self.x), ("y", self.y)):
+        state: dict[str, Any] = {
+            "n": self.n,
+            "batches": self.batches,
+            "sums": {name: value.clone() for name, value in self.sums.items()},
+            "lists": {name: [value.clone() for value in values] for name, values in self.lists.items()},
+        }
+        for name, side in (("x", self.x), ("y", self.y)):
+            if side is not None:
                 state[name] = {
                     "layers": list(side.layers),
                     "index": side.index.clone(),
@@ -183,8 +216,9 @@ class CKA:
         """Takes over a state that `state_dict` gave."""
         self.reset()
         self.n, self.batches = state["n"], state["batches"]
+        self.sums = {name: value.clone() for name, value in state["sums"].items()}
+        self.lists = {name: [value.clone() for value in values] for name, values in state["lists"].items()}
         if "x" in state:
-            self.xy, self.xx, self.yy = (state[key].clone() for key in ("xy", "xx", "yy"))
             self.x, self.y = (
                 _Side(tuple(s["layers"]), s["index"].clone(), list(s["reasons"]), dict(s["not_finite"]))
                 for s in (state["x"], state["y"])
@@ -201,20 +235,65 @@ class CKA:
         """
         if self.x is None or self.y is None:
             raise ValueError("expected at least one minibatch before compute(), got none: call update() first")
-        ix, iy = self.x.index, self.y.index
-        xy = self.xy.cpu()[ix][:, :, iy] / self.n
-        xx, yy = self.xx.cpu() / self.n, self.yy.cpu() / self.n
+        sums = {name: value.cpu().numpy() for name, value in self.sums.items()}
+        at_x, at_y = self.x.index.numpy(), self.y.index.numpy()
+        sums["xy"] = sums["xy"][at_x][:, :, at_y]
+        if "zz" in sums:
+            sums["xz"], sums["yz"] = sums["xz"][at_x, 0], sums["yz"][at_y, 0]
         undefined = [
             {"side": name, "layer": layer, "step": t + 1, "reason": reason}
             for name, side in (("x", self.x), ("y", self.y))
             for layer, rows in zip(side.layers, side.index.tolist(), strict=True)
             for t, row in enumerate(rows)
-            if (reason := side.not_finite.get(row) or side.reasons[row]) is not None
+            if (reason := side.reason(row)) is not None
         ]
-        sums = {"hsic_xy": xy.numpy(), "hsic_xx": xx.numpy(), "hsic_yy": yy.numpy()}
-        return CKAResult.from_hsic(
-            self.x.layers, self.y.layers, **sums, n=self.n, undefined=undefined, attrs=attrs or {}
-        )
+        lists = {name: torch.cat(values).cpu().numpy() for name, values in self.lists.items()}
+        data = dataset(self.x.layers, self.y.layers, sums, lists, n=self.n, undefined=undefined, attrs=attrs or {})
+        return CKAResult(data)
+
+    def _sum(self, name: str, value: Tensor) -> None:
+        self.sums[name] = self.sums[name] + value.to(self.sums[name].device) if name in self.sums else value.clone()
+
+    def _list(self, name: str, value: Tensor) -> None:
+        self.lists.setdefault(name, []).append(value)
+
+    def _keep_batch(self, x: Whole, y: Whole) -> None:
+        """S = n (n-3) HSIC_1 of the minibatch and, if wanted, what its samples contribute and its first few give."""
+        sides = {"xy": (x, y), "xx": (x, x), "yy": (y, y)}
+        for name, (a, b) in sides.items():
+            S = a.rows @ b.rows.to(a.rows.device).mT if name == "xy" else a.rows.square().sum(1)
+            self._list(f"batch {name}", 2 * S.unsqueeze(0))
+        if not self.samples:
+            return
+        for name, value in contributions(x, y)._asdict().items():
+            self._list(f"sample {name}", value)
+        for size in SIZES:
+            if size <= x.n:
+                self._subset(f"size {size}", x, y, torch.arange(size))
+
+    def _group(self, name: str, x: Whole, y: Whole, chosen: Tensor) -> None:
+        members = chosen.nonzero().flatten().cpu()
+        if len(members) >= MIN_SAMPLES:
+            self._subset(f"group {name}", x, y, members)
+
+    def _subset(self, name: str, x: Whole, y: Whole, samples: Tensor) -> None:
+        """HSIC of some samples of the minibatch alone."""
+        n = len(samples)
+        rows = [side.part(samples) for side in ((x,) if x is y else (x, y))]
+        self._sum(f"{name} n", torch.tensor(float(n)))
+        self._sum(f"{name} xy", n * hsic(rows[0], rows[-1].to(rows[0].device), n))
+        for own, side in (("xx", rows[0]), ("yy", rows[-1])):
+            self._sum(f"{name} {own}", n * hsic(side.unsqueeze(1), side.unsqueeze(1), n)[:, 0, 0])
+
+    def _permute(self, x: Whole, y: Whole) -> None:
+        """HSIC with the samples of y in other orders; orders depend on the number of the minibatch alone."""
+        generator = torch.Generator().manual_seed(self.batches)
+        found = []
+        K = unpack(y.rows, y.n)
+        for _ in range(self.permutations):
+            order = torch.randperm(x.n, generator=generator).to(K.device)
+            found.append(x.n * hsic(x.rows, pack(K[:, order][:, :, order]).to(x.rows.device), x.n))
+        self._sum("permuted", torch.stack(found))
 
 
 def _expect_same(name: str, side: _Side, layers: Sequence[str], index: Tensor) -> None:
@@ -231,14 +310,19 @@ def _summary(layers: Sequence[str], index: Tensor) -> str:
     )
 
 
-def _within_shape(index: Tensor) -> tuple[int, int, int]:
-    return (len(index), index.shape[1], index.shape[1])
-
-
 def _within(batch: Grams) -> Tensor:
     """HSIC `[layers, T, T]` between the steps of each layer."""
-    blocks = batch.rows.new_zeros(_within_shape(batch.index))
-    for layer, rows in enumerate(batch.index.tolist()):
-        span = batch.rows[rows[0] : rows[-1] + 1]  # the rows of a layer lie together; one row stands for all its steps
+    T = batch.index.shape[1]
+    blocks = batch.rows.new_zeros(len(batch.index), T, T)
+    for layer, (first, last) in enumerate(batch.index[:, [0, -1]].tolist()):
+        span = batch.rows[first : last + 1]  # the rows of a layer lie together; one row stands for all its steps
         blocks[layer] = hsic(span, span, batch.n)
     return blocks
+
+
+def _on_cpu(state: Any) -> Any:
+    if isinstance(state, Tensor):
+        return state.cpu()
+    if isinstance(state, dict):
+        return {key: _on_cpu(value) for key, value in state.items()}
+    return [_on_cpu(value) for value in state] if isinstance(state, list) else state

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-import itertools
+import logging
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sj_cka.cka.accumulator import CKA, MIN_SAMPLES, Grams
-from sj_cka.cka.gram import CentredGrams, centred_grams
+from sj_cka.cka.accumulator import CKA
+from sj_cka.cka.batches import Batch, Batches
+from sj_cka.cka.layers import MIN_SAMPLES, Allocate
+from sj_cka.cka.memory import bytes_of, in_file, in_words
+from sj_cka.cka.observation import NULL, OBSERVABLES, Observable, Spatial
+from sj_cka.cka.outline import outline, size
 from sj_cka.cka.result import CKAResult
-from sj_cka.recording import LayerSpec, Layout, Observation, Plan, inputs_of, plan, preserved, reset_states, to_device
-from sj_cka.recording.axes import Tap
-from sj_cka.recording.drive import Drive, Forward, sample_axis
+from sj_cka.cka.sides import Fixed, Network, fixed_grams, group_masks
+from sj_cka.recording import LayerSpec, Layout, Select, preserved
+from sj_cka.recording import plan as plan_observation
+from sj_cka.recording.drive import Forward
+
+Groups = Literal["labels"] | Mapping[str, Any] | Sequence[Any] | Any
+_log = logging.getLogger("sj_cka")
+
+
+class ComparisonStopped(RuntimeError):
+    """A comparison ended before its loader did.
+
+    Args:
+        message: why.
+        so_far: the result of the minibatches before.
+    """
+
+    def __init__(self, message: str, so_far: CKAResult) -> None:
+        super().__init__(message)
+        self.so_far = so_far
 
 
 def compare(
@@ -24,17 +46,29 @@ def compare(
     y: nn.Module | None = None,
     loader: Iterable[Any] | Tensor | None = None,
     *,
+    y_loader: Iterable[Any] | Tensor | None = None,
+    to: Fixed | None = None,
+    given: Fixed | None = None,
     layers: LayerSpec = None,
     layers_x: LayerSpec = None,
     layers_y: LayerSpec = None,
-    T: int | None = None,
+    select: Select = None,
+    T: int | tuple[int | None, int | None] | None = None,
     layout: Layout | None = None,
     forward: Forward | None = None,
-    observe: str = "output",
+    observe: Observable | Sequence[Observable] = "output",
+    spatial: Spatial = "flatten",
+    null: Literal["timing"] | None = None,
+    groups: Groups | None = None,
+    measures: Sequence[str] = (),
+    permutations: int = 0,
+    samples: bool = True,
+    memory: str | int | None = None,
     batches: int | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
     allow_train: bool = False,
+    plan: bool = False,
 ) -> CKAResult:
     """CKA between every layer and every time step of two networks, in one pass over a loader.
 
@@ -50,24 +84,47 @@ def compare(
         x: a network: SpikingJelly's or any other PyTorch module, in evaluation mode.
         y: the network to compare with; None compares x with itself.
         loader: batches, each a tensor `[N, ...]` or a tuple that starts with one; or one such tensor. Iterated once.
+        y_loader: what y sees in place of it: batches of the same samples, in the same order. Where both bring labels,
+            the first that differs is named in a warning.
+        to: compare x with the batch itself, "input", or with its classes, "labels", in place of a network.
+        given: also take what is needed for `CKAResult.partial`, the CKA given the input or the labels.
         layers: dotted names, globs, module types or predicates `(name, module) -> bool` for both networks; None for
             every neuron, every other leaf that is called and every block output, without the last Linear.
         layers_x, layers_y: the same for one network.
-        T: time steps; needed where a network does not make its own.
+        select: for modules that put out a tuple or a dict: `{"lstm": 0, "encoder": "last_hidden_state"}`, names or
+            globs; or one function `(layer, output) -> tensor`.
+        T: time steps; needed where a network does not make its own. A pair for x and y.
         layout: what the loader gives: "NCHW" (samples first; the default), or frames as "TNCHW" or "NTCHW".
         forward: `lambda net, batch: ...`, how to run a network on a batch of the loader, in place of all of this.
-        observe: "output": what a layer puts out, spikes where it is a neuron.
+        observe: "output": what a layer puts out, spikes where it is a neuron; "rate": its mean over the steps;
+            "membrane": potentials of neurons after the reset; "latency": steps before a neuron's first spike, T for
+            one that never fires (these two: of the neurons alone; of a network without any, the output). Several are
+            taken in one pass: the result is that of the first, `result.matrix("rate")` and `result.also` give the rest.
+        spatial: "mean" averages maps `[N, C, H, W]` over space first; "flatten" takes every pixel as a feature.
+        null: "timing" also compares the outputs with the order of their steps permuted for every unit and sample:
+            `result.null`, beside which `result.dynamics()` stands.
+        groups: samples whose CKA is also taken for themselves, `result.matrix(group=...)`: "labels"; ids of all
+            samples; name -> mask over all samples; or a function of the batch that gives either for it.
+        measures: further names of `sj_cka.cka.MEASURES`, e.g. "rsa", "procrustes": `result.matrix(measure=...)`.
+        permutations: so many baselines with the samples of y in another order, for `result.baseline()`.
+        samples: keep what every sample contributes (4 bytes a pair of layers), for `interval`, `difference`,
+            `against_n` and `heaviest`; without it an interval needs 8 minibatches.
+        memory: bound on the centred Grams, e.g. "2GB"; beyond it they lie in a temporary file. The number of samples
+            never changes. None: no bound.
         batches: use the first so many batches; None for all.
         device: where to run; None for where the network's parameters are.
         progress: show a progress bar.
         allow_train: run a network that is in training mode in evaluation mode, and put it back, without an error.
+        plan: print layers, Grams, bytes and estimated seconds before running.
 
     Returns:
         A `CKAResult`; what is undefined is NaN and named in `result.undefined`. A batch of fewer than 4 samples cannot
-        be used and is left out with a warning that names it.
+        be used and is left out with a warning that names it. Where a `torch.distributed` process group exists, all
+        processes must call this, each with its share of the batches, and all get the result of them together.
 
     Raises:
         ValueError: no usable batch, networks in training mode, layers that are not there, a missing or wrong T.
+        ComparisonStopped: a later batch cannot be used; the result of those before is in its `so_far`.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)).eval()
@@ -77,101 +134,155 @@ def compare(
     """
     if loader is None:
         raise ValueError("compare needs loader=: batches of images, e.g. a torch DataLoader or one tensor [N, ...]")
-    if observe != "output":
-        raise ValueError(f'expected observe="output", got {observe!r}')
+    if to is not None and (y is not None or y_loader is not None or layers_y is not None):
+        raise ValueError(f"expected no y, y_loader or layers_y beside to={to!r}: x is compared with the {to} alone")
     if batches is not None and batches < 1:
         raise ValueError(f"expected batches to be at least 1, got {batches}")
-    networks = {"x": x, "y": x if y is None else y}
-    wanted = {"x": layers if layers_x is None else layers_x, "y": layers if layers_y is None else layers_y}
-    # one pass serves both sides where they are the same layers of the same network
-    same = networks["x"] is networks["y"] and wanted["x"] is wanted["y"]
-    sides = ("x",) if same else ("x", "y")
-    for side in sides:
-        if networks[side].training and not allow_train:
+    observables = _observables(observe)
+    for name, value, known in (
+        ("to", to, (None, "input", "labels")),
+        ("given", given, (None, "input", "labels")),
+        ("spatial", spatial, ("flatten", "mean")),
+        ("null", null, (None, "timing")),
+    ):
+        if value not in known:
+            raise ValueError(f"expected {name} to be one of {', '.join(map(repr, known))}, got {value!r}")
+    limit = None if memory is None else bytes_of(memory)
+    models = {"x": x} if to else {"x": x, "y": x if y is None else y}
+    for side, model in models.items():
+        if model.training and not allow_train:
             raise ValueError(
                 f"network {side} is in training mode: batch normalisation would use, and change, the statistics of "
                 f"each batch. Call {side}.eval() first, or pass allow_train=True to run it in evaluation mode"
             )
-    bar = tqdm(total=batches or _length(loader), desc="comparing", unit="batch", disable=not progress, leave=False)
-    with preserved(x, networks["y"]), bar:
-        source = iter([loader] if isinstance(loader, Tensor) else loader)
-        head, inputs = _usable(itertools.islice(source, batches), layout, forward)
-        on = {side: _device(networks[side], device) for side in sides}
-        plans = {}
-        for side in sides:
+    wanted = {"x": layers if layers_x is None else layers_x, "y": layers if layers_y is None else layers_y}
+    steps = dict(zip("xy", T if isinstance(T, tuple) else (T, T), strict=True))
+    # one pass serves both sides where they are the same layers of the same network
+    same = not to and models["x"] is models["y"] and wanted["x"] is wanted["y"]
+    same = same and steps["x"] == steps["y"] and y_loader is None
+    with preserved(*models.values()):
+        source = Batches(loader, y_loader, layout, forward, batches)
+        first = source.first()
+        networks = {}
+        for side in ("x",) if same or to else ("x", "y"):
+            on = _device(side, models[side], device)
             try:
-                batch = to_device(inputs, on[side])
-                plans[side] = plan(networks[side], batch, layers=wanted[side], T=T, layout=layout, forward=forward)
-            except (ValueError, TypeError, RuntimeError) as error:
-                raise ValueError(f"network {side} ({type(networks[side]).__name__}): {error}") from error
-        sums, left_out = CKA(), []
-        for number, item in enumerate(itertools.islice(itertools.chain(head, source), batches)):
-            inputs = inputs_of(item, layout, forward)
-            if (n := plans["x"].drive.samples(inputs)) < MIN_SAMPLES:
-                left_out.append(number)
-                warnings.warn(
-                    f"batch {number} holds {n} samples and is left out: the unbiased HSIC needs at least {MIN_SAMPLES}",
-                    stacklevel=2,
+                observed = plan_observation(
+                    models[side],
+                    first.inputs(side, on),
+                    layers=wanted[side],
+                    T=steps[side],
+                    layout=layout,
+                    forward=forward,
+                    select=select,
                 )
-                continue
-            seen = {side: _grams(networks[side], plans[side], to_device(inputs, on[side])) for side in sides}
-            sums.update_grams(seen["x"], seen["x"] if same else seen["y"])
-            bar.update()
-    attrs = {side: type(network).__name__ for side, network in networks.items()}
-    return sums.compute({**attrs, "batches": sums.batches, "batches_left_out": str(left_out)})
+            except (ValueError, TypeError, RuntimeError) as error:
+                raise ValueError(f"network {side} ({type(models[side]).__name__}): {error}") from error
+            for note in observed.notes:
+                warnings.warn(f"network {side} ({type(models[side]).__name__}): {note}", stacklevel=2)
+            networks[side] = Network(side, models[side], observed, on, observables, null is not None, spatial)
+        _, stored, held = size(list(networks.values()), first.n)
+        if limit is not None and held > limit:
+            raise ValueError(
+                f"memory={memory!r}: the timing null holds {in_words(held)} of features, because the network is called "
+                "once a step: take fewer layers=, smaller batches or more memory"
+            )
+        in_memory = limit is None or stored <= limit
+        where = f"{in_words(stored)} in {'memory' if in_memory else 'a temporary file'}"
+        if not in_memory:
+            _log.warning("centred Grams take %s: more than memory=%r", where, memory)
+        if plan:
+            inputs = {side: first.inputs(side, network.device) for side, network in networks.items()}
+            print(outline(list(networks.values()), inputs, source.count, limit))
+        main = CKA(samples=samples, permutations=permutations, measures=measures)
+        sums: dict[str, CKA] = {observables[0]: main}
+        sums |= {name: CKA(samples=False) for name in [*observables[1:], *([NULL] if null else [])]}
+        work = _Work(networks, sums, to, given, groups, None if in_memory else in_file)
+        attrs = {side: type(model).__name__ for side, model in models.items()} | ({"y": to} if to else {})
+        attrs |= {"observe": observables[0], "grams": where}
+        left_out: list[int] = []
+        with tqdm(total=source.count, desc="comparing", unit="batch", disable=not progress, leave=False) as bar:
+            try:
+                for batch in source:
+                    if batch.usable:
+                        work.add(batch)
+                    else:
+                        left_out.append(batch.number)
+                        warnings.warn(
+                            f"batch {batch.number} holds {batch.n} samples and is left out: the unbiased HSIC needs at "
+                            f"least {MIN_SAMPLES}",
+                            stacklevel=2,
+                        )
+                    bar.update()
+            except Exception as error:
+                if not main.batches:
+                    raise
+                raise ComparisonStopped(
+                    f"{error} (after {main.batches} minibatches, whose result is in this exception's so_far)",
+                    _result(sums, attrs, left_out),
+                ) from error
+    for own in sums.values():
+        own.all_reduce()
+    return _result(sums, attrs, left_out)
 
 
-def _usable(source: Iterator[Any], layout: Layout | None, forward: Forward | None) -> tuple[list[Any], Any]:
-    """The batches up to the first that can be used, and what of that one goes to the networks."""
-    head: list[Any] = []
-    for item in source:
-        head.append(item)
-        inputs = inputs_of(item, layout, forward)
-        if Drive("as is", sample_axis=sample_axis(layout, forward)).samples(inputs) >= MIN_SAMPLES:
-            return head, inputs
-    if not head:
-        raise ValueError("the loader gave no batch")
-    raise ValueError(f"expected batches of at least {MIN_SAMPLES} samples, got none: raise the loader's batch_size")
+@dataclass
+class _Work:
+    """What is done with every batch."""
+
+    networks: Mapping[str, Network]
+    sums: Mapping[str, CKA]
+    to: Fixed | None
+    given: Fixed | None
+    groups: Groups | None
+    allocate: Allocate | None
+
+    def add(self, batch: Batch) -> None:
+        """Runs the networks on a batch and adds its Grams; all sums or none of them change."""
+        z = None if self.given is None else fixed_grams(self.given, batch)
+        masks = group_masks(self.groups, batch)
+        seen = {
+            side: network.grams(batch.inputs(side, network.device), batch.number, self.allocate)
+            for side, network in self.networks.items()
+        }
+        if self.to is not None:
+            target = fixed_grams(self.to, batch)
+            seen["y"] = dict.fromkeys(self.sums, target)
+        for name, sums in self.sums.items():
+            x, y = seen["x"][name], seen.get("y", seen["x"])[name]
+            first = sums is next(iter(self.sums.values()))
+            sums.update_grams(x, y, given=z if first else None, groups=masks if first else None)
 
 
-def _device(network: nn.Module, wish: torch.device | str | None) -> torch.device:
-    """Where a network runs: where its parameters are, unless told."""
-    if wish is not None:
-        return torch.device(wish)
-    return next((p.device for p in network.parameters()), torch.device("cpu"))
+def _result(sums: Mapping[str, CKA], attrs: Mapping[str, Any], left_out: Sequence[int]) -> CKAResult:
+    found = {
+        name: own.compute({**attrs, "observe": name, "batches": own.batches, "batches_left_out": str(list(left_out))})
+        for name, own in sums.items()
+    }
+    main = next(iter(found))
+    return CKAResult(found[main].data, {name: result for name, result in found.items() if name != main})
 
 
-def _grams(model: nn.Module, plan: Plan, batch: Any) -> Grams:
-    """Centred Grams of every layer and step of one network on one batch."""
-    n = plan.drive.samples(batch)
-    found: dict[str, dict[int, CentredGrams]] = {layer: {} for layer in plan.layers}
-
-    def receive(tap: Tap, step: int, rows: Tensor) -> None:
-        found[tap.layer][step] = centred_grams(rows.flatten(2) if rows.ndim > 2 else rows.unsqueeze(-1))
-
-    observation = Observation(model, plan, n, receive)
-    try:
-        model.eval()
-        reset_states(model)
-        with torch.no_grad():
-            plan.drive.run(model, batch)
-    finally:
-        observation.close()
-    observation.check()
-    rows: list[Tensor] = []
-    reasons: list[str | None] = []
-    index: list[list[int]] = []
-    for steps in found.values():
-        here = [steps[step] for step in sorted(steps)]
-        count = sum(len(grams.reasons) for grams in here)
-        index.append([len(reasons) + (t if count == plan.T else 0) for t in range(plan.T)])
-        rows += [grams.rows for grams in here]
-        reasons += [reason for grams in here for reason in grams.reasons]
-    return Grams(plan.layers, torch.cat(rows), torch.tensor(index), tuple(reasons), n)
+def _observables(observe: Observable | Sequence[Observable]) -> list[Observable]:
+    names: list[Observable] = [observe] if isinstance(observe, str) else list(observe)
+    if not names or len(set(names)) != len(names) or any(name not in OBSERVABLES for name in names):
+        raise ValueError(f"expected observe to be one or several of {', '.join(OBSERVABLES)}, got {observe!r}")
+    return names
 
 
-def _length(loader: Any) -> int | None:
-    try:
-        return len(loader) if not isinstance(loader, Tensor) else 1
-    except TypeError:
-        return None
+def _device(side: str, network: nn.Module, wish: torch.device | str | None) -> torch.device:
+    """Where a network runs: where its parameters are."""
+    there = {p.device for p in network.parameters()}
+    if len(there) > 1:
+        raise ValueError(
+            f"network {side} has parameters on several devices ({', '.join(sorted(map(str, there)))}): move it to one"
+        )
+    if wish is None:
+        return next(iter(there), torch.device("cpu"))
+    on = torch.device(wish)
+    if there and next(iter(there)).type != on.type:
+        raise ValueError(
+            f"network {side} is on {next(iter(there))}, device={str(wish)!r} was asked for: move it there first, "
+            f"{side}.to({str(wish)!r})"
+        )
+    return on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -12,16 +13,33 @@ from torch import Tensor
 _Q_MAX = 300.0
 # |K~| at or below this fraction of |K| is rounding, not structure.
 _UNDEFINED = 1e-12
-_CHUNK = 1 << 22  # elements of float64 features that a redo holds at once
+_CHUNK = 1 << 22  # numbers of an intermediate that are held at once
+_BLOCK = 128  # rows of a symmetric product on the CPU that are taken at once
+
+
+class RawGrams(NamedTuple):
+    """Centred Grams of S steps as the dtype of the features gives them, and which of them must be taken again.
+
+    Args:
+        rows: float64 `[S, n(n-1)/2]`, see `pack`.
+        diagonal: float64 `[S, n]`: the K_ii, less twice the shift that centring took from row i; with them squared
+            distances are d_ij^2 = diagonal_i + diagonal_j - 2 row_ij.
+        redo: bool `[S]`, on the device of the features: digits were lost, or the Gram may be undefined.
+    """
+
+    rows: Tensor
+    diagonal: Tensor
+    redo: Tensor
 
 
 class CentredGrams(NamedTuple):
-    """Centred Grams of S steps: `rows` float64 [S, n(n-1)/2] (upper triangles), `reasons` one for each step.
+    """Centred Grams of S steps: rows and diagonal as in `RawGrams`, and one reason for each step.
 
     A reason is None where the Gram is defined; otherwise it says why the row is zero or NaN.
     """
 
     rows: Tensor
+    diagonal: Tensor
     reasons: tuple[str | None, ...]
 
 
@@ -54,12 +72,9 @@ def u_centre(K: Tensor) -> Tensor:
     Returns:
         float64 `[..., n, n]`; every row sums to 0.
     """
-    n = K.shape[-1]
     K = K.to(torch.float64, copy=True)
     K.diagonal(dim1=-2, dim2=-1).zero_()
-    r = K.sum(-1)
-    s = r.sum(-1)
-    shift = r / (n - 2) - (s / (2 * (n - 1) * (n - 2))).unsqueeze(-1)
+    shift = _shift(K.sum(-1))
     K -= shift.unsqueeze(-1)
     K -= shift.unsqueeze(-2)
     K.diagonal(dim1=-2, dim2=-1).zero_()
@@ -79,35 +94,109 @@ def centred_grams(X: Tensor) -> CentredGrams:
     Returns:
         CentredGrams; the row of an undefined step is 0, and NaN where the features are not finite.
     """
-    X = _as_real(X)
-    n = X.shape[1]
-    with torch.autocast(X.device.type, enabled=False):  # it would take the Gram in bfloat16
-        return _centred_grams(X, n)
-
-
-def _centred_grams(X: Tensor, n: int) -> CentredGrams:
-    K = gram(X).to(torch.float64)
-    K.diagonal(dim1=-2, dim2=-1).zero_()
-    centred = u_centre(K)
-    off = torch.linalg.matrix_norm(K)
-    q = off / torch.linalg.matrix_norm(centred)
-    rows = pack(centred)
-    # a float32 Gram below 1e-25 may have lost entries to underflow
-    redo = ~((q <= min(_Q_MAX, n)) & (off / n > 1e-25))
+    X = as_real(X)
+    rows, diagonal, redo = raw_grams(X)
     reasons: list[str | None] = [None] * X.shape[0]
     for step in redo.nonzero().flatten().tolist():
-        rows[step], reasons[step] = _redo(X[step])
-    return CentredGrams(rows, tuple(reasons))
+        rows[step], diagonal[step], reasons[step] = _redo(X[step])
+    return CentredGrams(rows, diagonal, tuple(reasons))
+
+
+def raw_grams(X: Tensor, *, spikes: bool = False) -> RawGrams:
+    """U-centred Grams of features at S steps, without a second try and without waiting for the device.
+
+    Args:
+        X: features `[S, n, D]` as `as_real` gives them.
+        spikes: they are believed to be 0 or 1, and may be multiplied in half precision where that is exact and fast; a
+            step that was not exact in it is marked for `redo`.
+    """
+    S, n, _ = X.shape
+    steps = max(1, _CHUNK // n**2)
+    with torch.autocast(X.device.type, enabled=False):  # it would take the Gram in bfloat16
+        parts = [_centred(X[s : s + steps], spikes) for s in range(0, S, steps)]
+    return parts[0] if len(parts) == 1 else RawGrams(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _centred(X: Tensor, spikes: bool) -> RawGrams:
+    n = X.shape[1]
+    K, exact = _product(X, spikes)
+    diagonal = K.diagonal(dim1=-2, dim2=-1).to(torch.float64)
+    low = K.tril(-1)  # the upper triangle may be missing
+    shift = _shift(low.sum(-1, dtype=torch.float64) + low.sum(-2, dtype=torch.float64))
+    rows = pack(low).to(torch.float64)
+    i, j = _pairs(n, X.device)
+    off = rows.norm(dim=-1)
+    rows -= shift.index_select(-1, i)
+    rows -= shift.index_select(-1, j)
+    q = off / rows.norm(dim=-1)
+    # a float32 Gram below 1e-25 may have lost entries to underflow
+    sound = (q <= min(_Q_MAX, n)) & (off * 2**0.5 / n > 1e-25) & exact
+    return RawGrams(rows, diagonal - 2 * shift, ~sound)
+
+
+def _product(X: Tensor, spikes: bool) -> tuple[Tensor, Tensor]:
+    """Grams `[S, n, n]`, on the CPU their lower triangles alone, and whether each is the product of X itself, `[S]`."""
+    exact = X.new_ones(len(X), dtype=torch.bool)
+    if X.device.type == "cpu":
+        K = X.new_zeros(*X.shape[:2], X.shape[1])
+        for step, x in enumerate(X):
+            for i in range(0, len(x), _BLOCK):
+                K[step, i : i + _BLOCK, : i + _BLOCK] = x[i : i + _BLOCK] @ x[: i + _BLOCK].mT
+        return K, exact
+    if spikes and X.dtype == torch.float32 and half_products(X.device):
+        half = X.to(torch.bfloat16)
+        K = torch.stack([torch.mm(x, x.mT, out_dtype=torch.float32) for x in half])
+        return K, (half == X).flatten(1).all(1)
+    return gram(X), exact
+
+
+@lru_cache
+def half_products(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 with float32 sums and a float32 result, so that counts stay exact."""
+    x = torch.ones(16, 4112, device=device, dtype=torch.bfloat16)
+    try:  # 4112 needs 13 bits; a bfloat16 result has 8
+        return bool((torch.mm(x, x.mT, out_dtype=torch.float32) == 4112).all())
+    except (RuntimeError, TypeError):  # no such kernel for this device
+        return False
 
 
 def pack(K: Tensor) -> Tensor:
-    """Upper triangles `[..., n(n-1)/2]` of symmetric `[..., n, n]`; <K, L> = 2 pack(K) . pack(L) for diagonals of 0."""
+    """Lower triangles `[..., n(n-1)/2]` of symmetric `[..., n, n]`; <K, L> = 2 pack(K) . pack(L) for diagonals of 0.
+
+    They go row by row, so that the first m samples are the first m(m-1)/2 numbers.
+    """
     n = K.shape[-1]
-    i, j = torch.triu_indices(n, n, offset=1, device=K.device)
+    i, j = _pairs(n, K.device)
     return K.flatten(-2).index_select(-1, i * n + j)
 
 
-def _as_real(X: Tensor) -> Tensor:
+def unpack(rows: Tensor, n: int) -> Tensor:
+    """Symmetric `[..., n, n]` with a diagonal of 0 from what `pack` gave."""
+    i, j = _pairs(n, rows.device)
+    K = rows.new_zeros(*rows.shape[:-1], n * n)
+    K[..., i * n + j] = rows
+    K[..., j * n + i] = rows
+    return K.unflatten(-1, (n, n))
+
+
+@lru_cache(maxsize=8)
+def _pairs(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    i, j = torch.tril_indices(n, n, offset=-1, device=device)
+    return i, j
+
+
+def _shift(r: Tensor) -> Tensor:
+    """What U-centring takes from row i and from column i: r_i/(n-2) - s/(2(n-1)(n-2))."""
+    n = r.shape[-1]
+    return r / (n - 2) - (r.sum(-1, keepdim=True) / (2 * (n - 1) * (n - 2)))
+
+
+def as_real(X: Tensor) -> Tensor:
+    """Features in a dtype that can be multiplied: float32 and float64 as they are, others in the one that holds them.
+
+    Raises:
+        TypeError: complex features.
+    """
     if X.is_complex():
         raise TypeError(
             f"expected real features, got {X.dtype}; pass the modulus, or real and imaginary parts as features"
@@ -117,27 +206,30 @@ def _as_real(X: Tensor) -> Tensor:
     return X.to(torch.float64 if X.dtype in (torch.int64, torch.int32) else torch.float32)
 
 
-def _redo(X: Tensor) -> tuple[Tensor, str | None]:
+def _redo(X: Tensor) -> tuple[Tensor, Tensor, str | None]:
     """Centred Gram of one step `[n, D]` from column-centred float64 features, and the reason if it is undefined."""
     n, D = X.shape
+    none = X.new_zeros(n * (n - 1) // 2, dtype=torch.float64), X.new_zeros(n, dtype=torch.float64)
     finite = torch.isfinite(X).all(1)
     if not finite.all():
         at = int((~finite).nonzero()[0])
-        return X.new_full((n * (n - 1) // 2,), float("nan"), dtype=torch.float64), f"NaN or infinite at sample {at}"
-    zero = X.new_zeros(n * (n - 1) // 2, dtype=torch.float64)
+        return none[0] + float("nan"), none[1] + float("nan"), f"NaN or infinite at sample {at}"
     largest = float(X.abs().max()) if D else 0.0
     if largest == 0.0:
-        return zero, "silent"
+        return *none, "silent"
     K = X.new_zeros((n, n), dtype=torch.float64)
     centred = torch.zeros_like(K)
     for chunk in X.split(max(1, _CHUNK // n), dim=1):
         chunk = chunk.to(torch.float64) / largest
         K += gram(chunk)
         centred += gram(chunk - chunk.mean(0))
-    centred = u_centre(centred)
-    if torch.linalg.matrix_norm(centred) <= _UNDEFINED * torch.linalg.matrix_norm(K):
-        return zero, _why_undefined(X)
-    return pack(centred) * largest**2, None
+    size = torch.linalg.matrix_norm(K)
+    diagonal = centred.diagonal().clone()
+    shift = _shift(centred.sum(-1) - diagonal)
+    rows = pack(u_centre(centred))
+    if 2**0.5 * rows.norm() <= _UNDEFINED * size:
+        return *none, _why_undefined(X)
+    return rows * largest**2, (diagonal - 2 * shift) * largest**2, None
 
 
 def _why_undefined(X: Tensor) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -12,11 +13,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from sj_cka.cka import over_time, statistics
+from sj_cka.cka.labelled import dataset, ratio
+from sj_cka.plugins import closest
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-Time = Literal["concat"] | int
+Time = Literal["concat", "rate", "latency", "membrane"] | int
 _UNDEFINED_COLUMNS = ["side", "layer", "step", "reason"]
+_NULL = "timing null"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +35,15 @@ class CKAResult:
 
     Args:
         data: `cka` and `hsic_xy` `[layer_x, step_x, layer_y, step_y]`, `hsic_xx` `[layer_x, step_x, step_x_2]`,
-            `hsic_yy` alike, `n` samples; steps count from 1. What is undefined is NaN.
+            `hsic_yy` alike, `n` samples; steps count from 1. What is undefined is NaN. Of layers of neurons `rate_x`,
+            `silent_x`, `saturated_x` `[layer_x, step_x]` (see `activity`), and alike for y. What was asked for beside:
+            `sample_xy` ... (contributions), `size_xy` ..., `group_xy` ..., `permuted_xy`, `hsic_xz` ... (for
+            `partial`), `measure_<name>` `[layer_x, layer_y]`.
+        also: results of the same pass: of other observables ("rate", "latency", "membrane"), and the timing null.
     """
 
     data: xr.Dataset
+    also: Mapping[str, CKAResult] = field(default_factory=dict)
 
     @classmethod
     def from_hsic(
@@ -48,33 +59,8 @@ class CKAResult:
         attrs: Mapping[str, Any] | None = None,
     ) -> CKAResult:
         """A result from mean HSIC values `[Lx, Tx, Ly, Ty]`, `[Lx, Tx, Tx]` and `[Ly, Ty, Ty]`."""
-        own_x, own_y = (np.einsum("ltt->lt", own) for own in (hsic_xx, hsic_yy))
-        cka = _ratio(hsic_xy, own_x[:, :, None, None], own_y[None, None])
-        pairs, steps_x, steps_y = (
-            ("layer_x", "step_x", "layer_y", "step_y"),
-            ("step_x", "step_x_2"),
-            ("step_y", "step_y_2"),
-        )
-        Tx, Ty = (np.arange(1, own.shape[1] + 1) for own in (hsic_xx, hsic_yy))
-        data = xr.Dataset(
-            {
-                "cka": (pairs, cka),
-                "hsic_xy": (pairs, hsic_xy),
-                "hsic_xx": (("layer_x", *steps_x), hsic_xx),
-                "hsic_yy": (("layer_y", *steps_y), hsic_yy),
-                "n": ((), n),
-            },
-            coords={
-                "layer_x": list(layers_x),
-                "layer_y": list(layers_y),
-                "step_x": Tx,
-                "step_x_2": ("step_x_2", Tx),
-                "step_y": Ty,
-                "step_y_2": ("step_y_2", Ty),
-            },
-            attrs=dict(attrs or {}) | {"undefined": json.dumps([dict(row) for row in undefined])},
-        )
-        return cls(data)
+        sums = {"xy": hsic_xy * n, "xx": hsic_xx * n, "yy": hsic_yy * n}
+        return cls(dataset(layers_x, layers_y, sums, {}, n=n, undefined=undefined, attrs=attrs or {}))
 
     @property
     def layers_x(self) -> list[str]:
@@ -91,21 +77,55 @@ class CKAResult:
         """Every (side, layer, step) without a defined CKA, and the reason."""
         return pd.DataFrame(json.loads(self.data.attrs["undefined"]), columns=_UNDEFINED_COLUMNS)
 
-    def matrix(self, time: Time = "concat") -> pd.DataFrame:
+    @property
+    def null(self) -> CKAResult | None:
+        """The same comparison with the order of steps permuted for every unit and sample, if it was asked for."""
+        return self.also.get(_NULL)
+
+    @property
+    def activity(self) -> pd.DataFrame:
+        """Of layers of neurons, a row for each (side, layer, step): `rate`, spikes of a unit and sample; `silent`, the
+        share of units that fire for no sample; `saturated`, the share of those that fire for every one.
+        """
+        parts = []
+        for side in "xy":
+            if f"rate_{side}" in self.data:
+                table = self.data[[f"{name}_{side}" for name in ("rate", "silent", "saturated")]].to_dataframe()
+                parts.append(table.dropna().rename_axis(["layer", "step"]).rename(columns=lambda name: name[:-2]))
+                parts[-1] = parts[-1].reset_index().assign(side=side)
+        columns = ["side", "layer", "step", "rate", "silent", "saturated"]
+        return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+    def matrix(
+        self, time: Time = "concat", *, upto: int | None = None, group: str | None = None, measure: str = "cka"
+    ) -> pd.DataFrame:
         """Layers of x by layers of y.
 
         Args:
             time: "concat" for features concatenated over time, as the paper compares them; a step t (from 1) for step t
-                against step t. A network without time has one step, which stands for all.
+                against step t; "rate", "latency", "membrane" for another observable of the same pass. A network without
+                time has one step, which stands for all.
+            upto: steps 1 to `upto` together in place of all.
+            group: samples of one group alone (`compare(..., groups=)`).
+            measure: another measure of MEASURES that was asked for (`compare(..., measures=)`).
 
         Raises:
-            ValueError: an unknown `time`, a step that is not there, or numbers of steps that do not pair.
+            ValueError: an unknown `time`, a step that is not there, numbers of steps that do not pair, or what was not
+                asked for in the comparison.
         """
-        if time == "concat":
-            d = self.data
-            own_x = d.hsic_xx.sum(("step_x", "step_x_2"), skipna=False).values[:, None]
-            own_y = d.hsic_yy.sum(("step_y", "step_y_2"), skipna=False).values[None]
-            values = _ratio(d.hsic_xy.sum(("step_x", "step_y"), skipna=False).values, own_x, own_y)
+        if sum((time != "concat", upto is not None, group is not None, measure != "cka")) > 1:
+            raise ValueError("expected one of time, upto, group and measure; they do not combine")
+        if group is not None:
+            values = statistics.of_group(self.data, group)
+        elif measure != "cka":
+            values = self._measured(measure)
+        elif isinstance(time, str) and time != "concat":
+            return self._observed(time).matrix()
+        elif time == "concat" and upto is None:
+            values = over_time.up_to(self.data, max(self._steps))
+        elif upto is not None:
+            self._steps_at(upto)
+            values = over_time.up_to(self.data, upto)
         else:
             t, s = self._steps_at(time)
             values = self.data.cka.sel(step_x=t, step_y=s).values
@@ -113,21 +133,156 @@ class CKAResult:
             values, index=pd.Index(self.layers_x, name="layer_x"), columns=pd.Index(self.layers_y, name="layer_y")
         )
 
-    def paired(self, time: Time = "concat") -> pd.Series:
-        """CKA of each layer of x with the layer of the same name in y, in the order of x.
+    def paired(self, time: Time = "concat", **which: Any) -> pd.Series:
+        """CKA of each layer of x with the layer of the same name in y, in the order of x; arguments as of `matrix`.
 
         Raises:
             ValueError: the networks have no layer name in common.
         """
-        matrix = self.matrix(time)
-        shared = [layer for layer in self.layers_x if layer in matrix.columns]
-        if not shared:
-            raise ValueError(
-                f"expected layers of the same name in both networks, got {self.layers_x[:3]} ... and "
-                f"{self.layers_y[:3]} ...; use matrix() for networks without common names"
-            )
+        matrix = self.matrix(time, **which)
+        shared = self._shared(matrix)
         return pd.Series(
             [matrix.loc[layer, layer] for layer in shared], index=pd.Index(shared, name="layer"), name="cka"
+        )
+
+    def cumulative(self) -> pd.DataFrame:
+        """CKA of steps 1 to t together, for layers of the same name `[layer, t]`; the last column is `paired()`."""
+        steps = range(1, max(self._steps) + 1)
+        return pd.DataFrame({t: self.paired(upto=t) for t in steps}).rename_axis(columns="step")
+
+    def attribution(self, layer: str | None = None, layer_y: str | None = None) -> pd.DataFrame | pd.Series:
+        """Share of every step of x in the CKA of concatenated features.
+
+        A[t] = sum_s H[(l,t),(m,s)] / sqrt(sum of block l times sum of block m). Over t the shares add up to the CKA;
+        they may be negative and are not the CKA of step t.
+
+        Args:
+            layer: a layer of x; None for all that have a layer of the same name in y.
+            layer_y: the layer of y; None for that of the same name.
+
+        Returns:
+            `[layer, step]`, or `[step]` for one layer.
+        """
+        shares = over_time.attribution(self.data)
+        steps = pd.Index(self.data.step_x.values, name="step")
+        if layer is not None:
+            i, j = _known(layer, self.layers_x, "x"), _known(layer_y or layer, self.layers_y, "y")
+            return pd.Series(shares[i, :, j], index=steps, name="share")
+        shared = self._shared(self.matrix())
+        rows = [shares[self.layers_x.index(name), :, self.layers_y.index(name)] for name in shared]
+        return pd.DataFrame(rows, index=pd.Index(shared, name="layer"), columns=steps)
+
+    def dynamics(self, side: over_time.Side = "x") -> pd.DataFrame:
+        """How much every layer changes over time: mean CKA between its different steps, 1 for a static layer.
+
+        Sparse firing and silent steps alone make a layer look dynamic, so the value stands beside that of the timing
+        null (`compare(..., null="timing")`): the order of steps permuted for every unit and sample, counts kept. A
+        layer whose steps say different things lies below its null.
+
+        Returns:
+            A row for each layer: `cka`; `null`, NaN without one; `pairs` of steps that both are means over; `undefined`
+            pairs, left out of both.
+        """
+        return over_time.dynamics(self.data, None if self.null is None else self.null.data, side)
+
+    def interval(self, level: float = 0.95, *, over: statistics.Over | None = None) -> pd.DataFrame:
+        """Two-sided intervals of the CKA of concatenated features, by the jackknife.
+
+        Each sample is left out to first order, from what it contributes to HSIC_1: h_i = sum_j K~_ij L~_ij, HSIC
+        without i = (S - 2 h_i) / ((n-1)(n-4)). The interval says how the value would move with other samples of the
+        same kind, not with other networks: for that `pool` seeds. For independent features the estimator is degenerate
+        and the interval too wide; ask `baseline` whether a value is beyond chance.
+
+        Args:
+            level: of the interval.
+            over: "samples" (the default where they were kept) or "batches", at least 8 of them.
+
+        Returns:
+            Rows (layer_x, layer_y), columns `cka`, `low`, `high`.
+
+        Raises:
+            ValueError: a level outside (0, 1); samples that were not kept and fewer than 8 minibatches.
+        """
+        return statistics.interval(self, level, over)
+
+    def difference(self, other: CKAResult, level: float = 0.95, *, over: statistics.Over | None = None) -> pd.DataFrame:
+        """This CKA minus that of another comparison over the same samples in the same order, with paired intervals.
+
+        Returns:
+            Rows (layer_x, layer_y) that both have, columns `difference`, `low`, `high`.
+
+        Raises:
+            ValueError: other samples, or no layers in common.
+        """
+        return statistics.difference(self, other, level, over)
+
+    def against_n(self, layer_x: str | None = None, layer_y: str | None = None) -> pd.DataFrame:
+        """Is n enough? CKA of the first 64, 128, 256, ... samples of every minibatch, and of all.
+
+        Args:
+            layer_x, layer_y: one cell; None for all layers of the same name.
+
+        Returns:
+            `[n, layer]` (or one column), n the samples of a minibatch.
+        """
+        sizes = statistics.against_n(self.data)
+        table = {int(size): sizes.sel(size=size).to_pandas() for size in sizes["size"].values}
+        largest = int(self.data.batch_n.values.max())
+        table[largest] = self.matrix()
+        if layer_x is not None:
+            _known(layer_x, self.layers_x, "x")
+            _known(layer_y or layer_x, self.layers_y, "y")
+            cells = [(layer_x, layer_y or layer_x)]
+        else:
+            cells = [(layer, layer) for layer in self._shared(self.matrix())]
+        rows = {n: [matrix.loc[x, y] for x, y in cells] for n, matrix in table.items()}
+        names = [x if x == y else f"{x} | {y}" for x, y in cells]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis(index="n", columns="layer")
+
+    def heaviest(self, layer_x: str, layer_y: str | None = None, k: int = 5) -> pd.DataFrame:
+        """The samples that move a cell most.
+
+        Args:
+            layer_x, layer_y: the cell; None for the layer of the same name in y.
+            k: how many.
+
+        Returns:
+            Columns `sample` (from 0, in the order of the loader), `weight` (the CKA minus that without the sample, to
+            first order) and `cka_without`, heaviest first.
+        """
+        _known(layer_x, self.layers_x, "x")
+        _known(layer_y or layer_x, self.layers_y, "y")
+        return statistics.heaviest(self.data, layer_x, layer_y or layer_x, k)
+
+    def baseline(self) -> pd.DataFrame:
+        """What chance gives: CKA with the samples of y in another order (`compare(..., permutations=200)`).
+
+        Returns:
+            Rows (layer_x, layer_y), columns `cka`, `chance` (mean over permutations), `high` (their 95 % quantile), `p`
+            ((1 + those at least as large) / (1 + all)), `permutations`.
+        """
+        return statistics.baseline(self.data)
+
+    def partial(self) -> pd.DataFrame:
+        """CKA of concatenated features given a third Gram (`compare(..., given="input")`), layers of x by layers of y.
+
+        What the input (or the labels) explains in both is taken out of each centred Gram by projection, as in the
+        partial distance correlation of Szekely & Rizzo 2014, eq. 4.6: with R the CKA,
+        (R_xy - R_xz R_yz) / sqrt((1 - R_xz^2)(1 - R_yz^2)). NaN where a layer is the given one.
+        """
+        if "hsic_zz" not in self.data:
+            raise ValueError('expected a result of a comparison with given="input" or given="labels"')
+        xy, own_z = self.matrix().to_numpy(), self.data.hsic_zz.values
+        xz, yz = (
+            ratio(
+                self.data[f"hsic_{s}z"].values.sum(1), self.data[f"hsic_{s}{s}"].values.sum((1, 2)), np.asarray(own_z)
+            )
+            for s in "xy"
+        )
+        left_x, left_y = (np.where(1 - r**2 > 1e-12, 1 - r**2, np.nan) for r in (xz, yz))
+        values = (xy - xz[:, None] * yz[None]) / np.sqrt(left_x)[:, None] / np.sqrt(left_y)[None]
+        return pd.DataFrame(
+            values, index=pd.Index(self.layers_x, name="layer_x"), columns=pd.Index(self.layers_y, name="layer_y")
         )
 
     def steps(self, layer: str, layer_y: str | None = None) -> pd.DataFrame:
@@ -139,7 +294,7 @@ class CKAResult:
         _known(layer, self.layers_x, "x")
         if layer_y is None:
             within = self.data.hsic_xx.sel(layer_x=layer).values
-            values, columns = _ratio(within, np.diag(within)[:, None], np.diag(within)[None]), self.data.step_x
+            values, columns = ratio(within, np.diag(within)[:, None], np.diag(within)[None]), self.data.step_x
         else:
             _known(layer_y, self.layers_y, "y")
             values, columns = self.data.cka.sel(layer_x=layer, layer_y=layer_y).values, self.data.step_y
@@ -158,25 +313,42 @@ class CKAResult:
         """Writes the result as netCDF; `CKAResult.load` gives it back to the bit."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.data.to_netcdf(path, engine="h5netcdf")
+        for group, data in self._groups().items():
+            mode: Literal["a", "w"] = "a" if group else "w"
+            data.to_netcdf(path, mode=mode, group=group or None, engine="h5netcdf")
         return path
 
     def to_bytes(self) -> bytes:
         """The content of the file that `save` writes."""
-        return bytes(self.data.to_netcdf(engine="h5netcdf"))
+        if not self.also:
+            return bytes(self.data.to_netcdf(engine="h5netcdf"))
+        with tempfile.TemporaryDirectory() as folder:
+            return self.save(Path(folder) / "result.nc").read_bytes()
 
     @classmethod
     def load(cls, path: str | Path | BinaryIO) -> CKAResult:
         """Reads what `save` wrote, from a path or an open file."""
         if isinstance(path, str | Path) and not Path(path).is_file():
             raise FileNotFoundError(f"expected a result written by CKAResult.save, found no file at {path}")
-        with xr.open_dataset(path, engine="h5netcdf") as data:
-            return cls(data.load())
+        return cls._load(path, "")
+
+    @classmethod
+    def _load(cls, path: str | Path | BinaryIO, group: str) -> CKAResult:
+        with xr.open_dataset(path, engine="h5netcdf", group=group or None) as data:
+            found = data.load()
+        names = json.loads(found.attrs.pop("also", "[]"))
+        return cls(found, {name: cls._load(path, f"{group}/{name}") for name in names})
+
+    def _groups(self, group: str = "") -> dict[str, xr.Dataset]:
+        """Group of the file -> what lies in it."""
+        data = self.data.assign_attrs(also=json.dumps(list(self.also))) if self.also else self.data
+        parts = [result._groups(f"{group}/{name}") for name, result in self.also.items()]
+        return {group: data} | {name: part for found in parts for name, part in found.items()}
 
     def frames(self) -> dict[str, pd.DataFrame]:
         """The matrices that a heatmap shows: all steps concatenated, then, if there are several, each step."""
         frames = {"all steps": self.matrix()}
-        Tx, Ty = self.data.sizes["step_x"], self.data.sizes["step_y"]
+        Tx, Ty = self._steps
         if max(Tx, Ty) > 1 and (Tx == Ty or 1 in (Tx, Ty)):
             frames |= {f"step {t}": self.matrix(t) for t in range(1, max(Tx, Ty) + 1)}
         return frames
@@ -203,8 +375,41 @@ class CKAResult:
         names = [layer] if isinstance(layer, str) else list(layer)
         return figures.steps_map({name: self.steps(name, layer_y) for name in names})
 
+    @property
+    def _steps(self) -> tuple[int, int]:
+        return self.data.sizes["step_x"], self.data.sizes["step_y"]
+
+    def _shared(self, matrix: pd.DataFrame) -> list[str]:
+        shared = [layer for layer in self.layers_x if layer in matrix.columns]
+        if not shared:
+            raise ValueError(
+                f"expected layers of the same name in both networks, got {self.layers_x[:3]} ... and "
+                f"{self.layers_y[:3]} ...; use matrix() for networks without common names"
+            )
+        return shared
+
+    def _observed(self, name: str) -> CKAResult:
+        if name == self.data.attrs.get("observe"):
+            return self
+        if name not in self.also or name == _NULL:
+            known = [other for other in self.also if other != _NULL]
+            raise ValueError(
+                f'expected time="concat" or a step from 1 to {max(self._steps)}, got {name!r}; other '
+                f'observables of this result: {", ".join(known) or "none"} (compare(..., observe=("output", "rate")))'
+            )
+        return self.also[name]
+
+    def _measured(self, measure: str) -> np.ndarray:
+        if f"measure_{measure}" not in self.data:
+            known = [str(name).removeprefix("measure_") for name in self.data if str(name).startswith("measure_")]
+            raise ValueError(
+                f"expected a measure of this result, got {measure!r}; it has cka{', '.join(['', *known])}; ask for "
+                'more by compare(..., measures=["rsa"])'
+            )
+        return np.asarray(self.data[f"measure_{measure}"].values)
+
     def _steps_at(self, time: Any) -> tuple[int, int]:
-        Tx, Ty = self.data.sizes["step_x"], self.data.sizes["step_y"]
+        Tx, Ty = self._steps
         if not isinstance(time, int | np.integer) or isinstance(time, bool):
             raise ValueError(f'expected time="concat" or a step from 1 to {max(Tx, Ty)}, got {time!r}')
         if Tx != Ty and 1 not in (Tx, Ty):
@@ -216,15 +421,8 @@ class CKAResult:
         return (int(time) if Tx > 1 else 1, int(time) if Ty > 1 else 1)
 
 
-def _ratio(xy: np.ndarray, xx: np.ndarray, yy: np.ndarray) -> np.ndarray:
-    """HSIC(x, y) / sqrt(HSIC(x, x) HSIC(y, y)), NaN where a side has no structure."""
-    # two roots: the product of two tiny or huge HSICs leaves the range of float64
-    scale = np.sqrt(np.where(xx > 0, xx, np.nan)) * np.sqrt(np.where(yy > 0, yy, np.nan))
-    return np.asarray(xy / scale)
-
-
-def _known(layer: str, layers: Sequence[str], side: str) -> None:
-    from sj_cka.plugins import closest
-
+def _known(layer: str, layers: Sequence[str], side: str) -> int:
+    """Position of a layer."""
     if layer not in layers:
         raise ValueError(f"expected a layer of {side}, got {layer!r}{closest(layer, layers)}")
+    return list(layers).index(layer)

@@ -1,6 +1,6 @@
 """Claims of the papers as checkable statements: measurements, intervals over seeds, verdicts."""
 
-from sj_cka.claims.measures import MEASUREMENTS
+from sj_cka.claims.measures import MEASUREMENTS, selected
 from sj_cka.claims.statements import Claim, Measurement
 from sj_cka.claims.verdicts import Evidence, Finding, Interval, Verdict, half_width, interval, judge, verdict_of
 
@@ -15,5 +15,6 @@ __all__ = [
     "half_width",
     "interval",
     "judge",
+    "selected",
     "verdict_of",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -10,21 +11,37 @@ import pandas as pd
 
 
 class Measure(NamedTuple):
-    """A number for each seed. `of` says of what: a network's accuracy, or a comparison's paired CKA `[seed, layer]`.
+    """A number for each seed, of a table. `of` says which one.
 
+    "network": a network's accuracy. "comparison": its paired CKA `[seed, layer]`. "time": one `column` of what the
+    steps inside the layers of x share, `[seed, layer]`; `beside` is the column that is always shown with it.
     `parts` are what the number is a mean over, given the layers; `unit` is what they are called.
     """
 
-    of: Literal["network", "comparison"]
+    of: Literal["network", "comparison", "time"]
     value: Callable[[pd.DataFrame], pd.Series]
     label: str
     unit: str = "layers"
     parts: Callable[[list[str]], list[str]] = list
+    column: str = "cka"
+    beside: str | None = None
 
 
-def _mean_paired(paired: pd.DataFrame) -> pd.Series:
-    """Mean over the paired layers."""
-    return paired.mean(axis=1)
+def selected(layers: Iterable[str], patterns: Sequence[str] | None) -> list[str]:
+    """The layers that dotted names or globs pick, in order; all where there are none.
+
+    Example:
+        >>> selected(["conv1", "layer1.0.lif1", "layer1.0"], ["*lif*", "conv1"])
+        ['conv1', 'layer1.0.lif1']
+    """
+    if patterns is None:
+        return list(layers)
+    return [layer for layer in layers if any(layer == own or fnmatchcase(layer, own) for own in patterns)]
+
+
+def _mean(layers: pd.DataFrame) -> pd.Series:
+    """Mean over the layers."""
+    return layers.mean(axis=1)
 
 
 def _restoration(paired: pd.DataFrame) -> pd.Series:
@@ -41,8 +58,12 @@ def _blocks(layers: list[str]) -> list[str]:
 
 MEASUREMENTS: dict[str, Measure] = {
     "accuracy": Measure("network", lambda table: table["accuracy"], "accuracy"),
-    "paired_cka": Measure("comparison", _mean_paired, "mean CKA of paired layers"),
+    "paired_cka": Measure("comparison", _mean, "mean CKA of paired layers"),
     "restoration": Measure(
         "comparison", _restoration, "CKA at block outputs minus CKA at their last convolutions", "blocks", _blocks
+    ),
+    "dynamics": Measure("time", _mean, "1 - mean CKA between different steps", column="dynamics", beside="timing null"),
+    "dynamics_beyond_timing": Measure(
+        "time", _mean, "1 - mean CKA between different steps, beyond that of the timing null", column="beyond timing"
     ),
 }

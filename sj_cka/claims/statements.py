@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sj_cka.typed import Float, Strict
+from sj_cka.typed import Float, Int, Strict
 
 
 class Measurement(Strict):
@@ -14,8 +14,12 @@ class Measurement(Strict):
 
     measure: str = Field(description="a name of MEASUREMENTS")
     network: str | None = Field(None, description="for accuracy: <variant>.<snn|ann>; in a trend snn or ann")
+    T: Annotated[Int, Field(ge=1)] | None = Field(
+        None, description="for accuracy: steps that the network runs with, out of those that evaluate names"
+    )
     comparison: str | None = Field(None, description="for CKA: the comparison whose layers are meant")
     variant: str | None = Field(None, description="the variant, where the comparison is over all")
+    layers: list[str] | None = Field(None, min_length=1, description="for CKA: dotted names or globs; all by default")
     split: Literal["train", "test"] = "test"
 
 
@@ -45,15 +49,17 @@ class TwoArms(OneArm):
 
 
 class Greater(TwoArms):
-    """a is greater than b."""
+    """a is greater than b, or less by no more than the margin."""
 
     test: Literal["greater"]
+    margin: Float = Field(0.0, ge=0, description="how much less a may be than b")
 
 
 class Less(TwoArms):
-    """a is less than b."""
+    """a is less than b, or greater by no more than the margin."""
 
     test: Literal["less"]
+    margin: Float = Field(0.0, ge=0, description="how much greater a may be than b")
 
 
 class Differs(TwoArms):

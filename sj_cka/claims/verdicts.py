@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sj_cka.claims.measures import MEASUREMENTS
-from sj_cka.claims.statements import Above, Below, Claim, Measurement, NearCeiling, Trend, TwoArms
+from sj_cka.claims.measures import MEASUREMENTS, selected
+from sj_cka.claims.statements import Above, Below, Claim, Greater, Less, Measurement, NearCeiling, Trend, TwoArms
 
 Verdict = Literal["holds", "contradicted", "undecided", "not trained"]
 MIN_SEEDS = 3
@@ -40,6 +40,9 @@ class Evidence:
         networks: (comparison, variant) -> names of the two networks.
         trained_at: training accuracy below which a network counts as not trained.
         swept: variant -> swept value.
+        steps: columns comparison, variant, state, seed, layer, cka, null: mean CKA between different steps inside the
+            layers of x, and the same of the timing null.
+        evaluated: columns network, T, seed, split, accuracy: at other numbers of steps than those of training.
     """
 
     accuracy: pd.DataFrame
@@ -47,18 +50,37 @@ class Evidence:
     networks: Mapping[tuple[str, str], tuple[str, str]]
     trained_at: float
     swept: Mapping[str, float] = field(default_factory=dict)
+    steps: pd.DataFrame | None = None
+    evaluated: pd.DataFrame | None = None
 
-    def accuracies(self, network: str, split: str) -> pd.Series:
-        """Accuracy of a network by seed."""
+    def accuracies(self, network: str, split: str, T: int | None = None) -> pd.Series:
+        """Accuracy of a network by seed, with the steps of its training or with T of them."""
         t = self.accuracy
+        if T is not None:
+            assert self.evaluated is not None  # a claim names only what the recipe evaluates
+            t = self.evaluated[self.evaluated["T"] == T]
         return t[(t.network == network) & (t.split == split)].set_index("seed")["accuracy"].sort_index()
 
-    def layers(self, comparison: str, variant: str, state: str) -> pd.DataFrame:
-        """Paired CKA `[seed, layer]` of a comparison."""
-        t = self.paired
-        rows = t[(t.comparison == comparison) & (t.variant == variant) & (t.state == state)]
-        order = rows["layer"].drop_duplicates()
-        return rows.pivot_table(index="seed", columns="layer", values="cka", aggfunc="mean", dropna=False)[order]
+    def layers(self, m: Measurement, state: str, variant: str | None = None) -> pd.DataFrame:
+        """What a measurement of a comparison is made of, `[seed, layer]`, at the layers that it names."""
+        return self._layers(m, state, variant, MEASUREMENTS[m.measure].column)
+
+    def beside(self, m: Measurement, layers: list[str]) -> pd.DataFrame:
+        """What is shown with a measurement, `[seed, layer]`."""
+        return self._layers(m, "trained", None, str(MEASUREMENTS[m.measure].beside))[layers]
+
+    def _layers(self, m: Measurement, state: str, variant: str | None, column: str) -> pd.DataFrame:
+        t = self.paired if MEASUREMENTS[m.measure].of == "comparison" else self._time()
+        variant = m.variant or "" if variant is None else variant
+        rows = t[(t.comparison == m.comparison) & (t.variant == variant) & (t.state == state)]
+        order = selected(rows["layer"].drop_duplicates(), m.layers)
+        return rows.pivot_table(index="seed", columns="layer", values=column, aggfunc="mean", dropna=False)[order]
+
+    def _time(self) -> pd.DataFrame:
+        """The table of steps with what the measures are made of."""
+        assert self.steps is not None
+        cka, null = self.steps["cka"], self.steps["null"]
+        return self.steps.assign(**{"dynamics": 1 - cka, "timing null": 1 - null, "beyond timing": null - cka})
 
     def not_trained(self, networks: tuple[str, ...]) -> list[str]:
         """The networks, of those named, that miss `trained_at` with any seed."""
@@ -115,7 +137,7 @@ def judge(claim: Claim, evidence: Evidence) -> Finding:
     two_sided = claim.test == "differs"
     sign = -1.0 if claim.test in ("less", "below") or (claim.test == "trend" and claim.direction == "down") else 1.0
     estimate = interval(effects["value"])
-    verdict = verdict_of(interval(sign * effects["value"]), two_sided=two_sided)
+    verdict = verdict_of(interval(sign * effects["value"] + _margin(claim)), two_sided=two_sided)
     learned_estimate, learned = None, None
     if "learned" in effects:
         learned_estimate = interval(effects["learned"])
@@ -133,18 +155,36 @@ def _effects(claim: Claim, evidence: Evidence) -> tuple[dict[str, pd.Series], st
         return _slopes(claim, evidence)
     arms = claim.arms()
     if MEASUREMENTS[claim.a.measure].of == "network":
-        values = {arm: evidence.accuracies(str(m.network), m.split) for arm, m in arms.items()}
+        values = {arm: evidence.accuracies(str(m.network), m.split, m.T) for arm, m in arms.items()}
         return {"value": _against(claim, values)}, _in_words(claim, values), ""
-    tables = {(arm, state): evidence.layers(*_where(m), state) for arm, m in arms.items() for state in _STATES}
-    # arms may have different layers (no shortcut, no downsampling), and a layer may be undefined in one of them
-    shared = _defined_in_all(tables.values())
+    tables = {(arm, state): evidence.layers(m, state) for arm, m in arms.items() for state in _STATES}
+    layers = _layers(claim, tables)
     values, floors = (
-        {arm: MEASUREMENTS[m.measure].value(tables[arm, state][shared]) for arm, m in arms.items()} for state in _STATES
+        {arm: MEASUREMENTS[m.measure].value(tables[arm, state][layers[arm]]) for arm, m in arms.items()}
+        for state in _STATES
     )
     if isinstance(claim, NearCeiling):
-        return _way_to_ceiling(claim, evidence, tables, shared)
+        return _way_to_ceiling(claim, evidence, tables, layers["a"])
     value, floor = _against(claim, values), _against(claim, floors)
-    return {"value": value, "learned": value - floor}, _in_words(claim, values), _used(claim, shared)
+    words = _in_words(claim, values)
+    if beside := MEASUREMENTS[claim.a.measure].beside:
+        shown = [evidence.beside(m, layers[arm]).mean(axis=1).mean() for arm, m in arms.items()]
+        words += f"; {beside} {' against '.join(f'{mean:.3f}' for mean in shown)}"
+    return {"value": value, "learned": value - floor}, words, _used(claim, layers)
+
+
+def _layers(claim: Claim, tables: Mapping[tuple[str, str], pd.DataFrame]) -> dict[str, list[str]]:
+    """The layers of each arm: arms that name the same ones share those that are defined in all of them.
+
+    Arms may have different layers (no shortcut, no downsampling), and a layer may be undefined in one of them.
+    """
+    arms = claim.arms()
+    return {
+        arm: _defined_in_all(
+            tables[other, state] for other in arms for state in _STATES if arms[other].layers == m.layers
+        )
+        for arm, m in arms.items()
+    }
 
 
 def _way_to_ceiling(
@@ -152,13 +192,13 @@ def _way_to_ceiling(
 ) -> tuple[dict[str, pd.Series], str, str]:
     """How far beyond half of the way from the floor to the ceiling."""
     measure = MEASUREMENTS[claim.a.measure]
-    ceiling = evidence.layers(*_where(claim.a), "ceiling")
+    ceiling = evidence.layers(claim.a, "ceiling")
     if not ceiling.empty:
         shared = _defined_in_all([tables["a", "trained"][shared], ceiling])
     value, floor = (measure.value(tables["a", state][shared]) for state in _STATES)
     top = float("nan") if ceiling.empty else float(measure.value(ceiling[shared]).mean())
     share = (value - floor) / (top - floor).where(top > floor)
-    note = _used(claim, shared)
+    note = _used(claim, {"a": shared})
     if ceiling.empty:
         words = f"{value.mean():.3f}, floor {floor.mean():.3f}, no ceiling (that takes two seeds)"
     elif share.isna().any():
@@ -186,7 +226,7 @@ def _slopes(claim: Trend, evidence: Evidence) -> tuple[dict[str, pd.Series], str
     if measure.of == "network":
         curves["value"] = pd.DataFrame({v: evidence.accuracies(f"{v}.{m.network}", m.split) for v in evidence.swept})
     else:
-        tables = {v: [evidence.layers(str(m.comparison), v, state) for state in _STATES] for v in evidence.swept}
+        tables = {v: [evidence.layers(m, state, v) for state in _STATES] for v in evidence.swept}
         # a layer that one value lacks (a shallower network) is no fault; one undefined there would bend the trend
         gaps = {layer for pair in tables.values() for table in pair for layer in table if table[layer].isna().any()}
         trained, untrained, counts = {}, {}, []
@@ -206,9 +246,14 @@ def _slopes(claim: Trend, evidence: Evidence) -> tuple[dict[str, pd.Series], str
 def _in_words(claim: Claim, values: Mapping[str, pd.Series]) -> str:
     label = MEASUREMENTS[claim.a.measure].label
     if isinstance(claim, TwoArms):
-        return f"{label} {values['a'].mean():.3f} against {values['b'].mean():.3f}"
+        margin = f", margin {_margin(claim):g}" if _margin(claim) else ""
+        return f"{label} {values['a'].mean():.3f} against {values['b'].mean():.3f}{margin}"
     against = f" against the fixed {claim.value:g}" if isinstance(claim, Above | Below) else ""
     return f"{label} {values['a'].mean():.3f}{against}"
+
+
+def _margin(claim: Claim) -> float:
+    return claim.margin if isinstance(claim, Greater | Less) else 0.0
 
 
 def _defined_in_all(tables: Iterable[pd.DataFrame]) -> list[str]:
@@ -221,22 +266,22 @@ def _defined_in_all(tables: Iterable[pd.DataFrame]) -> list[str]:
     ]
 
 
-def _used(claim: Claim, layers: list[str]) -> str:
+def _used(claim: Claim, layers: Mapping[str, list[str]]) -> str:
     measure = MEASUREMENTS[claim.a.measure]
-    parts = measure.parts(layers)
-    return f"over the {len(parts)} {measure.unit} defined in all arms" if parts else "no layer is defined in all arms"
-
-
-def _where(m: Measurement) -> tuple[str, str]:
-    return str(m.comparison), m.variant or ""
+    parts = [measure.parts(own) for own in layers.values()]
+    if not all(parts):
+        return "no layer is defined in all arms"
+    if parts[1:] and parts[0] != parts[1]:
+        return f"over {len(parts[0])} {measure.unit} against {len(parts[1])}, those that are defined"
+    return f"over the {len(parts[0])} {measure.unit} defined in all arms"
 
 
 def _networks(claim: Claim, evidence: Evidence) -> tuple[str, ...]:
     """The networks whose representations a claim is about."""
     found: list[str] = []
     for m in claim.arms().values():
-        if MEASUREMENTS[m.measure].of == "comparison":
-            variants = evidence.swept if isinstance(claim, Trend) else [_where(m)[1]]
+        if MEASUREMENTS[m.measure].of != "network":
+            variants = evidence.swept if isinstance(claim, Trend) else [m.variant or ""]
             for variant in variants:
                 found += [n for n in evidence.networks[str(m.comparison), variant] if n not in found]
     return tuple(found)

@@ -10,16 +10,32 @@ from collections.abc import Callable
 import plotly.graph_objects as go
 
 from sj_cka.figures.curves import curve
-from sj_cka.figures.matrices import heatmap, steps_map
+from sj_cka.figures.matrices import heatmap, variants
 from sj_cka.figures.networks import accuracy, training
+from sj_cka.figures.steps import accuracy_at_T, steps_map
 from sj_cka.figures.style import GREY, PALETTE, TEMPLATE
 
-__all__ = ["FIGURES", "GREY", "PALETTE", "TEMPLATE", "accuracy", "curve", "heatmap", "steps_map", "training"]
+__all__ = [
+    "FIGURES",
+    "GREY",
+    "PALETTE",
+    "TEMPLATE",
+    "accuracy",
+    "accuracy_at_T",
+    "curve",
+    "heatmap",
+    "steps_map",
+    "training",
+    "variants",
+]
 
 FIGURES: dict[str, Callable[..., go.Figure]] = {
     "heatmap": heatmap,
     "curve": curve,
+    "variants": variants,
     "steps": steps_map,
+    "dynamics": curve,
     "accuracy": accuracy,
+    "accuracy_at_T": accuracy_at_T,
     "training": training,
 }

@@ -75,7 +75,7 @@ def curve(
 
     figure = go.Figure()
     for i, (label, table) in enumerate(lines.items()):
-        figure.add_trace(_band(table, colour=colour_of(i), group=label))
+        figure.add_trace(band(table, colour=colour_of(i), group=label))
     for key, table in reference.items():
         colour = colour_of(labels.index(owner[key])) if owner[key] in lines else GREY
         style = {"color": colour, "width": 1.2, "dash": dash[key.rpartition(": ")[2]]}
@@ -164,7 +164,7 @@ def _union(layer_lists: Iterable[list[str]]) -> list[str]:
     return union
 
 
-def _band(table: pd.DataFrame, *, colour: str, group: str) -> go.Scatter:
+def band(table: pd.DataFrame, *, colour: str, group: str) -> go.Scatter:
     """The interval as one closed shape for each run of layers that have one."""
     x: list[str | None] = []
     y: list[float | None] = []

@@ -1,27 +1,17 @@
-"""CKA as coloured cells: layer by layer, and time step by time step."""
+"""CKA as coloured cells: layer by layer, and variant by variant."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from sj_cka.figures.style import (
-    CKA_SCALE,
-    TEMPLATE,
-    UNDEFINED,
-    labels_of,
-    layer_axis,
-    layer_names,
-    layer_ticks,
-    numbers,
-    stroke,
-    top_margin,
-)
+from sj_cka.figures.cells import cells_of, coloraxis, ink
+from sj_cka.figures.style import TEMPLATE, labels_of, layer_axis, layer_names, layer_ticks, stroke, top_margin
 
 
 def heatmap(
@@ -72,7 +62,7 @@ def heatmap(
     hover = f"{x_title or 'x'}: %{{x}}<br>{y_title or 'y'}: %{{y}}<br>"
     for label, frame in frames.items():
         half_width = None if spread is None else spread.get(label)
-        for trace in _cells(frame, layers_x, layers_y, hover, half_width):
+        for trace in cells_of(frame, layers_x, layers_y, hover, half_width):
             figure.add_trace(trace.update(name=label, visible=label == labels[0]))
 
     ticks_x, ticks_y = layer_ticks(layers_x), layer_ticks(layers_y)
@@ -83,7 +73,7 @@ def heatmap(
         width=740,
         height=height,
         margin_t=top_margin(title),
-        coloraxis=_coloraxis(),
+        coloraxis=coloraxis(),
         xaxis={"title": x_title, "tickangle": -90, **layer_axis(layers_x, ticks_x)},
         yaxis={"title": y_title, "scaleanchor": "x", "constraintoward": "top", **layer_axis(layers_y, ticks_y)},
         shapes=[stroke("x", at) for at in ticks_x.edges] + [stroke("y", at) for at in ticks_y.edges],
@@ -101,108 +91,57 @@ def heatmap(
     return figure
 
 
-def steps_map(frames: Mapping[str, pd.DataFrame], *, title: str = "") -> go.Figure:
-    """Time step x time step CKA, one small picture for each layer, in the colours of every other CKA figure.
+def variants(
+    matrix: pd.DataFrame, *, title: str = "", spread: pd.DataFrame | None = None, floor: pd.DataFrame | None = None
+) -> go.Figure:
+    """CKA of every variant with every other, a number a cell; on the diagonal a variant with itself.
 
     Args:
-        frames: label (a layer, a network) -> matrix [step of x, step of y] of CKA, index and columns the steps 1..T;
-            the index runs along the horizontal axis. Values are printed into the cells up to T = 8.
+        matrix: [variant, variant], symmetric; NaN where undefined.
         title: heading of the figure.
+        spread: half-widths of 95 % intervals alike, printed below the values; NaN where there is none.
+        floor: the same of untrained networks, printed below them.
 
     Returns:
-        A figure with one square picture a frame, the first step in the lower left corner, four in a row.
+        A square figure in the colours of every other CKA figure, the first variant in the lower left corner.
 
     Raises:
-        ValueError: no frame.
+        ValueError: the rows are not the columns.
 
     Example:
-        >>> matrix = pd.DataFrame([[1.0, 0.9], [0.9, 1.0]], index=[1, 2], columns=[1, 2])
-        >>> figure = steps_map({"layer1.0.lif1": matrix, "layer3.0.lif1": matrix})
-        >>> [note.text for note in figure.layout.annotations]
-        ['layer1.0.lif1', 'layer3.0.lif1']
+        >>> matrix = pd.DataFrame([[0.9, 0.8], [0.8, 0.9]], index=["T-1", "T-2"], columns=["T-1", "T-2"])
+        >>> variants(matrix).data[0].z.shape
+        (2, 2)
     """
-    labels = labels_of(frames)
-    most_steps = max(max(frame.shape) for frame in frames.values())
-    columns = min(4 if most_steps <= 5 else 3, len(labels))
-    rows = -(-len(labels) // columns)
-    headings = [label.replace(", ", ",<br>") for label in labels]
-    lines_of_heading = max(heading.count("<br>") for heading in headings) + 1
-    picture, gap = 840 // columns if columns > 2 else 300, 55 + 16 * lines_of_heading  # pixels
-    inside = rows * picture + (rows - 1) * gap
-    figure = make_subplots(
-        rows,
-        columns,
-        subplot_titles=headings,
-        horizontal_spacing=0.06,
-        vertical_spacing=gap / inside if rows > 1 else 0,
-    )
-    for i, frame in enumerate(frames.values()):
-        at = {"row": i // columns + 1, "col": i % columns + 1}
-        steps_x, steps_y = list(frame.index), list(frame.columns)
-        for trace in _cells(frame, steps_x, steps_y, "step %{x} and step %{y}<br>"):
-            if most_steps <= 8 and trace.coloraxis:
-                _print_values(trace, size=11 if most_steps < 5 else 9)
-            figure.add_trace(trace, **at)
-        every = -(-most_steps // 8)
-        figure.update_xaxes(dtick=every, tick0=1, title_text="time step", title_standoff=4, constrain="domain", **at)
-        figure.update_yaxes(dtick=every, tick0=1, constrain="domain", constraintoward="top", **at)
-        figure.update_yaxes(scaleanchor=figure.get_subplot(**at).xaxis.plotly_name.replace("axis", ""), **at)
-    for row in range(1, rows + 1):
-        figure.update_yaxes(title_text="time step", title_standoff=6, row=row, col=1)
-    top = top_margin(title) + 17 * lines_of_heading
+    names = layer_names(matrix.index)
+    if list(matrix.columns) != names:
+        raise ValueError(f"expected the same variants as rows and columns, got {names} and {list(matrix.columns)}")
+    figure = go.Figure(cells_of(matrix, names, names, "%{x} and %{y}<br>", spread))
+    for (i, a), (j, b) in product(enumerate(names), enumerate(names)):
+        value = matrix.loc[a, b]
+        if np.isnan(value):
+            continue
+        lines = [f"<b>{value:.2f}</b>"]
+        if spread is not None and not np.isnan(spread.loc[a, b]):
+            lines[0] += f" ± {spread.loc[a, b]:.2f}"
+        if floor is not None and not np.isnan(floor.loc[a, b]):
+            lines.append(f"floor {floor.loc[a, b]:.2f}")
+        figure.add_annotation(
+            x=i, y=j, text="<br>".join(lines), showarrow=False, font={"size": 12, "color": str(ink(value))}
+        )
+    side = 130 + 100 * len(names)
+    axis = {"type": "category", "showgrid": False, "constrain": "domain", "ticks": ""}
     figure.update_layout(
         template=TEMPLATE,
         title_text=title,
-        width=90 + 330 * columns if columns < 3 else None,
-        height=inside + top + 60,
-        margin={"t": top, "b": 60},
-        coloraxis=_coloraxis(),
-        coloraxis_colorbar={"lenmode": "pixels", "len": 260, "y": 1, "yanchor": "top"},
+        width=side + 90,
+        height=side + top_margin(title) - 30,
+        margin_t=top_margin(title),
+        coloraxis=coloraxis(),
+        xaxis=axis,
+        yaxis={**axis, "scaleanchor": "x", "constraintoward": "top"},
     )
-    figure.update_xaxes(showgrid=False)
-    figure.update_yaxes(showgrid=False)
-    figure.update_annotations(font_size=12)
     return figure
-
-
-def _cells(
-    frame: pd.DataFrame,
-    x: Sequence[Any],
-    y: Sequence[Any],
-    hover: str,
-    half_width: pd.DataFrame | None = None,
-) -> list[go.Heatmap]:
-    """The coloured cells of one matrix, and grey ones over them where it is NaN."""
-    z = numbers(frame).T
-    cells = go.Heatmap(
-        x=x, y=y, z=z, coloraxis="coloraxis", hoverongaps=False, hovertemplate=hover + "CKA %{z:.3f}<extra></extra>"
-    )
-    if half_width is not None:
-        beside = [["unknown" if np.isnan(w) else f"{w:.3f}" for w in row] for row in half_width.to_numpy(float).T]
-        cells.update(customdata=beside, hovertemplate=hover + "CKA %{z:.3f} ± %{customdata}<extra></extra>")
-    if not np.isnan(z).any():
-        return [cells]
-    grey = go.Heatmap(
-        x=x,
-        y=y,
-        z=np.where(np.isnan(z), np.float32(0), np.float32(np.nan)),
-        colorscale=[[0, UNDEFINED], [1, UNDEFINED]],
-        showscale=False,
-        hoverongaps=False,
-        hovertemplate=hover + "undefined<extra></extra>",
-    )
-    return [cells, grey]
-
-
-def _print_values(cells: go.Heatmap, size: int) -> None:
-    """Print each value into its cell, black or white: Plotly's own choice is a dark grey that mid-green swallows."""
-    ink = np.where(np.asarray(cells.z) < 0.5, "white", "black").tolist()
-    cells.update(text=ink, texttemplate="<span style='color:%{text}'>%{z:.2f}</span>", textfont_size=size)
-
-
-def _coloraxis() -> dict[str, Any]:
-    bar = {"title": {"text": "CKA", "font": {"size": 13}}, "thickness": 14, "tickformat": ".1f", "dtick": 0.2}
-    return {"colorscale": CKA_SCALE, "cmin": 0, "cmax": 1, "colorbar": {**bar, "outlinewidth": 0}}
 
 
 def _slider(labels: Sequence[str], frame_of_trace: Sequence[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from sj_cka.recipe.blocks import SNN, Comparison, FigureBlock, Named, Recipe, Tr
 from sj_cka.recipe.checks import check
 from sj_cka.recipe.editors import schema
 from sj_cka.recipe.options import options_model, typed, without_defaults
-from sj_cka.recipe.reading import Condition, Study, network_of, resolve
+from sj_cka.recipe.reading import Condition, Sides, Study, network_of, resolve
 from sj_cka.recipe.source import RecipeError
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Named",
     "Recipe",
     "RecipeError",
+    "Sides",
     "Study",
     "Train",
     "network_of",

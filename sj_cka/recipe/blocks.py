@@ -78,22 +78,63 @@ class Alignment(Strict):
     layers: list[str] | None = Field(None, min_length=1, description="dotted names or globs; all by default")
 
 
+def _several(value: Any) -> Any:
+    """One number as the list of it."""
+    return value if isinstance(value, list) else [value]
+
+
+def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
+    if not values or min(values) < 1 or len(set(values)) != len(values):
+        raise ValueError("expected at least one number of steps, each once and from 1")
+    return values
+
+
+_STEPS_SCHEMA = {
+    "oneOf": [
+        {"type": "integer", "minimum": 1},
+        {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1, "uniqueItems": True},
+    ]
+}
+Steps = Annotated[tuple[Int, ...], BeforeValidator(_several), AfterValidator(_each_once), WithJsonSchema(_STEPS_SCHEMA)]
+
+
 class Comparison(Strict):
-    """Two networks whose layers are compared; `*` stands for every variant, the same on both sides."""
+    """Two networks whose layers are compared; `*` stands for every variant."""
 
     name: Name
     x: str = Field(description="<variant>.<snn|ann>, with @init for the untrained network")
-    y: str
+    y: str = Field(description="like x; the same network shows what the steps inside its layers share")
+    variants: Literal["same", "pairs"] = Field(
+        "same", description="what * stands for: one variant in x and y, or every two different ones"
+    )
     seeds: Literal["same", "other"] = Field(
         "same", description="x of a seed against y of the same seed, or of the others"
     )
+    T_x: Steps | None = Field(
+        None,
+        description="steps that a spiking x runs with, those of its training by default; several: one after another",
+    )
+    T_y: Annotated[Int, Field(ge=1)] | None = Field(None, description="steps that a spiking y runs with")
+    layers: list[str] | None = Field(None, min_length=1, description="in place of cka.layers")
+    null: Literal["timing"] | None = Field(
+        None, description="what x would share between its steps if its spikes came at random ones, beside what it does"
+    )
+
+
+class Evaluation(Strict):
+    """Trained spiking networks whose accuracy is measured at other numbers of steps."""
+
+    network: str = Field(description="<variant>.snn; `*` stands for every variant")
+    T: Steps = Field(description="the numbers of steps")
 
 
 class FigureBlock(Strict):
     """A figure of the page."""
 
     name: str
-    comparison: str | None = Field(None, description="the comparison that it shows: for heatmap, curve and steps")
+    comparison: str | None = Field(
+        None, description="the comparison that it shows: for heatmap, curve, variants, steps and dynamics"
+    )
     layers: list[str] | None = Field(None, min_length=1, description="the layers that it shows: for steps")
     state: Literal["trained", "untrained", "ceiling"] = Field(
         "trained", description="for heatmap: trained networks, untrained ones (the floor), or seed against seed"
@@ -151,6 +192,7 @@ class Recipe(Strict):
         None, min_length=1, max_length=1, description="one key path and its values, e.g. model.depth: [8, 14, 20]"
     )
     compare: list[Comparison] = Field([], description="which networks are compared")
+    evaluate: list[Evaluation] = Field([], description="which networks are run at other numbers of steps")
     figures: list[FigureBlock] = Field([], description="what the page shows, in order")
     claims: list[Claim] = Field([], description="what is judged on the results")
     profiles: dict[str, dict[str, Any] | None] = Field({}, description="name: what is laid over the whole recipe")

@@ -18,7 +18,9 @@ from sj_cka.recipe.source import KeyPath, Source
 
 # names that recipes of this package bear already
 _ANNOUNCED = {"cifar10": "it comes with a later release"}
-_OF_A_COMPARISON = ("heatmap", "curve", "steps")
+_OF_A_COMPARISON = ("heatmap", "curve", "variants", "steps", "dynamics")
+_OF_A_STATE = ("heatmap", "dynamics")
+_WITH_CEILING = "a comparison of an SNN with an ANN, or of pairs of variants: only that has a ceiling"
 
 
 def check(study: Study) -> None:
@@ -36,6 +38,9 @@ def check(study: Study) -> None:
             key = ("train", "trained_at")
             raise condition.source.error(key, "expected one value for the whole study, under train")
     _check_comparisons(study)
+    for i, evaluation in enumerate(study.recipe.evaluate):
+        for network in study.networks(evaluation.network):
+            _check_evaluated(study, ("evaluate", i, "network"), network)
     _check_figures(study)
     for i, claim in enumerate(study.recipe.claims):
         _check_claim(study, ("claims", i), claim)
@@ -64,11 +69,36 @@ def _check_comparisons(study: Study) -> None:
         names.add(comparison.name)
         if ("*" in comparison.x) != ("*" in comparison.y):
             raise study.error(key, "expected * in both x and y, or in none: it stands for the same variant")
+        if comparison.variants == "pairs":
+            _check_pairs(study, key, comparison)
         for sides in study.sides(comparison).values():
-            for side, network in zip("xy", sides, strict=True):
+            for side, network, T in (("x", sides.x, sides.T_x), ("y", sides.y, sides.T_y)):
                 _check_network(study, (*key, side), network)
+                if T is not None and network_of(network)[1] != "snn":
+                    raise study.error((*key, f"T_{side}"), f"expected none: {network} has no steps")
+            if comparison.null is not None and network_of(sides.x)[1] != "snn":
+                raise study.error((*key, "null"), f"expected a spiking x: {sides.x} has no steps")
         if comparison.seeds == "other" and len(study.seeds) < 2:
             raise study.error((*key, "seeds"), "expected at least 2 seeds in the study for 'other', got 1")
+
+
+def _check_pairs(study: Study, key: KeyPath, comparison: Comparison) -> None:
+    if "*" not in comparison.x or comparison.x != comparison.y:
+        got = f"got {comparison.x!r} and {comparison.y!r}"
+        raise study.error((*key, "variants"), f"expected the same x and y, with *, for pairs of variants, {got}")
+    if len(study.conditions) < 2:
+        raise study.error((*key, "variants"), "expected at least 2 variants in the study for pairs, got 1")
+    for name in ("T_x", "T_y"):
+        if getattr(comparison, name) is not None:
+            message = "expected none: pairs of variants run with the steps of their training"
+            raise study.error((*key, name), message)
+
+
+def _check_evaluated(study: Study, key: KeyPath, network: str) -> None:
+    """A network that can be run at other numbers of steps: trained, and spiking."""
+    _check_network(study, key, network)
+    if network_of(network)[1:] != ("snn", ""):
+        raise study.error(key, f"expected a trained spiking network, <variant>.snn, got {network!r}")
 
 
 def _check_figures(study: Study) -> None:
@@ -81,13 +111,23 @@ def _check_figures(study: Study) -> None:
         if figure.name in _OF_A_COMPARISON:
             if figure.comparison is None:
                 raise study.error((*key, "comparison"), f"expected the comparison that the {figure.name} shows")
-            _check_comparison(study, (*key, "comparison"), figure.comparison)
+            comparison = _check_comparison(study, (*key, "comparison"), figure.comparison)
+            if figure.name == "variants" and comparison.variants != "pairs":
+                message = f"expected a comparison of pairs of variants, {comparison.name!r} is none"
+                raise study.error((*key, "comparison"), message)
+            if figure.name == "dynamics" and comparison.null is None:
+                message = f"expected a comparison with null: timing, {comparison.name!r} has no null"
+                raise study.error((*key, "comparison"), message)
         elif figure.comparison is not None:
             raise study.error((*key, "comparison"), f"expected none: {figure.name} shows all networks of the study")
-        if figure.state != "trained" and figure.name != "heatmap":
+        if figure.name == "accuracy_at_T" and not study.recipe.evaluate:
+            raise study.error((*key, "name"), "expected networks under evaluate for the accuracy at other T, got none")
+        if figure.state != "trained" and figure.name not in _OF_A_STATE:
             raise study.error((*key, "state"), f"expected none: {figure.name} has no state to choose")
-        if figure.state == "ceiling" and not _has_ceiling(study, figure.comparison):
-            raise study.error((*key, "state"), "expected a comparison of an SNN with an ANN: only that has a ceiling")
+        if figure.state == "ceiling" and figure.name != "heatmap":
+            raise study.error((*key, "state"), f"expected trained or untrained: {figure.name} shows no ceiling")
+        if figure.state == "ceiling" and not study.has_ceiling(comparison):
+            raise study.error((*key, "state"), f"expected {_WITH_CEILING}")
         if figure.layers is not None and figure.name != "steps":
             raise study.error((*key, "layers"), f"expected none: {figure.name} shows every layer")
 
@@ -108,52 +148,60 @@ def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
         values = [c.value for c in study.conditions.values()]
         if study.recipe.sweep is None or len(values) < 2 or not all(v is not None and v > 0 for v in values):
             raise study.error((*key, "test"), "expected a sweep over at least 2 numbers above 0 for a trend")
-    if claim.test == "near_ceiling" and not _has_ceiling(study, claim.a.comparison):
-        what = "an SNN with an ANN: only that has a ceiling"
-        raise study.error((*key, "a"), f"expected a measure of a comparison of {what}, got {claim.a.measure}")
+    if claim.test == "near_ceiling":
+        comparison = _comparison(study, claim.a.comparison)
+        if MEASUREMENTS[claim.a.measure].of == "time" or comparison is None or not study.has_ceiling(comparison):
+            got = f"got {claim.a.measure}" + (f" of {comparison.name!r}" if comparison else "")
+            raise study.error((*key, "a"), f"expected a measure of {_WITH_CEILING}; {got}")
 
 
 def _check_stray(study: Study, key: KeyPath, measurement: Measurement, of: str) -> None:
     """A key that this measure does not look at would be believed to matter."""
-    for name in ("comparison", "variant") if of == "network" else ("network", "split"):
+    whose = "network" if of == "network" else "comparison"
+    for name in ("comparison", "variant", "layers") if of == "network" else ("network", "split", "T"):
         if name in measurement.model_fields_set:
-            raise study.error((*key, name), f"expected no {name}: {measurement.measure} is that of a {of}")
+            raise study.error((*key, name), f"expected no {name}: {measurement.measure} is that of a {whose}")
 
 
 def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Measurement) -> None:
-    name, key = measurement.network, (*key, "network")
+    name, T, at = measurement.network, measurement.T, (*key, "network")
     if name is None:
-        raise study.error(key, f"expected the network whose {measurement.measure} is meant")
+        raise study.error(at, f"expected the network whose {measurement.measure} is meant")
     if claim.test == "trend":
         if name not in ("snn", "ann"):
-            raise study.error(key, f"expected snn or ann, of every variant of the sweep, got {name!r}")
+            raise study.error(at, f"expected snn or ann, of every variant of the sweep, got {name!r}")
+        if T is not None:
+            raise study.error(
+                (*key, "T"), "expected none: in a trend every network runs with the steps of its training"
+            )
         return
-    _check_network(study, key, name)
+    _check_network(study, at, name)
     if network_of(name)[2]:
-        raise study.error(key, f"expected a trained network: only its {measurement.measure} is kept, got {name!r}")
+        raise study.error(at, f"expected a trained network: only its {measurement.measure} is kept, got {name!r}")
+    if T is not None and T not in study.evaluated(name):
+        known = ", ".join(map(str, study.evaluated(name))) or "none"
+        raise study.error((*key, "T"), f"expected a T that evaluate names for {name} ({known}), got {T}")
 
 
 def _check_comparison_arm(study: Study, key: KeyPath, claim: Claim, measurement: Measurement) -> None:
     if measurement.comparison is None:
         raise study.error((*key, "comparison"), f"expected the comparison whose {measurement.measure} is meant")
     comparison = _check_comparison(study, (*key, "comparison"), measurement.comparison)
-    per_variant = "*" in comparison.x
-    if claim.test == "trend" and not per_variant:
+    variants = list(study.sides(comparison))
+    if MEASUREMENTS[measurement.measure].of == "time" and comparison.null is None:
+        message = f"expected a comparison with null: timing for {measurement.measure}, {comparison.name!r} has no null"
+        raise study.error((*key, "comparison"), message)
+    if claim.test == "trend" and variants != list(study.conditions):
         got = f"{comparison.name!r} is of {comparison.x} and {comparison.y}"
         raise study.error((*key, "comparison"), f"expected a comparison over all variants (*) for a trend, {got}")
-    if per_variant and claim.test != "trend":
-        if measurement.variant not in study.conditions:
+    if variants != [""] and claim.test != "trend":
+        if measurement.variant not in variants:
             got = "it is missing" if measurement.variant is None else f"got {measurement.variant!r}"
-            hint = closest(measurement.variant or "", study.conditions)
+            hint = closest(measurement.variant or "", variants)
             raise study.error((*key, "variant"), f"expected a variant of the study, {got}{hint}")
     elif measurement.variant is not None:
         why = "a trend is over all of them" if claim.test == "trend" else f"{comparison.name!r} names its own"
         raise study.error((*key, "variant"), f"expected no variant: {why}")
-
-
-def _has_ceiling(study: Study, name: str | None) -> bool:
-    comparison = next((c for c in study.recipe.compare if c.name == name), None)
-    return comparison is not None and {network_of(n)[1] for n in (comparison.x, comparison.y)} == {"snn", "ann"}
 
 
 def _check_network(study: Study, key: KeyPath, name: str) -> None:
@@ -168,7 +216,10 @@ def _check_network(study: Study, key: KeyPath, name: str) -> None:
 
 
 def _check_comparison(study: Study, key: KeyPath, name: str) -> Comparison:
-    for comparison in study.recipe.compare:
-        if comparison.name == name:
-            return comparison
-    raise study.error(key, f"no comparison {name!r}{closest(name, [c.name for c in study.recipe.compare])}")
+    if (comparison := _comparison(study, name)) is None:
+        raise study.error(key, f"no comparison {name!r}{closest(name, [c.name for c in study.recipe.compare])}")
+    return comparison
+
+
+def _comparison(study: Study, name: str | None) -> Comparison | None:
+    return next((c for c in study.recipe.compare if c.name == name), None)

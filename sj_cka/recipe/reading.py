@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sj_cka.plugins import closest
 from sj_cka.recipe.blocks import SNN, Comparison, Recipe, Train
@@ -26,6 +27,21 @@ class Condition:
     train: Train
     value: float | None
     source: Source
+
+
+class Sides(NamedTuple):
+    """The two networks of a comparison, and the steps that they run with: None for those of their training."""
+
+    x: str
+    y: str
+    T_x: int | None = None
+    T_y: int | None = None
+
+    @property
+    def titles(self) -> tuple[str, str]:
+        """The two networks as a figure names them."""
+        x, y = (f"{name} at T = {T}" if T else name for name, T in ((self.x, self.T_x), (self.y, self.T_y)))
+        return x, y
 
 
 @dataclass(frozen=True)
@@ -55,11 +71,43 @@ class Study:
         """An error at a key path of this recipe."""
         return self.source.error(key, message)
 
-    def sides(self, comparison: Comparison) -> dict[str, tuple[str, str]]:
-        """Networks x and y of a comparison, by variant; by "" where it names its variants itself."""
-        if "*" not in comparison.x + comparison.y:
-            return {"": (comparison.x, comparison.y)}
-        return {name: (comparison.x.replace("*", name), comparison.y.replace("*", name)) for name in self.conditions}
+    def sides(self, comparison: Comparison) -> dict[str, Sides]:
+        """The networks that a comparison compares, by variant; by "" where it names its variants itself.
+
+        Of pairs of variants the name is "a and b", of several `T_x` "a at 1", or "at 1".
+        """
+        x, y = comparison.x, comparison.y
+        if "*" not in x + y:
+            stands = {"": ("", "")}
+        elif comparison.variants == "pairs":
+            stands = {f"{a} and {b}": (a, b) for a, b in combinations(self.conditions, 2)}
+        else:
+            stands = {variant: (variant, variant) for variant in self.conditions}
+        steps = comparison.T_x or (None,)
+        found = {}
+        for name, (a, b) in stands.items():
+            for T in steps:
+                label = f"{name} at {T}".strip() if len(steps) > 1 else name
+                found[label] = Sides(x.replace("*", a), y.replace("*", b), T, comparison.T_y)
+        return found
+
+    def has_ceiling(self, comparison: Comparison) -> bool:
+        """Whether seed against seed is a ceiling of it: for two kinds of network, and for two variants."""
+        kinds = {network_of(name)[1] for name in (comparison.x, comparison.y)}
+        return kinds == {"snn", "ann"} or comparison.variants == "pairs"
+
+    def networks(self, name: str) -> list[str]:
+        """The networks that a name stands for: itself, or one of every variant where it holds `*`."""
+        return [name.replace("*", variant) for variant in self.conditions] if "*" in name else [name]
+
+    def evaluated(self, network: str) -> list[int]:
+        """The numbers of steps that the accuracy of a network is measured at, besides those of its training."""
+        blocks = [block for block in self.recipe.evaluate if network in self.networks(block.network)]
+        return list(dict.fromkeys(T for block in blocks for T in block.T))
+
+    def steps_of(self, network: str) -> int:
+        """The steps that a spiking network was trained with."""
+        return self.conditions[network_of(network)[0]].snn.T
 
 
 def resolve(path: Path, profile: str) -> Study:

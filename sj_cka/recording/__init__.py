@@ -7,19 +7,27 @@ Which axis of an output counts samples and which steps is found, not guessed: a 
 from sj_cka.recording.drive import Layout, inputs_of, to_device
 from sj_cka.recording.layers import LayerSpec
 from sj_cka.recording.plan import Plan, plan
-from sj_cka.recording.record import Observation, record
-from sj_cka.recording.state import is_neuron, preserved, reset_states
+from sj_cka.recording.record import Observation, Receive, What, record
+from sj_cka.recording.select import Select, select_for
+from sj_cka.recording.state import is_neuron, neurons, preserved, reset_states
+from sj_cka.recording.tap import Tap
 
 __all__ = [
     "LayerSpec",
     "Layout",
     "Observation",
     "Plan",
+    "Receive",
+    "Select",
+    "Tap",
+    "What",
     "inputs_of",
     "is_neuron",
+    "neurons",
     "plan",
     "preserved",
     "record",
     "reset_states",
+    "select_for",
     "to_device",
 ]

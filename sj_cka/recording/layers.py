@@ -15,7 +15,13 @@ from sj_cka.recording.trace import Trace
 Layer = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 LayerSpec = Layer | Sequence[Layer] | None
 # they only lay out time for what they hold
-_CONTAINERS = (sj_layer.MultiStepContainer, sj_layer.SeqToANNContainer, sj_layer.StepModeContainer)
+_CONTAINERS = (
+    sj_layer.MultiStepContainer,
+    sj_layer.SeqToANNContainer,
+    sj_layer.StepModeContainer,
+    sj_layer.TLastMultiStepContainer,
+    sj_layer.TLastSeqToANNContainer,
+)
 
 
 def candidates(model: nn.Module) -> dict[str, nn.Module]:

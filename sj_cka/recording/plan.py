@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
-from torch import Tensor, nn
+from spikingjelly.activation_based import base
+from torch import nn
 
-from sj_cka.recording.axes import N_PROBE, Tap, find_taps
-from sj_cka.recording.drive import Drive, Forward, Layout, find_drive, own_steps, steps_set
+from sj_cka.recording.axes import find_taps
+from sj_cka.recording.drive import Drive, Forward, Layout
+from sj_cka.recording.folds import Probed
 from sj_cka.recording.layers import LayerSpec, choose
+from sj_cka.recording.probes import Probes, find_drive, own_steps
+from sj_cka.recording.select import Select, check_matches
 from sj_cka.recording.state import is_neuron, preserved
-from sj_cka.recording.trace import Trace, trace
+from sj_cka.recording.tap import Tap
+from sj_cka.recording.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -23,11 +29,13 @@ class Plan:
         taps: one for each layer, in order.
         drive: how the network is run on a batch.
         T: number of steps; 1 for a network without time.
+        notes: what was decided on thin evidence, a sentence each.
     """
 
     taps: tuple[Tap, ...]
     drive: Drive
     T: int
+    notes: tuple[str, ...] = ()
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -43,7 +51,7 @@ def plan(
     T: int | None = None,
     layout: Layout | None = None,
     forward: Forward | None = None,
-    drive: Drive | None = None,
+    select: Select = None,
 ) -> Plan:
     """Plans the observation of a network from a few samples of a batch; the network is left as it was.
 
@@ -51,55 +59,70 @@ def plan(
         model: any network.
         batch: what the network is to be given, at least 3 samples.
         layers, T, layout, forward: as in `compare`.
-        drive: how the network is run, where that is known already.
+        select: for modules that put out several tensors, which of them is the layer's: `{module: what}` with a dotted
+            name or glob and an index into a tuple, a key of a dict, a name of an attribute, or a function of the
+            output; or one function `(module, output) -> tensor` for all.
 
     Raises:
-        ValueError: layers that are not there or never called, outputs without samples, or a T that does not fit.
+        ValueError: layers that are not there or never called, outputs without samples, a T that does not fit, or a
+            `select` that names no layer or nothing in its output.
+        TypeError: an output, or what `select` picks of it, that is no tensor.
     """
     with preserved(model):
-        drive = drive or find_drive(model, batch, T, layout, forward)
-        two, three = (_probe(model, drive, batch, n) for n in N_PROBE)
-        steps = drive.T if drive.T is not None else own_steps(model, two)
-        longer = _longer(model, drive, batch, steps)
-        if longer is not None and not _scales(two, longer):
-            longer, steps = (None, steps) if any(map(is_neuron, model.modules())) else (longer, 1)
-        position = {call: i for i, call in enumerate(two.order)}
-        groups = choose(model, layers, two)
-        taps = find_taps([name for group in groups for name in group], two, three, longer, steps or 1)
-        group_of = {name: i for i, group in enumerate(groups) for name in group}
-        taps.sort(key=lambda tap: (group_of[tap.module], position[tap.module, tap.use]))
-    return Plan(tuple(taps), drive, steps or 1)
+        probes = Probes(model, batch, select)
+        return planned(probes, find_drive(probes, T, layout, forward), layers)
 
 
-def _probe(model: nn.Module, drive: Drive, batch: Any, n: int, T: int | None = None) -> Trace:
-    return trace(model, lambda: drive.run(model, drive.take(batch, n), T))
-
-
-def _longer(model: nn.Module, drive: Drive, batch: Any, T: int | None) -> Trace | None:
-    """The probe on one step more, None where the number of steps cannot be varied."""
-    if T is None:
-        return None
-    own = drive.mode == "as is"
-    with steps_set(model, T, T + 1) if own else nullcontext(True) as varied:
-        if not varied:
-            return None
-        try:
-            longer = _probe(model, drive, batch, N_PROBE[0], T + 1)
-        except Exception:  # T is a size of the weights (PSN), or an attribute T means something else: not to be varied
-            return None
-    varied = not own or own_steps(model, longer) == T + 1
-    return longer if varied and _neurons_follow(model, longer) else None
-
-
-def _neurons_follow(model: nn.Module, seen: Trace) -> bool:
-    """Whether every multi-step neuron put out as many steps as it was given; one bound to its T (GatedLIF) does not."""
+def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> Plan:
+    """The plan of a network that is known how to run; its state is not preserved."""
+    model = probes.model
     modules = dict(model.named_modules())
-    return all(
-        given[0] == len(output)
-        for name, shapes in seen.inputs.items()
-        if getattr(modules[name], "step_mode", "s") == "m"
-        for given, output in zip(shapes, seen.outputs[name], strict=True)
-        if isinstance(output, Tensor)
+    steps = drive.T if drive.T is not None else own_steps(model, probes.trace(drive, 2))
+    probed, T = probes.probed(drive, steps), steps or 1
+    if probed.longer is not None and not _scales(probed.two, probed.longer):
+        if any(map(is_neuron, modules.values())):
+            probed = probed._replace(longer=None)
+        else:
+            T = 1
+
+    @cache
+    def noise() -> Probed | None:
+        try:
+            found = probes.probed(drive, steps, noise=True)
+        except Exception:  # whatever a network says to noise
+            return None
+        return found if probed.longer is not None else found._replace(longer=None)
+
+    position = {call: i for i, call in enumerate(probed.two.order)}
+    groups = choose(model, layers, probed.two)
+    names = [name for group in groups for name in group]
+    check_matches(probes.select, names if layers is not None else probed.two.called)
+    taps = [
+        replace(tap, select=probes.picks.get(tap.module), neuron=is_neuron(modules[tap.module]))
+        for tap in find_taps(names, probed, T, noise)
+    ]
+    group_of = {name: i for i, group in enumerate(groups) for name in group}
+    taps.sort(key=lambda tap: (group_of[tap.module], position[tap.module, tap.use]))
+    return Plan(tuple(taps), drive, T, () if probed.longer is not None else _by_size(modules, taps, T))
+
+
+def _by_size(modules: dict[str, nn.Module], taps: Sequence[Tap], T: int) -> tuple[str, ...]:
+    """Names the layers whose axis of time was told by its size alone, where nothing in or around them keeps time."""
+    doubtful = []
+    for tap in taps:
+        holders = [tap.module[:i] for i, letter in enumerate(tap.module) if letter == "."] + [tap.module]
+        over_time = any(
+            isinstance(modules[name], base.StepModule) and getattr(modules[name], "step_mode", "m") == "m"
+            for name in holders
+        )
+        if tap.time == "axis" and not over_time and not any(map(is_neuron, modules[tap.module].modules())):
+            doubtful.append(tap.layer)
+    if not doubtful:
+        return ()
+    named = ", ".join(map(repr, doubtful[:3])) + (f" and {len(doubtful) - 3} more" if len(doubtful) > 3 else "")
+    return (
+        f"the network's number of steps could not be varied, so that {named} "
+        f"{'is' if len(doubtful) == 1 else 'are'} taken to hold T = {T} steps by the size of an axis alone",
     )
 
 

@@ -3,42 +3,82 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from sj_cka.recording.axes import Tap
-from sj_cka.recording.drive import Drive, Layout, steps_are_samples
+from sj_cka.recording.drive import N_NEEDED, Drive, Layout
 from sj_cka.recording.layers import LayerSpec
-from sj_cka.recording.plan import Plan, plan
+from sj_cka.recording.membrane import Membrane
+from sj_cka.recording.plan import Plan, planned
+from sj_cka.recording.probes import Probes, steps_are_samples
+from sj_cka.recording.select import Select
 from sj_cka.recording.state import is_neuron, preserved
+from sj_cka.recording.tap import Tap
 
-Receive = Callable[[Tap, int, Tensor], None]
+What = Literal["output", "membrane"]
+Receive = Callable[[Tap, int, Tensor, What], None]
 
 
 class Observation:
-    """Hooks on the layers of a plan, for one pass over n samples.
+    """Hooks on the layers of a plan, for one pass over n samples; `close` takes them off.
 
-    `receive(tap, step, rows)` gets `[S, n, ...]` of every call and the first of its S steps, from 0; S = 1 where a call
-    is one step, or where the layer does not change with time.
+    Args:
+        model: the network that the plan is for.
+        plan: its plan.
+        n: samples of the pass.
+        receive: `receive(tap, step, rows, what)` gets `[S, n, ...]` of every call and the first of its S steps, from
+            0; S = 1 where a call is one step, or where the layer does not change with time.
+        observe: "output": what a layer puts out; "membrane": of a neuron (`tap.neuron`), the membrane potential after
+            the reset, as SpikingJelly keeps it in `v_seq` or `v`. Other layers have none and are not received.
+        taps: those of the plan's that this pass is about; None for all.
+
+    Raises:
+        ValueError: a neuron without a membrane potential of every step.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan, n: int, receive: Receive) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan,
+        n: int,
+        receive: Receive,
+        observe: Sequence[What] = ("output",),
+        taps: Iterable[Tap] | None = None,
+    ) -> None:
+        known: tuple[What, ...] = get_args(What)
+        if isinstance(observe, str) or not observe or any(what not in known for what in observe):
+            raise ValueError(f"expected observe as a tuple of {' and '.join(map(repr, known))}, got {observe!r}")
         self.plan, self.n, self.receive = plan, n, receive
+        self.outputs = "output" in observe
         self.calls: Counter[str] = Counter()
         self.taps: dict[str, list[Tap]] = {}
-        for tap in plan.taps:
-            self.taps.setdefault(tap.module, []).append(tap)
+        for tap in plan.taps if taps is None else taps:
+            if self.outputs or tap.neuron:
+                self.taps.setdefault(tap.module, []).append(tap)
+        self.membranes: dict[str, Membrane] = {}
+        self.handles: list[RemovableHandle] = []
         modules = dict(model.named_modules())
-        self.handles = [modules[name].register_forward_hook(self._hook(name)) for name in self.taps]
+        try:
+            for name, here in self.taps.items():
+                if "membrane" in observe and here[0].neuron:
+                    self.membranes[name] = Membrane(name, modules[name])
+                self.handles.append(modules[name].register_forward_hook(self._hook(name)))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
-        """Takes the hooks off."""
+        """Takes the hooks off, and leaves the neurons keeping what they kept before."""
         for handle in self.handles:
             handle.remove()
+        for membrane in self.membranes.values():
+            membrane.restore()
+        self.membranes = {}
 
     def check(self) -> None:
         """Raises RuntimeError where a layer was called more or less often than in the probes."""
@@ -52,17 +92,24 @@ class Observation:
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            call = self.calls[name]
+            call, T = self.calls[name], self.plan.T
             self.calls[name] += 1
             for tap in self.taps[name]:
-                if (step := tap.step_of(call, self.plan.T)) is not None:
-                    self.receive(tap, step, tap.rows(output, self.n, self.plan.T))
+                if (step := tap.step_of(call, T)) is None:
+                    continue
+                if self.outputs:
+                    self.receive(tap, step, tap.rows(output, self.n, T), "output")
+                if name in self.membranes:
+                    v = self.membranes[name].take(tap.picked(output))
+                    self.receive(tap, step, tap.split(v, self.n, T), "membrane")
 
         return hook
 
 
 @contextmanager
-def record(model: nn.Module, layers: LayerSpec = None, *, layout: Layout | None = None) -> Iterator[dict[str, Tensor]]:
+def record(
+    model: nn.Module, layers: LayerSpec = None, *, layout: Layout | None = None, select: Select = None
+) -> Iterator[dict[str, Tensor]]:
     """Records what the layers of a network put out while the caller runs it.
 
     A network of single-step neurons gives one step for each call; any other may be called on several batches, whose
@@ -74,12 +121,17 @@ def record(model: nn.Module, layers: LayerSpec = None, *, layout: Layout | None 
         layers: dotted names, globs, module types or predicates `(name, module) -> bool`; None for the default layers:
             every neuron, every other leaf that is called and every block output, without the last Linear.
         layout: what the caller gives the network, "NCHW" (samples first) or "TNCHW"; None finds out.
+        select: for modules that put out several tensors, which of them is the layer's: `{module: what}` with a dotted
+            name or glob and an index into a tuple, a key of a dict, a name of an attribute, or a function of the
+            output; or one function `(module, output) -> tensor` for all.
 
     Yields:
         `{layer: [T, N, ...]}`, filled by every call; T = 1 for a layer that does not change with time.
 
     Raises:
-        ValueError: a layer that is not there, is never called or has no axis of samples; fewer than 3 samples.
+        ValueError: a layer that is not there, is never called or has no axis of samples; fewer than 3 samples; a
+            `select` that names no layer or nothing in its output.
+        TypeError: an output, or what `select` picks of it, that is no tensor.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
@@ -89,7 +141,7 @@ def record(model: nn.Module, layers: LayerSpec = None, *, layout: Layout | None 
         {'0': (1, 7, 5), '1': (1, 7, 5)}
     """
     features: dict[str, Tensor] = {}
-    recording = _Recording(model, layers, layout, features)
+    recording = _Recording(model, layers, layout, select, features)
     with ExitStack() as hooks:
         hooks.callback(model.register_forward_pre_hook(recording.before, with_kwargs=True).remove)
         hooks.callback(model.register_forward_hook(recording.after).remove)
@@ -100,8 +152,15 @@ def record(model: nn.Module, layers: LayerSpec = None, *, layout: Layout | None 
 class _Recording:
     """What lasts from call to call: the plan, found at the first one, and the hooks of the call under way."""
 
-    def __init__(self, model: nn.Module, layers: LayerSpec, layout: Layout | None, features: dict[str, Tensor]) -> None:
-        self.model, self.layers, self.layout, self.features = model, layers, layout, features
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: LayerSpec,
+        layout: Layout | None,
+        select: Select,
+        features: dict[str, Tensor],
+    ) -> None:
+        self.model, self.layers, self.layout, self.select, self.features = model, layers, layout, select, features
         neurons = [module for module in model.modules() if is_neuron(module)]
         self.call_is_step = bool(neurons) and all(getattr(m, "step_mode", "s") == "s" for m in neurons)
         self.plan: Plan | None = None
@@ -122,7 +181,7 @@ class _Recording:
             self.call_is_step = self.call_is_step and self.plan.T == 1
         self.call = {tap.layer: [] for tap in self.plan.taps}
         n = self.plan.drive.samples((args, kwargs))
-        self.observation = Observation(model, self.plan, n, lambda tap, _, rows: self._keep(tap, rows))
+        self.observation = Observation(model, self.plan, n, self._keep)
 
     def after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self.probing or self.observation is None:
@@ -142,24 +201,24 @@ class _Recording:
             self.observation.close()
             self.observation = None
 
-    def _keep(self, tap: Tap, rows: Tensor) -> None:
+    def _keep(self, tap: Tap, step: int, rows: Tensor, what: What) -> None:
         self.call[tap.layer].append(rows.detach().clone())
 
     def _plan(self, batch: tuple[tuple[Any, ...], dict[str, Any]]) -> Plan:
         drives = {
             layout: Drive("as is", sample_axis=axis, forward=_call) for layout, axis in (("NCHW", 0), ("TNCHW", 1))
         }
-        layout = self.layout
-        if layout is None and drives["NCHW"].samples(batch) < 3:  # too short to be tried as an axis of samples
-            layout = "TNCHW" if any(getattr(m, "step_mode", "s") == "m" for m in self.model.modules()) else "NCHW"
-        elif layout is None:
-            with preserved(self.model):
-                layout = "TNCHW" if steps_are_samples(self.model, drives["NCHW"], batch) else "NCHW"
-        if layout not in drives:
-            raise ValueError(f"expected layout to be one of {', '.join(drives)}, got {layout!r}")
-        if (n := drives[layout].samples(batch)) < 3:
-            raise ValueError(f"record tells samples from steps by probes on 3 samples, got a first call with {n}")
-        return plan(self.model, batch, layers=self.layers, drive=drives[layout])
+        probes, layout = Probes(self.model, batch, self.select), self.layout
+        with preserved(self.model):
+            if layout is None and drives["NCHW"].samples(batch) < N_NEEDED:  # too short to be an axis of samples
+                layout = "TNCHW" if any(getattr(m, "step_mode", "s") == "m" for m in self.model.modules()) else "NCHW"
+            elif layout is None:
+                layout = "TNCHW" if steps_are_samples(probes, drives["NCHW"]) else "NCHW"
+            if layout not in drives:
+                raise ValueError(f"expected layout to be one of {', '.join(drives)}, got {layout!r}")
+            if (n := drives[layout].samples(batch)) < N_NEEDED:
+                raise ValueError(f"record tells samples from steps by probes on 3 samples, got a first call with {n}")
+            return planned(probes, drives[layout], self.layers)
 
 
 def _call(model: nn.Module, batch: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:

@@ -30,6 +30,11 @@ def outside_neurons(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
+def neurons(model: nn.Module) -> list[str]:
+    """Dotted names of a network's neurons, in the order of its modules; "" for a network that is one itself."""
+    return [name for name, module in outside_neurons(model).items() if is_neuron(module)]
+
+
 def reset_states(model: nn.Module) -> None:
     """Resets every module of a network that has a `reset()`, once per batch.
 
@@ -48,11 +53,13 @@ def preserved(*models: nn.Module) -> Iterator[None]:
     buffers = [(m, dict(m._buffers)) for m in modules]
     contents = [(b, b.clone()) for m in modules for b in m.buffers(recurse=False)]
     memories = [(m, dict(m._memories)) for m in modules if isinstance(m, base.MemoryModule)]
-    # a user's own neuron, without SpikingJelly's memories, keeps its state in plain attributes
-    plain = [(m, _attributes(m)) for m in modules if _has_reset(m) and not isinstance(m, base.MemoryModule)]
+    # v_seq of SpikingJelly's neurons, and the state of a user's own neuron, are plain attributes
+    plain = [(m, _attributes(m)) for m in modules if _has_reset(m)]
     devices = {p.device for m in modules for p in m.parameters(recurse=False) if p.is_cuda}
     for module, memory in memories:  # what runs in between works on copies
         module._memories.update({key: _copy(value) for key, value in memory.items()})
+    for module, attributes in plain:
+        module.__dict__.update({key: _copy(value) for key, value in attributes.items()})
     with torch.random.fork_rng(devices=[d.index for d in devices]):
         try:
             yield
@@ -82,4 +89,8 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
 
 
 def _copy(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, Tensor) else value
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if type(value) in (list, tuple):
+        return type(value)(_copy(one) for one in value)
+    return {key: _copy(one) for key, one in value.items()} if type(value) is dict else value

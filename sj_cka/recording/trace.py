@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sj_cka.recording.select import Pick, Unpicked, unbatched
 from sj_cka.recording.state import is_neuron, outside_neurons, reset_states
 
 
@@ -17,7 +18,7 @@ class Trace:
     """What the modules of a network put out in one run.
 
     Args:
-        outputs: module name -> the output of each call, in order.
+        outputs: module name -> the output of each call, in order; the tensor picked out of it, where one is named.
         inputs: neuron name -> the shape of the first tensor that each call is given.
         order: calls (module, i) in the order in which they ended, so that members come before their block.
         repeated: calls (module, i) whose output is the very tensor that an earlier call put out, or the input.
@@ -38,13 +39,27 @@ class Trace:
         return all((name, i) in self.repeated for i in range(len(self.outputs[name])))
 
 
-def trace(model: nn.Module, run: Callable[[], None]) -> Trace:
-    """Runs a network from reset states, in evaluation mode and without gradients, and writes down every call."""
+def trace(model: nn.Module, run: Callable[[], None], picks: Mapping[str, Pick] | None = None) -> Trace:
+    """Runs a network from reset states, in evaluation mode and without gradients, and writes down every call.
+
+    Args:
+        model: the network.
+        run: runs it once.
+        picks: module name -> the function that takes one tensor out of its output.
+    """
     seen = Trace()
+    picks = picks or {}
     produced: set[tuple[Any, ...]] = set()
 
     def hook_for(name: str, neuron: bool) -> Callable[[nn.Module, Any, Any, Any], None]:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            if name in picks:
+                try:
+                    output = picks[name](output)
+                except (ValueError, TypeError) as error:  # raised where the module turns out to be a layer
+                    output = Unpicked(error)
+            if isinstance(output, Tensor):
+                output = unbatched(output)
             calls = seen.outputs.setdefault(name, [])
             seen.order.append((name, len(calls)))
             if isinstance(output, Tensor) and output.numel():

@@ -40,7 +40,7 @@ def resnet20():
 def test_resnet20_agrees_with_the_trace_formula_on_every_pair(resnet20, trace_matrix):
     snn, ann, x = resnet20
     result = compare(snn, ann, [x], progress=False)
-    assert result.data.sizes == {"layer_x": 73, "step_x": 4, "layer_y": 73, "step_y": 1, "step_x_2": 4, "step_y_2": 1}
+    assert dict(result.data.cka.sizes) == {"layer_x": 73, "step_x": 4, "layer_y": 73, "step_y": 1}
     recorded = []
     for net in (snn, ann):
         functional.reset_net(net)

@@ -308,7 +308,10 @@ def test_an_output_that_is_no_tensor_is_an_error_that_names_the_module():
         def forward(self, x):
             return self.fc(self.rnn(x.flatten(1).unflatten(1, (4, 10)))[0][:, -1])
 
-    with pytest.raises(TypeError, match="module 'rnn' puts out a tuple, expected a tensor"):
+    with pytest.raises(
+        TypeError,
+        match=r"module 'rnn' puts out a tuple of \(tensor \[2, 4, 4\], tuple of 2\), expected a tensor: select=\{'rnn': 0\}",
+    ):
         taps(Recurrent(), layers="rnn")
 
 

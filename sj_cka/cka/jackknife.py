@@ -1,0 +1,128 @@
+"""What each sample contributes to a CKA, and the interval that follows from leaving each one out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from sj_cka.cka.layers import Whole
+
+MIN_BATCHES = 8  # of a jackknife over batches: fewer say too little about their spread
+_BLOCK = 32  # samples that are taken at once
+
+
+class Contributions(NamedTuple):
+    """h_i of every sample i of one minibatch, as shares of sqrt(S_xx S_yy), S = sum_i h_i.
+
+    Args:
+        xy: float32 `[n, Lx, Ly]`; they add up to the CKA of the minibatch.
+        xx, yy: float32 `[n, Lx]` and `[n, Ly]`; they add up to 1.
+    """
+
+    xy: Tensor
+    xx: Tensor
+    yy: Tensor
+
+
+def contributions(x: Whole, y: Whole) -> Contributions:
+    """h_i = sum_j K~_ij L~_ij of every sample, for all pairs of layers; sum_i h_i = n (n-3) HSIC_1.
+
+    It costs about as much as the product of all pairs. A layer without structure in this minibatch contributes 0.
+    """
+    n, device = x.n, x.rows.device
+    xy = torch.empty(n, len(x.layers), len(y.layers), dtype=torch.float64, device=device)
+    own = [torch.empty(n, len(side.layers), dtype=torch.float64, device=device) for side in (x, y)]
+    j = torch.arange(n, device=device)
+    for first in range(0, n, _BLOCK):
+        i = j[first : first + _BLOCK].unsqueeze(1)
+        high, low = torch.maximum(i, j), torch.minimum(i, j)
+        at = torch.where(i == j, 0, (high * (high - 1)) // 2 + low)
+        block = slice(first, first + len(i))
+        rows = []
+        for side, into in zip((x, y), own, strict=True):
+            K = side.rows.to(device)[:, at].transpose(0, 1)  # [block, L, n]
+            K.masked_fill_((i == j).unsqueeze(1), 0.0)
+            into[block] = K.square().sum(-1)
+            rows.append(K)
+        torch.bmm(rows[0], rows[1].mT, out=xy[block])
+    roots = [torch.where(S > 0, S, 1.0).sqrt() for S in (h.sum(0) for h in own)]
+    return Contributions(
+        (xy / roots[0].unsqueeze(1) / roots[1]).float(),
+        (own[0] / roots[0] ** 2).float(),
+        (own[1] / roots[1] ** 2).float(),
+    )
+
+
+class Kept(NamedTuple):
+    """Contributions of all minibatches: `Contributions` joined along samples and minibatches, as arrays.
+
+    Args:
+        xy, xx, yy: `[N, ...]`, shares of the minibatch's own S.
+        total_xy, total_xx, total_yy: S of each of B minibatches, `[B, ...]`.
+        batch_n: samples of each minibatch, `[B]`.
+    """
+
+    xy: np.ndarray
+    xx: np.ndarray
+    yy: np.ndarray
+    total_xy: np.ndarray
+    total_xx: np.ndarray
+    total_yy: np.ndarray
+    batch_n: np.ndarray
+
+
+def without_each_sample(kept: Kept) -> np.ndarray:
+    """CKA without each sample, `[N, Lx, Ly]`, to first order.
+
+    HSIC_1 of a minibatch of n without sample i is (S - 2 h_i) / ((n-1)(n-4)); with the weight n - 1 of what is left, a
+    minibatch then adds (S - 2 h_i) / (n - 4) in place of S / (n - 3).
+    """
+    batch = np.repeat(np.arange(len(kept.batch_n)), kept.batch_n.astype(int))
+    n = kept.batch_n.astype(float)
+
+    def sums(total: np.ndarray, h: np.ndarray) -> np.ndarray:
+        size = n.reshape(-1, *[1] * (total.ndim - 1))
+        of_batch = (total / (size - 3))[batch]
+        left = (total[batch] - 2 * h) / np.maximum(size - 4, 1)[batch]
+        return np.asarray((total / (size - 3)).sum(0) - of_batch + left)
+
+    root_x, root_y = (np.sqrt(np.where(S > 0, S, 1.0)) for S in (kept.total_xx, kept.total_yy))
+    xy = sums(kept.total_xy, kept.xy * root_x[batch][:, :, None] * root_y[batch][:, None])
+    xx = sums(kept.total_xx, kept.xx * root_x[batch] ** 2)
+    yy = sums(kept.total_yy, kept.yy * root_y[batch] ** 2)
+    return _ratio(xy, xx, yy)
+
+
+def without_each_batch(total_xy: np.ndarray, total_xx: np.ndarray, total_yy: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """CKA without each minibatch, `[B, Lx, Ly]`.
+
+    Raises:
+        ValueError: fewer than 8 minibatches.
+    """
+    if len(n) < MIN_BATCHES:
+        raise ValueError(
+            f"expected at least {MIN_BATCHES} minibatches for an interval over minibatches, got {len(n)}; compare with "
+            "samples=True for an interval over samples"
+        )
+
+    def sums(total: np.ndarray) -> np.ndarray:
+        weighted = total / (n.reshape(-1, *[1] * (total.ndim - 1)) - 3.0)
+        return np.asarray(weighted.sum(0) - weighted)
+
+    return _ratio(sums(total_xy), sums(total_xx), sums(total_yy))
+
+
+def half_width(left_out: np.ndarray, level: float) -> np.ndarray:
+    """Half of the interval that delete-one values `[n, ...]` give: t_{n-1} sqrt((n-1)/n sum (theta_-i - mean)^2)."""
+    n = len(left_out)
+    spread = ((left_out - left_out.mean(0)) ** 2).sum(0)
+    return np.asarray(stats.t.ppf(0.5 + level / 2, n - 1) * np.sqrt((n - 1) / n * spread))
+
+
+def _ratio(xy: np.ndarray, xx: np.ndarray, yy: np.ndarray) -> np.ndarray:
+    root_x, root_y = (np.sqrt(np.where(own > 0, own, np.nan)) for own in (xx, yy))
+    return np.asarray(xy / root_x[..., :, None] / root_y[..., None, :])

@@ -1,0 +1,147 @@
+"""Centred Grams of all layers and steps of one network on one minibatch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sj_cka.cka.gram import as_real, centred_grams, pack, u_centre, unpack
+
+MIN_SAMPLES = 4  # the unbiased HSIC divides by n - 3
+# |K~| of some samples at or below this fraction of what it is cut from is rounding of float32 products
+_ALIKE = 1e-6
+_CHUNK = 1 << 23  # numbers of an intermediate that are held at once
+Allocate = Callable[[tuple[int, int]], Tensor]  # float64, of a shape
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Centred Grams of the layers of one network on n samples, all steps concatenated.
+
+    Args:
+        layers: names, in order.
+        rows: float64 `[L, n(n-1)/2]`.
+        diagonal: float64 `[L, n]`, see `gram.RawGrams`.
+        n: number of samples.
+    """
+
+    layers: tuple[str, ...]
+    rows: Tensor
+    diagonal: Tensor
+    n: int
+
+    def part(self, samples: Tensor) -> Tensor:
+        """Rows of the Grams of some samples alone, float64 `[L, m(m-1)/2]`, centred anew.
+
+        U-centring takes away whatever was added to rows and columns, so that centred Grams serve as well as raw ones. A
+        row is 0 where the samples do not differ beyond the rounding of the Gram of all of them.
+
+        Args:
+            samples: their positions, int64 `[m]`, ascending.
+        """
+        m = len(samples)
+        i, j = samples.unsqueeze(1), samples.unsqueeze(0)
+        high, low = torch.maximum(i, j), torch.minimum(i, j)
+        at = pack((high * (high - 1)) // 2 + low).to(self.rows.device)
+        step = max(1, _CHUNK // m**2)
+        parts = []
+        for rows in self.rows.split(step):
+            before = rows.index_select(1, at)
+            after = pack(u_centre(unpack(before, m)))
+            alike = after.norm(dim=1) <= _ALIKE * before.norm(dim=1)
+            parts.append(after.masked_fill_(alike.unsqueeze(1), 0.0))
+        return torch.cat(parts)
+
+    def squared_distances(self) -> Tensor:
+        """Squared Euclidean distances of all pairs of samples, float64 `[L, n(n-1)/2]`, never below 0."""
+        sums = pack(self.diagonal.unsqueeze(-1) + self.diagonal.unsqueeze(-2))
+        return (sums - 2 * self.rows).clamp_(min=0)
+
+
+@dataclass
+class Grams:
+    """Centred Grams of the layers and steps of one network on one minibatch of n samples.
+
+    Args:
+        layers: names, in order.
+        rows: float64 `[R, n(n-1)/2]`.
+        index: int64 `[layers, T]`, the row of each layer and step (a layer that does not change with time has one row).
+        diagonal: float64 `[R, n]`, see `gram.RawGrams`.
+        reasons: one a row; None where it is defined.
+        n: number of samples.
+        counts: of layers of neurons: spikes of each unit at each step over the samples, `[S, D]`.
+        allocate: makes the space for sums over steps.
+    """
+
+    layers: tuple[str, ...]
+    rows: Tensor
+    index: Tensor
+    diagonal: Tensor
+    reasons: tuple[str | None, ...]
+    n: int
+    counts: Mapping[str, Tensor] = field(default_factory=dict)
+    allocate: Allocate | None = None
+
+    @cached_property
+    def whole(self) -> Whole:
+        """All steps concatenated: the Gram of concatenated features is the sum of the Grams of the steps."""
+        if self.index.shape[1] == 1:
+            return Whole(self.layers, self.rows, self.diagonal, self.n)
+        T = self.index.shape[1]
+        rows = (self.allocate or self.rows.new_empty)((len(self.layers), self.rows.shape[1]))
+        diagonal = self.rows.new_empty((len(self.layers), self.n))
+        for layer, (first, last) in enumerate(self.index[:, [0, -1]].tolist()):
+            times = T if first == last else 1
+            torch.mul(self.rows[first : last + 1].sum(0), times, out=rows[layer])
+            torch.mul(self.diagonal[first : last + 1].sum(0), times, out=diagonal[layer])
+        return Whole(self.layers, rows, diagonal, self.n)
+
+
+def grams(features: Mapping[str, Tensor]) -> Grams:
+    """Centred Grams of features `{layer: [T, N, ...]}`; a layer with T = 1 counts at every step of the others.
+
+    Raises:
+        ValueError: no layer, shapes that do not fit each other, or fewer than 4 samples.
+    """
+    if not features:
+        raise ValueError("expected at least one layer of features, got none")
+    shapes = {layer: tuple(X.shape[:2]) for layer, X in features.items()}
+    n = next(iter(shapes.values()))[1] if len(next(iter(shapes.values()))) == 2 else 0
+    T = max(shape[0] if shape else 0 for shape in shapes.values())
+    for layer, shape in shapes.items():
+        if len(shape) < 2 or shape[1] != n or shape[0] not in (1, T):
+            raise ValueError(
+                f"layer {layer!r}: expected features [T, N, ...] with T = 1 or {T} and N = {n}, "
+                f"got shape {tuple(features[layer].shape)}"
+            )
+    if n < MIN_SAMPLES:
+        raise ValueError(f"expected at least {MIN_SAMPLES} samples in a minibatch, got N = {n}")
+    device = next(iter(features.values())).device
+    index = rows_of({layer: shape[0] for layer, shape in shapes.items()}, T)
+    count = int(index.max()) + 1
+    rows = torch.empty(count, n * (n - 1) // 2, dtype=torch.float64, device=device)
+    diagonal = torch.empty(count, n, dtype=torch.float64, device=device)
+    reasons: list[str | None] = []
+    for X in features.values():
+        part = slice(len(reasons), len(reasons) + len(X))
+        rows[part], diagonal[part], found = centred_grams(flat(as_real(X.detach())))
+        reasons.extend(found)
+    return Grams(tuple(features), rows, index, diagonal, tuple(reasons), n)
+
+
+def rows_of(steps: Mapping[str, int], T: int) -> Tensor:
+    """Row of each layer at each of T steps, int64 `[layers, T]`; a layer of one step has one row for all."""
+    index, first = [], 0
+    for count in steps.values():
+        index.append([first + (t if count > 1 else 0) for t in range(T)])
+        first += count
+    return torch.tensor(index)
+
+
+def flat(X: Tensor) -> Tensor:
+    """Features `[S, n, D]` of `[S, n, ...]`."""
+    return X.flatten(2) if X.ndim > 2 else X.unsqueeze(-1)

@@ -1,0 +1,271 @@
+"""From what the layers of a network put out on one minibatch to centred Grams, for each observable."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import permutations
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sj_cka.cka.gram import as_real, centred_grams, raw_grams
+from sj_cka.cka.layers import Allocate, Grams, flat, rows_of
+from sj_cka.recording import Plan, Tap
+
+Observable = Literal["output", "membrane", "rate", "latency"]
+OBSERVABLES: tuple[Observable, ...] = ("output", "membrane", "rate", "latency")
+OF_NEURONS = ("membrane", "latency")  # other layers have none
+NULL = "timing null"
+Spatial = Literal["flatten", "mean"]
+_ALL_ORDERS = 6  # steps up to which all T! orders are drawn from; beyond, from a sample of them
+_ORDERS = 4096
+_UNITS = 1 << 17
+
+
+def steps_of(tap: Tap, T: int, observable: str) -> int:
+    """Number of steps of an observable of a layer."""
+    return T if tap.time != "static" and observable not in ("rate", "latency") else 1
+
+
+class Book:
+    """Centred Grams of one observable, layer after layer as they come.
+
+    Args:
+        taps: the layers.
+        observable: what of them.
+        n, T: samples and steps.
+        device: where features come from.
+        allocate: makes space in place of the device's memory.
+    """
+
+    def __init__(
+        self,
+        taps: Sequence[Tap],
+        observable: str,
+        n: int,
+        T: int,
+        device: torch.device,
+        allocate: Allocate | None = None,
+    ) -> None:
+        steps = {tap.layer: steps_of(tap, T, observable) for tap in taps}
+        self.n, self.allocate = n, allocate
+        self.index = rows_of(steps, 1 if observable in ("rate", "latency") else T)
+        self.first = {layer: int(row) for layer, row in zip(steps, self.index[:, 0], strict=True)}
+        shape = (int(self.index.max()) + 1, n * (n - 1) // 2)
+        self.rows = allocate(shape) if allocate else torch.empty(shape, dtype=torch.float64, device=device)
+        self.diagonal = torch.empty(shape[0], n, dtype=torch.float64, device=self.rows.device)
+        self.reasons: list[str | None] = [None] * shape[0]
+        self.redo: list[tuple[str, Tensor]] = []  # steps that a waiting device has marked
+        self.counts: dict[str, Tensor] = {}
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def put(self, layer: str, step: int, X: Tensor, *, spikes: bool = False, again: bool = False) -> None:
+        """Takes the Grams of some steps `[S, n, D]` of a layer, from `step` on.
+
+        Args:
+            spikes: the features are believed to be 0 or 1.
+            again: do not put off what has to be taken twice. (The CPU never does: it need not wait for itself.)
+        """
+        first = self.first[layer] + step
+        part = slice(first, first + len(X))
+        X = as_real(X)
+        if again or not defers(X.device):
+            self.rows[part], self.diagonal[part], self.reasons[part] = centred_grams(X)
+            return
+        if self.stream is None:
+            self._later(layer, part, X, spikes)
+            return
+        X = X.clone()  # an in-place operation that follows must not reach the other stream
+        self.stream.wait_stream(torch.cuda.current_stream(X.device))
+        with torch.cuda.stream(self.stream):
+            self._later(layer, part, X, spikes)
+        X.record_stream(self.stream)
+
+    def _later(self, layer: str, part: slice, X: Tensor, spikes: bool) -> None:
+        rows, diagonal, redo = raw_grams(X, spikes=spikes)
+        self.rows[part], self.diagonal[part] = rows, diagonal
+        self.redo.append((layer, redo.any()))
+
+    def repeat(self, layer: str, S: int) -> None:
+        """Copies the first step of a layer to its S - 1 others: it does not change."""
+        first = self.first[layer]
+        part = slice(first + 1, first + S)
+        self.rows[part], self.diagonal[part] = self.rows[first], self.diagonal[first]
+        self.reasons[part] = [self.reasons[first]] * (S - 1)
+
+    def scale(self, layer: str, factor: float) -> None:
+        """Multiplies the Gram of a layer of one step."""
+        self.rows[self.first[layer]] *= factor
+        self.diagonal[self.first[layer]] *= factor
+
+    def to_take_again(self) -> set[str]:
+        """Layers of which a step was marked; waits for the device, once."""
+        if self.stream is not None:
+            torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
+        if not self.redo:
+            return set()
+        marked = torch.stack([flag for _, flag in self.redo]).tolist()
+        found = {layer for (layer, _), again in zip(self.redo, marked, strict=True) if again}
+        self.redo.clear()
+        return found
+
+    def grams(self) -> Grams:
+        """The finished Grams."""
+        return Grams(
+            tuple(self.first),
+            self.rows,
+            self.index,
+            self.diagonal,
+            tuple(self.reasons),
+            self.n,
+            self.counts,
+            self.allocate,
+        )
+
+
+def defers(device: torch.device) -> bool:
+    """Whether to look only after the pass which Grams have to be taken again: where looking stops a device."""
+    return device.type == "cuda"
+
+
+class Observer:
+    """Receives what the hooks of a pass give, makes the observables of it and enters their Grams into books.
+
+    Args:
+        plan: of the network.
+        books: observable -> its book. Their taps decide of which layers it is taken.
+        spatial: "mean" averages maps over space.
+        generator: of the timing null.
+        only: layers to take (again), None for all.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        books: Mapping[str, Book],
+        spatial: Spatial,
+        generator: torch.Generator,
+        only: Collection[str] | None = None,
+    ) -> None:
+        self.T, self.books, self.spatial, self.generator, self.only = plan.T, books, spatial, generator, only
+        self.sums: dict[str, Tensor] = {}
+        self.first_spikes: dict[str, tuple[Tensor, Tensor]] = {}
+        self.held: dict[str, list[Tensor]] = {}
+
+    def receive(self, tap: Tap, step: int, rows: Tensor, what: str) -> None:
+        """Takes `[S, n, ...]` of one call of a layer, its first step and whether it is output or membrane."""
+        if self.only is not None and tap.layer not in self.only:
+            return
+        X = rows.detach()
+        if self.spatial == "mean" and tap.maps:
+            X = X.flatten(3).mean(3)
+        X = flat(X)
+        if what == "membrane":
+            self._put("membrane", tap, step, X)
+            return
+        if tap.time == "static" or self._steady(tap, X):
+            self._unchanging(tap, X)
+            return
+        self._count(tap, step, X)
+        self._put("output", tap, step, X, spikes=tap.neuron)
+        self._rate(tap, step, X)
+        self._latency(tap, step, X)
+        self._timing_null(tap, step, X)
+
+    def _put(self, observable: str, tap: Tap, step: int, X: Tensor, *, spikes: bool = False) -> None:
+        book = self.books.get(observable)
+        if book is not None and tap.layer in book.first:
+            book.put(tap.layer, step, X, spikes=spikes, again=self.only is not None)
+
+    def _steady(self, tap: Tap, X: Tensor) -> bool:
+        """Whether all steps of this output are the same; looked at only where they were in the probe."""
+        return tap.steady and len(X) == self.T and all(torch.equal(x, X[0]) for x in X[1:])
+
+    def _unchanging(self, tap: Tap, X: Tensor) -> None:
+        """A layer that says the same at every step is taken once: its rate is its output, its order has no null."""
+        self._count(tap, 0, X)
+        for name, book in self.books.items():
+            if name in ("output", "rate", NULL) and tap.layer in book.first:
+                book.put(tap.layer, 0, X[:1], spikes=tap.neuron, again=self.only is not None)
+                S = len(X) if name != "rate" else 1
+                if S > 1:
+                    book.repeat(tap.layer, S)
+        if tap.neuron or tap.layer in getattr(self.books.get("latency"), "first", {}):
+            for step, x in enumerate(X):
+                self._latency(tap, step, x.unsqueeze(0), last=len(X))
+
+    def _count(self, tap: Tap, step: int, X: Tensor) -> None:
+        if not tap.neuron or self.only is not None:
+            return
+        for book in self.books.values():  # any book will do: the first that holds the layer
+            if tap.layer in book.first:
+                counts = X.sum(1, dtype=torch.float32)
+                if tap.layer not in book.counts:
+                    S = self.T if tap.time == "calls" else len(X)
+                    book.counts[tap.layer] = counts.new_zeros(S, counts.shape[1])
+                book.counts[tap.layer][step : step + len(X)] = counts
+                return
+
+    def _rate(self, tap: Tap, step: int, X: Tensor) -> None:
+        book = self.books.get("rate")
+        if book is None or tap.layer not in book.first:
+            return
+        total = X.sum(0)  # counts of spikes stay integers; the Gram is divided by T^2 instead
+        if tap.layer in self.sums:
+            total = self.sums.pop(tap.layer) + total
+        if step + len(X) < self.T:
+            self.sums[tap.layer] = total
+            return
+        book.put(tap.layer, 0, total.unsqueeze(0), again=self.only is not None)
+        book.scale(tap.layer, self.T**-2)
+
+    def _latency(self, tap: Tap, step: int, X: Tensor, last: int | None = None) -> None:
+        book = self.books.get("latency")
+        if book is None or tap.layer not in book.first:
+            return
+        latency, silent = self.first_spikes.pop(tap.layer, (None, None))
+        for x in X:
+            quiet = x <= 0
+            silent = quiet if silent is None else silent & quiet
+            latency = silent.float() if latency is None else latency.add_(silent)
+        if latency is None or silent is None:
+            return
+        if step + len(X) < (last or self.T):
+            self.first_spikes[tap.layer] = latency, silent
+        else:
+            book.put(tap.layer, 0, latency.unsqueeze(0), again=self.only is not None)
+
+    def _timing_null(self, tap: Tap, step: int, X: Tensor) -> None:
+        book = self.books.get(NULL)
+        if book is None or tap.layer not in book.first:
+            return
+        if tap.time == "calls":  # an order cannot be permuted before its last step is known
+            held = self.held.setdefault(tap.layer, [])
+            held.append(X.clone())
+            if step + 1 < self.T:
+                return
+            X = torch.cat(self.held.pop(tap.layer))
+        book.put(tap.layer, 0, permuted_steps(X, self.generator), spikes=tap.neuron, again=self.only is not None)
+
+
+def permuted_steps(X: Tensor, generator: torch.Generator) -> Tensor:
+    """The steps of `[T, n, D]` in an order of its own for every sample and unit, each order as likely as any other.
+
+    What every unit puts out, and how often, stays; when it does so does not.
+    """
+    T = len(X)
+    if T <= _ALL_ORDERS:
+        orders = torch.tensor(list(permutations(range(T))))
+    else:
+        orders = torch.rand(_ORDERS, T, generator=generator).argsort(1)
+    orders = orders.T.contiguous().to(X.device)
+    permuted = torch.empty_like(X)
+    samples = max(1, _UNITS // max(1, X.shape[2]))
+    for first in range(0, X.shape[1], samples):  # pieces that stay in the cache
+        part = X[:, first : first + samples]
+        drawn = torch.randint(orders.shape[1], (part[0].numel(),), generator=generator).to(X.device)
+        for t in range(T):
+            source = orders[t].index_select(0, drawn).view(1, *part.shape[1:])
+            torch.gather(part, 0, source, out=permuted[t : t + 1, first : first + samples])
+    return permuted

@@ -1,0 +1,112 @@
+"""What a comparison will take, told before it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sj_cka.cka.gram import raw_grams
+from sj_cka.cka.memory import in_words
+from sj_cka.cka.observation import NULL, steps_of
+from sj_cka.cka.sides import Network
+from sj_cka.recording import preserved, reset_states
+
+_TRIED = 8  # samples that the forward pass is timed on
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a comparison takes for one minibatch; printed, it is a page of text.
+
+    Args:
+        n: samples of a minibatch.
+        batches: their number, None where the loader does not tell.
+        lines: one for each network and layer.
+        grams: Grams that are taken of a minibatch.
+        bytes: of centred Grams that are held at once.
+        held: bytes of features that are held until their last step is known (the timing null of networks called step
+            by step).
+        seconds: estimated, for a minibatch.
+        where: "in memory" or "in a temporary file".
+    """
+
+    n: int
+    batches: int | None
+    lines: tuple[str, ...]
+    grams: int
+    bytes: int
+    held: int
+    seconds: float
+    where: str
+
+    def __str__(self) -> str:
+        held = f", {in_words(self.held)} of features held until their last step" if self.held else ""
+        total = f", about {self.seconds * self.batches:.1f} s in all {self.batches}" if self.batches else ""
+        return "\n".join(
+            [
+                *self.lines,
+                f"{self.grams} Grams of {self.n} samples, {in_words(self.bytes)} {self.where}{held}",
+                f"about {self.seconds:.1f} s for a minibatch of {self.n}{total}",
+            ]
+        )
+
+
+def size(networks: Sequence[Network], n: int) -> tuple[int, int, int]:
+    """Grams, their bytes, and bytes of features held, for a minibatch of n samples of these networks."""
+    count = rows = held = 0
+    for network in networks:
+        T = network.plan.T
+        for observable, taps in network.taps.items():
+            steps = [steps_of(tap, T, observable) for tap in taps]
+            count += sum(steps)
+            rows += sum(steps) + (len(taps) if T > 1 else 0)  # and the sums over steps
+            if observable == NULL:
+                held += sum(4 * T * n * tap.width for tap in taps if tap.time == "calls")
+    return count, rows * (n * (n - 1) // 2) * 8, held
+
+
+def outline(networks: Sequence[Network], inputs: dict[str, Any], batches: int | None, limit: int | None) -> Outline:
+    """The outline of a comparison, timed on a few samples.
+
+    Args:
+        networks: each once.
+        inputs: side -> the first batch, on the network's device.
+        batches: their number, if known.
+        limit: bytes, of `memory=`.
+    """
+    n = networks[0].plan.drive.samples(inputs[networks[0].side])
+    count, stored, held = size(networks, n)
+    lines: list[str] = []
+    work = seconds = 0.0
+    for network in networks:
+        drive, T = network.plan.drive, network.plan.T
+        how = {"as is": "as it comes", "repeat": f"repeated {T} times", "loop": f"in {T} calls"}.get(
+            drive.mode, drive.mode
+        )
+        lines.append(
+            f"{network.side}: {type(network.model).__name__} on {network.device}, {len(network.plan.taps)} layers, "
+            f"{T} step{'s' if T > 1 else ''}; input {how}"
+        )
+        for tap in network.plan.taps:
+            seen = {"axis": f"{T} steps in an axis", "calls": f"{T} calls", "static": "once"}[tap.time]
+            lines.append(f"  {tap.layer}: {tap.width} features, {seen}{' (neuron)' if tap.neuron else ''}")
+        for observable, taps in network.taps.items():
+            work += sum(steps_of(tap, T, observable) * tap.width for tap in taps)
+        tried = min(_TRIED, n)
+        with preserved(network.model), torch.no_grad():
+            network.model.eval()
+            reset_states(network.model)
+            began = time.perf_counter()
+            drive.run(network.model, drive.take(inputs[network.side], tried))
+            seconds += (time.perf_counter() - began) * n / tried
+    X = torch.rand(1, n, 2048, device=networks[0].device)
+    raw_grams(X)
+    began = time.perf_counter()
+    raw_grams(X)
+    seconds += (time.perf_counter() - began) / 2048 * work
+    where = "in memory" if limit is None or stored <= limit else "in a temporary file"
+    return Outline(n, batches, tuple(lines), count, stored, held, seconds, where)

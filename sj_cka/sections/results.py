@@ -1,0 +1,50 @@
+"""The numbers of a finished study, and how a figure block asks for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from sj_cka.cka import CKAResult
+from sj_cka.plan import Plan
+from sj_cka.recipe import Comparison, FigureBlock, Sides, network_of
+from sj_cka.tables import Compared
+
+
+@dataclass(frozen=True)
+class Results:
+    """All numbers of a finished study."""
+
+    plan: Plan
+    compared: list[Compared]
+    accuracy: pd.DataFrame
+    evaluated: pd.DataFrame
+    history: pd.DataFrame
+    pairs: pd.DataFrame
+    dynamics: pd.DataFrame
+
+    def of(self, comparison: str, variant: str, state: str = "trained", kind: str = "") -> list[list[CKAResult]]:
+        """The results of a comparison by seed: one, or one for each other seed; of a ceiling, those of one kind."""
+        found: dict[int, list[CKAResult]] = {}
+        for p, result in self.compared:
+            if (p.comparison, p.variant, p.state, p.kind) == (comparison, variant, state, kind):
+                found.setdefault(p.seed, []).append(result)
+        return list(found.values())
+
+    def comparison(self, block: FigureBlock) -> Comparison:
+        """The comparison that a figure shows."""
+        return next(c for c in self.plan.study.recipe.compare if c.name == block.comparison)
+
+    def sides(self, block: FigureBlock) -> dict[str, Sides]:
+        """The networks that a figure shows, by variant."""
+        return self.plan.study.sides(self.comparison(block))
+
+    def for_all(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A table of networks in which one that is the same for every variant stands once, as `*.<kind>`."""
+        alike = {
+            network: f"*.{network_of(network)[1]}" for network in set(table["network"]) if self.plan.for_all(network)
+        }
+        first = {f"{next(iter(self.plan.study.conditions))}.{name[2:]}" for name in alike.values()}
+        kept = table[~table["network"].isin(alike) | table["network"].isin(first)]
+        return kept.assign(network=kept["network"].replace(alike))

@@ -1,0 +1,469 @@
+"""compare on every way in which networks lay out samples and steps, against features worked out by hand."""
+
+import numpy as np
+import pytest
+import torch
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import nn
+
+from sj_cka import compare
+
+T, N = 3, 10
+
+
+def numbers(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def lif(x_seq):
+    """Spikes of SpikingJelly's LIF neuron as it is made by default: tau 2, decaying input, threshold 1, reset to 0."""
+    v, spikes = torch.zeros_like(x_seq[0]), []
+    for x in x_seq:
+        v = v + (x - v) / 2.0
+        spikes.append((v >= 1).to(x))
+        v = v * (1 - spikes[-1])
+    return torch.stack(spikes)
+
+
+def over_time(function, x_seq):
+    return torch.stack([function(x) for x in x_seq])
+
+
+def ramp(x, steps=T):
+    """Every step another multiple of the input, so that steps cannot be taken for each other."""
+    return torch.stack([x * (t + 1) for t in range(steps)])
+
+
+def seeded(make):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make().eval()
+
+
+@pytest.fixture
+def agrees(trace_matrix):
+    """Whether compare finds, for every layer and step, the CKA of features `{layer: [T or 1, N, ...]}`."""
+
+    @torch.no_grad()
+    def check(net, x, by_hand, layers=None, **options):
+        result = compare(net, loader=[x], layers=list(by_hand) if layers is None else layers, progress=False, **options)
+        assert list(result.layers_x) == list(by_hand)
+        steps = int(result.data.sizes["step_x"])
+        assert steps == max(len(X) for X in by_hand.values())
+        full = [X.detach().expand(steps, *X.shape[1:]).flatten(2) for X in by_hand.values()]
+        concatenated = [X.transpose(0, 1).flatten(1).numpy() for X in full]
+        expected = trace_matrix(concatenated, concatenated)
+        assert np.isfinite(expected).all()  # else the reference says nothing
+        assert np.abs(result.matrix().to_numpy() - expected).max() < 1e-6
+        for name, X in zip(by_hand, full, strict=True):
+            expected = trace_matrix(list(X.numpy()), list(X.numpy()))
+            found = result.steps(name).to_numpy()
+            assert np.array_equal(np.isnan(found), np.isnan(expected)), name
+            assert np.nanmax(np.abs(found - expected)) < 1e-6, name
+
+    return check
+
+
+class Folds(nn.Module):
+    """Plain layers on [T * N, ...]: by SpikingJelly's function, or by hand, T-major or N-major."""
+
+    def __init__(self, how, steps):
+        super().__init__()
+        self.how, self.T = how, steps
+        self.conv, self.norm, self.spike = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), neuron.LIFNode(step_mode="m")
+        nn.init.normal_(self.norm.running_mean)
+
+    def forward(self, x):
+        x_seq = ramp(x, self.T)
+        if self.how == "seq_to_ann_forward":
+            return self.spike(functional.seq_to_ann_forward(x_seq, [self.conv, self.norm]))
+        if self.how == "T-major":
+            return self.spike(self.norm(self.conv(x_seq.flatten(0, 1))).unflatten(0, x_seq.shape[:2]))
+        y = self.norm(self.conv(x_seq.transpose(0, 1).flatten(0, 1)))
+        return self.spike(y.unflatten(0, (x.shape[0], self.T)).transpose(0, 1))
+
+
+@pytest.mark.parametrize("steps", [T, N])  # as many steps as samples, too
+@pytest.mark.parametrize("how", ["seq_to_ann_forward", "T-major", "N-major"])
+def test_steps_folded_into_the_batch(agrees, how, steps):
+    net, x = seeded(lambda: Folds(how, steps)), numbers(N, 2, 4, 5)
+    conv = over_time(net.conv, ramp(x, steps))
+    norm = over_time(net.norm, conv)
+    agrees(net, x, {"conv": conv, "norm": norm, "spike": lif(norm)})
+
+
+@pytest.mark.parametrize("steps", [T, N])
+@pytest.mark.parametrize("layout", ["TNCHW", "NTCHW"])
+def test_multi_step_modules_on_frames(agrees, layout, steps):
+    net = seeded(
+        lambda: nn.Sequential(
+            layer.Conv2d(2, 3, 3, step_mode="m"),
+            neuron.LIFNode(step_mode="m"),
+            layer.Flatten(step_mode="m"),
+            layer.Linear(18, 7, step_mode="m"),
+        )
+    )
+    frames = 3 * numbers(steps, N, 2, 4, 5)
+    conv = over_time(lambda x: nn.functional.conv2d(x, net[0].weight, net[0].bias), frames)
+    linear = lif(conv).flatten(2) @ net[3].weight.T + net[3].bias
+    by_hand = {"0": conv, "1": lif(conv), "3": linear}
+    agrees(net, frames if layout == "TNCHW" else frames.transpose(0, 1), by_hand, layout=layout)
+
+
+@pytest.mark.parametrize("steps", [T, N])
+def test_members_of_containers_over_time(agrees, steps):
+    net = seeded(
+        lambda: nn.Sequential(
+            layer.SeqToANNContainer(nn.Flatten(), nn.Linear(40, 8)),
+            neuron.LIFNode(step_mode="m"),
+            layer.MultiStepContainer(nn.Sequential(nn.Linear(8, 6), nn.Tanh())),
+            layer.StepModeContainer(True, "m", nn.Linear(6, 5)),
+        )
+    )
+    frames = 3 * numbers(steps, N, 2, 4, 5)
+    first = frames.flatten(2) @ net[0][1].weight.T + net[0][1].bias
+    second = lif(first) @ net[2][0][0].weight.T + net[2][0][0].bias
+    last = second.tanh() @ net[3][0].weight.T + net[3][0].bias
+    by_hand = {"0.1": first, "1": lif(first), "2.0.0": second, "2.0.1": second.tanh(), "2": second.tanh(), "3.0": last}
+    agrees(net, frames, by_hand, layout="TNCHW")
+
+
+def single_step():
+    net = seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(40, 8), neuron.LIFNode(), nn.Linear(8, 6), nn.Tanh()))
+    nn.init.normal_(net[1].weight, std=0.5, generator=torch.Generator().manual_seed(1))
+    return net
+
+
+def test_a_single_step_network_that_the_caller_loops_over_time(agrees):
+    net, x = single_step(), numbers(N, 2, 4, 5)
+    linear = ramp(x).flatten(2) @ net[1].weight.T + net[1].bias
+    last = lif(linear) @ net[3].weight.T + net[3].bias
+    by_hand = {"1": linear, "2": lif(linear), "3": last, "4": last.tanh()}
+    agrees(net, x, by_hand, forward=lambda m, batch: [m(batch * (t + 1)) for t in range(T)], T=T)
+
+
+def test_a_single_step_network_is_called_once_for_each_step(agrees):
+    net, x = single_step(), numbers(N, 2, 4, 5)
+    linear = x.repeat(T, 1, 1, 1, 1).flatten(2) @ net[1].weight.T + net[1].bias
+    agrees(net, x, {"1": linear, "2": lif(linear)}, T=T)
+
+
+class Loop(nn.Module):
+    """Time is a loop inside forward; one linear layer and one ReLU are used twice in every step."""
+
+    def __init__(self, attribute):
+        super().__init__()
+        setattr(self, attribute, T)
+        self.attribute = attribute
+        self.fc, self.relu, self.spike = nn.Linear(40, 40), nn.ReLU(), neuron.LIFNode()
+
+    def forward(self, x):
+        out = []
+        for t in range(getattr(self, self.attribute)):
+            y = self.relu(self.fc(x.flatten(1) * (t + 1)))
+            out.append(self.spike(3 * self.relu(self.fc(y))))
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize("attribute", ["T", "length"])  # steps that can be varied, and that cannot
+def test_a_module_used_twice_in_every_turn_of_a_loop_over_time(agrees, attribute):
+    net, x = seeded(lambda: Loop(attribute)), numbers(N, 2, 4, 5)
+    a = ramp(x).flatten(2) @ net.fc.weight.T + net.fc.bias
+    b = a.relu() @ net.fc.weight.T + net.fc.bias
+    by_hand = {"fc#0": a, "relu#0": a.relu(), "fc#1": b, "relu#1": b.relu(), "spike": lif(3 * b.relu())}
+    agrees(net, x, by_hand, layers="*")
+
+
+class Twice(nn.Module):
+    """A plain network that uses a layer and an activation twice, the activation in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.fc, self.relu = nn.Conv2d(2, 3, 3), nn.Linear(18, 18), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        y = self.relu(self.fc(self.stem(x).flatten(1)))
+        return self.relu(self.fc(y))
+
+
+def test_a_plain_network_that_uses_a_layer_twice(agrees):
+    net, x = seeded(Twice), numbers(N, 2, 4, 5)
+    stem = nn.functional.conv2d(x, net.stem.weight, net.stem.bias)
+    a = stem.flatten(1) @ net.fc.weight.T + net.fc.bias
+    b = a.relu() @ net.fc.weight.T + net.fc.bias
+    by_hand = {"stem": stem, "fc#0": a, "relu#0": a.relu(), "fc#1": b, "relu#1": b.relu()}
+    agrees(net, x, {name: X[None] for name, X in by_hand.items()}, layers="*")
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_a_linear_recurrent_container(agrees, mode):
+    net = seeded(
+        lambda: nn.Sequential(
+            layer.Linear(6, 4, step_mode=mode),
+            layer.LinearRecurrentContainer(nn.Sequential(nn.Linear(4, 5), neuron.LIFNode()), 4, 5, step_mode=mode),
+        )
+    )
+    rc, (fc, _) = net[1].rc, net[1].sub_module
+    x = 5 * numbers(N, 6)
+    first = x @ net[0].weight.T + net[0].bias
+    v = y = torch.zeros(N, 5)
+    steps = {"0": [], "1.rc": [], "1.sub_module.0": [], "1.sub_module.1": []}
+    for _ in range(T):
+        joined = torch.cat([first, y], 1) @ rc.weight.T + rc.bias
+        inner = joined @ fc.weight.T + fc.bias
+        v = v + (inner - v) / 2.0
+        y = (v >= 1).float()
+        v = v * (1 - y)
+        for name, value in zip(steps, (first, joined, inner, y), strict=True):
+            steps[name].append(value)
+    agrees(net, x, {name: torch.stack(values) for name, values in steps.items()}, T=T)
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_an_element_wise_recurrent_container(agrees, mode):
+    net = seeded(
+        lambda: nn.Sequential(
+            layer.Linear(6, 4, step_mode=mode),
+            layer.ElementWiseRecurrentContainer(neuron.LIFNode(), lambda y, x: x - 0.5 * y, step_mode=mode),
+            layer.Linear(4, 3, step_mode=mode),
+        )
+    )
+    x = 5 * numbers(N, 6)
+    first = x @ net[0].weight.T + net[0].bias
+    v = y = torch.zeros(N, 4)
+    spikes = []
+    for _ in range(T):
+        v = v + (first - 0.5 * y - v) / 2.0
+        y = (v >= 1).float()
+        v = v * (1 - y)
+        spikes.append(y)
+    spikes = torch.stack(spikes)
+    last = spikes @ net[2].weight.T + net[2].bias
+    by_hand = {"0": first.expand(T, N, 4), "1.sub_module": spikes, "1": spikes, "2": last}
+    agrees(net, x, by_hand, T=T)
+
+
+def test_spiking_self_attention(agrees):
+    C, L, heads = 8, 24, 2
+    net = seeded(lambda: layer.SpikingSelfAttention(C, heads))
+    (conv, norm), (proj, proj_norm) = net.qkv_conv_bn, net.proj_conv_bn
+    for bn in (norm, proj_norm):
+        nn.init.constant_(bn.weight, 8.0)
+        nn.init.normal_(bn.bias, mean=1.0, generator=torch.Generator().manual_seed(2))
+    frames = (numbers(T, N, C, L) > 0).float()
+
+    def normed(bn, x):  # untrained statistics: mean 0, variance 1
+        return x / (1 + bn.eps) ** 0.5 * bn.weight[:, None] + bn.bias[:, None]
+
+    y = torch.einsum("oc,tncl->tnol", conv.weight[..., 0], frames)
+    qkv = lif(normed(norm, y))
+    q, k, v = qkv.unflatten(2, (3, heads, C // heads)).unbind(2)  # [T, N, heads, C / heads, L]
+    attention = torch.einsum("tnhcl,tnhdl,tnhdm->tnhcm", v, k, q) * 0.125
+    attended = lif(attention * 2)  # its threshold is 0.5; with v and x twice as large it is 1
+    projected = torch.einsum("oc,tncl->tnol", proj.weight[..., 0], attended.flatten(2, 3))
+    by_hand = {
+        "qkv_conv_bn.0": y,
+        "qkv_conv_bn.1": normed(norm, y),
+        "qkv_lif": qkv,
+        "attn_lif": attended,
+        "proj_conv_bn.0": projected,
+        "proj_lif": lif(normed(proj_norm, projected)),
+    }
+    agrees(net, frames, by_hand, layout="TNCHW")
+
+
+class Windows(nn.Module):
+    """Four windows of every image on the axis of the samples, before or behind them, in a network of time or not."""
+
+    def __init__(self, samples_first, steps):
+        super().__init__()
+        self.samples_first, self.T = samples_first, steps
+        self.proj = nn.Linear(10, 3)
+        if steps:
+            self.spike = neuron.LIFNode(step_mode="m")
+
+    def forward(self, x):
+        windows = x.flatten(1).unflatten(1, (4, 10))
+        if self.T:
+            windows = ramp(windows, self.T)
+            y = self.proj(windows.flatten(0, 2) if self.samples_first else windows.transpose(1, 2).flatten(0, 2))
+            order = (self.T, len(x), 4) if self.samples_first else (self.T, 4, len(x))
+            return self.spike(y.unflatten(0, order).flatten(2) if self.samples_first else y.unflatten(0, order))
+        return self.proj(windows.flatten(0, 1) if self.samples_first else windows.transpose(0, 1).flatten(0, 1))
+
+
+@pytest.mark.parametrize("steps", [0, T, 4])  # as many steps as windows, too
+@pytest.mark.parametrize("samples_first", [True, False])
+def test_windows_folded_into_the_batch_are_features(agrees, samples_first, steps):
+    net, x = seeded(lambda: Windows(samples_first, steps)), numbers(N, 2, 4, 5)
+    windows = x.flatten(1).unflatten(1, (4, 10))
+    agrees(net, x, {"proj": (ramp(windows, steps) if steps else windows[None]) @ net.proj.weight.T + net.proj.bias})
+
+
+class SequenceFirst(nn.Module):
+    """A transformer on [L, N, E], its tokens the rows of an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(10, 8)
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        tokens = x.flatten(1).unflatten(1, (4, 10)).transpose(0, 1)
+        return self.head(self.encoder(self.embed(tokens)).mean(0))
+
+
+@pytest.mark.parametrize("n", [N, 4])  # as many samples as tokens, too
+def test_a_sequence_first_transformer(agrees, n):
+    net, x = seeded(SequenceFirst), numbers(n, 2, 4, 5)
+    encoder, attention = net.encoder, net.encoder.self_attn
+    embedded = x.flatten(1).unflatten(1, (4, 10)) @ net.embed.weight.T + net.embed.bias  # [N, L, E]
+    q, k, v = (embedded @ attention.in_proj_weight.T + attention.in_proj_bias).unflatten(2, (3, 2, 4)).unbind(2)
+    weights = (torch.einsum("nlhd,nmhd->nhlm", q, k) / 2).softmax(-1)
+    attended = torch.einsum("nhlm,nmhd->nlhd", weights, v).flatten(2)
+    attended = attended @ attention.out_proj.weight.T + attention.out_proj.bias
+    normed = nn.functional.layer_norm(embedded + attended, (8,))
+    hidden = normed @ encoder.linear1.weight.T + encoder.linear1.bias
+    out = hidden.relu() @ encoder.linear2.weight.T + encoder.linear2.bias
+    out_normed = nn.functional.layer_norm(normed + out, (8,))
+    by_hand = {
+        "embed": embedded,
+        "encoder.norm1": normed,
+        "encoder.linear1": hidden,
+        "encoder.linear2": out,
+        "encoder": out_normed,
+        "head": out_normed.mean(1) @ net.head.weight.T + net.head.bias,
+    }
+    agrees(net, x, {name: X[None] for name, X in by_hand.items()})
+
+
+class Stem(nn.Module):
+    """A stem computed once, before time begins; its output lasts for every step."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.T = steps
+        self.stem, self.spike = nn.Linear(40, 6), neuron.LIFNode(step_mode="m")
+
+    def forward(self, x):
+        return self.spike(ramp(3 * self.stem(x.flatten(1)), self.T))
+
+
+@pytest.mark.parametrize("steps", [T, N])
+def test_a_layer_that_is_computed_once_counts_at_every_step(agrees, steps):
+    net, x = seeded(lambda: Stem(steps)), numbers(N, 2, 4, 5)
+    stem = (x.flatten(1) @ net.stem.weight.T + net.stem.bias)[None]
+    agrees(net, x, {"stem": stem, "spike": lif(ramp(3 * stem[0], steps))})
+
+
+def test_steps_last(agrees):
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.T = T
+            self.fold = layer.TLastSeqToANNContainer(nn.Conv2d(2, 3, 3))
+            self.each = layer.TLastMultiStepContainer(nn.Conv2d(3, 2, 1))
+            self.spike = neuron.LIFNode(step_mode="m")
+
+        def forward(self, x):
+            return self.spike(self.each(self.fold(ramp(x, self.T).movedim(0, -1))).movedim(-1, 0))
+
+    net, x = seeded(Last), numbers(N, 2, 4, 5)
+    first = over_time(net.fold[0], ramp(x))
+    second = over_time(net.each[0], first)
+    by_hand = {"fold.0": first, "fold": first, "each.0": second, "each": second, "spike": lif(second)}
+    agrees(net, x, by_hand)
+
+
+def test_a_spiking_network_against_a_plain_one(trace_matrix):
+    snn, ann, x = seeded(lambda: Folds("N-major", T)), seeded(Twice), numbers(N, 2, 4, 5)
+    result = compare(snn, ann, [x], layers_x=["spike", "conv"], layers_y=["relu", "stem"], progress=False)
+    with torch.no_grad():
+        conv = over_time(snn.conv, ramp(x))
+        stem = ann.stem(x)
+        a = ann.fc(stem.flatten(1)).relu()
+        ys = [X.flatten(1).numpy() for X in (a, ann.fc(a).relu(), stem)]
+        xs = [X.flatten(2) for X in (lif(over_time(snn.norm, conv)), conv)]
+    assert list(result.layers_x) == ["spike", "conv"]
+    assert list(result.layers_y) == ["relu#0", "relu#1", "stem"]
+    expected = trace_matrix([X.transpose(0, 1).flatten(1).numpy() for X in xs], ys)
+    assert np.abs(result.matrix().to_numpy() - expected).max() < 1e-6
+    for step in range(T):
+        expected = trace_matrix([X[step].numpy() for X in xs], ys)
+        assert np.abs(result.matrix(step + 1).to_numpy() - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ("layer2.0.norm", ["layer2.0.norm"]),
+        (["layer2.*.fc", "stem"], ["layer2.0.fc", "layer2.1.fc", "stem"]),
+        (["*.1.*", "layer1.?.fc"], ["layer1.1.fc", "layer1.1.norm", "layer2.1.fc", "layer2.1.norm", "layer1.0.fc"]),
+        ([nn.LayerNorm, nn.Linear], None),
+        (lambda name, module: isinstance(module, nn.Linear) and "2" in name, ["layer2.0.fc", "layer2.1.fc"]),
+    ],
+)
+def test_layers_keep_the_order_asked_for_and_their_own_values(agrees, layers, expected):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.norm = nn.Linear(40, 40), nn.LayerNorm(40)
+
+        def forward(self, x):
+            return self.norm(self.fc(x)) + x
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer2 = nn.Sequential(Block(), Block())  # made in another order than called
+            self.layer1 = nn.Sequential(Block(), Block())
+            self.stem = nn.Linear(40, 40)
+
+        def forward(self, x):
+            return self.layer2(self.layer1(self.stem(x.flatten(1))))
+
+    net, x = seeded(Net), numbers(N, 2, 4, 5)
+    with torch.no_grad():
+        y = net.stem(x.flatten(1))
+        values = {"stem": y}
+        for name in ("layer1.0", "layer1.1", "layer2.0", "layer2.1"):
+            block = net.get_submodule(name)
+            values[f"{name}.fc"] = block.fc(y)
+            values[f"{name}.norm"] = nn.functional.layer_norm(values[f"{name}.fc"], (40,))
+            y = values[f"{name}.norm"] + y
+    if expected is None:  # every norm, then every linear layer, each in the order of the calls
+        expected = [k for k in values if "norm" in k] + [k for k in values if "norm" not in k]
+    agrees(net, x, {name: values[name][None] for name in expected}, layers=layers)
+
+
+def test_tokens_by_number_have_samples_and_shared_positions_have_none(agrees):
+    class Text(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.token, self.position, self.head = nn.Embedding(20, 6), nn.Embedding(5, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.head((self.token(x) + self.position(torch.arange(5))).mean(1))
+
+    net, x = seeded(Text), torch.randint(20, (N, 5), generator=torch.Generator().manual_seed(0))
+    agrees(net, x, {"token": net.token.weight[x][None]})
+    with pytest.raises(
+        ValueError, match=r"network x \(Text\): module 'position' puts out \(5, 6\) for 2 samples and \(5, 6\) for 3"
+    ):
+        compare(net, loader=[x], progress=False)
+
+
+def test_a_loop_over_samples_is_an_error_that_names_the_layer():
+    class PerSample(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.last = nn.Linear(40, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.last(torch.stack([self.inner(one.flatten()) for one in x]))
+
+    net = PerSample().eval()
+    with pytest.raises(ValueError, match="module 'inner' was called 2 times on 2 samples and 3 times on 3"):
+        compare(net, loader=[numbers(N, 2, 4, 5)], progress=False)
+    assert not any(module._forward_hooks for module in net.modules())
