@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sj_cka.cka import CKA, CKAResult, ComparisonStopped, UndefinedCKA, cka, compare, pool
+from sj_cka.cka import CKA, CKAResult, ComparisonStopped, UndefinedCKA, cka, compare, compare_features, pool
 from sj_cka.recording import record
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ __all__ = [
     "UndefinedCKA",
     "cka",
     "compare",
+    "compare_features",
     "pool",
     "record",
     "run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -185,7 +186,7 @@ def _stills(blocks: list[recipe.FigureBlock], shown: list[sections.Section]) -> 
     for block, section in zip(blocks, shown, strict=True):
         for panel in section.panels if block.state == "trained" else ():
             parts = [block.name, block.comparison or "", panel.label if len(section.panels) > 1 else ""]
-            name = "_".join(part for part in parts if part).replace(" ", "_")
+            name = re.sub(r"[^\w.-]+", "_", "_".join(part for part in parts if part))
             again = sum(other == name or other.startswith(f"{name}_again") for other in stills)
             stills[f"{name}_again{again}" if again else name] = panel.figure
     return stills

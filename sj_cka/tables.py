@@ -47,7 +47,7 @@ def accuracies(plan: Plan, store: Store) -> pd.DataFrame:
 
 
 def evaluated(plan: Plan, store: Store) -> pd.DataFrame:
-    """Columns network, T, seed, split, accuracy: of trained networks run with other numbers of steps, and with theirs."""
+    """Columns network, T, seed, split, accuracy: of trained networks run with other numbers of steps too."""
     rows = [
         (network, T, seed, split, value)
         for (network, T, seed), job in plan.evaluated.items()

@@ -101,6 +101,7 @@ def _activity(
     for i, layer in enumerate(layers):
         counts = sums.get(f"counts {side} {layer}")
         if counts is not None:
-            found[:, i] = [counts.mean(1) / n, (counts == 0).mean(1), (counts == n).mean(1)]
+            always = counts > n * (1 - 1e-6)  # counts over all steps are divided by their number
+            found[:, i] = [counts.mean(1) / n, (counts == 0).mean(1), always.mean(1)]
     dims = (f"layer_{side}", f"step_{side}")
     return {f"{name}_{side}": (dims, found[k]) for k, name in enumerate(("rate", "silent", "saturated"))}

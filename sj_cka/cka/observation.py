@@ -56,6 +56,7 @@ class Book:
         self.rows = allocate(shape) if allocate else torch.empty(shape, dtype=torch.float64, device=device)
         self.diagonal = torch.empty(shape[0], n, dtype=torch.float64, device=self.rows.device)
         self.reasons: list[str | None] = [None] * shape[0]
+        self.filled = [False] * shape[0]
         self.redo: list[tuple[str, Tensor]] = []  # steps that a waiting device has marked
         self.counts: dict[str, Tensor] = {}
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -69,6 +70,7 @@ class Book:
         """
         first = self.first[layer] + step
         part = slice(first, first + len(X))
+        self.filled[part] = [True] * len(X)
         X = as_real(X)
         if again or not defers(X.device):
             self.rows[part], self.diagonal[part], self.reasons[part] = centred_grams(X)
@@ -93,11 +95,20 @@ class Book:
         part = slice(first + 1, first + S)
         self.rows[part], self.diagonal[part] = self.rows[first], self.diagonal[first]
         self.reasons[part] = [self.reasons[first]] * (S - 1)
+        self.filled[part] = [True] * (S - 1)
 
     def scale(self, layer: str, factor: float) -> None:
         """Multiplies the Gram of a layer of one step."""
         self.rows[self.first[layer]] *= factor
         self.diagonal[self.first[layer]] *= factor
+
+    def count(self, layer: str, step: int, counts: Tensor, S: int) -> None:
+        """Notes the spikes `[.., D]` of each unit from `step` on, of S steps; over all steps where the book has one."""
+        if self.index.shape[1] == 1:
+            S, step, counts = 1, 0, counts.sum(0, keepdim=True) / S
+        if layer not in self.counts:
+            self.counts[layer] = counts.new_zeros(S, counts.shape[1])
+        self.counts[layer][step : step + len(counts)] += counts
 
     def to_take_again(self) -> set[str]:
         """Layers of which a step was marked; waits for the device, once."""
@@ -112,6 +123,7 @@ class Book:
 
     def grams(self) -> Grams:
         """The finished Grams."""
+        assert all(self.filled), "a layer was observed at some of its steps only"
         return Grams(
             tuple(self.first),
             self.rows,
@@ -170,7 +182,7 @@ class Observer:
         self._count(tap, step, X)
         self._put("output", tap, step, X, spikes=tap.neuron)
         self._rate(tap, step, X)
-        self._latency(tap, step, X)
+        self._latency(tap, step, X, self.T)
         self._timing_null(tap, step, X)
 
     def _put(self, observable: str, tap: Tap, step: int, X: Tensor, *, spikes: bool = False) -> None:
@@ -191,20 +203,15 @@ class Observer:
                 S = len(X) if name != "rate" else 1
                 if S > 1:
                     book.repeat(tap.layer, S)
-        if tap.neuron or tap.layer in getattr(self.books.get("latency"), "first", {}):
-            for step, x in enumerate(X):
-                self._latency(tap, step, x.unsqueeze(0), last=len(X))
+        for step, x in enumerate(X):
+            self._latency(tap, step, x.unsqueeze(0), len(X))
 
     def _count(self, tap: Tap, step: int, X: Tensor) -> None:
         if not tap.neuron or self.only is not None:
             return
         for book in self.books.values():  # any book will do: the first that holds the layer
             if tap.layer in book.first:
-                counts = X.sum(1, dtype=torch.float32)
-                if tap.layer not in book.counts:
-                    S = self.T if tap.time == "calls" else len(X)
-                    book.counts[tap.layer] = counts.new_zeros(S, counts.shape[1])
-                book.counts[tap.layer][step : step + len(X)] = counts
+                book.count(tap.layer, step, X.sum(1, dtype=torch.float32), self.T if tap.time == "calls" else len(X))
                 return
 
     def _rate(self, tap: Tap, step: int, X: Tensor) -> None:
@@ -220,7 +227,7 @@ class Observer:
         book.put(tap.layer, 0, total.unsqueeze(0), again=self.only is not None)
         book.scale(tap.layer, self.T**-2)
 
-    def _latency(self, tap: Tap, step: int, X: Tensor, last: int | None = None) -> None:
+    def _latency(self, tap: Tap, step: int, X: Tensor, steps: int) -> None:
         book = self.books.get("latency")
         if book is None or tap.layer not in book.first:
             return
@@ -231,7 +238,7 @@ class Observer:
             latency = silent.float() if latency is None else latency.add_(silent)
         if latency is None or silent is None:
             return
-        if step + len(X) < (last or self.T):
+        if step + len(X) < steps:
             self.first_spikes[tap.layer] = latency, silent
         else:
             book.put(tap.layer, 0, latency.unsqueeze(0), again=self.only is not None)

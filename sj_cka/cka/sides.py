@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sj_cka.cka.batches import Batch, labels_of
 from sj_cka.cka.layers import Allocate, Grams, grams
 from sj_cka.cka.observation import NULL, OF_NEURONS, Book, Observer, Spatial
-from sj_cka.recording import Observation, Plan, Tap, What, reset_states
+from sj_cka.recording import Observation, Plan, What, reset_states
 from sj_cka.recording.drive import sample_axis
 
 Fixed = Literal["input", "labels"]
@@ -39,13 +39,11 @@ class Network:
     spatial: Spatial
 
     def __post_init__(self) -> None:
-        self.taps = {name: self._taps(name) for name in [*self.observables, *([NULL] if self.null else [])]}
-
-    def _taps(self, observable: str) -> tuple[Tap, ...]:
         neurons = tuple(tap for tap in self.plan.taps if tap.neuron)
-        if observable not in OF_NEURONS or not neurons:
-            return self.plan.taps
-        return neurons
+        asked = [*self.observables, *([NULL] if self.null else [])]
+        # without neurons there are no potentials and no spikes: then the activation stands for them
+        self.source = {name: name if neurons or name not in OF_NEURONS else "output" for name in asked}
+        self.taps = {name: neurons if name in OF_NEURONS else self.plan.taps for name in self.source.values()}
 
     def grams(self, batch: Any, number: int, allocate: Allocate | None) -> dict[str, Grams]:
         """Centred Grams of every layer and step on one batch, for each observable.
@@ -61,12 +59,13 @@ class Network:
         again = set().union(*(book.to_take_again() for book in books.values()))
         if again:
             self._run(batch, books, number, again)
-        return {name: book.grams() for name, book in books.items()}
+        found = {name: book.grams() for name, book in books.items()}
+        return {name: found[source] for name, source in self.source.items()}
 
     def _run(self, batch: Any, books: Mapping[str, Book], number: int, only: set[str] | None = None) -> None:
         plan, n = self.plan, self.plan.drive.samples(batch)
         observer = Observer(plan, books, self.spatial, torch.Generator().manual_seed(number), only)
-        what: tuple[What, ...] = ("output", "membrane") if self._has_membranes else ("output",)
+        what: tuple[What, ...] = ("output", "membrane") if "membrane" in self.taps else ("output",)
         taps = None if only is None else tuple(tap for tap in plan.taps if tap.layer in only)
         observation = Observation(self.model, plan, n, observer.receive, observe=what, taps=taps)
         try:
@@ -77,10 +76,6 @@ class Network:
         finally:
             observation.close()
         observation.check()
-
-    @property
-    def _has_membranes(self) -> bool:
-        return "membrane" in self.observables and any(tap.neuron for tap in self.plan.taps)
 
 
 def fixed_grams(what: Fixed, batch: Batch) -> Grams:

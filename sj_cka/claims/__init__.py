@@ -1,8 +1,9 @@
 """Claims of the papers as checkable statements: measurements, intervals over seeds, verdicts."""
 
+from sj_cka.claims.evidence import Evidence
 from sj_cka.claims.measures import MEASUREMENTS, selected
 from sj_cka.claims.statements import Claim, Measurement
-from sj_cka.claims.verdicts import Evidence, Finding, Interval, Verdict, half_width, interval, judge, verdict_of
+from sj_cka.claims.verdicts import Finding, Interval, Verdict, half_width, interval, judge, verdict_of
 
 __all__ = [
     "MEASUREMENTS",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sj_cka.claims.measures import MEASUREMENTS, selected
-from sj_cka.claims.statements import Above, Below, Claim, Greater, Less, Measurement, NearCeiling, Trend, TwoArms
+from sj_cka.claims.evidence import Evidence
+from sj_cka.claims.measures import MEASUREMENTS
+from sj_cka.claims.statements import Above, Below, Claim, Greater, Less, NearCeiling, Trend, TwoArms
 
 Verdict = Literal["holds", "contradicted", "undecided", "not trained"]
 MIN_SEEDS = 3
@@ -27,64 +28,6 @@ class Interval(NamedTuple):
     low: float
     high: float
     n: int
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The numbers of a study that claims are judged on.
-
-    Args:
-        accuracy: columns network, seed, split, accuracy.
-        paired: columns comparison, variant, state, seed, layer, cka; state is "trained", "untrained" (the floor) or
-            "ceiling" (seed against the other seeds; no interval: pairs of seeds are not independent).
-        networks: (comparison, variant) -> names of the two networks.
-        trained_at: training accuracy below which a network counts as not trained.
-        swept: variant -> swept value.
-        steps: columns comparison, variant, state, seed, layer, cka, null: mean CKA between different steps inside the
-            layers of x, and the same of the timing null.
-        evaluated: columns network, T, seed, split, accuracy: at other numbers of steps than those of training.
-    """
-
-    accuracy: pd.DataFrame
-    paired: pd.DataFrame
-    networks: Mapping[tuple[str, str], tuple[str, str]]
-    trained_at: float
-    swept: Mapping[str, float] = field(default_factory=dict)
-    steps: pd.DataFrame | None = None
-    evaluated: pd.DataFrame | None = None
-
-    def accuracies(self, network: str, split: str, T: int | None = None) -> pd.Series:
-        """Accuracy of a network by seed, with the steps of its training or with T of them."""
-        t = self.accuracy
-        if T is not None:
-            assert self.evaluated is not None  # a claim names only what the recipe evaluates
-            t = self.evaluated[self.evaluated["T"] == T]
-        return t[(t.network == network) & (t.split == split)].set_index("seed")["accuracy"].sort_index()
-
-    def layers(self, m: Measurement, state: str, variant: str | None = None) -> pd.DataFrame:
-        """What a measurement of a comparison is made of, `[seed, layer]`, at the layers that it names."""
-        return self._layers(m, state, variant, MEASUREMENTS[m.measure].column)
-
-    def beside(self, m: Measurement, layers: list[str]) -> pd.DataFrame:
-        """What is shown with a measurement, `[seed, layer]`."""
-        return self._layers(m, "trained", None, str(MEASUREMENTS[m.measure].beside))[layers]
-
-    def _layers(self, m: Measurement, state: str, variant: str | None, column: str) -> pd.DataFrame:
-        t = self.paired if MEASUREMENTS[m.measure].of == "comparison" else self._time()
-        variant = m.variant or "" if variant is None else variant
-        rows = t[(t.comparison == m.comparison) & (t.variant == variant) & (t.state == state)]
-        order = selected(rows["layer"].drop_duplicates(), m.layers)
-        return rows.pivot_table(index="seed", columns="layer", values=column, aggfunc="mean", dropna=False)[order]
-
-    def _time(self) -> pd.DataFrame:
-        """The table of steps with what the measures are made of."""
-        assert self.steps is not None
-        cka, null = self.steps["cka"], self.steps["null"]
-        return self.steps.assign(**{"dynamics": 1 - cka, "timing null": 1 - null, "beyond timing": null - cka})
-
-    def not_trained(self, networks: tuple[str, ...]) -> list[str]:
-        """The networks, of those named, that miss `trained_at` with any seed."""
-        return [n for n in networks if "@" not in n and not self.accuracies(n, "train").min() >= self.trained_at]
 
 
 @dataclass(frozen=True)

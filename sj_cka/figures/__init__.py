@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from sj_cka.figures.curves import curve
 from sj_cka.figures.matrices import heatmap, variants
 from sj_cka.figures.networks import accuracy, training
-from sj_cka.figures.steps import accuracy_at_T, steps_map
+from sj_cka.figures.steps import accuracy_by_steps, steps_map
 from sj_cka.figures.style import GREY, PALETTE, TEMPLATE
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "PALETTE",
     "TEMPLATE",
     "accuracy",
-    "accuracy_at_T",
+    "accuracy_by_steps",
     "curve",
     "heatmap",
     "steps_map",
@@ -36,6 +36,6 @@ FIGURES: dict[str, Callable[..., go.Figure]] = {
     "steps": steps_map,
     "dynamics": curve,
     "accuracy": accuracy,
-    "accuracy_at_T": accuracy_at_T,
+    "accuracy_by_steps": accuracy_by_steps,
     "training": training,
 }

@@ -36,6 +36,7 @@ def curve(
     title: str = "",
     y_title: str = "CKA",
     reference: Mapping[str, pd.DataFrame] | None = None,
+    from_zero: bool = True,
 ) -> go.Figure:
     """CKA of paired layers against depth, all variants in one plot, with shaded 95 % intervals.
 
@@ -49,6 +50,7 @@ def curve(
         y_title: the quantity, with its unit if it has one.
         reference: "<variant>: <name>" ("none: floor") -> table alike, drawn broken in the variant's colour and hidden
             with it; a key that starts with no variant is drawn in grey.
+        from_zero: the vertical axis starts at 0 or below; False: just below the lowest value.
 
     Returns:
         A figure with one line a variant, its interval and its references in one legend group.
@@ -75,7 +77,7 @@ def curve(
 
     figure = go.Figure()
     for i, (label, table) in enumerate(lines.items()):
-        figure.add_trace(band(table, colour=colour_of(i), group=label))
+        figure.add_trace(_band(table, colour=colour_of(i), group=label))
     for key, table in reference.items():
         colour = colour_of(labels.index(owner[key])) if owner[key] in lines else GREY
         style = {"color": colour, "width": 1.2, "dash": dash[key.rpartition(": ")[2]]}
@@ -124,7 +126,7 @@ def curve(
         legend=legend_above(),
         margin_t=top_margin(title) + (105 if reference else 50),
         xaxis={"title": "layer, in order of depth", "tickangle": -90, **layer_axis(depth, ticks)},
-        yaxis={"title": y_title, "range": _range([*lines.values(), *reference.values()])},
+        yaxis={"title": y_title, "range": _range([*lines.values(), *reference.values()], from_zero)},
         shapes=[rule("x", at) for at in ticks.edges],
     )
     figure.update_xaxes(showgrid=not ticks.edges)
@@ -145,11 +147,11 @@ def _switch(names: str, traces: list[int]) -> dict[str, Any]:
     return {"type": "buttons", "direction": "right", "buttons": buttons, **place}
 
 
-def _range(tables: Iterable[pd.DataFrame]) -> list[float]:
+def _range(tables: Iterable[pd.DataFrame], from_zero: bool) -> list[float]:
     """0 to 1, and further where a value lies outside (a difference of two CKAs can be negative)."""
     values = np.concatenate([table[["mean", "low", "high"]].to_numpy(float).ravel() for table in tables])
     values = values[np.isfinite(values)]
-    return [min([0.0, *values]) - 0.02, max([1.0, *values]) + 0.02]
+    return [min([0.0 if from_zero else 1.0, *values]) - 0.02, max([1.0, *values]) + 0.02]
 
 
 def _union(layer_lists: Iterable[list[str]]) -> list[str]:
@@ -164,7 +166,7 @@ def _union(layer_lists: Iterable[list[str]]) -> list[str]:
     return union
 
 
-def band(table: pd.DataFrame, *, colour: str, group: str) -> go.Scatter:
+def _band(table: pd.DataFrame, *, colour: str, group: str) -> go.Scatter:
     """The interval as one closed shape for each run of layers that have one."""
     x: list[str | None] = []
     y: list[float | None] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -117,18 +116,18 @@ def variants(
     if list(matrix.columns) != names:
         raise ValueError(f"expected the same variants as rows and columns, got {names} and {list(matrix.columns)}")
     figure = go.Figure(cells_of(matrix, names, names, "%{x} and %{y}<br>", spread))
-    for (i, a), (j, b) in product(enumerate(names), enumerate(names)):
-        value = matrix.loc[a, b]
-        if np.isnan(value):
-            continue
-        lines = [f"<b>{value:.2f}</b>"]
-        if spread is not None and not np.isnan(spread.loc[a, b]):
-            lines[0] += f" ± {spread.loc[a, b]:.2f}"
-        if floor is not None and not np.isnan(floor.loc[a, b]):
-            lines.append(f"floor {floor.loc[a, b]:.2f}")
-        figure.add_annotation(
-            x=i, y=j, text="<br>".join(lines), showarrow=False, font={"size": 12, "color": str(ink(value))}
-        )
+    value, half_width, untrained = (
+        np.full(matrix.shape, np.nan) if table is None else table.loc[names, names].to_numpy(float)
+        for table in (matrix, spread, floor)
+    )
+    for i, j in zip(*np.nonzero(np.isfinite(value)), strict=True):
+        text = f"<b>{value[i, j]:.2f}</b>"
+        if np.isfinite(half_width[i, j]):
+            text += f" ± {half_width[i, j]:.2f}"
+        if np.isfinite(untrained[i, j]):
+            text += f"<br>floor {untrained[i, j]:.2f}"
+        font = {"size": 12, "color": str(ink(value[i, j]))}
+        figure.add_annotation(x=int(i), y=int(j), text=text, showarrow=False, font=font)
     side = 130 + 100 * len(names)
     axis = {"type": "category", "showgrid": False, "constrain": "domain", "ticks": ""}
     figure.update_layout(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,6 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sj_cka.figures.cells import cells_of, coloraxis, print_values
-from sj_cka.figures.curves import band
 from sj_cka.figures.style import (
     DASHES,
     GREY,
@@ -25,7 +23,6 @@ from sj_cka.figures.style import (
     require,
     top_margin,
 )
-
 
 _FEW = 6  # pictures that are drawn large; more are small multiples, five in a row
 
@@ -97,7 +94,7 @@ def steps_map(frames: Mapping[str, pd.DataFrame], *, title: str = "") -> go.Figu
     return figure
 
 
-def accuracy_at_T(
+def accuracy_by_steps(
     lines: Mapping[str, pd.DataFrame],
     *,
     title: str = "",
@@ -110,7 +107,7 @@ def accuracy_at_T(
         lines: network -> table indexed by the steps T, with the columns `mean`, `low`, `high` in 0..1; `low` and `high`
             are NaN where there is no interval.
         title: heading of the figure.
-        own: network -> the T that it was trained with: a ring around that value, and one line through all of them.
+        own: network -> the T that it was trained with: a ring around that value.
         reference: name -> `mean`, `low`, `high` of a network without steps, a level broken line.
 
     Returns:
@@ -121,69 +118,73 @@ def accuracy_at_T(
 
     Example:
         >>> table = pd.DataFrame({"mean": [0.8, 0.9], "low": [0.7, 0.8], "high": [0.9, 1.0]}, index=[1, 2])
-        >>> [trace.name for trace in accuracy_at_T({"T-2.snn": table}, own={"T-2.snn": 2}).data if trace.showlegend]
+        >>> [trace.name for trace in accuracy_by_steps({"T-2.snn": table}, own={"T-2.snn": 2}).data if trace.showlegend]
         ['T-2.snn', 'run as trained']
     """
     labels = labels_of(lines)
     own, reference = own or {}, reference or {}
     for label, table in lines.items():
         require(table, ("mean", "low", "high"), f"line {label!r}")
-    figure = go.Figure()
     ticks = sorted({int(T) for table in lines.values() for T in table.index})
+    # side by side: intervals of networks that are about as accurate would hide each other
+    aside = {label: 2 ** (0.05 * (i - (len(labels) - 1) / 2)) for i, label in enumerate(labels)}
+    figure = go.Figure()
     for i, (label, table) in enumerate(lines.items()):
-        figure.add_trace(band(100 * table.sort_index(), colour=colour_of(i), group=label))
-    for i, (label, table) in enumerate(lines.items()):
-        table = 100 * table.sort_index()
+        percent = 100 * table.sort_index()
+        intervals = [interval_text(low, high, 1) for low, high in zip(percent["low"], percent["high"], strict=True)]
         figure.add_trace(
             go.Scatter(
-                x=[int(T) for T in table.index],
-                y=numbers(table["mean"]),
+                x=[T * aside[label] for T in percent.index],
+                y=numbers(percent["mean"]),
                 name=label,
                 mode="lines+markers",
-                line={"color": colour_of(i), "width": 2},
-                marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 7},
-                legendgroup=label,
+                line={"color": colour_of(i), "width": 1.5},
+                marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 8},
+                error_y={
+                    "array": numbers(percent["high"] - percent["mean"]),
+                    "arrayminus": numbers(percent["mean"] - percent["low"]),
+                    "thickness": 1.2,
+                    "width": 4,
+                },
                 showlegend=True,
-                customdata=[interval_text(low, high, 1) for low, high in zip(table["low"], table["high"], strict=True)],
-                hovertemplate="%{y:.1f} %%{customdata}",
+                customdata=list(zip(map(int, percent.index), intervals, strict=True)),
+                hovertemplate=f"{label} at T = %{{customdata[0]}}<br>%{{y:.1f}} %%{{customdata[1]}}<extra></extra>",
             )
         )
     for i, (name, level) in enumerate(reference.items()):
+        beside = interval_text(100 * level["low"], 100 * level["high"], 1)
         figure.add_trace(
             go.Scatter(
-                x=[ticks[0], ticks[-1]],
+                x=[ticks[0] / 1.2, ticks[-1] * 1.2],
                 y=numbers(100 * np.repeat(level["mean"], 2)),
                 name=name,
                 mode="lines",
                 line={"color": GREY, "width": 1.5, "dash": DASHES[i % len(DASHES)]},
-                hovertemplate=f"%{{y:.1f}} %{interval_text(100 * level['low'], 100 * level['high'], 1)}",
+                hovertemplate=f"{name}<br>%{{y:.1f}} %{beside}<extra></extra>",
                 showlegend=True,
             )
         )
-    rings = sorted(
-        (own[label], i, 100 * lines[label]["mean"][own[label]]) for i, label in enumerate(labels) if label in own
-    )
+    rings = sorted((T, label) for label, T in own.items() if label in lines)
     if rings:
         figure.add_trace(
             go.Scatter(
-                x=[T for T, _, _ in rings],
-                y=numbers([mean for _, _, mean in rings]),
+                x=[T * aside[label] for T, label in rings],
+                y=numbers([100 * lines[label]["mean"][T] for T, label in rings]),
                 name="run as trained",
-                mode="lines+markers",
-                line={"color": "#222222", "width": 1, "dash": "dot"},
-                marker={"symbol": "circle-open", "size": 15, "line": {"width": 2}},
+                mode="markers",
+                marker={"symbol": "circle-open", "size": 17, "color": "#222222", "line": {"width": 1.5}},
                 hoverinfo="skip",
                 showlegend=True,
             )
         )
+    lowest = min(100 * float(np.nanmin(table[["mean", "low"]])) for table in lines.values())
     figure.update_layout(
         template=TEMPLATE,
         title_text=title,
         height=430 + top_margin(title),
-        hovermode="x unified",
         legend=legend_above(),
         margin_t=top_margin(title) + 50,
         xaxis={"title": "time steps that the network is run with", "type": "log", "tickvals": ticks},
-        yaxis={"title": "accuracy in %"},
+        yaxis={"title": "accuracy in %", "range": [max(0, lowest - 2), 101]},
     )
     return figure

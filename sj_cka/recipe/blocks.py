@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, WithJsonSchema
 
 from sj_cka.claims import Claim
 from sj_cka.training import Settings
@@ -112,12 +112,12 @@ class Comparison(Strict):
     )
     T_x: Steps | None = Field(
         None,
-        description="steps that a spiking x runs with, those of its training by default; several: one after another",
+        description="steps that a spiking x runs with, in place of those of its training; several: each in turn",
     )
     T_y: Annotated[Int, Field(ge=1)] | None = Field(None, description="steps that a spiking y runs with")
     layers: list[str] | None = Field(None, min_length=1, description="in place of cka.layers")
-    null: Literal["timing"] | None = Field(
-        None, description="what x would share between its steps if its spikes came at random ones, beside what it does"
+    timing_null: StrictBool = Field(
+        False, description="also compare with the spikes of every neuron put at random steps, their number kept"
     )
 
 

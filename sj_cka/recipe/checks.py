@@ -76,8 +76,8 @@ def _check_comparisons(study: Study) -> None:
                 _check_network(study, (*key, side), network)
                 if T is not None and network_of(network)[1] != "snn":
                     raise study.error((*key, f"T_{side}"), f"expected none: {network} has no steps")
-            if comparison.null is not None and network_of(sides.x)[1] != "snn":
-                raise study.error((*key, "null"), f"expected a spiking x: {sides.x} has no steps")
+            if comparison.timing_null and network_of(sides.x)[1] != "snn":
+                raise study.error((*key, "timing_null"), f"expected a spiking x: {sides.x} has no steps")
         if comparison.seeds == "other" and len(study.seeds) < 2:
             raise study.error((*key, "seeds"), "expected at least 2 seeds in the study for 'other', got 1")
 
@@ -115,12 +115,12 @@ def _check_figures(study: Study) -> None:
             if figure.name == "variants" and comparison.variants != "pairs":
                 message = f"expected a comparison of pairs of variants, {comparison.name!r} is none"
                 raise study.error((*key, "comparison"), message)
-            if figure.name == "dynamics" and comparison.null is None:
-                message = f"expected a comparison with null: timing, {comparison.name!r} has no null"
+            if figure.name == "dynamics" and not comparison.timing_null:
+                message = f"expected a comparison with timing_null: true, {comparison.name!r} has no null"
                 raise study.error((*key, "comparison"), message)
         elif figure.comparison is not None:
             raise study.error((*key, "comparison"), f"expected none: {figure.name} shows all networks of the study")
-        if figure.name == "accuracy_at_T" and not study.recipe.evaluate:
+        if figure.name == "accuracy_by_steps" and not study.recipe.evaluate:
             raise study.error((*key, "name"), "expected networks under evaluate for the accuracy at other T, got none")
         if figure.state != "trained" and figure.name not in _OF_A_STATE:
             raise study.error((*key, "state"), f"expected none: {figure.name} has no state to choose")
@@ -171,9 +171,7 @@ def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Me
         if name not in ("snn", "ann"):
             raise study.error(at, f"expected snn or ann, of every variant of the sweep, got {name!r}")
         if T is not None:
-            raise study.error(
-                (*key, "T"), "expected none: in a trend every network runs with the steps of its training"
-            )
+            raise study.error((*key, "T"), "expected none: in a trend every network runs as it was trained")
         return
     _check_network(study, at, name)
     if network_of(name)[2]:
@@ -188,8 +186,10 @@ def _check_comparison_arm(study: Study, key: KeyPath, claim: Claim, measurement:
         raise study.error((*key, "comparison"), f"expected the comparison whose {measurement.measure} is meant")
     comparison = _check_comparison(study, (*key, "comparison"), measurement.comparison)
     variants = list(study.sides(comparison))
-    if MEASUREMENTS[measurement.measure].of == "time" and comparison.null is None:
-        message = f"expected a comparison with null: timing for {measurement.measure}, {comparison.name!r} has no null"
+    if MEASUREMENTS[measurement.measure].of == "time" and not comparison.timing_null:
+        message = (
+            f"expected a comparison with timing_null: true for {measurement.measure}, {comparison.name!r} has no null"
+        )
         raise study.error((*key, "comparison"), message)
     if claim.test == "trend" and variants != list(study.conditions):
         got = f"{comparison.name!r} is of {comparison.x} and {comparison.y}"

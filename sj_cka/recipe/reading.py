@@ -74,7 +74,7 @@ class Study:
     def sides(self, comparison: Comparison) -> dict[str, Sides]:
         """The networks that a comparison compares, by variant; by "" where it names its variants itself.
 
-        Of pairs of variants the name is "a and b", of several `T_x` "a at 1", or "at 1".
+        Of pairs of variants the name is "a and b", of several `T_x` "a at T = 1", or "at T = 1".
         """
         x, y = comparison.x, comparison.y
         if "*" not in x + y:
@@ -87,7 +87,7 @@ class Study:
         found = {}
         for name, (a, b) in stands.items():
             for T in steps:
-                label = f"{name} at {T}".strip() if len(steps) > 1 else name
+                label = f"{name} at T = {T}".strip() if len(steps) > 1 else name
                 found[label] = Sides(x.replace("*", a), y.replace("*", b), T, comparison.T_y)
         return found
 

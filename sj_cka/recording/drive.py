@@ -53,7 +53,7 @@ class Drive:
     def take(self, batch: Any, n: int, *, noise: bool = False) -> Any:
         """The first n samples of a batch that differ from each other, as far as there are so many.
 
-        With `noise`, what is floating point in them is replaced by seeded normal noise as large as the batch.
+        With `noise`, what is floating point in them is replaced by seeded noise.
         """
         axis, count = self.sample_axis, self.samples(batch)
         chosen = _distinct(batch, axis, n)
@@ -107,10 +107,10 @@ def _frames(batch: Tensor, expected: int | None, T: int | None) -> Tensor:
 
 
 def _noise(x: Tensor, axis: int) -> Tensor:
-    """Normal noise `[3, ...]` in place of samples, with the largest value of a batch (1 if it is 0) as its scale."""
+    """Normal noise `[3, ...]` in place of samples, its deviation the largest value of the batch, at least 1."""
     shape = [N_NEEDED, *x.shape[:axis], *x.shape[axis + 1 :]]
     largest = float(torch.nan_to_num(x, posinf=0.0, neginf=0.0).abs().max())
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * (largest or 1.0)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * max(1.0, largest)
 
 
 def _distinct(batch: Any, axis: int, n: int) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sj_cka.recording.select import holds
+from sj_cka.recording.state import is_multi_step
 
 
 class Membrane:
@@ -25,14 +26,13 @@ class Membrane:
     def __init__(self, name: str, neuron: nn.Module) -> None:
         self.neuron: Any = neuron
         self.what = f"neuron {name!r} ({type(neuron).__name__})"
-        multi = getattr(neuron, "step_mode", "s") == "m"
         if not hasattr(neuron, "v") and not hasattr(neuron, "store_v_seq"):
             raise ValueError(
                 f"{self.what}: expected a neuron with a membrane potential v, got one without: choose layers= without "
                 "it, or observe what it puts out"
             )
         self.flag = self.held = ""  # what switches the keeping on, and where the sequence is kept
-        if multi:
+        if is_multi_step(neuron):
             # CLIF (ComplementaryLIFNode) keeps all its states, v first, and leaves v_seq empty
             states = hasattr(neuron, "store_state_seqs")
             self.flag, self.held = ("store_state_seqs", "state_seqs") if states else ("store_v_seq", "v_seq")

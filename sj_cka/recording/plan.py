@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from spikingjelly.activation_based import base
 from torch import nn
 
 from sj_cka.recording.axes import find_taps
@@ -16,7 +15,7 @@ from sj_cka.recording.folds import Probed
 from sj_cka.recording.layers import LayerSpec, choose
 from sj_cka.recording.probes import Probes, find_drive, own_steps
 from sj_cka.recording.select import Select, check_matches
-from sj_cka.recording.state import is_neuron, preserved
+from sj_cka.recording.state import is_multi_step, is_neuron, preserved
 from sj_cka.recording.tap import Tap
 from sj_cka.recording.trace import Trace
 
@@ -111,10 +110,7 @@ def _by_size(modules: dict[str, nn.Module], taps: Sequence[Tap], T: int) -> tupl
     doubtful = []
     for tap in taps:
         holders = [tap.module[:i] for i, letter in enumerate(tap.module) if letter == "."] + [tap.module]
-        over_time = any(
-            isinstance(modules[name], base.StepModule) and getattr(modules[name], "step_mode", "m") == "m"
-            for name in holders
-        )
+        over_time = any(is_multi_step(modules[name]) for name in holders)
         if tap.time == "axis" and not over_time and not any(map(is_neuron, modules[tap.module].modules())):
             doubtful.append(tap.layer)
     if not doubtful:

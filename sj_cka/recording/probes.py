@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from math import gcd
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from sj_cka.recording.drive import LAYOUTS, N_NEEDED, Drive, Forward, Layout, sample_axis
 from sj_cka.recording.folds import N_PROBE, Probed
 from sj_cka.recording.select import Select, picks
-from sj_cka.recording.state import is_neuron, outside_neurons
+from sj_cka.recording.state import is_multi_step, is_neuron, outside_neurons
 from sj_cka.recording.trace import Trace, trace
 
 
@@ -76,7 +77,7 @@ def find_drive(probes: Probes, T: int | None, layout: Layout | None, forward: Fo
     if (n := drive.samples(batch)) < N_NEEDED:
         raise ValueError(f"samples are told from steps by probes on {N_NEEDED} samples, got a batch of {n}")
     neurons = [module for module in model.modules() if is_neuron(module)]
-    single = bool(neurons) and all(getattr(m, "step_mode", "s") == "s" for m in neurons)
+    single = bool(neurons) and not any(map(is_multi_step, neurons))
     if forward is None and frames:
         given = batch.shape[0]
         if T is not None and T != given:
@@ -84,12 +85,16 @@ def find_drive(probes: Probes, T: int | None, layout: Layout | None, forward: Fo
                 f"expected frames [T, N, ...] with T = {T}, got a batch of shape {tuple(batch.shape)} ({layout})"
             )
         whole = Drive("frames", given, sample_axis=1)
-        loops = single and (steps_are_samples(probes, whole) or own_steps(model, probes.trace(whole, 2)) != given)
+        if neurons and not single:
+            return whole
+        # single-step networks, and those without neurons that cannot take all frames at once, see one after the other
+        failed = steps_are_samples(probes, whole)
+        loops = failed or (single and own_steps(model, probes.trace(whole, 2)) != given)
         return replace(whole, mode="frame loop") if loops else whole
     if not (failed := steps_are_samples(probes, drive)):
-        if not neurons:
-            return drive
         own = own_steps(model, probes.trace(drive, 2))
+        if not neurons:
+            return replace(drive, T=own) if T in (None, own) else drive
         if not (single and own == 1 and forward is None):
             if forward is not None and T is not None and own is not None and own % T == 0:
                 own = T  # the caller says so: its neurons are used several times in a step
@@ -132,18 +137,36 @@ def steps_are_samples(probes: Probes, drive: Drive) -> str:
         others = three.inputs.get(name, [])
         if len(shapes) * 3 == len(others) * 2:
             return f"neuron {name!r} is called once for each sample"
-        multi = getattr(modules[name], "step_mode", "s") == "m"
+        multi = is_multi_step(modules[name])
         if multi and others and shapes[0][0] * 3 == others[0][0] * 2:
             return f"multi-step neuron {name!r} takes the samples for time steps"
     return ""
 
 
 def own_steps(model: nn.Module, seen: Trace) -> int | None:
-    """Number of time steps that a network makes itself: the neurons' time axis, or their number of calls."""
+    """Number of time steps that a run has: the neurons' time axis, or their number of calls, or those of the network.
+
+    A network without neurons has none, unless it was itself called several times.
+    """
     modules = dict(model.named_modules())
-    multi = [shapes[0][0] for name, shapes in seen.inputs.items() if getattr(modules[name], "step_mode", "s") == "m"]
-    single = [len(shapes) for name, shapes in seen.inputs.items() if getattr(modules[name], "step_mode", "s") == "s"]
-    return max(multi) if multi else min(single, default=None)
+    multi = [shapes[0][0] for name, shapes in seen.inputs.items() if is_multi_step(modules[name])]
+    if multi:
+        return max(multi)
+    single = {name: len(shapes) for name, shapes in seen.inputs.items()}
+    if not single:
+        calls = len(seen.outputs.get("", []))
+        return calls if calls > 1 else None
+    return _turns(seen, min(single, key=lambda name: single[name]))
+
+
+def _turns(seen: Trace, name: str) -> int:
+    """Turns of the loop that calls a module: its calls, or fewer where what lies between them is called less often.
+
+    A neuron used twice in one step, with a layer in between, makes no steps.
+    """
+    at = [i for i, (called, _) in enumerate(seen.order) if called == name]
+    others = [len(seen.outputs[called]) for called, _ in seen.order[at[0] : at[-1]]]
+    return gcd(len(at), *(calls for calls in others if len(at) % calls == 0))
 
 
 @contextmanager
@@ -165,7 +188,7 @@ def _neurons_follow(model: nn.Module, seen: Trace) -> bool:
     return all(
         given[0] == len(output)
         for name, shapes in seen.inputs.items()
-        if getattr(modules[name], "step_mode", "s") == "m"
+        if is_multi_step(modules[name])
         for given, output in zip(shapes, seen.outputs[name], strict=True)
         if isinstance(output, Tensor)
     )

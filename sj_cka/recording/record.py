@@ -17,7 +17,7 @@ from sj_cka.recording.membrane import Membrane
 from sj_cka.recording.plan import Plan, planned
 from sj_cka.recording.probes import Probes, steps_are_samples
 from sj_cka.recording.select import Select
-from sj_cka.recording.state import is_neuron, preserved
+from sj_cka.recording.state import is_multi_step, is_neuron, preserved
 from sj_cka.recording.tap import Tap
 
 What = Literal["output", "membrane"]
@@ -162,7 +162,7 @@ class _Recording:
     ) -> None:
         self.model, self.layers, self.layout, self.select, self.features = model, layers, layout, select, features
         neurons = [module for module in model.modules() if is_neuron(module)]
-        self.call_is_step = bool(neurons) and all(getattr(m, "step_mode", "s") == "s" for m in neurons)
+        self.call_is_step = bool(neurons) and not any(map(is_multi_step, neurons))
         self.plan: Plan | None = None
         self.probing = False
         self.observation: Observation | None = None
@@ -211,7 +211,7 @@ class _Recording:
         probes, layout = Probes(self.model, batch, self.select), self.layout
         with preserved(self.model):
             if layout is None and drives["NCHW"].samples(batch) < N_NEEDED:  # too short to be an axis of samples
-                layout = "TNCHW" if any(getattr(m, "step_mode", "s") == "m" for m in self.model.modules()) else "NCHW"
+                layout = "TNCHW" if any(map(is_multi_step, self.model.modules())) else "NCHW"
             elif layout is None:
                 layout = "TNCHW" if steps_are_samples(probes, drives["NCHW"]) else "NCHW"
             if layout not in drives:

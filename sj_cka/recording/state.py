@@ -18,6 +18,11 @@ def is_neuron(module: nn.Module) -> bool:
     return any(cls.__module__.startswith(_NEURONS) for cls in type(module).__mro__)
 
 
+def is_multi_step(module: nn.Module) -> bool:
+    """Whether a module takes all steps in one call: by its step mode, or because it knows no other."""
+    return getattr(module, "step_mode", "m" if isinstance(module, base.MultiStepModule) else "s") == "m"
+
+
 def outside_neurons(model: nn.Module) -> dict[str, nn.Module]:
     """Every module by dotted name, the root as "", but for what lies inside a neuron (its surrogate function, ...)."""
     found: dict[str, nn.Module] = {}

@@ -19,7 +19,7 @@ _SECTIONS: dict[str, Callable[[FigureBlock, Results], Section]] = {
     "steps": time.steps,
     "dynamics": time.dynamics,
     "accuracy": networks.accuracy,
-    "accuracy_at_T": networks.accuracy_at_T,
+    "accuracy_by_steps": networks.accuracy_by_steps,
     "training": networks.training,
 }
 

@@ -72,9 +72,9 @@ def variants(block: FigureBlock, results: Results) -> Section:
     comparison = results.comparison(block)
     found = tables.between(results.compared, comparison.name, results.sides(block))
     note = (
-        f"Mean CKA of layers of the same name, over the {found.layers} layers that are defined in every network, with "
-        "half of the 95 % interval over seeds. On the diagonal a network against itself trained from another seed: more "
-        "than that cannot be expected. Floor: the same networks untrained."
+        f"Mean CKA of layers of the same name, over the {found.layers} layers that are defined in every network; ±: "
+        "half of the 95 % interval over seeds. On the diagonal a network against itself trained from another seed: no "
+        "more than that can be expected. Floor: the same networks untrained."
     )
     if not found.layers:
         return Section(block.title or f"Variant by variant: {comparison.name}", "No layer is defined in every network.")

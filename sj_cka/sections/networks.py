@@ -9,7 +9,6 @@ from sj_cka.recipe import FigureBlock
 from sj_cka.report import Panel, Section
 from sj_cka.sections.results import Results
 
-
 _FOR_ALL = " {name} is one network, the same for every variant: what varies does not concern its kind."
 
 
@@ -31,7 +30,7 @@ def accuracy(block: FigureBlock, results: Results) -> Section:
     return Section(block.title or "Accuracy", note + _alike(seen), (panel,), table)
 
 
-def accuracy_at_T(block: FigureBlock, results: Results) -> Section:
+def accuracy_by_steps(block: FigureBlock, results: Results) -> Section:
     """Accuracy of trained spiking networks that are run with other numbers of steps."""
     test = results.evaluated[results.evaluated["split"] == "test"]
     own = {network: results.plan.study.steps_of(network) for network in test["network"].unique()}
@@ -45,10 +44,10 @@ def accuracy_at_T(block: FigureBlock, results: Results) -> Section:
     table.insert(0, "trained at", [own[network] for network in table.index])
     note = (
         "Accuracy on the test split of trained networks that are run with other numbers of steps than in their "
-        "training: the same weights, the same image shown for longer or shorter. Rings: run as trained. Bands: 95 % "
+        "training: the same weights, the same image shown for longer or shorter. Rings: run as trained. Bars: 95 % "
         "intervals over seeds."
     )
-    figure = figures.accuracy_at_T(lines, own=own, reference={name: row for name, row in level.iterrows()})
+    figure = figures.accuracy_by_steps(lines, own=own, reference={str(name): row for name, row in level.iterrows()})
     title = block.title or "Accuracy against the number of steps"
     return Section(title, note + _alike(seen), (Panel("accuracy", figure),), table.rename_axis("network"))
 

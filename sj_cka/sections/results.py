@@ -46,5 +46,5 @@ class Results:
             network: f"*.{network_of(network)[1]}" for network in set(table["network"]) if self.plan.for_all(network)
         }
         first = {f"{next(iter(self.plan.study.conditions))}.{name[2:]}" for name in alike.values()}
-        kept = table[~table["network"].isin(alike) | table["network"].isin(first)]
-        return kept.assign(network=kept["network"].replace(alike))
+        once = table[table["network"].isin(first)]
+        return pd.concat([table[~table["network"].isin(alike)], once.assign(network=once["network"].map(alike))])

@@ -63,13 +63,15 @@ def dynamics(block: FigureBlock, results: Results) -> Section:
             continue
         lines[name], null[f"{name}: timing null"] = value, other
     note = (
-        "Mean CKA between two different steps inside a layer, in order of depth, with 95 % intervals over seeds: 1 is a "
-        f"layer that says the same at every step. {_NULL} A line below its null changes more from step to step than "
-        "that, a line above it less. dynamics.csv tells for every value how many pairs of steps it is a mean over."
+        "Mean CKA between two different steps inside a layer, in order of depth, with 95 % intervals over seeds: a "
+        f"layer at 1 says the same at every step. {_NULL} A layer below its null changes more from step to step than "
+        "that, one above it less. dynamics.csv tells for every value how many pairs of steps it is a mean over."
     )
     if left_out:
         note += f" Not shown, because no two steps can be compared: {', '.join(left_out)}."
     y_title = "mean CKA between different steps (1 = static)"
-    panels = (Panel("dynamics", figures.curve(lines, reference=null, y_title=y_title)),) if lines else ()
+    panels = (
+        (Panel("dynamics", figures.curve(lines, reference=null, y_title=y_title, from_zero=False)),) if lines else ()
+    )
     state = "" if block.state == "trained" else ", untrained"
     return Section(block.title or f"How static each layer is: {block.comparison}{state}", note, panels)

@@ -8,7 +8,7 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from spikingjelly.activation_based.model import sew_resnet, spikformer, spiking_vgg
 from torch import nn
 
-from sj_cka import compare, record
+from sj_cka import ComparisonStopped, compare, record
 from sj_cka.models import build
 from sj_cka.training import calibrate
 
@@ -335,7 +335,10 @@ def test_states_buffers_and_random_state_are_left_as_they_were(containers):
             lambda net, x: compare(net, loader=[x], T=2, layout="CHWN"),
             "layout to be one of NCHW, TNCHW, NTCHW, got 'CHWN'",
         ),
-        (lambda net, x: compare(net, loader=[x], T=2, observe="spikes"), "expected observe=\"output\", got 'spikes'"),
+        (
+            lambda net, x: compare(net, loader=[x], T=2, observe="spikes"),
+            "one or several of output, membrane, rate, latency, got 'spikes'",
+        ),
         (lambda net, x: compare(net.train(), loader=[x], T=2), r"network x is in training mode.*Call x.eval\(\) first"),
         (lambda net, x: compare(LoopedOverTime(net).eval(), loader=[x], T=7), "makes 4 time steps of its own, T = 7"),
     ],
@@ -378,7 +381,7 @@ def test_the_first_batch_that_is_large_enough_is_probed(containers):
 def test_other_numbers_of_frames_in_a_later_batch_are_refused(containers):
     net, x, _ = containers
     frames = x.repeat(T, 1, 1, 1, 1)
-    with pytest.raises(ValueError, match="expected 4 frames in every batch, as in the first, got 3"):
+    with pytest.raises(ComparisonStopped, match="expected 4 frames in every batch, as in the first, got 3"):
         compare(net, loader=[frames, frames[:3]], layout="TNCHW", progress=False)
     assert all(not m._forward_hooks for m in net.modules())
 

@@ -174,6 +174,60 @@ def test_a_module_used_twice_in_every_turn_of_a_loop_over_time(agrees, attribute
     agrees(net, x, by_hand, layers="*")
 
 
+def test_a_neuron_used_twice_in_a_step_makes_no_steps_of_its_own(agrees):
+    class Reused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.spike = nn.Linear(40, 6), nn.Linear(6, 6), neuron.LIFNode()
+
+        def forward(self, x):
+            return self.spike(5 * self.b(self.spike(3 * self.a(x.flatten(1)))))
+
+    net, x = seeded(Reused), numbers(N, 2, 4, 5)
+    a = x.flatten(1) @ net.a.weight.T + net.a.bias
+    v, values = torch.zeros(N, 6), {"a": [], "spike#0": [], "b": [], "spike#1": []}
+    for _ in range(2):  # as many steps as uses
+        v = v + (3 * a - v) / 2.0
+        first = (v >= 1).float()
+        v = v * (1 - first)
+        b = first @ net.b.weight.T + net.b.bias
+        v = v + (5 * b - v) / 2.0
+        second = (v >= 1).float()
+        v = v * (1 - second)
+        for name, value in zip(values, (a, first, b, second), strict=True):
+            values[name].append(value)
+    agrees(net, x, {name: torch.stack(steps) for name, steps in values.items()}, layers="*", T=2)
+
+
+@pytest.mark.parametrize("by_caller", [True, False])
+def test_a_plain_network_sees_one_frame_after_the_other(agrees, by_caller):
+    net = seeded(lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(18, 4)))
+    frames = numbers(T, N, 2, 4, 5)
+    conv = over_time(lambda x: nn.functional.conv2d(x, net[0].weight, net[0].bias), frames)
+    by_hand = {"0": conv, "1": conv.relu(), "3": conv.relu().flatten(2) @ net[3].weight.T + net[3].bias}
+    own = {"forward": lambda m, batch: [m(frame) for frame in batch]} if by_caller else {}
+    agrees(net, frames, by_hand, layout="TNCHW", **own)
+
+
+def test_a_neuron_of_one_s_own_that_the_caller_loops_over_time(agrees):
+    class Mine(nn.Module):
+        def reset(self):
+            self.v = 0.0
+
+        def forward(self, x):
+            self.v = self.v + x
+            return torch.tanh(self.v)
+
+    net, x = seeded(lambda: nn.Sequential(nn.Linear(6, 5), Mine())), numbers(N, 6)
+    first = ramp(x) @ net[0].weight.T + net[0].bias
+    agrees(
+        net,
+        x,
+        {"0": first, "1": first.cumsum(0).tanh()},
+        forward=lambda m, batch: [m(batch * (t + 1)) for t in range(T)],
+    )
+
+
 class Twice(nn.Module):
     """A plain network that uses a layer and an activation twice, the activation in place."""
 
@@ -298,6 +352,24 @@ def test_windows_folded_into_the_batch_are_features(agrees, samples_first, steps
     net, x = seeded(lambda: Windows(samples_first, steps)), numbers(N, 2, 4, 5)
     windows = x.flatten(1).unflatten(1, (4, 10))
     agrees(net, x, {"proj": (ramp(windows, steps) if steps else windows[None]) @ net.proj.weight.T + net.proj.bias})
+
+
+@pytest.mark.parametrize("samples_first", [True, False])
+@pytest.mark.parametrize("steps", [T, 4])
+def test_windows_folded_into_the_samples_beside_an_axis_of_time(agrees, steps, samples_first):
+    class Apart(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.T, self.spike = steps, neuron.LIFNode(step_mode="m")
+            self.proj = layer.Linear(10, 3, step_mode="m")
+
+        def forward(self, x):
+            windows = ramp(x.flatten(1).unflatten(1, (4, 10)), self.T)
+            return self.spike(self.proj((windows if samples_first else windows.transpose(1, 2)).flatten(1, 2)))
+
+    net, x = seeded(Apart), numbers(N, 2, 4, 5)
+    proj = ramp(x.flatten(1).unflatten(1, (4, 10)), steps) @ net.proj.weight.T + net.proj.bias
+    agrees(net, x, {"proj": proj, "spike": lif(proj)})
 
 
 class SequenceFirst(nn.Module):

@@ -90,6 +90,73 @@ def test_the_hooks_are_gone_after_an_exception_in_the_network():
     assert not net._forward_pre_hooks
 
 
+class Fails(nn.Module):
+    """Raises at one of its calls, behind a neuron and a batch norm in training mode."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.norm, self.spike, self.last = nn.BatchNorm1d(3), neuron.LIFNode(), nn.Linear(3, 3)
+        self.error, self.at, self.calls = error, None, 0
+
+    def forward(self, x):
+        y = self.last(self.spike(self.norm(x + torch.rand(()))))
+        self.calls += 1
+        if self.calls == self.at:
+            raise self.error
+        return y
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("at", [1, 2, 3])  # within the first probe, the second, and the call itself
+def test_whatever_stops_the_network_no_hook_is_left_and_the_probes_leave_no_trace(error, at):
+    net = Fails(error).train()
+    net(torch.randn(4, 3))
+    net.calls, net.at = 0, at
+    state, buffers = net.spike.v, {k: v.clone() for k, v in net.state_dict().items()}
+    x, random = torch.randn(6, 3), torch.random.get_rng_state()
+    with pytest.raises(error), record(net, layout="NCHW"):
+        net(x)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    assert all(m.training for m in net.modules())
+    if at < 3:
+        assert net.spike.v is state
+        assert all(torch.equal(v, buffers[k]) for k, v in net.state_dict().items())
+        assert torch.equal(torch.random.get_rng_state(), random)
+
+
+def test_a_state_changed_in_place_or_held_in_a_list_is_put_back():
+    class Mine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.v, self.past = torch.zeros(3), []
+
+        def reset(self):
+            self.v.zero_()
+            self.past.clear()
+
+        def forward(self, x):
+            self.v += x.mean(0)
+            self.past.append(self.v.clone())
+            return x + self.v
+
+    net = nn.Sequential(nn.Linear(3, 3), Mine(), neuron.SlidingPSN(k=2)).eval()
+    with torch.no_grad():
+        net(torch.randn(5, 3))
+    v, past, queue = net[1].v, net[1].past, net[2].queue
+    values = v.clone(), [x.clone() for x in past], [x.clone() for x in queue]
+    with preserved(net), torch.no_grad():
+        functional.reset_net(net[2])
+        net[1].reset()
+        net(torch.randn(5, 3))
+    assert net[1].v is v
+    assert net[1].past is past
+    assert net[2].queue is queue
+    assert torch.equal(v, values[0])
+    assert len(past) == len(queue) == 1
+    assert torch.equal(past[0], values[1][0])
+    assert torch.equal(queue[0], values[2][0])
+
+
 def test_too_few_samples_to_tell_samples_from_steps_are_refused():
     net = nn.Sequential(nn.Linear(3, 3), nn.ReLU()).eval()
     with pytest.raises(ValueError, match="probes on 3 samples, got a first call with 2"), record(net):

@@ -1,0 +1,148 @@
+"""CKA of features that were taken elsewhere: arrays in memory, npz or HDF5 files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sj_cka.cka.accumulator import CKA
+from sj_cka.cka.batches import Batch
+from sj_cka.cka.layers import MIN_SAMPLES, flat
+from sj_cka.cka.observation import NULL, permuted_steps
+from sj_cka.cka.result import CKAResult
+from sj_cka.cka.sides import group_masks
+
+Features = Mapping[str, Any] | str | Path
+
+
+def compare_features(
+    x: Features,
+    y: Features | None = None,
+    *,
+    batch_size: int | None = None,
+    given: Any = None,
+    groups: Any = None,
+    null: Literal["timing"] | None = None,
+    measures: Sequence[str] = (),
+    permutations: int = 0,
+    samples: bool = True,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> CKAResult:
+    """CKA between features `{layer: [T, N, ...]}` of other frameworks, of hardware or of recordings.
+
+    Args:
+        x: layer -> array (NumPy, torch, or anything that slices) of T steps, N samples and features; T = 1 for layers
+            without time. Or the path of an .npz or HDF5 file that holds such arrays by name; HDF5 is read minibatch by
+            minibatch.
+        y: the other side, of the same samples in the same order; None compares x with itself.
+        batch_size: samples of a minibatch, at least 4; None takes all at once.
+        given: array `[N, ...]` whose Gram `CKAResult.partial` takes out.
+        groups: ids of all samples, or name -> mask over them.
+        null, measures, permutations, samples: as of `compare`.
+        device: where Grams are taken.
+        progress: show a progress bar.
+
+    Returns:
+        A `CKAResult`. The last samples are left out where they are fewer than 4; `batches_left_out` names their batch.
+
+    Raises:
+        ValueError: arrays whose shapes do not fit, fewer than 4 samples, a file without arrays.
+        FileNotFoundError: no file there.
+
+    Example:
+        >>> g = np.random.default_rng(0)
+        >>> chip = {"core0": g.random((4, 30, 16)), "core1": g.random((4, 30, 8))}  # [T, N, neurons]
+        >>> compare_features(chip, progress=False).matrix().loc["core0", "core0"].round(6).item()
+        1.0
+    """
+    if null not in (None, "timing"):
+        raise ValueError(f'expected null to be None or "timing", got {null!r}')
+    with ExitStack() as files:
+        sides = [files.enter_context(_opened(side, name)) for side, name in ((x, "x"), (y, "y")) if side is not None]
+        N = _samples(sides)
+        size = N if batch_size is None else batch_size
+        if size < MIN_SAMPLES or N < MIN_SAMPLES:
+            raise ValueError(f"expected at least {MIN_SAMPLES} samples in a minibatch, got {min(size, N)} of N = {N}")
+        if given is not None and len(given) != N:
+            raise ValueError(f"given: expected [N, ...] of the same N = {N} samples, got shape {np.shape(given)}")
+        main = CKA(samples=samples, permutations=permutations, measures=measures)
+        control = CKA(samples=False) if null else None
+        left_out: list[int] = []
+        starts = range(0, N, size)
+        for number, first in enumerate(tqdm(starts, desc="comparing", unit="batch", disable=not progress, leave=False)):
+            part = slice(first, min(first + size, N))
+            if part.stop - part.start < MIN_SAMPLES:
+                left_out.append(number)
+                continue
+            seen = [{layer: _tensor(X[:, part], device) for layer, X in side.items()} for side in sides]
+            batch = Batch(number, first, part.stop - first, (None, None), None, None)
+            z = None if given is None else {"given": _tensor(given[part], device).unsqueeze(0)}
+            main.update(*seen, given=z, groups=group_masks(groups, batch))
+            if control is not None:
+                generator = torch.Generator().manual_seed(number)
+                control.update(*({layer: _permuted(X, generator) for layer, X in side.items()} for side in seen))
+    attrs = {"x": "x", "y": "y" if y is not None else "x", "observe": "features", "batches_left_out": str(left_out)}
+    also = {} if control is None else {NULL: control.compute(attrs)}
+    return CKAResult(main.compute(attrs).data, also)
+
+
+@contextmanager
+def _opened(features: Features, side: str) -> Iterator[Mapping[str, Any]]:
+    """Layer -> array of features, in memory or still in their file."""
+    if isinstance(features, Mapping):
+        yield features
+        return
+    path = Path(features)
+    if not path.is_file():
+        raise FileNotFoundError(f"{side}: expected features in memory or an .npz or HDF5 file, found no file at {path}")
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            yield {name: file[name] for name in file.files}
+        return
+    if not h5py.is_hdf5(path):
+        raise ValueError(f"{side}: expected an .npz or HDF5 file, got {path}")
+    with h5py.File(path, "r") as file:
+        found: dict[str, Any] = {}
+        file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+        yield found
+
+
+def _samples(sides: Sequence[Mapping[str, Any]]) -> int:
+    """N, after a look at every shape."""
+    N: int | None = None
+    for name, side in zip("xy", sides, strict=False):
+        if not side:
+            raise ValueError(f"{name}: expected at least one layer of features, got none")
+        steps = max(X.shape[0] if len(X.shape) else 0 for X in side.values())
+        for layer, X in side.items():
+            shape = tuple(X.shape)
+            if len(shape) < 3:
+                raise ValueError(
+                    f"{name}: layer {layer!r}: expected features [T, N, ...] with an axis of steps, of samples and of "
+                    f"features, got shape {shape}; for features [N, D] without time give X[None]"
+                )
+            if N is None:
+                N = shape[1]
+            if shape[1] != N or shape[0] not in (1, steps):
+                raise ValueError(
+                    f"{name}: layer {layer!r}: expected features [T, N, ...] with T = 1 or {steps} and N = {N}, got "
+                    f"shape {shape}"
+                )
+    return N or 0
+
+
+def _tensor(X: Any, device: torch.device | str) -> Tensor:
+    return torch.as_tensor(X if isinstance(X, Tensor) else np.ascontiguousarray(X)).to(device)
+
+
+def _permuted(X: Tensor, generator: torch.Generator) -> Tensor:
+    return permuted_steps(flat(X), generator) if len(X) > 1 else X

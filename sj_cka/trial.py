@@ -1,0 +1,139 @@
+"""What a study needs, tried before anything runs: its data are read, its networks built and probed once."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from pydantic_core import to_jsonable_python
+from torch import nn
+
+from sj_cka import recording
+from sj_cka.claims import selected
+from sj_cka.data import DATASETS, DataError, Images
+from sj_cka.jobs import DataBlock
+from sj_cka.models import MODELS, NEURONS, Kind, build
+from sj_cka.plugins import OptionError, closest, lookup
+from sj_cka.recipe import Condition, RecipeError, Study, network_of, typed, without_defaults
+from sj_cka.recipe.source import KeyPath
+from sj_cka.recording import reset_states
+
+
+def read_data(study: Study) -> tuple[DataBlock, Images]:
+    """The data of a study.
+
+    Raises:
+        RecipeError: they cannot be read, or are too few.
+    """
+    named = study.recipe.data.options()
+    function = lookup(DATASETS, named["name"], "data set")
+    options = typed(function, named)
+    path = options.get("path")
+    where = ("data", "path") if path is not None else ("data",)
+    if path is not None:
+        options["path"] = path.expanduser().absolute()
+    try:
+        data = function(**{key: value for key, value in options.items() if key != "name"})
+    except DataError as error:
+        raise study.error(where, str(error)) from error
+    for split, images, least in (("test", data.x_test, 4), ("training", data.x_train, 2)):
+        if len(images) < least:
+            raise study.error(where, f"expected at least {least} {split} images, got {len(images)}")
+    return DataBlock(to_jsonable_python(options), without_defaults(function, named), data.fingerprint), data
+
+
+def tried(study: Study, network: str, data: Images) -> nn.Module:
+    """A network that has run on a few images, so that a bad option costs nothing."""
+    variant, kind, _ = network_of(network)
+    condition = study.conditions[variant]
+    made = _built(condition, "snn" if kind == "snn" else "ann", data).eval()
+    try:
+        with torch.no_grad():
+            made(data.x_test[:2])
+    except (ValueError, RuntimeError) as error:
+        shape = list(data.x_test.shape)
+        message = f"{network} does not run on images of shape {shape}: {str(error).splitlines()[0]}"
+        raise condition.source.error(("model",), message) from error
+    reset_states(made)
+    return made
+
+
+def check_layers(study: Study, built: dict[str, nn.Module], data: Images) -> None:
+    """The layers that comparisons, figures and claims name must be in the networks that they are about."""
+    there: dict[str, dict[str, tuple[str, ...]]] = {}  # comparison -> variant -> layers of x
+    probed: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
+    for i, comparison in enumerate(study.recipe.compare):
+        wanted = comparison.layers or study.recipe.cka.layers
+        there[comparison.name] = {}
+        for variant, sides in study.sides(comparison).items():
+            x, y = (name.partition("@")[0] for name in sides[:2])
+            for network in (x, y):
+                if (network, tuple(wanted or ())) in probed:
+                    continue
+                try:
+                    found = recording.plan(built[network], data.x_test[:4], layers=wanted).layers
+                except ValueError as error:
+                    key: KeyPath = ("compare", i, "layers") if comparison.layers else ("cka", "layers")
+                    raise study.error(key, f"{network}: {str(error).removeprefix('layers: ')}") from error
+                probed[network, tuple(wanted or ())] = found
+            there[comparison.name][variant] = probed[x, tuple(wanted or ())]
+    for i, figure in enumerate(study.recipe.figures):
+        _check_named(study, ("figures", i, "layers"), figure.layers, figure.comparison, None, there)
+    for i, claim in enumerate(study.recipe.claims):
+        for arm, m in claim.arms().items():
+            which = None if claim.test == "trend" else m.variant or ""
+            _check_named(study, ("claims", i, arm, "layers"), m.layers, m.comparison, which, there)
+
+
+def _check_named(
+    study: Study,
+    key: KeyPath,
+    patterns: list[str] | None,
+    comparison: str | None,
+    variant: str | None,
+    there: dict[str, dict[str, tuple[str, ...]]],
+) -> None:
+    """Each name or glob must match a layer of x in a comparison: of one of its variants, or of any."""
+    for j, pattern in enumerate(patterns or []):
+        by_variant = there[str(comparison)]
+        found = [by_variant[variant]] if variant is not None else list(by_variant.values())
+        layers = dict.fromkeys(layer for own in found for layer in own)
+        if not selected(layers, [pattern]):
+            x = next(c.x for c in study.recipe.compare if c.name == comparison)
+            raise study.error((*key, j), f"{pattern!r} is no layer of {x}{closest(pattern, layers)}")
+
+
+def _built(condition: Condition, kind: Kind, data: Images) -> nn.Module:
+    options = network_options(condition, kind)
+    try:
+        if kind == "snn":
+            neuron = dict(options["neuron"])
+            lookup(NEURONS, neuron.pop("name"), "neuron")(**neuron)
+    except ValueError as error:
+        raise _option_error(condition, ("snn", "neuron"), error) from error
+    try:
+        return build(kind, in_channels=data.channels, num_classes=data.classes, **options)
+    except ValueError as error:
+        raise _option_error(condition, ("model",), error) from error
+
+
+def _option_error(condition: Condition, block: tuple[str, ...], error: ValueError) -> RecipeError:
+    """The error at the option that it is about, where it says so by its kind or names one that the recipe gives."""
+    message, source = str(error), condition.source
+    if isinstance(error, OptionError):
+        message, options = message.partition(": ")[2], [error.option]
+    else:
+        options = [option for option in source.at(block) or {} if re.search(rf"\b{re.escape(option)}\b", message)]
+    keys = [(*block, option) for option in options] + [("snn", option) for option in options]
+    return source.error(next((key for key in keys if key in source.written), block), message)
+
+
+def network_options(condition: Condition, kind: str) -> dict[str, Any]:
+    """What `build` gets, but for the shape of the data and the seed."""
+    options: dict[str, Any] = {"model": typed(lookup(MODELS, condition.model["name"], "model"), condition.model)}
+    if kind == "snn":
+        neuron = condition.snn.neuron.options()
+        options["neuron"] = typed(lookup(NEURONS, neuron["name"], "neuron"), neuron)
+        options["T"] = condition.snn.T
+    return options

@@ -1,0 +1,93 @@
+"""Sums across processes."""
+
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from sj_cka import CKA, CKAResult, compare
+
+# run in each process, and here: the same networks and batches
+SHARED = """
+import torch
+from torch import nn
+
+def batches():
+    g = torch.Generator().manual_seed(0)
+    return [torch.randn(n, 6, generator=g) for n in (16, 16, 16, 8, 16)]
+
+def networks():
+    torch.manual_seed(0)
+    return [nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 5), nn.Tanh()).eval() for _ in range(2)]
+"""
+WORK = (
+    SHARED
+    + """
+import sys
+from sj_cka import CKA, compare
+
+rank, port, folder, shares = int(sys.argv[1]), sys.argv[2], sys.argv[3], [(0, 1, 2), (3, 4)]
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+mine = [batches()[i] for i in shares[rank]]
+compare(*networks(), mine, measures=["rsa"], progress=False).save(f"{folder}/{rank}.nc")
+state = CKA()
+if rank == 0:
+    state.update({"a": batches()[0][None]})
+state.all_reduce()
+assert state.n == 16, "who saw nothing has the sums of the others too"
+torch.distributed.destroy_process_group()
+"""
+)
+made: dict = {}
+exec(SHARED, made)
+batches, networks = made["batches"], made["networks"]
+
+
+def test_two_processes_with_uneven_shares_give_the_result_of_one(tmp_path):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = [sys.executable, "-c", WORK]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(port), str(tmp_path)], stderr=subprocess.PIPE) for rank in (0, 1)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    one = compare(*networks(), batches(), measures=["rsa"], progress=False)
+    for rank in (0, 1):
+        both = CKAResult.load(tmp_path / f"{rank}.nc")
+        for name in one.data:
+            tolerance = 1e-6 if name.startswith("sample") else 1e-12  # kept in float32
+            assert np.allclose(both.data[name], one.data[name], rtol=0, atol=tolerance, equal_nan=True), name
+
+
+def test_without_a_process_group_reducing_changes_nothing():
+    state = CKA()
+    state.update({"a": batches()[0][None]})
+    before = state.compute().data
+    state.all_reduce()
+    assert state.compute().data.identical(before)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_merging_in_any_order_gives_the_same_values(order):
+    parts = []
+    for x in batches()[:3]:
+        part = CKA(permutations=2, measures=["rsa"])
+        part.update({"a": x[None], "b": x[None, :, :2]})
+        parts.append(part)
+    whole = CKA()
+    for i in order:
+        whole.merge(parts[i])
+    expected = CKA(permutations=2, measures=["rsa"])
+    for x in batches()[:3]:
+        expected.update({"a": x[None], "b": x[None, :, :2]})
+    found, other = whole.compute(), expected.compute()
+    assert np.allclose(found.matrix(), other.matrix(), rtol=0, atol=1e-13)
+    assert np.allclose(found.matrix(measure="rsa"), other.matrix(measure="rsa"), rtol=0, atol=1e-13)
+    assert np.allclose(found.interval(), other.interval(), rtol=0, atol=1e-7)

@@ -1,0 +1,105 @@
+"""Features from elsewhere: in memory, npz, HDF5."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from sj_cka import CKA, compare_features
+
+
+def array(T, N=26, D=5, seed=0):
+    return np.random.default_rng(seed).normal(size=(T, N, D))
+
+
+@pytest.fixture
+def sides():
+    x = {"core0": array(3), "core1": array(3, D=7, seed=1)}
+    return x, {"relu": array(1, seed=2), "relu2": array(1, seed=3) + array(3)[:1]}
+
+
+def test_arrays_give_what_the_accumulator_gives(sides):
+    x, y = sides
+    expected = CKA()
+    expected.update(*({name: torch.from_numpy(X) for name, X in side.items()} for side in sides))
+    found = compare_features(x, y, progress=False)
+    assert np.array_equal(found.data.cka, expected.compute().data.cka)
+    assert found.interval().equals(expected.compute().interval())
+
+
+def test_values_equal_the_trace_formula_on_concatenated_steps(sides, trace_cka):
+    x, y = sides
+    found = compare_features(x, y, progress=False).matrix().loc["core0", "relu2"]
+    expected = trace_cka(x["core0"].transpose(1, 0, 2).reshape(26, -1), y["relu2"][0])
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "h5"])
+def test_files_give_what_memory_gives(sides, tmp_path, suffix):
+    paths = []
+    for name, side in zip("xy", sides, strict=True):
+        path = tmp_path / f"{name}.{suffix}"
+        if suffix == "npz":
+            np.savez(path, **side)
+        else:
+            with h5py.File(path, "w") as file:
+                for layer, X in side.items():
+                    file.create_dataset(layer, data=X)
+        paths.append(path)
+    memory = compare_features(*sides, batch_size=10, progress=False)
+    files = compare_features(*paths, batch_size=10, progress=False)
+    assert files.data.equals(memory.data)
+
+
+def test_layers_in_groups_of_an_hdf5_file_bear_their_paths(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("chip/core0", data=array(2))
+    assert compare_features(tmp_path / "x.h5", progress=False).layers_x == ["chip/core0"]
+
+
+def test_the_last_minibatch_of_too_few_is_left_out_and_named():
+    x = {"a": array(2)}
+    found = compare_features(x, batch_size=12, progress=False)
+    assert int(found.data.n) == 24
+    assert found.data.attrs["batches_left_out"] == "[2]"
+
+
+def test_groups_nulls_and_a_given_gram_work_on_arrays(sides):
+    x, y = sides
+    ids = ["even" if i % 2 == 0 else "odd" for i in range(26)]
+    given = array(1, seed=9)[0]
+    found = compare_features(x, y, groups=ids, null="timing", given=given, permutations=9, progress=False)
+    even = compare_features(
+        {name: X[:, ::2] for name, X in x.items()}, {name: X[:, ::2] for name, X in y.items()}, progress=False
+    )
+    assert np.allclose(found.matrix(group="even"), even.matrix(), atol=1e-10)
+    assert found.dynamics()["null"].notna().all()
+    assert np.isfinite(found.partial()).all(axis=None)
+    assert (found.baseline().permutations == 9).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "options", "message"),
+    [
+        ({"a": array(1)[0]}, None, {}, r"expected features \[T, N, ...\] with an axis.*shape \(26, 5\).*X\[None\]"),
+        ({"a": array(2)}, {"a": array(2, N=25)}, {}, r"y: layer 'a': expected.*N = 26, got shape \(2, 25, 5\)"),
+        ({"a": array(2), "b": array(3)}, None, {}, "x: layer 'a': expected.*T = 1 or 3"),
+        ({}, None, {}, "x: expected at least one layer"),
+        ({"a": array(2, N=3)}, None, {}, "at least 4 samples.*got 3 of N = 3"),
+        ({"a": array(2)}, None, {"batch_size": 2}, "at least 4 samples.*got 2 of N = 26"),
+        ({"a": array(2)}, None, {"given": array(1)[0][:5]}, r"given: expected \[N, ...\] of the same N = 26"),
+        ({"a": array(2)}, None, {"groups": ["a"] * 20}, "groups: expected ids of all samples, at least 26"),
+        ({"a": array(2)}, None, {"null": "steps"}, 'null to be None or "timing"'),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(x, y, options, message):
+    with pytest.raises(ValueError, match=message):
+        compare_features(x, y, progress=False, **options)
+
+
+def test_files_that_are_not_there_or_of_another_kind_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"x: .*no file at .*none\.npz"):
+        compare_features(tmp_path / "none.npz")
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(ValueError, match=r"expected an \.npz or HDF5 file, got .*notes\.txt"):
+        compare_features(tmp_path / "notes.txt")

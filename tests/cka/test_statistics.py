@@ -1,0 +1,294 @@
+"""Intervals, differences, seeds, chance, other sizes, groups, heavy samples."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from sj_cka import CKA, cka, pool
+from sj_cka.cka.gram import pack, u_centre
+from sj_cka.cka.layers import Whole, grams
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def accumulated(*batches, **options):
+    found = CKA(**options)
+    for x, y in batches:
+        found.update({"a": x[None]}, {"a": y[None]})
+    return found.compute()
+
+
+def related(n, seed, noise=1.0, D=6):
+    X = randn(n, D, seed=seed)
+    return X, X @ randn(D, 8, seed=777) + noise * randn(n, 8, seed=seed + 5000)
+
+
+def population(A, B, noise):
+    """CKA of X = Z A and Y = Z B + noise E for standard normal Z, E: |S_xy|^2 / (|S_xx| |S_yy|)."""
+    Sxx, Syy = A.T @ A, B.T @ B + noise**2 * np.eye(B.shape[1])
+    return ((A.T @ B) ** 2).sum() / np.linalg.norm(Sxx) / np.linalg.norm(Syy)
+
+
+# how noisy y must be for a population CKA of .15, .5 and .98
+@pytest.mark.parametrize(("wanted", "noise", "same"), [(0.15, 5.4, False), (0.5, 0.85, False), (0.98, 0.62, True)])
+def test_a_95_percent_interval_covers_the_population_value_in_90_to_99_of_100_draws(wanted, noise, same):
+    g = np.random.default_rng(0)
+    A = g.normal(size=(8, 10))
+    B = A if same else g.normal(size=(8, 10))
+    truth = population(A, B, noise)
+    assert truth == pytest.approx(wanted, abs=0.02)
+    covered = 0
+    for _ in range(200):
+        Z = g.normal(size=(128, 8))
+        X, Y = torch.from_numpy(Z @ A), torch.from_numpy(Z @ B + noise * g.normal(size=(128, 10)))
+        row = accumulated((X, Y)).interval().iloc[0]
+        covered += row.low < truth < row.high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+@pytest.mark.parametrize("D", [5, 100])
+def test_for_independent_data_the_interval_covers_zero_in_at_least_95_of_100_draws(D):
+    covered = 0
+    for seed in range(200):
+        row = accumulated((randn(96, D, seed=seed), randn(96, D, seed=seed + 10**6))).interval().iloc[0]
+        covered += row.low < 0 < row.high
+    assert covered / 200 >= 0.95
+
+
+def left_out_exactly(X, Y):
+    keep = [[j for j in range(len(X)) if j != i] for i in range(len(X))]
+    return np.array([cka(X[k], Y[k]) for k in keep])
+
+
+def test_leaving_out_to_first_order_is_leaving_out_up_to_the_second():
+    for n, tolerance in ((64, 0.05), (256, 0.02)):
+        X, Y = related(n, 0)
+        exact = left_out_exactly(X, Y)
+        width = np.sqrt((n - 1) / n * ((exact - exact.mean()) ** 2).sum())
+        row = accumulated((X, Y)).interval().iloc[0]
+        assert (row.high - row.cka) / stats.t.ppf(0.975, n - 1) == pytest.approx(width, rel=tolerance)
+
+
+def test_contributions_add_up_to_the_value_and_are_row_products_of_centred_grams():
+    X, Y = related(20, 0)
+    data = accumulated((X, Y)).data
+    K, L = (u_centre(side @ side.T) for side in (X, Y))
+    h = (K * L).sum(1) / ((K**2).sum() * (L**2).sum()).sqrt()
+    assert np.allclose(data.sample_xy.values[:, 0, 0], h.numpy(), atol=1e-6)
+    assert data.sample_xy.values.sum() == pytest.approx(data.cka.values.item(), abs=1e-5)
+    assert data.sample_xx.values.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_samples_of_several_minibatches_are_left_out_each_in_its_own():
+    parts = [related(40, seed) for seed in range(3)]
+    joint = accumulated(*parts).interval().iloc[0]
+
+    def without(b, i):
+        batches = [
+            tuple(s[[j for j in range(40) if j != i]] for s in part) if k == b else part for k, part in enumerate(parts)
+        ]
+        return accumulated(*batches, samples=False).matrix().iloc[0, 0]
+
+    exact = np.array([without(b, i) for b in range(3) for i in range(40)])
+    half = stats.t.ppf(0.975, 119) * np.sqrt(119 / 120 * ((exact - exact.mean()) ** 2).sum())
+    assert joint.high - joint.cka == pytest.approx(half, rel=0.08)
+
+
+def test_minibatches_serve_only_from_eight_on_and_agree_with_the_samples():
+    few = accumulated(*[related(32, s) for s in range(7)], samples=False)
+    with pytest.raises(ValueError, match=r"at least 8 minibatches.*got 7.*samples=True"):
+        few.interval()
+    many = accumulated(*[related(32, s) for s in range(40)])
+    by_sample, by_batch = many.interval(), many.interval(over="batches")
+    ratio = (by_batch.high - by_batch.low) / (by_sample.high - by_sample.low)
+    assert 0.6 < ratio.iloc[0] < 1.6
+    with pytest.raises(ValueError, match='over="samples" or over="batches"'):
+        many.interval(over="seeds")
+
+
+def test_a_wider_level_is_a_wider_interval_and_one_beyond_1_is_refused():
+    result = accumulated(related(40, 0))
+    narrow, wide = result.interval(0.5).iloc[0], result.interval(0.99).iloc[0]
+    assert wide.low < narrow.low < narrow.cka < narrow.high < wide.high
+    with pytest.raises(ValueError, match=r"level between 0 and 1, e\.g\. 0\.95, got 95"):
+        result.interval(95)
+
+
+def test_a_difference_of_pairs_is_narrower_than_that_of_two_intervals_where_both_move_together():
+    X, Y = related(80, 0)
+    Y2 = Y + 0.05 * randn(80, 8, seed=4)
+    a, b = accumulated((X, Y)), accumulated((X, Y2))
+    row = a.difference(b).iloc[0]
+    assert row.difference == pytest.approx(a.matrix().iloc[0, 0] - b.matrix().iloc[0, 0], abs=1e-12)
+    apart = a.interval().iloc[0]
+    assert row.high - row.low < 0.3 * (apart.high - apart.low)
+    same = a.difference(a).iloc[0]
+    assert (same.difference, same.low, same.high) == (0, 0, 0)
+
+
+def test_a_difference_covers_the_true_one():
+    g = np.random.default_rng(1)
+    A, B = g.normal(size=(6, 9)), g.normal(size=(6, 9))
+    truth = population(A, B, 0.5) - population(A, B, 1.5)
+    covered = 0
+    for _ in range(200):
+        Z = g.normal(size=(128, 6))
+        E = g.normal(size=(128, 9))
+        X, Y, Y2 = (torch.from_numpy(v) for v in (Z @ A, Z @ B + 0.5 * E, Z @ B + 1.5 * E))
+        row = accumulated((X, Y)).difference(accumulated((X, Y2))).iloc[0]
+        covered += row.low < truth < row.high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_a_difference_takes_the_same_samples_and_shared_layers():
+    a = accumulated(related(40, 0))
+    with pytest.raises(ValueError, match=r"same samples.*minibatches of \[40\] and \[30\]"):
+        a.difference(accumulated(related(30, 0)))
+    other = CKA()
+    other.update({"b": randn(1, 40, 3)}, {"b": randn(1, 40, 3, seed=1)})
+    with pytest.raises(ValueError, match="results that share layers"):
+        a.difference(other.compute())
+
+
+def test_pooling_is_student_s_t_over_seeds():
+    results = [accumulated(related(40, seed)) for seed in range(4)]
+    values = np.array([r.matrix().iloc[0, 0] for r in results])
+    row = pool(results).loc[("a", "a")]
+    assert row.cka == pytest.approx(values.mean())
+    assert row.high - row.cka == pytest.approx(3.182446 * values.std(ddof=1) / 2, rel=1e-5)
+    assert row.seeds == 4
+    assert np.isnan(pool(results[:1]).loc[("a", "a")].low)
+    with pytest.raises(ValueError, match="at least one result"):
+        pool([])
+    stranger = CKA()
+    stranger.update({"b": randn(1, 40, 3)}, {"b": randn(1, 40, 3)})
+    with pytest.raises(ValueError, match="result 1 has others"):
+        pool([results[0], stranger.compute()])
+
+
+def test_chance_is_zero_on_average_and_p_is_uniform_for_independent_data():
+    p = []
+    for seed in range(100):
+        result = accumulated((randn(30, 8, seed=seed), randn(30, 8, seed=seed + 10**6)), permutations=39)
+        p.append(result.baseline().iloc[0].p)
+        assert abs(result.baseline().iloc[0].chance) < 0.1
+    assert 0.01 <= np.mean(np.array(p) <= 0.1) <= 0.2
+    assert 0.4 < np.mean(p) < 0.6
+
+
+def test_related_data_lie_beyond_chance():
+    row = accumulated(related(40, 0), related(20, 1), permutations=99).baseline().iloc[0]
+    assert row.p == 0.01
+    assert row.high < row.cka
+    assert row.permutations == 99
+
+
+def test_a_permuted_baseline_is_the_cka_with_y_in_that_order():
+    X, Y = related(25, 0)
+    found = CKA(permutations=3)
+    found.update({"a": X[None]}, {"a": Y[None]})
+    generator = torch.Generator().manual_seed(0)
+    expected = [cka(X, Y[torch.randperm(25, generator=generator)]) for _ in range(3)]
+    data = found.compute().data
+    values = data.permuted_xy.values[:, 0, 0] / np.sqrt(data.hsic_xx.values.item() * data.hsic_yy.values.item())
+    assert np.allclose(values, expected, rtol=0, atol=1e-12)
+
+
+def test_the_value_against_n_is_that_of_the_first_samples_of_every_minibatch():
+    parts = [related(300, 0), related(200, 1)]
+    table = accumulated(*parts).against_n()
+    assert table.index.tolist() == [64, 128, 256, 300]
+    first = accumulated(*[(X[:64], Y[:64]) for X, Y in parts])
+    assert table.loc[64, "a"] == pytest.approx(first.matrix().iloc[0, 0], abs=1e-12)
+    assert table.loc[300, "a"] == accumulated(*parts).matrix().iloc[0, 0]
+
+
+def test_groups_are_compared_for_themselves_from_the_same_pass():
+    parts = [related(30, 0), related(20, 1)]
+    odd = [torch.arange(len(X)) % 2 == 1 for X, _ in parts]
+    found = CKA()
+    for (X, Y), mask in zip(parts, odd, strict=True):
+        found.update({"a": X[None]}, {"a": Y[None]}, groups={"odd": mask, "all": torch.ones(len(X), dtype=torch.bool)})
+    result = found.compute()
+    alone = accumulated(*[(X[m], Y[m]) for (X, Y), m in zip(parts, odd, strict=True)])
+    assert result.matrix(group="odd").iloc[0, 0] == pytest.approx(alone.matrix().iloc[0, 0], abs=1e-12)
+    assert result.matrix(group="all").iloc[0, 0] == pytest.approx(result.matrix().iloc[0, 0], abs=1e-12)
+    assert result.data.group_n.values.tolist() == [25, 50]
+    with pytest.raises(ValueError, match="a group of odd, all, got 'even'"):
+        result.matrix(group="even")
+
+
+def test_a_layer_that_is_constant_within_a_group_is_undefined_there():
+    _, Y = related(40, 0)
+    classes = (torch.arange(40) % 2).double()
+    found = CKA()
+    one = torch.stack([classes, 1 - classes], 1) * 3.7
+    found.update({"a": one.float()[None]}, {"a": Y[None]}, groups={"first": classes == 0})
+    assert np.isfinite(found.compute().matrix().iloc[0, 0])
+    assert np.isnan(found.compute().matrix(group="first").iloc[0, 0])
+
+
+def test_wrong_masks_are_refused_and_the_sums_stay():
+    found = CKA()
+    X, Y = related(20, 0)
+    found.update({"a": X[None]}, {"a": Y[None]})
+    before = found.compute().data
+    with pytest.raises(
+        ValueError, match=r"group 'g': expected one bool for each of 20 samples, got torch.bool of shape"
+    ):
+        found.update({"a": X[None]}, {"a": Y[None]}, groups={"g": torch.ones(19, dtype=torch.bool)})
+    assert before.equals(found.compute().data)
+
+
+def test_the_heaviest_sample_is_the_one_whose_loss_moves_the_value_most():
+    X, Y = related(40, 0)
+    X[7] *= 8
+    Y[7] *= 8
+    table = accumulated((X, Y)).heaviest("a")
+    assert len(table) == 5
+    assert table["sample"].iloc[0] == 7
+    exact = left_out_exactly(X, Y)
+    value = cka(X, Y)
+    assert table.cka_without.iloc[1] == pytest.approx(exact[table["sample"].iloc[1]], abs=0.01)
+    assert table.weight.iloc[0] == pytest.approx(value - table.cka_without.iloc[0], abs=1e-9)
+    assert (table.weight.abs().diff().dropna() <= 0).all()
+
+
+def test_partial_cka_takes_out_what_a_third_gram_explains():
+    Z, own = randn(80, 5), randn(80, 5, seed=1)
+    X = Z @ randn(5, 9, seed=2) + 0.3 * randn(80, 9, seed=3)
+    Y = Z @ randn(5, 7, seed=4) + 0.3 * randn(80, 7, seed=5)
+    shared = own @ randn(5, 9, seed=6)
+    found = CKA()
+    found.update(
+        {"a": X[None], "b": (X + shared)[None], "z": Z[None]},
+        {"a": Y[None], "b": shared[None]},
+        given={"input": Z[None]},
+    )
+    result = found.compute()
+    K = [u_centre(side @ side.T).flatten() for side in (X, Y, Z)]
+    left = [k - (k @ K[2]) / (K[2] @ K[2]) * K[2] for k in K[:2]]
+    expected = float(left[0] @ left[1] / left[0].norm() / left[1].norm())
+    assert result.partial().loc["a", "a"] == pytest.approx(expected, abs=1e-12)
+    assert result.matrix().loc["a", "a"] > 0.3 > abs(result.partial().loc["a", "a"])  # nothing but Z in common
+    assert result.partial().loc["b", "b"] > 0.3  # something else in common
+    assert result.partial().loc["z"].isna().all()
+
+
+def test_some_samples_of_a_centred_gram_centred_anew_are_those_samples_alone():
+    X = randn(12, 5)
+    whole = grams({"a": X[None]}).whole
+    chosen = torch.tensor([1, 2, 5, 7, 11])
+    assert np.allclose(whole.part(chosen)[0], pack(u_centre(X[chosen] @ X[chosen].T)), atol=1e-12)
+
+
+def test_distances_come_back_from_centred_rows_and_their_diagonal():
+    X = randn(2, 9, 5) + 3
+    whole = grams({"a": X}).whole
+    flat = X.transpose(0, 1).flatten(1)
+    expected = torch.cdist(flat, flat) ** 2
+    assert np.allclose(whole.squared_distances()[0], pack(expected), atol=1e-10)
+    assert isinstance(whole, Whole)
