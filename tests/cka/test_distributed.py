@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from sj_cka import CKA, CKAResult, compare
 

@@ -160,7 +160,19 @@ class Shapes(nn.Module):
     def __init__(self):
         super().__init__()
         self.T, self.spike = T, neuron.IFNode(step_mode="m")
-        names = ("image", "flat", "steps", "folded", "n_second", "tokens", "windows", "volume", "t_third", "t_last")
+        names = (
+            "image",
+            "flat",
+            "steps",
+            "folded",
+            "n_second",
+            "tokens",
+            "windows",
+            "volume",
+            "t_third",
+            "t_last",
+            "parts",
+        )
         self.seen = nn.ModuleDict({name: nn.Identity() for name in names})
 
     def forward(self, x):
@@ -176,6 +188,7 @@ class Shapes(nn.Module):
             "volume": x_seq.unsqueeze(2),
             "t_third": x_seq.permute(1, 2, 0, 3, 4),
             "t_last": x_seq.movedim(0, -1),
+            "parts": x.unflatten(2, (2, 2)).movedim(2, 0),
         }.items():
             self.seen[name](value * 1)
         return self.spike(x_seq)
@@ -195,6 +208,7 @@ def test_maps_are_what_has_space_behind_the_channels_and_width_counts_the_featur
         "volume": True,
         "t_third": True,
         "t_last": True,
+        "parts": False,
     }
     assert {tap.width for tap in found.values()} == {2 * 4 * 5}
 

@@ -1,0 +1,254 @@
+"""compare: against inputs and labels, groups, two loaders, selectors, and what stops it halfway."""
+
+import numpy as np
+import pytest
+import torch
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import nn
+
+from sj_cka import ComparisonStopped, cka, compare
+
+T = 4
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def ann():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 9), nn.Tanh()).eval()
+
+
+@pytest.fixture
+def snn():
+    torch.manual_seed(1)
+    made = nn.Sequential(layer.Linear(6, 12), neuron.LIFNode(v_threshold=0.3), layer.Linear(12, 9)).eval()
+    functional.set_step_mode(made, "m")
+    return made
+
+
+@pytest.fixture
+def labelled():
+    return [(randn(20, 6), torch.arange(20) % 3), (randn(12, 6, seed=1), torch.arange(12) % 3)]
+
+
+def activations(ann, x):
+    with torch.no_grad():
+        return ann[0](x), ann[1](ann[0](x))
+
+
+def test_against_the_input_is_the_cka_with_the_pixels(ann, trace_cka):
+    x = randn(20, 1, 2, 3)
+    net = nn.Sequential(nn.Flatten(), *ann).eval()
+    result = compare(net, loader=[x], to="input", progress=False)
+    assert result.layers_y == ["input"]
+    expected = trace_cka(activations(ann, x.flatten(1))[1].numpy(), x.numpy())
+    assert result.matrix().loc["2", "input"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_against_the_labels_is_the_cka_with_the_class_gram(ann, snn, labelled, trace_hsic):
+    x, labels = labelled[0]
+    result = compare(ann, loader=[labelled[0]], to="labels", progress=False)
+    L = (labels[:, None] == labels[None]).double().numpy()
+    out = activations(ann, x)[1].double()
+    K = (out @ out.T).numpy()
+    expected = trace_hsic(K, L) / np.sqrt(trace_hsic(K, K) * trace_hsic(L, L))
+    assert result.matrix().loc["1", "labels"] == pytest.approx(expected, abs=1e-6)
+    over_time = compare(snn, loader=labelled, T=T, to="labels", observe=("output", "rate"), progress=False)
+    assert over_time.matrix(2).shape == (2, 1)
+    assert over_time.matrix("rate").notna().all(axis=None)
+
+
+def test_frames_count_all_their_steps_as_input(snn, trace_cka):
+    frames = randn(T, 20, 6)
+    result = compare(snn, loader=[frames], layout="TNCHW", to="input", layers="0", progress=False)
+    functional.reset_net(snn)
+    with torch.no_grad():
+        out = snn[0](frames).transpose(0, 1).flatten(1).numpy()
+    assert result.matrix().iloc[0, 0] == pytest.approx(
+        trace_cka(out, frames.transpose(0, 1).flatten(1).numpy()), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("given", ["input", "labels"])
+def test_given_takes_the_third_gram_in_the_same_pass(ann, snn, labelled, given):
+    result = compare(snn, ann, labelled, T=T, given=given, progress=False)
+    xz = compare(snn, loader=labelled, T=T, to=given, progress=False).matrix()[given]
+    yz = compare(ann, loader=labelled, to=given, progress=False).matrix()[given]
+    xy = result.matrix()
+    expected = (xy - np.outer(xz, yz)) / np.sqrt(np.outer(1 - xz**2, 1 - yz**2))
+    assert np.allclose(result.partial(), expected, rtol=0, atol=1e-9)
+
+
+def by_labels(labelled):
+    return torch.cat([labels for _, labels in labelled])
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        lambda labelled: "labels",
+        by_labels,
+        lambda labelled: {"1": (by_labels(labelled) == 1).tolist()},
+        lambda labelled: lambda batch: batch[1].tolist(),
+        lambda labelled: lambda batch: {"1": batch[1] == 1},
+    ],
+    ids=["labels", "ids", "masks", "function of ids", "function of masks"],
+)
+def test_groups_in_every_form_are_the_samples_alone(ann, labelled, groups):
+    result = compare(ann, loader=labelled, layers=["1", "3"], groups=groups(labelled), progress=False)
+    alone = [x[labels == 1] for x, labels in labelled]
+    expected = compare(ann, loader=alone, layers=["1", "3"], progress=False)
+    assert np.allclose(result.matrix(group="1"), expected.matrix(), rtol=0, atol=1e-6)
+
+
+def test_two_loaders_show_each_network_its_own_view_of_the_same_samples(ann, labelled):
+    views = [(2 * x + 1, labels) for x, labels in labelled]
+    result = compare(ann, ann, labelled, y_loader=views, layers=["0", "1"], progress=False)
+    x, y = labelled[0][0], views[0][0]
+    first = compare(ann, ann, labelled[:1], y_loader=views[:1], layers=["0", "1"], progress=False)
+    expected = cka(activations(ann, x)[1], activations(ann, y)[1])
+    assert first.matrix().loc["1", "1"] == pytest.approx(expected, abs=1e-6)
+    assert result.matrix().loc["0", "0"] == pytest.approx(1, abs=1e-6)
+    assert result.matrix().loc["1", "1"] < 0.999
+
+
+def test_labels_in_another_order_are_named_once(ann, labelled):
+    (x0, y0), (x1, y1) = labelled
+    other = y1.clone()
+    other[4:] = (other[4:] + 1) % 3
+    with pytest.warns(UserWarning, match=r"first at sample 24 \(batch 1\): 1 for x, 2 for y.*shuffled") as told:
+        compare(ann, ann, labelled, y_loader=[(x0, y0), (x1, other)], progress=False)
+    assert len(told) == 1
+
+
+def test_a_loader_that_ends_before_the_other_stops_and_keeps_what_was_seen(ann, labelled):
+    with pytest.raises(
+        ComparisonStopped, match="the loader of y ended after 1 batches and the other went on"
+    ) as stopped:
+        compare(ann, ann, labelled, y_loader=labelled[:1], progress=False)
+    expected = compare(ann, ann, labelled[:1], progress=False)
+    assert np.array_equal(stopped.value.so_far.data.cka, expected.data.cka)
+
+
+def test_batches_of_other_sizes_on_both_sides_are_refused(ann):
+    with pytest.raises(ValueError, match="batch 0: expected the same samples on both sides, got 20 for x and 12 for y"):
+        compare(ann, ann, [randn(20, 6)], y_loader=[randn(12, 6)], progress=False)
+
+
+def test_a_batch_that_cannot_be_used_stops_and_keeps_those_before(ann):
+    batches = [randn(10, 6), randn(10, 6, seed=1), randn(10, 5)]
+    with pytest.raises(
+        ComparisonStopped, match=r"after 2 minibatches, whose result is in this exception's so_far"
+    ) as stopped:
+        compare(ann, loader=batches, progress=False)
+    assert int(stopped.value.so_far.data.n) == 20
+    expected = compare(ann, loader=batches[:2], progress=False)
+    assert np.array_equal(stopped.value.so_far.data.cka, expected.data.cka)
+    assert stopped.value.so_far.interval().equals(expected.interval())
+    assert all(not module._forward_hooks for module in ann.modules())
+
+
+def test_nan_in_a_later_batch_is_a_value_not_an_end(ann):
+    bad = randn(10, 6)
+    bad[3, 0] = float("nan")
+    result = compare(ann, loader=[randn(10, 6), bad], progress=False)
+    assert set(result.undefined.reason) == {"NaN or infinite at sample 13"}
+    assert result.matrix().isna().all(axis=None)
+
+
+def test_one_network_at_two_numbers_of_steps(snn):
+    result = compare(snn, snn, [randn(20, 6)], T=(2, 5), layers="1", progress=False)
+    assert (result.data.sizes["step_x"], result.data.sizes["step_y"]) == (2, 5)
+    alone = compare(snn, loader=[randn(20, 6)], T=5, layers="1", progress=False)
+    assert np.allclose(result.steps("1"), alone.steps("1").iloc[:2, :2])
+    assert np.allclose(result.data.cka[0, :, 0, :], alone.data.cka[0, :2, 0, :])
+
+
+def test_a_selector_picks_the_tensor_of_a_tuple(trace_cka):
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(6, 5, batch_first=True)
+            self.head = nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.head(self.lstm(x)[0][:, -1])
+
+    torch.manual_seed(0)
+    net, x = Reads().eval(), randn(20, 7, 6)
+    with pytest.raises(ValueError, match="select="):
+        compare(net, loader=[x], progress=False)
+    result = compare(net, loader=[x], layers="lstm", select={"lstm": 0}, to="input", progress=False)
+    with torch.no_grad():
+        expected = trace_cka(net.lstm(x)[0].numpy(), x.numpy())
+    assert result.matrix().iloc[0, 0] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"to": "pixels"}, ValueError, "to to be one of None, 'input', 'labels', got 'pixels'"),
+        ({"given": "y"}, ValueError, "given to be one of"),
+        ({"spatial": "max"}, ValueError, "spatial to be one of 'flatten', 'mean', got 'max'"),
+        ({"null": "samples"}, ValueError, "null to be one of None, 'timing'"),
+        ({"to": "input", "y": nn.Linear(6, 2).eval()}, ValueError, "expected no y, y_loader or layers_y beside to="),
+        ({"to": "labels"}, TypeError, r"expected batches \(inputs, labels\), got Tensor without labels"),
+        ({"groups": "classes"}, ValueError, 'groups="labels", ids, masks or a function'),
+        ({"groups": [1, 2, 3]}, ValueError, "ids of all samples, at least 20 of them, got 3"),
+        ({"groups": lambda batch: [1, 2]}, ValueError, "an id for each of 20 samples, got 2"),
+        ({"permutations": -1}, ValueError, "permutations from 0, got -1"),
+        ({"measures": ["mse"]}, ValueError, "unknown measure 'mse'"),
+        ({"memory": "lots"}, ValueError, "a size in bytes"),
+        ({"device": "meta"}, ValueError, r"network x is on cpu, device='meta' was asked for: move it there first"),
+    ],
+)
+def test_wrong_options_get_one_clear_message(ann, options, error, message):
+    with pytest.raises(error, match=message):
+        compare(ann, loader=[randn(20, 6)], progress=False, **options)
+
+
+def test_a_network_on_two_devices_is_refused(ann):
+    ann[2].to("meta")
+    with pytest.raises(ValueError, match=r"network x has parameters on several devices \(cpu, meta\)"):
+        compare(ann, loader=[randn(20, 6)], progress=False)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_nothing_is_left_behind_after_an_exception_in_a_later_batch(snn, error):
+    seen = []
+
+    def explode(module, args, output):
+        seen.append(1)
+        if len(seen) == 7:  # five probes, one batch, then this
+            raise error("boom")
+
+    handle = snn[2].register_forward_hook(explode)
+    snn(randn(T, 3, 6))
+    v, flags = snn[1].v.clone(), [m.training for m in snn.modules()]
+    seen.clear()
+    before = torch.random.get_rng_state()
+    with pytest.raises((ComparisonStopped, KeyboardInterrupt)):
+        compare(snn, loader=[randn(10, 6)] * 3, T=T, observe=("output", "membrane"), null="timing", progress=False)
+    handle.remove()
+    assert torch.equal(snn[1].v, v)
+    assert [m.training for m in snn.modules()] == flags
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(not m._forward_hooks for m in snn.modules())
+    assert not snn[1].store_v_seq
+
+
+def test_measures_permutations_and_samples_come_through(ann):
+    result = compare(
+        ann, loader=[randn(70, 6)], measures=["rsa", "procrustes"], permutations=19, layers=["0", "1"], progress=False
+    )
+    assert np.allclose(np.diag(result.matrix(measure="rsa")), 1)
+    assert np.allclose(np.diag(result.matrix(measure="procrustes")), 0, atol=1e-5)
+    assert (result.baseline().loc[("0", "0")].p) == 0.05
+    assert result.against_n().index.tolist() == [64, 70]
+    assert len(result.heaviest("0", "1", k=3)) == 3
+    slim = compare(ann, loader=[randn(70, 6)], samples=False, layers=["0", "1"], progress=False)
+    assert "sample_xy" not in slim.data
+    assert np.array_equal(slim.data.cka, result.data.cka)
