@@ -48,6 +48,53 @@ profiles:
 """
 
 
+# the same on time steps: every key that is about them
+TIMES = """\
+title: Times
+question: What do steps add?
+data: {name: npz, path: images.npz}
+model: {name: resnet, depth: 8}
+train:
+  epochs: 1
+  batch_size: 32
+seeds: 2
+sweep: {snn.T: [1, 2, 4]}
+cka:
+  batch_size: 16
+compare:
+  - {name: twins, x: "*.snn", y: "*.ann"}
+  - {name: across, x: "*.snn", y: "*.snn", variants: pairs, layers: [conv1, "*lif*"]}
+  - {name: inside, x: "*.snn", y: "*.snn", layers: ["*lif*"], timing_null: true}
+  - {name: rerun, x: T-2.snn, y: T-2.ann, T_x: [2, 3]}
+evaluate:
+  - {network: "*.snn", T: [1, 2]}
+figures:
+  - {name: curve, comparison: rerun}
+  - {name: steps, comparison: inside}
+  - {name: dynamics, comparison: inside}
+  - {name: variants, comparison: across}
+  - {name: accuracy_by_steps}
+  - {name: accuracy}
+  - {name: training}
+claims:
+  - test: greater
+    says: Deep layers are more dynamic.
+    source: nobody
+    a: {measure: dynamics, comparison: inside, variant: T-4, layers: ["layer3.*"]}
+    b: {measure: dynamics, comparison: inside, variant: T-4, layers: ["layer1.*"]}
+  - test: near_ceiling
+    says: T makes no difference.
+    source: nobody
+    a: {measure: paired_cka, comparison: across, variant: T-1 and T-2}
+  - test: less
+    says: It gains little.
+    source: nobody
+    margin: 0.01
+    a: {measure: accuracy, network: T-4.snn, T: 2}
+    b: {measure: accuracy, network: T-4.snn}
+"""
+
+
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes into the checkout or reads the user's store."""
@@ -70,15 +117,27 @@ def arrays() -> dict[str, np.ndarray]:
 @pytest.fixture
 def recipe_file(tmp_path: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """`recipe_file((old, new), ...)`: the tiny recipe with texts replaced, beside its data, in the working folder."""
-    monkeypatch.chdir(tmp_path)
-    np.savez(tmp_path / "images.npz", **arrays)  # type: ignore[arg-type]
+    return _writer(TINY, "tiny.yaml", tmp_path, arrays, monkeypatch)
 
-    def write(*changes: tuple[str, str], name: str = "tiny.yaml") -> Path:
-        text = TINY
+
+@pytest.fixture
+def time_file(tmp_path: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """`time_file((old, new), ...)`: the same of the recipe on time steps."""
+    return _writer(TIMES, "times.yaml", tmp_path, arrays, monkeypatch)
+
+
+def _writer(
+    recipe: str, file: str, folder: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    monkeypatch.chdir(folder)
+    np.savez(folder / "images.npz", **arrays)  # type: ignore[arg-type]
+
+    def write(*changes: tuple[str, str], name: str = file) -> Path:
+        text = recipe
         for old, new in changes:
             assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the recipe"
             text = text.replace(old, new)
-        path = tmp_path / name
+        path = folder / name
         path.write_text(text, encoding="utf-8")
         return path
 

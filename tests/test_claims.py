@@ -417,3 +417,122 @@ def test_a_trend_over_untrained_networks_is_not_judged() -> None:
     found = judged("trend", given, direction="up", a={"measure": "paired_cka", "comparison": "twins"})
     assert found.verdict == "not trained"
     assert "depth-16.ann" in found.note
+
+
+# time
+
+NEURONS = ("layer1.0.lif1", "layer1.1.lif1", "layer3.0.lif1")
+
+
+def inside(state: str, cka: Any, null: Any, variant: str = "all") -> pd.DataFrame:
+    """Mean CKA between different steps and that of the timing null: `values[seed]`, or `values[seed][layer]`."""
+    value, other = (paired(variant, state, values, NEURONS, "inside") for values in (cka, null))
+    return value.assign(null=other["cka"])
+
+
+def dynamic(trained: Any, null: Any, untrained: Any = 0.5, null_untrained: Any = 0.5) -> Evidence:
+    rows = [
+        inside(state, np.broadcast_to(cka, (3, 3)), np.broadcast_to(own, (3, 3)))
+        for state, cka, own in (("trained", trained, null), ("untrained", untrained, null_untrained))
+    ]
+    networks = {("inside", "all"): ("all.snn", "all.snn")}
+    return dataclasses.replace(evidence(), steps=pd.concat(rows), networks=networks)
+
+
+def dynamics_of(layers: list[str] | None = None, measure: str = "dynamics") -> Arms:
+    return {"measure": measure, "comparison": "inside", "variant": "all"} | ({"layers": layers} if layers else {})
+
+
+DEEP, SHALLOW = ["layer3.*"], ["layer1.*"]
+TRAINED = [[0.98, 0.94, 0.70], [0.97, 0.95, 0.72], [0.99, 0.95, 0.71]]
+
+
+def test_dynamics_is_one_minus_the_mean_cka_between_steps_and_stands_beside_its_null() -> None:
+    given = dynamic(TRAINED, [[0.96, 0.96, 0.8]] * 3, untrained=[[0.9, 0.9, 0.3]] * 3)
+    found = judged("greater", given, a=dynamics_of(DEEP), b=dynamics_of(SHALLOW))
+    # by hand: .30 - .04, .28 - .04, .29 - .03; untrained .7 - .1
+    assert found.estimate == pytest.approx(interval(np.array([0.26, 0.24, 0.26])))
+    assert found.learned_estimate == pytest.approx(interval(np.array([0.26, 0.24, 0.26]) - 0.6))
+    assert (found.verdict, found.learned) == ("holds", "contradicted")
+    label = "1 - mean CKA between different steps"
+    assert found.measured == f"{label} 0.290 against 0.037; timing null 0.200 against 0.040"
+    assert found.note == "over 1 layers against 2, those that are defined"
+
+
+def test_beyond_timing_is_how_far_the_value_lies_below_the_null() -> None:
+    given = dynamic(TRAINED, [[0.98, 0.95, 0.8]] * 3)
+    measure = "dynamics_beyond_timing"
+    found = judged("greater", given, a=dynamics_of(DEEP, measure), b=dynamics_of(SHALLOW, measure))
+    # by hand: .10 - .005, .08 - .005, .09 - -.005; untrained 0
+    assert found.estimate == pytest.approx(interval(np.array([0.095, 0.075, 0.095])))
+    assert found.learned_estimate == pytest.approx(found.estimate)
+    assert found.verdict == "holds"
+    # a value that differs just as its null does is no dynamics
+    nothing = dynamic(TRAINED, TRAINED)
+    assert judged("above", nothing, a=dynamics_of(DEEP, measure), value=0).verdict == "undecided"
+    assert judged("above", nothing, a=dynamics_of(DEEP), value=0).verdict == "holds"
+
+
+def test_a_claim_on_time_is_not_judged_on_untrained_networks() -> None:
+    given = dynamic(TRAINED, TRAINED)
+    given.accuracy.loc[given.accuracy.network == "all.snn", "accuracy"] = 0.5
+    found = judged("greater", given, a=dynamics_of(DEEP), b=dynamics_of(SHALLOW))
+    assert (found.verdict, found.learned) == ("not trained", "not trained")
+    assert found.note.startswith("training accuracy below 0.9: all.snn; ")
+
+
+def test_a_layer_without_two_steps_that_can_be_compared_leaves_its_arm() -> None:
+    holed = np.array(TRAINED)
+    holed[1, 1] = np.nan
+    found = judged("greater", dynamic(holed, 0.9), a=dynamics_of(DEEP), b=dynamics_of(SHALLOW))
+    assert found.note == "over 1 layers against 1, those that are defined"
+    holed[1, 2] = np.nan
+    found = judged("greater", dynamic(holed, 0.9), a=dynamics_of(DEEP), b=dynamics_of(SHALLOW))
+    assert (found.verdict, found.note) == ("undecided", "no layer is defined in all arms")
+
+
+def test_layers_that_are_named_are_the_ones_that_count() -> None:
+    rows = [[0.9, 0.5, 0.7]] * 3
+    given = two_arms(rows, [[0.8, 0.1, 0.1]] * 3)
+    one = judged("greater", given, a=cka_of("all") | {"layers": ["conv1"]}, b=cka_of("none") | {"layers": ["conv1"]})
+    assert one.estimate.mean == pytest.approx(0.1)
+    assert one.note == "over the 1 layers defined in all arms"
+    blocks = judged("above", given, a=cka_of("all") | {"layers": ["layer*"]}, value=0)
+    assert blocks.estimate.mean == pytest.approx(0.6)
+
+
+def test_a_trend_over_named_layers() -> None:
+    given = trend({v: [[x, 0.9, 0.9]] * 3 for v, x in zip(DEPTHS, (0.3, 0.4, 0.5), strict=True)})
+    arm = {"measure": "paired_cka", "comparison": "twins", "layers": ["conv1"]}
+    assert judged("trend", given, direction="up", a=arm).estimate.mean == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("test", "a", "verdict"),
+    [
+        ("less", [0.950, 0.951, 0.952], "holds"),  # a little more than b, but within the margin
+        ("less", [0.930, 0.931, 0.929], "holds"),
+        ("less", [0.970, 0.971, 0.972], "contradicted"),
+        ("less", [0.955, 0.965, 0.961], "undecided"),
+        ("greater", [0.945, 0.944, 0.946], "holds"),
+        ("greater", [0.930, 0.931, 0.929], "contradicted"),
+    ],
+)
+def test_a_margin_is_how_far_the_other_way_still_counts(test: str, a: list[float], verdict: str) -> None:
+    given = evidence(accuracy={"all.snn": a, "none.snn": [0.949, 0.951, 0.950]})
+    arms = {"a": accuracy_of("all.snn"), "b": accuracy_of("none.snn")}
+    found = judged(test, given, **arms, margin=0.01)
+    assert found.verdict == verdict
+    assert found.measured.endswith(" against 0.950, margin 0.01")
+    assert found.estimate.mean == pytest.approx(np.mean(a) - 0.950)  # what is shown is the difference itself
+    assert judged(test, given, **arms, margin=0.0) == judged(test, given, **arms)
+
+
+def test_an_accuracy_may_be_that_of_a_run_with_other_steps() -> None:
+    rows = [("all.snn", T, s, "test", value + s / 1000) for T, value in ((2, 0.7), (8, 0.9)) for s in (2, 0, 1)]
+    other = pd.DataFrame(rows, columns=["network", "T", "seed", "split", "accuracy"])
+    given = dataclasses.replace(evidence(accuracy={"all.snn": [0.8, 0.801, 0.802]}), evaluated=other)
+    less = judged("less", given, a=accuracy_of("all.snn") | {"T": 2}, b=accuracy_of("all.snn"))
+    assert less.estimate == pytest.approx((-0.1, -0.1, -0.1, 3))
+    assert less.measured == "accuracy 0.701 against 0.801"
+    assert judged("less", given, a=accuracy_of("all.snn") | {"T": 8}, b=accuracy_of("all.snn")).verdict == "contradicted"

@@ -266,3 +266,77 @@ def test_data_that_change_after_the_plan_are_noticed(
     with pytest.raises(RuntimeError, match="changed while the study ran: run it again"):
         jobs.run(job, no_files)
     jobs.run(planned(path).trained["all.ann", 0], no_files)  # planned again, it runs
+
+
+# steps
+
+
+@pytest.fixture
+def finished(time_file: Write) -> Callable[[Job], dict[str, bytes]]:
+    """`finished(job)`: its files, and those of the jobs that it needs, each done once."""
+    done: dict[str, dict[str, bytes]] = {}
+
+    def run(job: Job) -> dict[str, bytes]:
+        if job.key not in done:
+            for needed in job.needs.values():
+                run(needed)
+            done[job.key] = jobs.run(job, lambda key, name: done[key][name])
+        return done[job.key]
+
+    return run
+
+
+def test_a_network_runs_with_other_steps_than_it_was_trained_with(time_file: Write, finished: Any) -> None:
+    study = planned(time_file())
+    weights = finished(study.trained["T-2.snn", 0])["weights.safetensors"]
+    x = study.data.x_test[:6]
+    two, three = (jobs.read_network(weights, T) for T in (None, 3))
+    with torch.no_grad():
+        assert [tuple(network(x).shape) for network in (two, three)] == [(2, 6, 4), (3, 6, 4)]
+    assert all(torch.equal(tensor, three.state_dict()[name]) for name, tensor in two.state_dict().items())
+
+
+def test_an_evaluation_is_the_accuracy_of_the_same_weights_with_other_steps(time_file: Write, finished: Any) -> None:
+    from sj_cka.training import accuracy
+
+    study = planned(time_file())
+    job = study.evaluated["T-4.snn", 1, 0]
+    files = finished(job)
+    assert sorted(files) == ["accuracy.json", "environment.json", "spec.json"]
+    network = jobs.read_network(finished(study.trained["T-4.snn", 0])["weights.safetensors"], 1)
+    expected = {
+        split: accuracy(network, getattr(study.data, f"x_{split}"), getattr(study.data, f"y_{split}"))
+        for split in ("train", "test")
+    }
+    assert json.loads(files["accuracy.json"]) == expected
+
+
+def test_a_comparison_runs_each_side_with_its_steps(time_file: Write, finished: Any) -> None:
+    study = planned(time_file())
+    job = next(p.job for p in study.pairs if (p.comparison, p.variant, p.state) == ("rerun", "at T = 3", "trained"))
+    assert dict(jobs.read_result(finished(job)["cka.nc"]).data.sizes)["step_x"] == 3
+    ceiling = next(p.job for p in study.pairs if (p.variant, p.state, p.kind) == ("at T = 3", "ceiling", "snn"))
+    sizes = dict(jobs.read_result(finished(ceiling)["cka.nc"]).data.sizes)
+    assert (sizes["step_x"], sizes["step_y"]) == (3, 3)
+
+
+def test_a_network_with_itself_has_a_timing_null_beside_its_steps(time_file: Write, finished: Any) -> None:
+    study = planned(time_file())
+    job = next(p.job for p in study.pairs if (p.comparison, p.variant, p.state) == ("inside", "T-4", "untrained"))
+    result = jobs.read_result(finished(job)["cka.nc"])
+    assert result.paired().dropna().to_numpy() == pytest.approx(1)
+    assert result.null is not None
+    table = result.dynamics()
+    assert list(table.index) == list(study.neurons["T-4.snn"])
+    assert table[["cka", "null"]].notna().any().all()
+    plain = next(
+        p.job for p in study.pairs if (p.comparison, p.variant, p.state) == ("across", "T-1 and T-4", "trained")
+    )
+    assert jobs.read_result(finished(plain)["cka.nc"]).null is None
+
+
+def test_the_ceiling_of_a_network_at_other_steps_is_no_comparison_with_itself(time_file: Write) -> None:
+    study = planned(time_file())
+    for pair in study.pairs:
+        if pair.state == "ceiling":
+            assert pair.job.needs["x"].key != pair.job.needs["y"].key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,12 @@ import numpy as np
 import pytest
 
 from sj_cka import recipe
+from sj_cka.engine import in_order
+from sj_cka.jobs import Job
 from sj_cka.plan import Plan, plan
 from sj_cka.recipe import RecipeError
 
+ROOT = Path(__file__).resolve().parents[1]
 Write = Callable[..., Path]
 
 
@@ -95,6 +99,147 @@ def test_a_trend_of_accuracies_trains_that_kind_in_every_variant(recipe_file: Wr
     trend = "claims:\n  - {test: trend, direction: up, says: s, source: s, a: {measure: accuracy, network: ann}}\n"
     study = planned(recipe_file(sweep, (BARE[0][0], compare), *BARE[1:3], (BARE[3][0], trend), *BARE[4:]))
     assert {network for network, _ in study.trained} == {"T-1.snn", "T-2.snn", "T-1.ann", "T-2.ann"}
+
+
+# time steps
+
+
+def jobs_of(study: Plan, comparison: str) -> dict[tuple[str, str, int, int, str], Job]:
+    return {(p.variant, p.state, p.seed, p.seed_y, p.kind): p.job for p in study.pairs if p.comparison == comparison}
+
+
+def test_what_the_sweep_does_not_concern_is_trained_once(time_file: Write) -> None:
+    study = planned(time_file())
+    trainings = {job.key: job for job in study.trained.values()}
+    assert len(study.trained) == 3 * 2 * 2  # as many as names: T x kinds x seeds
+    assert sorted((job.args["kind"], job.seed) for job in trainings.values()) == [
+        *[("ann", seed) for seed in (0, 1)],
+        *[("snn", seed) for seed in (0, 0, 0, 1, 1, 1)],
+    ]
+    assert [study.for_all(f"T-2.{kind}") for kind in ("snn", "ann")] == [False, True]
+
+
+def test_one_variant_alone_is_not_all_of_them(recipe_file: Write) -> None:
+    study = planned(recipe_file(("  none:\n    model: {residual: []}\n", "  none: {}\n")))
+    assert study.for_all("none.snn")
+    assert not planned(recipe_file()).for_all("none.snn")
+
+
+def test_pairs_of_variants_have_a_ceiling_of_each_network_against_its_other_seeds(time_file: Write) -> None:
+    study = planned(time_file())
+    found = jobs_of(study, "across")
+    trained = {(variant, state): 0 for variant, state, *_ in found}
+    for variant, state, *_ in found:
+        trained[variant, state] += 1
+    assert trained == {
+        (variant, state): 2
+        for variant in ("T-1 and T-2", "T-1 and T-4", "T-2 and T-4")
+        for state in ("trained", "untrained", "ceiling")
+    }
+    job = found["T-1 and T-4", "trained", 1, 1, ""]
+    assert [job.needs[side].key for side in "xy"] == [study.trained[f"T-{T}.snn", 1].key for T in (1, 4)]
+    ceiling = found["T-1 and T-4", "ceiling", 0, 1, "T-4.snn"]
+    assert [ceiling.needs[side].key for side in "xy"] == [study.trained["T-4.snn", seed].key for seed in (0, 1)]
+    # the same network is not compared again in another pair
+    assert ceiling.key == found["T-2 and T-4", "ceiling", 0, 1, "T-4.snn"].key
+
+
+def test_only_steps_other_than_those_of_training_are_part_of_a_job(time_file: Write) -> None:
+    study = planned(time_file())
+    twins, rerun = jobs_of(study, "twins"), jobs_of(study, "rerun")
+    for state, seed_y, kind in (("trained", 0, ""), ("untrained", 0, ""), ("ceiling", 1, "snn"), ("ceiling", 1, "ann")):
+        as_trained = twins["T-2", state, 0, seed_y, kind]
+        assert "T_x" not in as_trained.args
+        assert rerun["at T = 2", state, 0, seed_y, kind].key == as_trained.key
+    other = [rerun["at T = 3", state, 0, 0, ""].args for state in ("trained", "untrained")]
+    assert [(args.get("T_x"), args.get("T_y")) for args in other] == [(3, None)] * 2
+    ceiling = rerun["at T = 3", "ceiling", 0, 1, "snn"].args
+    assert (ceiling["T_x"], ceiling["T_y"]) == (3, 3)
+    assert "T_x" not in rerun["at T = 3", "ceiling", 0, 1, "ann"].args
+
+
+def test_the_timing_null_and_own_layers_are_part_of_the_jobs_that_ask_for_them_alone(time_file: Write) -> None:
+    study = planned(time_file())
+    for pair in study.pairs:
+        args = pair.job.args
+        assert (args.get("null") == "timing") == (pair.comparison == "inside")
+        assert args.get("layers") == {"across": ["conv1", "*lif*"], "inside": ["*lif*"]}.get(pair.comparison)
+    assert set(states(study, "inside")) == {(f"T-{T}", s) for T in (1, 2, 4) for s in ("trained", "untrained")}
+
+
+def test_an_evaluation_with_the_steps_of_training_is_the_training(time_file: Write) -> None:
+    study = planned(time_file())
+    assert set(study.evaluated) == {(f"T-{T}.snn", t, s) for T in (1, 2, 4) for t in {1, 2, T} for s in (0, 1)}
+    for (network, T, seed), job in study.evaluated.items():
+        training = study.trained[network, seed]
+        if network == f"T-{T}.snn":
+            assert job.key == training.key
+        else:
+            assert (job.kind, dict(job.args), job.needs["network"].key) == ("evaluate", {"T": T}, training.key)
+
+
+def test_a_network_that_is_only_evaluated_is_trained(time_file: Write) -> None:
+    text = time_file().read_text()
+    path = time_file(
+        (text[text.index("compare:") : text.index("evaluate:")], "compare: [{name: a, x: T-1.snn, y: T-1.ann}]\n"),
+        (text[text.index("figures:") :], ""),
+        ('network: "*.snn"', "network: T-4.snn"),
+    )
+    assert {network for network, _ in planned(path).trained} == {"T-1.snn", "T-1.ann", "T-4.snn"}
+
+
+def test_the_neurons_of_a_network_are_known_in_order(time_file: Write) -> None:
+    study = planned(time_file())
+    blocks = [f"layer{stage}.0.lif{i}" for stage in (1, 2, 3) for i in (1, 2)]
+    assert study.neurons["T-2.snn"] == (*blocks, "lif")
+    assert study.neurons["T-2.ann"] == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "message"),
+    [
+        (
+            'layers: ["*lif*"], timing_null',
+            'layers: ["*lif*", lif9], timing_null',
+            "compare[2].layers",
+            "T-1.snn: 'lif9' matches no module; did you mean",
+        ),
+        (
+            "  - {name: steps, comparison: inside}",
+            '  - {name: steps, comparison: inside, layers: ["*lif1", "conv*"]}',
+            "figures[1].layers[1]",
+            r"'conv\*' is no layer of \*\.snn; known: layer1",
+        ),
+        (
+            'variant: T-4, layers: ["layer3.*"]}',
+            'variant: T-4, layers: ["layer3.*", layer4.0.lif1]}',
+            "claims[0].a.layers[1]",
+            r"'layer4\.0\.lif1' is no layer of \*\.snn; did you mean 'layer",
+        ),
+    ],
+)
+def test_layers_that_are_not_there_are_told_where_they_are_named(
+    time_file: Write, old: str, new: str, key: str, message: str
+) -> None:
+    path = time_file((old, new))
+    line = 1 + next(i for i, text in enumerate(path.read_text().splitlines()) if new in text)
+    with pytest.raises(RecipeError, match=message) as caught:
+        planned(path)
+    assert str(caught.value).startswith(f"{path}:{line}: {key}: ")
+
+
+@pytest.mark.parametrize(
+    ("profile", "count", "digest"),
+    [
+        ("quick", 126, "5042360388787e0df8fd11b89c8638a2ac2d84f5acf7bd8be9e216777ca148ff"),
+        ("smoke", 32, "082207f56699873144967f356f1ab31dacee1cb90713a18662e2b9b97841cece"),
+    ],
+)
+def test_new_options_leave_the_keys_of_finished_jobs_as_they_were(profile: str, count: int, digest: str) -> None:
+    # recorded before a comparison could choose T, layers and a null; a kind's version raised on purpose changes them
+    study = plan(recipe.read(ROOT / "recipes" / "residual_ablation.yaml", profile))
+    keys = sorted(job.key for job in in_order(study.jobs))
+    assert (len(keys), hashlib.sha256("\n".join(keys).encode()).hexdigest()) == (count, digest)
 
 
 # faults that show only when data are read and networks are built; the mark <-- is in the line to be named

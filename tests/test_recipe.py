@@ -206,7 +206,7 @@ FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
     "the ceiling of two spiking networks": (
         ("{name: curve, comparison: twins}", "{name: heatmap, comparison: shortcuts, state: ceiling} # <--"),
         "figures[0].state",
-        "expected a comparison of an SNN with an ANN: only that has a ceiling",
+        "expected a comparison of an SNN with an ANN, or of pairs of variants: only that has a ceiling",
     ),
     "state for a curve": (
         ("{name: curve, comparison: twins}", "{name: curve, comparison: twins, state: untrained} # <--"),
@@ -308,6 +308,166 @@ def test_every_fault_is_told_with_its_line_and_key_path(fault: str, recipe_file:
         read(path)
     assert not [word for word in ("Input should", "Value error", "function-", "tagged") if word in told]
     assert "\n" not in told
+
+
+# the same of the keys on time steps
+TIME_FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
+    "steps of an ANN": (
+        ('x: "*.snn", y: "*.ann"}', 'x: "*.snn", y: "*.ann", T_y: 2}'),
+        "compare[0].T_y",
+        r"expected none: T-1\.ann has no steps",
+    ),
+    "no steps": (
+        ("T_x: [2, 3]}", "T_x: 0} # <--"),
+        "compare[3].T_x",
+        "expected at least one number of steps, each once",
+    ),
+    "equal steps": (("T_x: [2, 3]}", "T_x: [2, 2]} # <--"), "compare[3].T_x", r"each once and from 1, got \[2, 2\]"),
+    "steps that are none": (("T_x: [2, 3]}", "T_x: [2, x]} # <--"), "compare[3].T_x[1]", "expected a number, got 'x'"),
+    "several T_y": (("T_x: [2, 3]}", "T_y: [2, 3]} # <--"), "compare[3].T_y", r"expected .* number, got \[2, 3\]"),
+    "pairs without a star": (
+        ("T_x: [2, 3]}", "variants: pairs} # <--"),
+        "compare[3].variants",
+        r"expected the same x and y, with \*, for pairs of variants, got 'T-2\.snn' and 'T-2\.ann'",
+    ),
+    "pairs of two kinds": (
+        ('x: "*.snn", y: "*.ann"}', 'x: "*.snn", y: "*.ann", variants: pairs}'),
+        "compare[0].variants",
+        "expected the same x and y",
+    ),
+    "pairs at other steps": (
+        ("variants: pairs, layers", "variants: pairs, T_x: 2, layers"),
+        "compare[1].T_x",
+        "expected none: pairs of variants run with the steps of their training",
+    ),
+    "other choice of variants": (
+        ("variants: pairs, layers", "variants: all, layers"),
+        "compare[1].variants",
+        "expected 'same' or 'pairs', got 'all'",
+    ),
+    "the timing null of an ANN": (
+        ("x: T-2.snn, y: T-2.ann, T_x: [2, 3]}", "x: T-2.ann, y: T-2.snn, timing_null: true}"),
+        "compare[3].timing_null",
+        r"expected a spiking x: T-2\.ann has no steps",
+    ),
+    "no truth for a timing null": (
+        ("timing_null: true", "timing_null: timing"),
+        "compare[2].timing_null",
+        "expected true or false, got 'timing'",
+    ),
+    "null as a key": (("timing_null: true", "null: timing"), "compare[2]", "got null, which is nothing in YAML"),
+    "an ANN evaluated": (
+        ('network: "*.snn", T: [1, 2]', 'network: "*.ann", T: [1, 2]'),
+        "evaluate[0].network",
+        r"expected a trained spiking network, <variant>\.snn, got 'T-1\.ann'",
+    ),
+    "an untrained network evaluated": (
+        ('network: "*.snn", T: [1, 2]', "network: T-1.snn@init, T: [1, 2]"),
+        "evaluate[0].network",
+        "expected a trained spiking network",
+    ),
+    "an unknown network evaluated": (
+        ('network: "*.snn", T: [1, 2]', "network: T-3.snn, T: [1, 2]"),
+        "evaluate[0].network",
+        "nobody trains a variant 'T-3'",
+    ),
+    "evaluated at no T": (
+        ('network: "*.snn", T: [1, 2]', 'network: "*.snn"'),
+        "evaluate[0].T",
+        "expected this key, it is missing",
+    ),
+    "figure of evaluations that are none": (
+        ('evaluate:\n  - {network: "*.snn", T: [1, 2]}\n', ""),
+        "figures[4].name",
+        "expected networks under evaluate for the accuracy at other T, got none",
+    ),
+    "variants of no pairs": (
+        ("{name: variants, comparison: across}", "{name: variants, comparison: twins} # <--"),
+        "figures[3].comparison",
+        "expected a comparison of pairs of variants, 'twins' is none",
+    ),
+    "dynamics without a null": (
+        ("{name: dynamics, comparison: inside}", "{name: dynamics, comparison: twins} # <--"),
+        "figures[2].comparison",
+        "expected a comparison with timing_null: true, 'twins' has no null",
+    ),
+    "the ceiling of dynamics": (
+        ("{name: dynamics, comparison: inside}", "{name: dynamics, comparison: inside, state: ceiling} # <--"),
+        "figures[2].state",
+        "expected trained or untrained: dynamics shows no ceiling",
+    ),
+    "dynamics claimed without a null": (
+        ("b: {measure: dynamics, comparison: inside", "b: {measure: dynamics, comparison: twins"),
+        "claims[0].b.comparison",
+        "expected a comparison with timing_null: true for dynamics, 'twins' has no null",
+    ),
+    "dynamics against CKA": (
+        ("b: {measure: dynamics, comparison: inside", "b: {measure: paired_cka, comparison: inside"),
+        "claims[0].b.measure",
+        "expected two arms that can be compared, got paired_cka against dynamics",
+    ),
+    "dynamics near a ceiling": (
+        (
+            "{measure: paired_cka, comparison: across, variant: T-1 and T-2}",
+            "{measure: dynamics, comparison: inside, variant: T-2}",
+        ),
+        "claims[1].a",
+        "only that has a ceiling; got dynamics of 'inside'",
+    ),
+    "a pair that is none": (
+        ("variant: T-1 and T-2}", "variant: T-2 and T-1} # <--"),
+        "claims[1].a.variant",
+        "expected a variant of the study, got 'T-2 and T-1'; did you mean 'T-2 and T-4'",
+    ),
+    "accuracy at a T nobody evaluates": (
+        ("network: T-4.snn, T: 2}", "network: T-4.snn, T: 8} # <--"),
+        "claims[2].a.T",
+        r"expected a T that evaluate names for T-4\.snn \(1, 2\), got 8",
+    ),
+    "steps of a comparison in a claim": (
+        ("variant: T-1 and T-2}", "variant: T-1 and T-2, T: 2} # <--"),
+        "claims[1].a.T",
+        "expected no T: paired_cka is that of a comparison",
+    ),
+    "layers of an accuracy": (
+        ("network: T-4.snn, T: 2}", "network: T-4.snn, layers: [conv1]} # <--"),
+        "claims[2].a.layers",
+        "expected no layers: accuracy is that of a network",
+    ),
+    "margin below 0": (("margin: 0.01", "margin: -0.01 # <--"), "claims[2].margin", "expected at least 0, got -0.01"),
+    "margin of another test": (
+        ("  - test: near_ceiling", "  - test: near_ceiling\n    margin: 0.1 # <--"),
+        "claims[1].margin",
+        "unknown key",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", TIME_FAULTS)
+def test_every_fault_on_time_steps_is_told_with_its_line_and_key_path(fault: str, time_file: Write) -> None:
+    (old, new), key, message = TIME_FAULTS[fault]
+    path = time_file((old, new))
+    lines = path.read_text().splitlines()
+    marked = [i for i, line in enumerate(lines, start=1) if new and ("<--" in line or new in line)]
+    line = marked[0] if marked else next(i for i, line in enumerate(lines, start=1) if "accuracy_by_steps" in line)
+    with pytest.raises(RecipeError, match=message) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}:{line}: {key}: "), caught.value
+
+
+def test_pairs_are_every_two_variants_and_several_steps_are_compared_in_turn(time_file: Write) -> None:
+    study = read(time_file())
+    twins, across, inside, rerun = (study.sides(comparison) for comparison in study.recipe.compare)
+    assert list(twins) == list(inside) == ["T-1", "T-2", "T-4"]
+    assert across == {
+        "T-1 and T-2": ("T-1.snn", "T-2.snn", None, None),
+        "T-1 and T-4": ("T-1.snn", "T-4.snn", None, None),
+        "T-2 and T-4": ("T-2.snn", "T-4.snn", None, None),
+    }
+    assert rerun == {f"at T = {T}": ("T-2.snn", "T-2.ann", T, None) for T in (2, 3)}
+    assert rerun["at T = 3"].titles == ("T-2.snn at T = 3", "T-2.ann")
+    one = read(time_file(("T_x: [2, 3]", "T_x: 3")))
+    assert one.sides(one.recipe.compare[3]) == {"": ("T-2.snn", "T-2.ann", 3, None)}
 
 
 @pytest.mark.parametrize(
@@ -416,7 +576,7 @@ def sweep(where: str, values: str) -> list[tuple[str, str]]:
 def test_a_sweep_makes_a_variant_of_each_value(recipe_file: Write) -> None:
     study = read(recipe_file(*sweep("snn.neuron.tau", "[2, 1e1, 5/2]")))
     assert {name: c.value for name, c in study.conditions.items()} == {"tau-2": 2.0, "tau-1e1": 10.0, "tau-5-2": 2.5}
-    assert study.sides(study.recipe.compare[0])["tau-5-2"] == ("tau-5-2.snn", "tau-5-2.ann")
+    assert study.sides(study.recipe.compare[0])["tau-5-2"] == ("tau-5-2.snn", "tau-5-2.ann", None, None)
     assert network_of("tau-0.5.snn@init") == ("tau-0.5", "snn", "init")
 
 

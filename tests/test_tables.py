@@ -12,7 +12,19 @@ from sj_cka.cka import CKAResult
 from sj_cka.claims import interval
 from sj_cka.jobs import DataBlock, Job
 from sj_cka.plan import Pair, State
-from sj_cka.tables import Compared, accuracy_summary, curve, mean_frames, paired, tidy, undefined
+from sj_cka.recipe import Sides
+from sj_cka.tables import (
+    Compared,
+    accuracy_summary,
+    between,
+    curve,
+    dynamics,
+    mean_frames,
+    over_seeds,
+    paired,
+    tidy,
+    undefined,
+)
 
 LAYERS = ("conv1", "lif")
 JOB = Job("compare", {}, {}, DataBlock({}, {}, ""))
@@ -167,3 +179,100 @@ def test_accuracies_are_summed_up_in_the_order_of_the_study() -> None:
     assert summary["network"].to_list() == ["z.snn", "a.snn"]
     assert tuple(summary.loc[0, ["mean", "low", "high", "seeds"]]) == pytest.approx(interval(np.array([0.5, 0.6, 0.7])))
     assert np.isnan(summary.loc[1, "low"])
+
+
+# time steps and pairs of variants
+
+
+class Timed(CKAResult):
+    """A result with a table of dynamics, and with a timing null or without."""
+
+    table: pd.DataFrame
+    with_null: bool
+
+    @property
+    def null(self) -> CKAResult | None:
+        return self if self.with_null else None
+
+    def dynamics(self, side: str = "x") -> pd.DataFrame:
+        return self.table
+
+
+def timed(seed: int, cka: float, seed_y: int | None = None, null: bool = True) -> Compared:
+    made = Timed(result([0.5, 0.5]).data)
+    table = pd.DataFrame(
+        {"cka": [cka, np.nan], "null": [cka + 0.1, np.nan], "pairs": [1, 0], "undefined": [0, 1]},
+        index=pd.Index(LAYERS, name="layer"),
+    )
+    object.__setattr__(made, "table", table)
+    object.__setattr__(made, "with_null", null)
+    return Compared(Pair("inside", "all", "trained", seed, seed if seed_y is None else seed_y, "", JOB), made)
+
+
+def test_dynamics_are_a_row_a_layer_and_seed_of_comparisons_with_a_null() -> None:
+    table = dynamics([timed(0, 0.8), timed(1, 0.6), timed(2, 0.1, null=False)])
+    assert list(table.columns) == [
+        *("comparison", "variant", "state", "seed", "layer"),
+        *("cka", "null", "pairs", "undefined"),
+    ]
+    assert table[["seed", "layer"]].to_numpy().tolist() == [[seed, layer] for seed in (0, 1) for layer in LAYERS]
+    conv1 = curve(table, "inside", "all", "trained", "null").loc["conv1"]
+    assert tuple(conv1) == pytest.approx(interval(np.array([0.9, 0.7]))[:3])
+    assert np.isnan(curve(table, "inside", "all", "trained").loc["lif", "mean"])
+
+
+def test_a_network_that_is_compared_with_several_others_has_its_dynamics_once() -> None:
+    table = dynamics([timed(0, 0.8, seed_y=1), timed(0, 0.8, seed_y=2)])
+    assert len(table) == len(LAYERS)
+
+
+def test_of_no_null_the_dynamics_have_columns_and_no_rows() -> None:
+    assert dynamics([timed(0, 0.8, null=False)]).empty
+    assert "null" in dynamics([]).columns
+
+
+def test_means_over_seeds_stand_in_the_order_in_which_they_come() -> None:
+    rows = pd.DataFrame({"T": [4, 4, 1, 1], "accuracy": [0.9, 0.8, 0.5, 0.7]})
+    found = over_seeds(rows, "T")
+    assert list(found.index) == [4, 1]
+    assert found["mean"].to_list() == pytest.approx([0.85, 0.6])
+
+
+def of_pair(values: Sequence[float], variant: str, state: State = "trained", seed: int = 0, kind: str = "") -> Compared:
+    seed_y = 1 if state == "ceiling" else seed
+    return Compared(Pair("across", variant, state, seed, seed_y, kind, JOB), result(values))
+
+
+PAIRS = {"a and b": Sides("a.snn", "b.snn"), "a and c": Sides("a.snn", "c.snn"), "b and c": Sides("b.snn", "c.snn")}
+
+
+def across() -> list[Compared]:
+    """a and b .6 and .8, a and c .4, b and c .2; untrained .1 less; against itself a .9, b .8, c .7."""
+    found = [of_pair([v, v], p, seed=s) for p, vs in zip(PAIRS, ([0.6, 0.8], [0.4] * 2, [0.2] * 2), strict=True) for s, v in enumerate(vs)]
+    found += [of_pair([v, v], p, "untrained", s) for p, v in zip(PAIRS, (0.5, 0.3, 0.1), strict=True) for s in (0, 1)]
+    top = {"a.snn": 0.9, "b.snn": 0.8, "c.snn": 0.7}
+    return found + [of_pair([top[n]] * 2, p, "ceiling", kind=n) for p, sides in PAIRS.items() for n in sides[:2]]
+
+
+def test_every_variant_stands_with_every_other_and_on_the_diagonal_with_itself() -> None:
+    found = between(across(), "across", PAIRS)
+    names = ["a.snn", "b.snn", "c.snn"]
+    assert list(found.mean.index) == list(found.mean.columns) == names
+    assert found.mean.to_numpy() == pytest.approx(np.array([[0.9, 0.7, 0.4], [0.7, 0.8, 0.2], [0.4, 0.2, 0.7]]))
+    over = interval(np.array([0.6, 0.8]))
+    assert found.spread.loc["b.snn", "a.snn"] == found.spread.loc["a.snn", "b.snn"] == pytest.approx(over.high - 0.7)
+    assert np.isnan(np.diag(found.spread)).all()
+    assert found.floor.loc["c.snn", "a.snn"] == pytest.approx(0.3)
+    assert found.layers == len(LAYERS)
+
+
+def test_a_layer_that_one_network_lacks_counts_in_no_cell() -> None:
+    holed = [of_pair([0.6, np.nan], "a and b", seed=0) if i == 0 else one for i, one in enumerate(across())]
+    found = between(holed, "across", PAIRS)
+    assert found.layers == 1
+    assert found.mean.loc["a.snn", "b.snn"] == pytest.approx(0.7)
+
+
+def test_a_ceiling_of_two_networks_of_one_kind_is_their_geometric_mean_too() -> None:
+    table = paired([of_pair([0.9, 0.4], "a and b", "ceiling", kind="a.snn"), of_pair([0.4, -0.1], "a and b", "ceiling", kind="b.snn")])
+    assert table["cka"].to_list() == pytest.approx([0.6, np.nan], nan_ok=True)

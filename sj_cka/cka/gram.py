@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ _Q_MAX = 300.0
 # |K~| at or below this fraction of |K| is rounding, not structure.
 _UNDEFINED = 1e-12
 _CHUNK = 1 << 22  # numbers of an intermediate that are held at once
+_BYTES_FROM = 64  # features that bytes pay for; torch's int8 product is wrong for 1
+_ROWS = 32
 _BLOCK = 128  # rows of a symmetric product on the CPU that are taken at once
 
 
@@ -81,7 +84,7 @@ def u_centre(K: Tensor) -> Tensor:
     return K
 
 
-def centred_grams(X: Tensor) -> CentredGrams:
+def centred_grams(X: Tensor, *, spikes: bool = False) -> CentredGrams:
     """U-centred Grams of features at S steps, at the accuracy of float64 for the cost of the features' dtype.
 
     The raw Gram is taken first: for spikes it holds exact integers. Where the offset of the features dominates, so that
@@ -90,12 +93,13 @@ def centred_grams(X: Tensor) -> CentredGrams:
 
     Args:
         X: features `[S, n, D]` of n >= 4 samples; floating point, integer or bool.
+        spikes: they are believed to be 0 or 1, which can be multiplied faster; the values are the same.
 
     Returns:
         CentredGrams; the row of an undefined step is 0, and NaN where the features are not finite.
     """
     X = as_real(X)
-    rows, diagonal, redo = raw_grams(X)
+    rows, diagonal, redo = raw_grams(X, spikes=spikes)
     reasons: list[str | None] = [None] * X.shape[0]
     for step in redo.nonzero().flatten().tolist():
         rows[step], diagonal[step], reasons[step] = _redo(X[step])
@@ -107,8 +111,8 @@ def raw_grams(X: Tensor, *, spikes: bool = False) -> RawGrams:
 
     Args:
         X: features `[S, n, D]` as `as_real` gives them.
-        spikes: they are believed to be 0 or 1, and may be multiplied in half precision where that is exact and fast; a
-            step that was not exact in it is marked for `redo`.
+        spikes: they are believed to be 0 or 1, and may be multiplied as bytes or in half precision where that is fast;
+            what is not exact in them is marked for `redo`, or multiplied as it is.
     """
     S, n, _ = X.shape
     steps = max(1, _CHUNK // n**2)
@@ -135,19 +139,33 @@ def _centred(X: Tensor, spikes: bool) -> RawGrams:
 
 
 def _product(X: Tensor, spikes: bool) -> tuple[Tensor, Tensor]:
-    """Grams `[S, n, n]`, on the CPU their lower triangles alone, and whether each is the product of X itself, `[S]`."""
+    """Grams `[S, n, n]`, on the CPU lower triangles alone, and whether each is the product of X itself, bool `[S]`."""
     exact = X.new_ones(len(X), dtype=torch.bool)
-    if X.device.type == "cpu":
-        K = X.new_zeros(*X.shape[:2], X.shape[1])
-        for step, x in enumerate(X):
-            for i in range(0, len(x), _BLOCK):
-                K[step, i : i + _BLOCK, : i + _BLOCK] = x[i : i + _BLOCK] @ x[: i + _BLOCK].mT
-        return K, exact
-    if spikes and X.dtype == torch.float32 and half_products(X.device):
+    if X.device.type != "cpu":
+        if not (spikes and X.dtype == torch.float32 and half_products(X.device)):
+            return gram(X), exact
         half = X.to(torch.bfloat16)
         K = torch.stack([torch.mm(x, x.mT, out_dtype=torch.float32) for x in half])
         return K, (half == X).flatten(1).all(1)
-    return gram(X), exact
+    K = X.new_zeros(*X.shape[:2], X.shape[1])
+    for step, x in enumerate(X):
+        small = _as_bytes(x) if spikes and x.shape[1] >= _BYTES_FROM and byte_products() else None
+        if small is not None:
+            K[step] = torch._int_mm(small, small.mT)
+            continue
+        for i in range(0, len(x), _BLOCK):
+            K[step, i : i + _BLOCK, : i + _BLOCK] = x[i : i + _BLOCK] @ x[: i + _BLOCK].mT
+    return K, exact
+
+
+def _as_bytes(x: Tensor) -> Tensor | None:
+    """The same numbers as int8, None where they are others."""
+    small = torch.empty(x.shape, dtype=torch.int8)
+    for rows, into in zip(x.split(_ROWS), small.split(_ROWS), strict=True):  # pieces that stay in the cache
+        into.copy_(rows)
+        if not torch.equal(into.to(x.dtype), rows):
+            return None
+    return small
 
 
 @lru_cache
@@ -158,6 +176,27 @@ def half_products(device: torch.device) -> bool:
         return bool((torch.mm(x, x.mT, out_dtype=torch.float32) == 4112).all())
     except (RuntimeError, TypeError):  # no such kernel for this device
         return False
+
+
+@lru_cache
+def byte_products() -> bool:
+    """Whether this CPU multiplies int8 with int32 sums, exactly and faster than float32 (VNNI, AMX and the like)."""
+    x = torch.ones(128, 4112, dtype=torch.int8)
+    y = x.float()
+    try:
+        if not (torch._int_mm(x, x.mT) == 4112).all():
+            return False
+    except RuntimeError:  # no such kernel in this build
+        return False
+    seconds = []
+    for product in (lambda: torch._int_mm(x, x.mT), lambda: y @ y.mT):
+        runs = []
+        for _ in range(5):
+            began = time.perf_counter()
+            product()
+            runs.append(time.perf_counter() - began)
+        seconds.append(min(runs))
+    return seconds[0] < seconds[1] / 2
 
 
 def pack(K: Tensor) -> Tensor:

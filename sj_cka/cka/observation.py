@@ -73,7 +73,7 @@ class Book:
         self.filled[part] = [True] * len(X)
         X = as_real(X)
         if again or not defers(X.device):
-            self.rows[part], self.diagonal[part], self.reasons[part] = centred_grams(X)
+            self.rows[part], self.diagonal[part], self.reasons[part] = centred_grams(X, spikes=spikes)
             return
         if self.stream is None:
             self._later(layer, part, X, spikes)

@@ -74,6 +74,7 @@ def plan(
 
 def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> Plan:
     """The plan of a network that is known how to run; its state is not preserved."""
+    probes.keep(drive)
     model = probes.model
     modules = dict(model.named_modules())
     steps = drive.T if drive.T is not None else own_steps(model, probes.trace(drive, 2))
@@ -106,12 +107,12 @@ def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> Plan:
 
 
 def _by_size(modules: dict[str, nn.Module], taps: Sequence[Tap], T: int) -> tuple[str, ...]:
-    """Names the layers whose axis of time was told by its size alone, where nothing in or around them keeps time."""
+    """Names the layers whose axis of time was told by its size alone: nothing in or around them knows of time."""
     doubtful = []
     for tap in taps:
-        holders = [tap.module[:i] for i, letter in enumerate(tap.module) if letter == "."] + [tap.module]
-        over_time = any(is_multi_step(modules[name]) for name in holders)
-        if tap.time == "axis" and not over_time and not any(map(is_neuron, modules[tap.module].modules())):
+        holders = [modules[tap.module[:i]] for i, letter in enumerate(tap.module) if letter == "."]
+        timed = any(is_neuron(m) or is_multi_step(m) for m in modules[tap.module].modules())
+        if tap.time == "axis" and not timed and not any(map(is_multi_step, holders)):
             doubtful.append(tap.layer)
     if not doubtful:
         return ()

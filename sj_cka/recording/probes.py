@@ -39,6 +39,11 @@ class Probes:
             self._kept[key] = trace(self.model, lambda: drive.run(self.model, some, T), self.picks)
         return self._kept[key]
 
+    def keep(self, drive: Drive) -> None:
+        """Lets go of the runs on any other drive."""
+        kept = self._kept.items()
+        self._kept = {key: seen for key, seen in kept if key[:2] == (drive.mode, drive.sample_axis)}
+
     def probed(self, drive: Drive, T: int | None, *, noise: bool = False) -> Probed:
         """All three probes of a network of T steps (None where it has no time)."""
         two, three = (self.trace(drive, n, noise=noise) for n in N_PROBE)
@@ -62,7 +67,8 @@ def find_drive(probes: Probes, T: int | None, layout: Layout | None, forward: Fo
     """How a network is to be run on batches like this one, found by running it on two and three samples.
 
     The batch is given as it is. If that raises, or if a neuron takes the samples for steps, the batch is shown T times;
-    single-step neurons that were called once are called T times; otherwise the network makes its own steps.
+    single-step neurons that were called once are called T times; otherwise the network makes its own steps. Frames are
+    given whole, or one after the other to a network of single-step neurons, or without any, that cannot take them so.
 
     Raises:
         ValueError: T is missing where it is needed, or differs from the network's own number.

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sj_cka.cka.gram import centred_grams, gram, pack, u_centre
+from sj_cka.cka import gram as module
+from sj_cka.cka.gram import byte_products, centred_grams, gram, pack, u_centre, unpack
 from sj_cka.cka.hsic import hsic
 
 
@@ -150,3 +151,48 @@ def test_large_integers_keep_their_digits():
     assert centred_grams(X).reasons == (None,)
     expected = centred_in_float64(X[0])
     assert ((centred_grams(X).rows[0] - expected).norm() / expected.norm()) < 1e-9
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("shape", [(2, 12, 300), (1, 130, 17), (3, 5, 1), (1, 9, 0), (2, 257, 64), (1, 40, 4097)])
+def test_spikes_give_the_same_grams_to_the_bit_as_bytes_and_as_floats(monkeypatch, shape, fast):
+    monkeypatch.setattr(module, "byte_products", lambda: fast)
+    spikes = (randn(*shape, dtype=torch.float32) > 0.5).float()
+    plain, quick = centred_grams(spikes), centred_grams(spikes, spikes=True)
+    assert torch.equal(plain.rows, quick.rows)
+    assert torch.equal(plain.diagonal, quick.diagonal)
+    assert plain.reasons == quick.reasons
+
+
+@pytest.mark.parametrize("value", [0.5, 300.0, float("nan")])
+def test_what_only_believes_to_be_spikes_is_not_cut_to_bytes(monkeypatch, value):
+    monkeypatch.setattr(module, "byte_products", lambda: True)
+    X = (randn(2, 9, 80, dtype=torch.float32) > 0).float()
+    X[1, 3, 5] = value
+    expected, found = centred_grams(X), centred_grams(X, spikes=True)
+    assert torch.equal(found.rows, expected.rows) or (found.rows[1].isnan().all() and expected.rows[1].isnan().all())
+    assert found.reasons == expected.reasons
+
+
+def test_whether_bytes_pay_is_measured_once_and_is_an_answer():
+    assert byte_products() in (True, False)
+    assert byte_products.cache_info().currsize == 1
+
+
+@pytest.mark.parametrize("n", [5, 128, 129, 300])
+def test_symmetric_blocks_are_the_whole_product(n):
+    X = randn(1, n, 40)
+    found = centred_grams(X)
+    assert torch.allclose(found.rows[0], centred_in_float64(X[0]), rtol=0, atol=1e-11)
+    centred = X[0] - X[0].mean(0)
+    distances = torch.cdist(centred, centred) ** 2
+    back = found.diagonal[0][:, None] + found.diagonal[0][None] - 2 * unpack(found.rows[0], n)
+    back.fill_diagonal_(0)
+    assert torch.allclose(back, distances, rtol=0, atol=1e-9)
+
+
+def test_unpacking_brings_back_what_was_packed():
+    K = u_centre(gram(randn(3, 7, 4)))
+    K = (K + K.mT) / 2  # to the bit
+    assert torch.equal(unpack(pack(K), 7), K)
+    assert torch.equal(pack(K[:, :5, :5]), pack(K)[:, :10])  # the first samples come first

@@ -539,3 +539,74 @@ def test_a_loop_over_samples_is_an_error_that_names_the_layer():
     with pytest.raises(ValueError, match="module 'inner' was called 2 times on 2 samples and 3 times on 3"):
         compare(net, loader=[numbers(N, 2, 4, 5)], progress=False)
     assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_modules_that_put_out_tuples_and_dicts(agrees):
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(8, 6)
+
+        def forward(self, x):
+            return {"logits": self.fc(x), "logarithms": self.fc(x).log_softmax(-1)}
+
+    class Sequence(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.heads, self.last = nn.GRU(10, 8, batch_first=True), Heads(), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.last(self.heads(self.rnn(x.flatten(1).unflatten(1, (4, 10)))[0])["logits"])
+
+    net, x = seeded(Sequence), numbers(N, 2, 4, 5)
+    rnn, h, states = net.rnn, torch.zeros(N, 8), []
+    for token in x.flatten(1).unflatten(1, (4, 10)).unbind(1):
+        reset, update, new = (token @ rnn.weight_ih_l0.T + rnn.bias_ih_l0).chunk(3, 1)
+        from_reset, from_update, from_new = (h @ rnn.weight_hh_l0.T + rnn.bias_hh_l0).chunk(3, 1)
+        z = (update + from_update).sigmoid()
+        h = (1 - z) * (new + (reset + from_reset).sigmoid() * from_new).tanh() + z * h
+        states.append(h)
+    states = torch.stack(states, 1)
+    logarithms = (states @ net.heads.fc.weight.T + net.heads.fc.bias).log_softmax(-1)
+    by_hand = {"heads": logarithms[None], "rnn": states[None]}
+    agrees(net, x, by_hand, select={"rnn": 0, "heads": "logarithms"})
+    agrees(net, x, by_hand, select=lambda name, out: out[0] if name == "rnn" else out["logarithms"])
+
+
+@pytest.mark.parametrize(
+    ("error", "at", "raised"),  # in a probe of 2, of 3, of 2 on a step more; in the pass on the first batch, the second
+    [(KeyboardInterrupt, at, KeyboardInterrupt) for at in (1, 2, 3, 4, 5)]
+    + [(ZeroDivisionError, 1, ValueError), (ZeroDivisionError, 4, ZeroDivisionError), (OSError, 5, RuntimeError)],
+)
+@pytest.mark.parametrize("observe", ["output", "membrane"])
+def test_whatever_stops_a_comparison_the_network_is_as_before(error, at, raised, observe):
+    class Fails(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.T, self.norm, self.spike = T, nn.BatchNorm1d(40), neuron.LIFNode(step_mode="m")
+            self.calls, self.at = 0, 0
+
+        def forward(self, x):
+            spikes = self.spike(ramp(self.norm(x.flatten(1) + torch.rand(())), self.T))
+            self.calls += 1
+            if self.calls == self.at:
+                raise error
+            return spikes
+
+    net, x = Fails().train(), numbers(2 * N, 2, 4, 5)
+    net(x)
+    net.calls, net.at = 0, at
+    state, buffers = net.spike.v, {k: v.clone() for k, v in net.state_dict().items()}
+    kept, random = state.clone(), torch.random.get_rng_state()
+    with pytest.raises(raised):
+        compare(net, loader=x.split(N), observe=observe, progress=False, allow_train=True)
+    assert net.calls == at
+    assert net.T == T
+    assert net.spike.v is state
+    assert torch.equal(state, kept)
+    assert not net.spike.store_v_seq
+    assert net.spike.v_seq is None
+    assert all(module.training for module in net.modules())
+    assert all(torch.equal(v, buffers[k]) for k, v in net.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())

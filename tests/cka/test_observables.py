@@ -250,7 +250,7 @@ def test_a_layer_before_the_first_neuron_is_computed_once_and_counts_at_every_st
     net, x, hand = seen
     taken = []
     real = observation.centred_grams
-    monkeypatch.setattr(observation, "centred_grams", lambda X: taken.append(X.shape) or real(X))
+    monkeypatch.setattr(observation, "centred_grams", lambda X, **options: taken.append(X.shape) or real(X, **options))
     result = compare(net, loader=[x], T=T, layers=["0", "1"], progress=False)
     assert [shape[0] for shape in taken] == [1, T]
     assert result.data.sizes["step_x"] == T
@@ -328,7 +328,9 @@ def test_what_a_device_puts_off_is_taken_again_after_the_pass(seen, monkeypatch)
     retaken = []
     real = observation.centred_grams
     monkeypatch.setattr(observation, "defers", lambda device: True)
-    monkeypatch.setattr(observation, "centred_grams", lambda X: retaken.append(X.shape) or real(X))
+    monkeypatch.setattr(
+        observation, "centred_grams", lambda X, **options: retaken.append(X.shape) or real(X, **options)
+    )
     found = compare(net, **options)
     assert 0 < len(retaken) < 10  # the last layer, and undefined ones, but not all of them
     for name in ("concat", "rate"):

@@ -67,11 +67,22 @@ def history() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def between() -> pd.DataFrame:
+    return pd.DataFrame([[0.9, 0.3], [0.3, 0.8]], index=["a", "b"], columns=["a", "b"])
+
+
+def at_steps(steps: list[int], mean: float = 0.9) -> pd.DataFrame:
+    return pd.DataFrame({"mean": mean, "low": mean - 0.1, "high": mean + 0.02}, index=steps)
+
+
 DRAWN = {
     "heatmap": lambda title: heatmap({"all steps": matrix(["a", "b"], ["a", "b"])}, title=title),
     "curve": lambda title: curve({"none": line(["a", "b"])}, title=title),
     "steps": lambda title: steps_map({"lif": steps(4)}, title=title),
+    "variants": lambda title: variants(between(), title=title),
+    "dynamics": lambda title: curve({"T-4": line(["a", "b"])}, title=title, from_zero=False),
     "accuracy": lambda title: accuracy(accuracies(), title=title),
+    "accuracy_by_steps": lambda title: accuracy_by_steps({"T-2.snn": at_steps([1, 2])}, title=title),
     "training": lambda title: training(history(), title=title),
 }
 
@@ -349,3 +360,59 @@ def test_firing_rates_are_drawn_for_spiking_networks_only() -> None:
 def test_a_figure_holds_no_address_of_any_server() -> None:
     for name, draw in DRAWN.items():
         assert "http" not in json.dumps(draw(name).to_plotly_json(), default=str)
+
+
+# time and pairs of variants
+
+
+def test_many_layers_are_small_pictures_five_in_a_row_in_one_colour_scale() -> None:
+    figure = steps_map({f"layer{i}": steps(8) for i in range(13)})
+    assert len({trace.xaxis for trace in figure.data}) == 13
+    assert {trace.coloraxis for trace in figure.data} == {"coloraxis"}
+    columns = {round(figure.layout["xaxis" + trace.xaxis[1:]].domain[0], 3) for trace in figure.data}
+    assert len(columns) == 5
+    assert all(trace.texttemplate is None for trace in figure.data)  # eight numbers in a row cannot be read
+    titled = [trace for trace in figure.data if figure.layout["xaxis" + trace.xaxis[1:]].title.text]
+    assert len(titled) == 5  # under the lowest picture of each column
+
+
+def test_a_pair_of_variants_is_printed_with_its_interval_and_floor() -> None:
+    table = between()
+    spread, floor = (pd.DataFrame([[np.nan, v], [v, np.nan]], index=table.index, columns=table.columns) for v in (0.05, 0.1))
+    figure = variants(table, spread=spread, floor=floor)
+    said = {(note.x, note.y): (note.text, note.font.color) for note in figure.layout.annotations}
+    assert said[0, 1] == said[1, 0] == ("<b>0.30</b> ± 0.05<br>floor 0.10", "white")
+    assert said[0, 0] == ("<b>0.90</b>", "black")
+    table.loc["a", "b"] = np.nan
+    assert (0, 1) not in {(note.x, note.y) for note in variants(table).layout.annotations}
+    with pytest.raises(ValueError, match="the same variants as rows and columns"):
+        variants(between().iloc[::-1])
+
+
+def test_accuracy_is_drawn_against_the_steps_a_network_runs_with_and_a_ring_around_its_own() -> None:
+    lines = {"T-1.snn": at_steps([4, 1, 2], 0.8), "T-2.snn": at_steps([1, 2, 4])}
+    level = pd.Series({"mean": 0.98, "low": 0.97, "high": 0.99})
+    figure = accuracy_by_steps(lines, own={"T-1.snn": 1, "T-2.snn": 2}, reference={"*.ann": level})
+    drawn = {trace.name: trace for trace in figure.data}
+    assert list(drawn) == ["T-1.snn", "T-2.snn", "*.ann", "run as trained"]
+    first = drawn["T-1.snn"]
+    assert [row[0] for row in first.customdata] == [1, 2, 4]
+    assert list(first.x) == pytest.approx([1, 2, 4], rel=0.1)
+    assert first.y == pytest.approx([80] * 3)
+    assert (first.error_y.array[0], first.error_y.arrayminus[0]) == pytest.approx((2, 10))
+    assert list(drawn["run as trained"].x) == [first.x[0], drawn["T-2.snn"].x[1]]
+    assert drawn["*.ann"].y == pytest.approx([98, 98])
+    assert list(figure.layout.xaxis.tickvals) == [1, 2, 4]
+    assert figure.layout.xaxis.type == "log"
+
+
+def test_lines_side_by_side_do_not_hide_each_other() -> None:
+    figure = accuracy_by_steps({f"T-{T}.snn": at_steps([1, 2, 4, 8]) for T in (1, 2, 4, 8)})
+    places = [x for trace in figure.data for x in trace.x]
+    assert len(set(places)) == len(places) == 16
+
+
+def test_an_axis_that_need_not_start_at_zero_starts_below_the_lowest_value() -> None:
+    whole, part = (curve({"all": line(["a"], 0.9, 0.05)}, from_zero=own).layout.yaxis.range for own in (True, False))
+    assert whole == pytest.approx((-0.02, 1.02))
+    assert part == pytest.approx((0.83, 1.02))

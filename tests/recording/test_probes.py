@@ -227,27 +227,39 @@ def test_what_is_called_maps_averages_over_space_to_one_number_a_channel():
 class Bound(nn.Module):
     """A network whose number of steps is no attribute called T."""
 
-    def __init__(self, over_time):
+    def __init__(self, conv, folds):
         super().__init__()
-        self.steps, self.spike = T, neuron.LIFNode(step_mode="m")
-        self.conv = layer.SeqToANNContainer(nn.Conv2d(2, 3, 3)) if over_time else nn.Conv2d(2, 3, 3)
+        self.steps, self.folds, self.conv, self.spike = T, folds, conv, neuron.LIFNode(step_mode="m")
 
     def forward(self, x):
         x_seq = torch.stack([x * (t + 1) for t in range(self.steps)])
-        if isinstance(self.conv, layer.SeqToANNContainer):
-            return self.spike(self.conv(x_seq))
-        return self.spike(self.conv(x_seq.flatten(0, 1)).unflatten(0, x_seq.shape[:2]))
+        if self.folds:
+            return self.spike(self.conv(x_seq.flatten(0, 1)).unflatten(0, x_seq.shape[:2]))
+        return self.spike(self.conv(x_seq))
 
 
-def test_steps_told_by_size_alone_are_noted_by_name():
-    (note,) = plan(Bound(over_time=False).eval(), images()).notes
-    assert note == (
+@pytest.mark.parametrize(
+    ("net", "noted"),
+    [
+        (Bound(nn.Conv2d(2, 3, 3), folds=True), True),
+        (Bound(layer.SeqToANNContainer(nn.Conv2d(2, 3, 3)), folds=False), False),
+        (Bound(nn.Sequential(layer.Conv2d(2, 3, 3, step_mode="m")), folds=False), False),
+        (Bound(nn.Sequential(layer.Conv2d(2, 3, 3, step_mode="m"), nn.ReLU()), folds=False), True),
+        (Own(nn.Conv2d(2, 3, 3)), False),  # its steps can be varied
+        (nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU()), False),  # it has none
+    ],
+)
+def test_steps_told_by_size_alone_are_noted(net, noted):
+    assert len(plan(net.eval(), images()).notes) == noted
+
+
+def test_the_note_names_the_layers():
+    assert plan(Bound(nn.Conv2d(2, 3, 3), folds=True).eval(), images()).notes == (
         "the network's number of steps could not be varied, so that 'conv' is taken to hold T = 3 steps by the size of "
-        "an axis alone"
+        "an axis alone",
     )
-    assert plan(Bound(over_time=True).eval(), images()).notes == ()
-    assert plan(Own(nn.Conv2d(2, 3, 3)).eval(), images()).notes == ()
-    assert plan(nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU()).eval(), images()).notes == ()
+    net = Bound(nn.Sequential(*[nn.Conv2d(2, 2, 1) for _ in range(5)]), folds=True)
+    assert "so that 'conv.0', 'conv.1', 'conv.2' and 2 more are taken" in plan(net.eval(), images()).notes[0]
 
 
 def test_a_neuron_that_knows_no_single_steps_is_taken_for_multi_step_without_being_told():

@@ -33,6 +33,13 @@ class Output:
     state: Tensor
 
 
+class Both(dict):
+    """Read by key or by index, as the outputs of language models are."""
+
+    def __getitem__(self, key):
+        return list(self.values())[key] if isinstance(key, int) else super().__getitem__(key)
+
+
 class Puts(nn.Module):
     """Puts its input and twice it out in a container of one kind."""
 
@@ -67,6 +74,8 @@ class Net(nn.Module):
         (lambda a, b: (a, b), -1),
         (lambda a, b: [a, b], 1),
         (lambda a, b: {"a": a, "b": b}, "b"),
+        (lambda a, b: Both(a=a, b=b), "b"),
+        (lambda a, b: Both(a=a, b=b), 1),
         (Pair, "second"),
         (Pair, 1),
         (Output, "state"),
