@@ -535,4 +535,6 @@ def test_an_accuracy_may_be_that_of_a_run_with_other_steps() -> None:
     less = judged("less", given, a=accuracy_of("all.snn") | {"T": 2}, b=accuracy_of("all.snn"))
     assert less.estimate == pytest.approx((-0.1, -0.1, -0.1, 3))
     assert less.measured == "accuracy 0.701 against 0.801"
-    assert judged("less", given, a=accuracy_of("all.snn") | {"T": 8}, b=accuracy_of("all.snn")).verdict == "contradicted"
+    assert (
+        judged("less", given, a=accuracy_of("all.snn") | {"T": 8}, b=accuracy_of("all.snn")).verdict == "contradicted"
+    )

@@ -180,8 +180,9 @@ def test_an_evaluation_with_the_steps_of_training_is_the_training(time_file: Wri
 
 def test_a_network_that_is_only_evaluated_is_trained(time_file: Write) -> None:
     text = time_file().read_text()
+    compared = text[text.index("compare:") : text.index("evaluate:")]
     path = time_file(
-        (text[text.index("compare:") : text.index("evaluate:")], "compare: [{name: a, x: T-1.snn, y: T-1.ann}]\n"),
+        (compared, "compare: [{name: a, x: T-1.snn, y: T-1.ann}]\n"),
         (text[text.index("figures:") :], ""),
         ('network: "*.snn"', "network: T-4.snn"),
     )

@@ -292,6 +292,82 @@ def test_bad_data_leave_nothing_behind(recipe_file: Write, tmp_path: Path) -> No
     assert {file.name for file in tmp_path.iterdir()} == {"tiny.yaml", "images.npz"}
 
 
+# a study on time steps
+
+
+def test_a_study_on_time_steps_ends_with_its_tables_figures_and_verdicts(
+    time_file: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(study, "write_pngs", lambda stills, folder: drawn.update(stills))
+    result = run(time_file(("  batch_size: 32", "  batch_size: 32\n  trained_at: 0")))
+    assert list(drawn) == [
+        "curve_rerun",
+        *(f"steps_inside_T-{T}{null}" for T in (2, 4) for null in ("", "_timing_null")),
+        "dynamics_inside",
+        "variants_across",
+        "accuracy_by_steps",
+        "accuracy",
+        "training",
+    ]
+    folder = result.folder
+    dynamics, evaluated, cka = (pd.read_csv(folder / f"{name}.csv") for name in ("dynamics", "evaluated", "cka"))
+    assert set(dynamics["variant"]) == {"T-1", "T-2", "T-4"}
+    assert set(dynamics["state"]) == {"trained", "untrained"}
+    assert dynamics[dynamics["variant"] == "T-1"]["cka"].isna().all()
+    assert dynamics[dynamics["variant"] == "T-4"]["null"].notna().any()
+    assert set(zip(evaluated["network"], evaluated["T"], strict=True)) == {
+        (f"T-{own}.snn", T) for own in (1, 2, 4) for T in {1, 2, own}
+    }
+    as_trained = evaluated[evaluated["network"].eq("T-4.snn") & evaluated["T"].eq(4)]["accuracy"].to_list()
+    own = pd.read_csv(folder / "accuracy.csv").query("network == 'T-4.snn'")["accuracy"].to_list()
+    assert as_trained == own
+    assert set(cka[cka["comparison"] == "rerun"]["variant"]) == {"at T = 2", "at T = 3"}
+    assert [finding.verdict for finding in result.findings] == ["undecided"] * 3  # two seeds
+    assert "timing null" in result.findings[0].measured
+    assert result.accuracy["network"].unique().tolist() == ["T-1.snn", "T-2.snn", "T-4.snn", "*.ann"]
+    page = result.report.read_text()
+    assert "*.ann is one network, the same for every variant" in page
+    assert "Not shown, because there is one step: T-1.snn." in page
+    layers = [note.text for note in drawn["steps_inside_T-4"].layout.annotations]
+    assert layers == list(result.results.plan.neurons["T-4.snn"])
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_steps_show_the_neurons_of_a_network_or_the_layers_that_are_named(time_file: Write) -> None:
+    figures = (
+        '  - {name: steps, comparison: twins}\n  - {name: steps, comparison: twins, layers: ["layer?.0.lif1", bn]}\n'
+    )
+    path = time_file(("  - {name: steps, comparison: inside}\n", figures), ("seeds: 2", "seeds: 1"))
+    result = run(path)
+    shown = [study.sections.section(block, result.results) for block in result.results.plan.study.recipe.figures[1:3]]
+    of_figures = [[note.text for note in section.panels[0].figure.layout.annotations] for section in shown]
+    assert of_figures == [
+        list(result.results.plan.neurons["T-2.snn"]),
+        ["layer1.0.lif1", "layer2.0.lif1", "layer3.0.lif1", "bn"],
+    ]
+    assert [panel.label for panel in shown[0].panels] == ["T-2", "T-4"]
+    assert "Sparse firing alone" in shown[0].note
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_figures_of_time_say_so_where_there_is_nothing_to_show(time_file: Write) -> None:
+    changes = ("{snn.T: [1, 2, 4]}", "{snn.T: [1]}"), ("seeds: 2", "seeds: 1")
+    text = time_file().read_text()
+    path = time_file(
+        *changes,
+        (text[text.index("  - {name: twins") : text.index("  - {name: inside")], ""),
+        (text[text.index("  - {name: rerun") : text.index("figures:")], ""),
+        ("  - {name: curve, comparison: rerun}\n", ""),
+        (text[text.index("  - {name: variants") : text.index("  - {name: accuracy}")], ""),
+        (text[text.index("claims:") :], ""),
+    )
+    result = run(path)
+    page = result.report.read_text()
+    assert "Not shown, because there is one step: T-1.snn." in page
+    assert "Not shown, because no two steps can be compared: T-1.snn." in page
+
+
 # a study that is disturbed
 
 

@@ -248,7 +248,8 @@ PAIRS = {"a and b": Sides("a.snn", "b.snn"), "a and c": Sides("a.snn", "c.snn"),
 
 def across() -> list[Compared]:
     """a and b .6 and .8, a and c .4, b and c .2; untrained .1 less; against itself a .9, b .8, c .7."""
-    found = [of_pair([v, v], p, seed=s) for p, vs in zip(PAIRS, ([0.6, 0.8], [0.4] * 2, [0.2] * 2), strict=True) for s, v in enumerate(vs)]
+    trained = zip(PAIRS, ([0.6, 0.8], [0.4, 0.4], [0.2, 0.2]), strict=True)
+    found = [of_pair([v, v], pair, seed=seed) for pair, values in trained for seed, v in enumerate(values)]
     found += [of_pair([v, v], p, "untrained", s) for p, v in zip(PAIRS, (0.5, 0.3, 0.1), strict=True) for s in (0, 1)]
     top = {"a.snn": 0.9, "b.snn": 0.8, "c.snn": 0.7}
     return found + [of_pair([top[n]] * 2, p, "ceiling", kind=n) for p, sides in PAIRS.items() for n in sides[:2]]
@@ -274,5 +275,6 @@ def test_a_layer_that_one_network_lacks_counts_in_no_cell() -> None:
 
 
 def test_a_ceiling_of_two_networks_of_one_kind_is_their_geometric_mean_too() -> None:
-    table = paired([of_pair([0.9, 0.4], "a and b", "ceiling", kind="a.snn"), of_pair([0.4, -0.1], "a and b", "ceiling", kind="b.snn")])
+    both = {"a.snn": [0.9, 0.4], "b.snn": [0.4, -0.1]}
+    table = paired([of_pair(values, "a and b", "ceiling", kind=name) for name, values in both.items()])
     assert table["cka"].to_list() == pytest.approx([0.6, np.nan], nan_ok=True)

@@ -8,7 +8,19 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from sj_cka.figures import FIGURES, GREY, PALETTE, TEMPLATE, accuracy, curve, heatmap, steps_map, training
+from sj_cka.figures import (
+    FIGURES,
+    GREY,
+    PALETTE,
+    TEMPLATE,
+    accuracy,
+    accuracy_by_steps,
+    curve,
+    heatmap,
+    steps_map,
+    training,
+    variants,
+)
 
 
 def resnet_layers(blocks: int = 2, shortcuts: bool = True) -> list[str]:
@@ -378,7 +390,7 @@ def test_many_layers_are_small_pictures_five_in_a_row_in_one_colour_scale() -> N
 
 def test_a_pair_of_variants_is_printed_with_its_interval_and_floor() -> None:
     table = between()
-    spread, floor = (pd.DataFrame([[np.nan, v], [v, np.nan]], index=table.index, columns=table.columns) for v in (0.05, 0.1))
+    spread, floor = (table.mask(np.eye(2, dtype=bool), np.nan) * 0 + value for value in (0.05, 0.1))
     figure = variants(table, spread=spread, floor=floor)
     said = {(note.x, note.y): (note.text, note.font.color) for note in figure.layout.annotations}
     assert said[0, 1] == said[1, 0] == ("<b>0.30</b> ± 0.05<br>floor 0.10", "white")
