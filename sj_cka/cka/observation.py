@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import permutations
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -75,32 +76,32 @@ class Book:
         if again or not defers(X.device):
             self.rows[part], self.diagonal[part], self.reasons[part] = centred_grams(X, spikes=spikes)
             return
-        if self.stream is None:
-            self._later(layer, part, X, spikes)
-            return
-        X = X.clone()  # an in-place operation that follows must not reach the other stream
-        self.stream.wait_stream(torch.cuda.current_stream(X.device))
-        with torch.cuda.stream(self.stream):
-            self._later(layer, part, X, spikes)
-        X.record_stream(self.stream)
+        if self.stream is not None:
+            X = X.clone()  # an in-place operation that follows must not reach the other stream
+            self.stream.wait_stream(torch.cuda.current_stream(X.device))
+            X.record_stream(self.stream)
+        with self._queue():
+            self.rows[part], self.diagonal[part], redo = raw_grams(X, spikes=spikes)
+            self.redo.append((layer, redo.any()))
 
-    def _later(self, layer: str, part: slice, X: Tensor, spikes: bool) -> None:
-        rows, diagonal, redo = raw_grams(X, spikes=spikes)
-        self.rows[part], self.diagonal[part] = rows, diagonal
-        self.redo.append((layer, redo.any()))
+    def _queue(self) -> AbstractContextManager[Any]:
+        """On CUDA, a stream beside the network's own, so that Grams are taken while it computes on."""
+        return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
     def repeat(self, layer: str, S: int) -> None:
         """Copies the first step of a layer to its S - 1 others: it does not change."""
         first = self.first[layer]
         part = slice(first + 1, first + S)
-        self.rows[part], self.diagonal[part] = self.rows[first], self.diagonal[first]
+        with self._queue():
+            self.rows[part], self.diagonal[part] = self.rows[first], self.diagonal[first]
         self.reasons[part] = [self.reasons[first]] * (S - 1)
         self.filled[part] = [True] * (S - 1)
 
     def scale(self, layer: str, factor: float) -> None:
         """Multiplies the Gram of a layer of one step."""
-        self.rows[self.first[layer]] *= factor
-        self.diagonal[self.first[layer]] *= factor
+        with self._queue():
+            self.rows[self.first[layer]] *= factor
+            self.diagonal[self.first[layer]] *= factor
 
     def count(self, layer: str, step: int, counts: Tensor, S: int) -> None:
         """Notes the spikes `[.., D]` of each unit from `step` on, of S steps; over all steps where the book has one."""

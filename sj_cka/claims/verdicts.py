@@ -226,5 +226,5 @@ def _networks(claim: Claim, evidence: Evidence) -> tuple[str, ...]:
         if MEASUREMENTS[m.measure].of != "network":
             variants = evidence.swept if isinstance(claim, Trend) else [m.variant or ""]
             for variant in variants:
-                found += [n for n in evidence.networks[str(m.comparison), variant] if n not in found]
-    return tuple(found)
+                found += evidence.networks[str(m.comparison), variant]
+    return tuple(dict.fromkeys(found))
