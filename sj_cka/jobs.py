@@ -229,7 +229,8 @@ def _compare(job: Job, needs: Mapping[str, Callable[[str], bytes]], report: Repo
     if len(batches[-1]) < 4:  # the plan has told so
         batches.pop()
     options = {key: args[key] for key in ("layers", "batches", "null") if key in args}
-    result = compare(x, y, batches, **options, progress=False)
+    # intervals of a study are over seeds
+    result = compare(x, y, batches, **options, samples=False, progress=False)
     report(f"{len(result.layers_x)} x {len(result.layers_y)} layers")
     return {"cka.nc": result.to_bytes()}
 

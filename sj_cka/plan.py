@@ -110,7 +110,7 @@ def _pairs(study: Study, comparison: Comparison, jobs: _Jobs) -> Iterator[Pair]:
                 kind = ceiling_kind(comparison, name)
                 for i, j in combinations(study.seeds, 2):
                     own = Sides(name, name, T, T)
-                    job = jobs.compare(comparison, own, (i, j), "ceiling", f"{name}, seed {i} against {j}")
+                    job = jobs.compare(comparison, own, (i, j), "ceiling", f"{own.titles[0]}, seed {i} against {j}")
                     yield Pair(comparison.name, variant, "ceiling", i, j, kind, job)
 
 

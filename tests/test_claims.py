@@ -456,7 +456,7 @@ def test_dynamics_is_one_minus_the_mean_cka_between_steps_and_stands_beside_its_
     assert (found.verdict, found.learned) == ("holds", "contradicted")
     label = "1 - mean CKA between different steps"
     assert found.measured == f"{label} 0.290 against 0.037; timing null 0.200 against 0.040"
-    assert found.note == "over 1 layers against 2, those that are defined"
+    assert found.note == "over 1 and 2 layers, those that are defined trained and untrained"
 
 
 def test_beyond_timing_is_how_far_the_value_lies_below_the_null() -> None:
@@ -485,7 +485,7 @@ def test_a_layer_without_two_steps_that_can_be_compared_leaves_its_arm() -> None
     holed = np.array(TRAINED)
     holed[1, 1] = np.nan
     found = judged("greater", dynamic(holed, 0.9), a=dynamics_of(DEEP), b=dynamics_of(SHALLOW))
-    assert found.note == "over 1 layers against 1, those that are defined"
+    assert found.note == "over 1 and 1 layers, those that are defined trained and untrained"
     holed[1, 2] = np.nan
     found = judged("greater", dynamic(holed, 0.9), a=dynamics_of(DEEP), b=dynamics_of(SHALLOW))
     assert (found.verdict, found.note) == ("undecided", "no layer is defined in all arms")

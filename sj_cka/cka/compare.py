@@ -20,7 +20,7 @@ from sj_cka.cka.observation import NULL, OBSERVABLES, Observable, Spatial
 from sj_cka.cka.outline import outline, size
 from sj_cka.cka.result import CKAResult
 from sj_cka.cka.sides import Fixed, Network, fixed_grams, group_masks
-from sj_cka.recording import LayerSpec, Layout, Select, preserved
+from sj_cka.recording import LayerSpec, Layout, Select, preserved, select_for
 from sj_cka.recording import plan as plan_observation
 from sj_cka.recording.drive import Forward
 
@@ -155,6 +155,10 @@ def compare(
                 f"network {side} is in training mode: batch normalisation would use, and change, the statistics of "
                 f"each batch. Call {side}.eval() first, or pass allow_train=True to run it in evaluation mode"
             )
+    picked = {side: select_for(model, select) for side, model in models.items()}
+    for pattern in select if isinstance(select, Mapping) else ():
+        if not any(pattern in own for own in picked.values() if isinstance(own, Mapping)):
+            raise ValueError(f"select: {pattern!r} matches no module of {' or '.join(models)}")
     wanted = {"x": layers if layers_x is None else layers_x, "y": layers if layers_y is None else layers_y}
     steps = dict(zip("xy", T if isinstance(T, tuple) else (T, T), strict=True))
     # one pass serves both sides where they are the same layers of the same network
@@ -174,7 +178,7 @@ def compare(
                     T=steps[side],
                     layout=layout,
                     forward=forward,
-                    select=select,
+                    select=picked[side],
                 )
             except (ValueError, TypeError, RuntimeError) as error:
                 raise ValueError(f"network {side} ({type(models[side]).__name__}): {error}") from error

@@ -66,7 +66,8 @@ class Network:
         plan, n = self.plan, self.plan.drive.samples(batch)
         observer = Observer(plan, books, self.spatial, torch.Generator().manual_seed(number), only)
         what: tuple[What, ...] = ("output", "membrane") if "membrane" in self.taps else ("output",)
-        taps = None if only is None else tuple(tap for tap in plan.taps if tap.layer in only)
+        layers = {tap.layer for taps in self.taps.values() for tap in taps} if only is None else only
+        taps = tuple(tap for tap in plan.taps if tap.layer in layers)
         observation = Observation(self.model, plan, n, observer.receive, observe=what, taps=taps)
         try:
             self.model.eval()

@@ -215,7 +215,7 @@ def _used(claim: Claim, layers: Mapping[str, list[str]]) -> str:
     if not all(parts):
         return "no layer is defined in all arms"
     if parts[1:] and parts[0] != parts[1]:
-        return f"over {len(parts[0])} {measure.unit} against {len(parts[1])}, those that are defined"
+        return f"over {len(parts[0])} and {len(parts[1])} {measure.unit}, those that are defined trained and untrained"
     return f"over the {len(parts[0])} {measure.unit} defined in all arms"
 
 

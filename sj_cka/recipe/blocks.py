@@ -137,7 +137,9 @@ class FigureBlock(Strict):
     )
     layers: list[str] | None = Field(None, min_length=1, description="the layers that it shows: for steps")
     state: Literal["trained", "untrained", "ceiling"] = Field(
-        "trained", description="for heatmap: trained networks, untrained ones (the floor), or seed against seed"
+        "trained",
+        description="for heatmap and dynamics: trained networks, or untrained ones (the floor); for heatmap also seed "
+        "against seed",
     )
     title: str | None = None
 
