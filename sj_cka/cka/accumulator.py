@@ -268,7 +268,7 @@ class CKA:
         for name, value in contributions(x, y)._asdict().items():
             self._list(f"sample {name}", value)
         for size in SIZES:
-            if size <= x.n:
+            if size < x.n:
                 self._subset(f"size {size}", x, y, torch.arange(size))
 
     def _group(self, name: str, x: Whole, y: Whole, chosen: Tensor) -> None:

@@ -17,7 +17,8 @@ _UNDEFINED = 1e-12
 _CHUNK = 1 << 22  # numbers of an intermediate that are held at once
 _BYTES_FROM = 64  # features that bytes pay for; torch's int8 product is wrong for 1
 _ROWS = 32
-_BLOCK = 128  # rows of a symmetric product on the CPU that are taken at once
+_BLOCK = 96  # columns of a symmetric product that the CPU takes at once
+_WIDE_BLOCK, _WIDE_FROM = 128, 512  # the same from so many samples on
 
 
 class RawGrams(NamedTuple):
@@ -116,8 +117,10 @@ def raw_grams(X: Tensor, *, spikes: bool = False) -> RawGrams:
     """
     S, n, _ = X.shape
     steps = max(1, _CHUNK // n**2)
-    with torch.autocast(X.device.type, enabled=False):  # it would take the Gram in bfloat16
-        parts = [_centred(X[s : s + steps], spikes) for s in range(0, S, steps)]
+    if torch.is_autocast_enabled(X.device.type):  # it would take the Gram in bfloat16
+        with torch.autocast(X.device.type, enabled=False):
+            return raw_grams(X, spikes=spikes)
+    parts = [_centred(X[s : s + steps], spikes) for s in range(0, S, steps)]
     return parts[0] if len(parts) == 1 else RawGrams(*map(torch.cat, zip(*parts, strict=True)))
 
 
@@ -125,14 +128,13 @@ def _centred(X: Tensor, spikes: bool) -> RawGrams:
     n = X.shape[1]
     K, exact = _product(X, spikes)
     diagonal = K.diagonal(dim1=-2, dim2=-1).to(torch.float64)
-    low = K.tril(-1)  # the upper triangle may be missing
-    shift = _shift(low.sum(-1, dtype=torch.float64) + low.sum(-2, dtype=torch.float64))
-    rows = pack(low).to(torch.float64)
-    i, j = _pairs(n, X.device)
-    off = rows.norm(dim=-1)
-    rows -= shift.index_select(-1, i)
-    rows -= shift.index_select(-1, j)
-    q = off / rows.norm(dim=-1)
+    low = K.tril(-1).to(torch.float64)  # the upper triangle may be missing
+    shift = _shift(low.sum(-1) + low.sum(-2))
+    off = low.flatten(1).norm(dim=1)
+    low -= shift.unsqueeze(-1)
+    low -= shift.unsqueeze(-2)
+    rows = pack(low)
+    q = off / rows.norm(dim=1)
     # a float32 Gram below 1e-25 may have lost entries to underflow
     sound = (q <= min(_Q_MAX, n)) & (off * 2**0.5 / n > 1e-25) & exact
     return RawGrams(rows, diagonal - 2 * shift, ~sound)
@@ -153,8 +155,9 @@ def _product(X: Tensor, spikes: bool) -> tuple[Tensor, Tensor]:
         if small is not None:
             K[step] = torch._int_mm(small, small.mT)
             continue
-        for i in range(0, len(x), _BLOCK):
-            K[step, i : i + _BLOCK, : i + _BLOCK] = x[i : i + _BLOCK] @ x[: i + _BLOCK].mT
+        block = _BLOCK if len(x) < _WIDE_FROM else _WIDE_BLOCK
+        for i in range(0, len(x), block):
+            K[step, i:, i : i + block] = x[i:] @ x[i : i + block].mT
     return K, exact
 
 
@@ -204,24 +207,23 @@ def pack(K: Tensor) -> Tensor:
 
     They go row by row, so that the first m samples are the first m(m-1)/2 numbers.
     """
-    n = K.shape[-1]
-    i, j = _pairs(n, K.device)
-    return K.flatten(-2).index_select(-1, i * n + j)
+    return K.flatten(-2).index_select(-1, _places(K.shape[-1], K.device)[0])
 
 
 def unpack(rows: Tensor, n: int) -> Tensor:
     """Symmetric `[..., n, n]` with a diagonal of 0 from what `pack` gave."""
-    i, j = _pairs(n, rows.device)
+    low, high = _places(n, rows.device)
     K = rows.new_zeros(*rows.shape[:-1], n * n)
-    K[..., i * n + j] = rows
-    K[..., j * n + i] = rows
+    K[..., low] = rows
+    K[..., high] = rows
     return K.unflatten(-1, (n, n))
 
 
 @lru_cache(maxsize=8)
-def _pairs(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _places(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where the entries below the diagonal, row by row, lie in a flat `[n, n]`, and those mirrored at it."""
     i, j = torch.tril_indices(n, n, offset=-1, device=device)
-    return i, j
+    return i * n + j, j * n + i
 
 
 def _shift(r: Tensor) -> Tensor:
