@@ -49,7 +49,7 @@ from sj_cka.training import calibrate
 
 OURS = "this project"
 THREADS = 2
-SLOW = 4.0  # seconds beyond which a tool runs once only
+SLOW = 30.0  # seconds beyond which a tool runs once only
 PATIENCE = 600  # half seconds to wait for other processes
 TRIES = 8
 WRONG = 1e-3  # an entry off by more is counted as wrong

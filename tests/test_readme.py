@@ -11,9 +11,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_its_python_code_runs(monkeypatch, capsys):
     monkeypatch.setattr(go.Figure, "show", lambda self: None)
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict = {}
-    exec(compile(code, "README.md", "exec"), names)
+    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(compile(code, "README.md", "exec"), names)
     assert names["result"].data.sizes["step_x"] == 4
     assert "silent" in capsys.readouterr().out
 

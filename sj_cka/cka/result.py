@@ -129,9 +129,7 @@ class CKAResult:
         else:
             t, s = self._steps_at(time)
             values = self.data.cka.sel(step_x=t, step_y=s).values
-        return pd.DataFrame(
-            values, index=pd.Index(self.layers_x, name="layer_x"), columns=pd.Index(self.layers_y, name="layer_y")
-        )
+        return self._framed(values)
 
     def paired(self, time: Time = "concat", **which: Any) -> pd.Series:
         """CKA of each layer of x with the layer of the same name in y, in the order of x; arguments as of `matrix`.
@@ -225,10 +223,8 @@ class CKAResult:
         Returns:
             `[n, layer]` (or one column), n the samples of a minibatch.
         """
-        sizes = statistics.against_n(self.data)
-        table = {int(size): sizes.sel(size=size).to_pandas() for size in sizes["size"].values}
-        largest = int(self.data.batch_n.values.max())
-        table[largest] = self.matrix()
+        table = {size: self._framed(values) for size, values in statistics.against_n(self.data).items()}
+        table[int(self.data.batch_n.values.max())] = self.matrix()
         if layer_x is not None:
             _known(layer_x, self.layers_x, "x")
             _known(layer_y or layer_x, self.layers_y, "y")
@@ -281,9 +277,7 @@ class CKAResult:
         )
         left_x, left_y = (np.where(1 - r**2 > 1e-12, 1 - r**2, np.nan) for r in (xz, yz))
         values = (xy - xz[:, None] * yz[None]) / np.sqrt(left_x)[:, None] / np.sqrt(left_y)[None]
-        return pd.DataFrame(
-            values, index=pd.Index(self.layers_x, name="layer_x"), columns=pd.Index(self.layers_y, name="layer_y")
-        )
+        return self._framed(values)
 
     def steps(self, layer: str, layer_y: str | None = None) -> pd.DataFrame:
         """Time step by time step CKA inside one layer of x, or, with `layer_y`, between it and a layer of y.
@@ -378,6 +372,12 @@ class CKAResult:
     @property
     def _steps(self) -> tuple[int, int]:
         return self.data.sizes["step_x"], self.data.sizes["step_y"]
+
+    def _framed(self, values: np.ndarray) -> pd.DataFrame:
+        """Layers of x by layers of y."""
+        return pd.DataFrame(
+            values, index=pd.Index(self.layers_x, name="layer_x"), columns=pd.Index(self.layers_y, name="layer_y")
+        )
 
     def _shared(self, matrix: pd.DataFrame) -> list[str]:
         shared = [layer for layer in self.layers_x if layer in matrix.columns]

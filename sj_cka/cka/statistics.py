@@ -79,11 +79,13 @@ def pool(results: Sequence[CKAResult], level: float = 0.95) -> pd.DataFrame:
     return _table(results[0].data, {"cka": mean, "low": mean - half, "high": mean + half}).assign(seeds=n)
 
 
-def against_n(data: xr.Dataset) -> xr.DataArray:
-    """CKA `[size, layer_x, layer_y]` of the first `size` samples of every minibatch."""
-    _require(data, "size_xy")
+def against_n(data: xr.Dataset) -> dict[int, np.ndarray]:
+    """Number of samples -> CKA `[Lx, Ly]` of the first so many of every minibatch; empty where all have fewer."""
+    _require(data, "sample_xy")
+    if "size_xy" not in data:
+        return {}
     values = ratio(data.size_xy.values, data.size_xx.values[:, :, None], data.size_yy.values[:, None])
-    return xr.DataArray(values, dims=data.size_xy.dims, coords={d: data[d] for d in data.size_xy.dims})
+    return {int(size): value for size, value in zip(data["size"].values, values, strict=True)}
 
 
 def of_group(data: xr.Dataset, group: str) -> np.ndarray:
