@@ -12,7 +12,7 @@ from torch import Tensor
 from sj_cka.cka.layers import Whole
 
 MIN_BATCHES = 8  # of a jackknife over batches: fewer say too little about their spread
-_BLOCK = 32  # samples that are taken at once
+_CHUNK = 1 << 22  # numbers of an intermediate that are held at once
 
 
 class Contributions(NamedTuple):
@@ -34,27 +34,30 @@ def contributions(x: Whole, y: Whole) -> Contributions:
     It costs about as much as the product of all pairs. A layer without structure in this minibatch contributes 0.
     """
     n, device = x.n, x.rows.device
-    xy = torch.empty(n, len(x.layers), len(y.layers), dtype=torch.float64, device=device)
-    own = [torch.empty(n, len(side.layers), dtype=torch.float64, device=device) for side in (x, y)]
+    sides = [_unit_rows(side, device) for side in ((x,) if x is y else (x, y))]
+    xy = torch.empty(n, len(x.layers), len(y.layers), device=device)
+    own = [torch.empty(n, len(rows), device=device) for rows in sides]
     j = torch.arange(n, device=device)
-    for first in range(0, n, _BLOCK):
-        i = j[first : first + _BLOCK].unsqueeze(1)
+    step = max(1, _CHUNK // (n * max(map(len, sides))))
+    for first in range(0, n, step):
+        i = j[first : first + step].unsqueeze(1)
         high, low = torch.maximum(i, j), torch.minimum(i, j)
-        at = torch.where(i == j, 0, (high * (high - 1)) // 2 + low)
+        at = torch.where(i == j, 0, (high * (high - 1)) // 2 + low).flatten()
         block = slice(first, first + len(i))
-        rows = []
-        for side, into in zip((x, y), own, strict=True):
-            K = side.rows.to(device)[:, at].transpose(0, 1)  # [block, L, n]
-            K.masked_fill_((i == j).unsqueeze(1), 0.0)
-            into[block] = K.square().sum(-1)
-            rows.append(K)
-        torch.bmm(rows[0], rows[1].mT, out=xy[block])
-    roots = [torch.where(S > 0, S, 1.0).sqrt() for S in (h.sum(0) for h in own)]
-    return Contributions(
-        (xy / roots[0].unsqueeze(1) / roots[1]).float(),
-        (own[0] / roots[0] ** 2).float(),
-        (own[1] / roots[1] ** 2).float(),
-    )
+        found = []
+        for rows, into in zip(sides, own, strict=True):
+            K = rows.index_select(1, at).view(len(rows), len(i), n)
+            K.masked_fill_(i == j, 0.0)
+            into[block] = K.square().sum(-1).T
+            found.append(K.transpose(0, 1))
+        torch.bmm(found[0], found[-1].mT, out=xy[block])
+    return Contributions(xy, own[0], own[-1])
+
+
+def _unit_rows(side: Whole, device: torch.device) -> Tensor:
+    """K~ / |K~|_F of every layer: products of these are shares already, and float32 is enough for them."""
+    norms = (2 * side.rows.square().sum(1, keepdim=True)).sqrt()
+    return (side.rows / torch.where(norms > 0, norms, 1.0)).to(device, torch.float32)
 
 
 class Kept(NamedTuple):

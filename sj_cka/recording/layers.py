@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable, Sequence
 
 from spikingjelly.activation_based import layer as sj_layer
@@ -14,6 +15,7 @@ from sj_cka.recording.trace import Trace
 
 Layer = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 LayerSpec = Layer | Sequence[Layer] | None
+_GLOB = re.compile(r"[*?\[]")
 # they only lay out time for what they hold
 _CONTAINERS = (
     sj_layer.MultiStepContainer,
@@ -78,7 +80,7 @@ def default_layers(model: nn.Module, trace: Trace) -> list[str]:
 
 def _matches(layer: Layer, name: str, module: nn.Module) -> bool:
     if isinstance(layer, str):
-        return name == layer or fnmatch.fnmatchcase(name, layer)
+        return name == layer or (_GLOB.search(layer) is not None and fnmatch.fnmatchcase(name, layer))
     if isinstance(layer, type):
         return isinstance(module, layer)
     return bool(layer(name, module))

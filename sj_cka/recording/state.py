@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,7 +16,13 @@ _NEURONS = neuron.__name__  # 28 of SpikingJelly's 46 neuron classes are not Bas
 
 def is_neuron(module: nn.Module) -> bool:
     """Whether a module is one of SpikingJelly's neurons, or a subclass of one."""
-    return any(cls.__module__.startswith(_NEURONS) for cls in type(module).__mro__)
+    return _is_neuron_class(type(module))
+
+
+@lru_cache(maxsize=1024)
+def _is_neuron_class(kind: Hashable) -> bool:
+    assert isinstance(kind, type)
+    return any(cls.__module__.startswith(_NEURONS) for cls in kind.__mro__)
 
 
 def is_multi_step(module: nn.Module) -> bool:
