@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -16,12 +16,12 @@ _NEURONS = neuron.__name__  # 28 of SpikingJelly's 46 neuron classes are not Bas
 
 def is_neuron(module: nn.Module) -> bool:
     """Whether a module is one of SpikingJelly's neurons, or a subclass of one."""
-    return _is_neuron_class(type(module))
+    kind: Any = type(module)
+    return _is_neuron_class(kind)
 
 
 @lru_cache(maxsize=1024)
-def _is_neuron_class(kind: Hashable) -> bool:
-    assert isinstance(kind, type)
+def _is_neuron_class(kind: type) -> bool:
     return any(cls.__module__.startswith(_NEURONS) for cls in kind.__mro__)
 
 
