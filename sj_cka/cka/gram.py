@@ -149,6 +149,8 @@ def _product(X: Tensor, spikes: bool) -> tuple[Tensor, Tensor]:
         half = X.to(torch.bfloat16)
         K = torch.stack([torch.mm(x, x.mT, out_dtype=torch.float32) for x in half])
         return K, (half == X).flatten(1).all(1)
+    if X.shape[1] <= _BLOCK:
+        return gram(X), exact
     K = X.new_zeros(*X.shape[:2], X.shape[1])
     for step, x in enumerate(X):
         small = _as_bytes(x) if spikes and x.shape[1] >= _BYTES_FROM and byte_products() else None
