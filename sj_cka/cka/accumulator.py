@@ -261,7 +261,7 @@ class CKA:
         """S = n (n-3) HSIC_1 of the minibatch and, if wanted, what its samples contribute and its first few give."""
         sides = {"xy": (x, y), "xx": (x, x), "yy": (y, y)}
         for name, (a, b) in sides.items():
-            S = a.rows @ b.rows.to(a.rows.device).mT if name == "xy" else a.rows.square().sum(1)
+            S = a.rows @ b.rows.to(a.rows.device).mT if name == "xy" else torch.linalg.vector_norm(a.rows, dim=1).square()
             self._list(f"batch {name}", 2 * S.unsqueeze(0))
         if not self.samples:
             return

@@ -48,7 +48,7 @@ def contributions(x: Whole, y: Whole) -> Contributions:
         for rows, into in zip(sides, own, strict=True):
             K = rows.index_select(1, at).view(len(rows), len(i), n)
             K.masked_fill_(i == j, 0.0)
-            into[block] = K.square().sum(-1).T
+            into[block] = torch.linalg.vector_norm(K, dim=-1).square_().T
             found.append(K.transpose(0, 1))
         torch.bmm(found[0], found[-1].mT, out=xy[block])
     return Contributions(xy, own[0], own[-1])
@@ -56,8 +56,8 @@ def contributions(x: Whole, y: Whole) -> Contributions:
 
 def _unit_rows(side: Whole, device: torch.device) -> Tensor:
     """K~ / |K~|_F of every layer: products of these are shares already, and float32 is enough for them."""
-    norms = (2 * side.rows.square().sum(1, keepdim=True)).sqrt()
-    return (side.rows / torch.where(norms > 0, norms, 1.0)).to(device, torch.float32)
+    norms = 2**0.5 * torch.linalg.vector_norm(side.rows, dim=1, keepdim=True)
+    return torch.div(side.rows, torch.where(norms > 0, norms, 1.0)).to(device, torch.float32)
 
 
 class Kept(NamedTuple):
