@@ -259,10 +259,9 @@ class CKA:
 
     def _keep_batch(self, x: Whole, y: Whole) -> None:
         """S = n (n-3) HSIC_1 of the minibatch and, if wanted, what its samples contribute and its first few give."""
-        sides = {"xy": (x, y), "xx": (x, x), "yy": (y, y)}
-        for name, (a, b) in sides.items():
-            S = a.rows @ b.rows.to(a.rows.device).mT if name == "xy" else torch.linalg.vector_norm(a.rows, dim=1).square()
-            self._list(f"batch {name}", 2 * S.unsqueeze(0))
+        self._list("batch xy", 2 * (x.rows @ y.rows.to(x.rows.device).mT).unsqueeze(0))
+        for name, side in (("xx", x), ("yy", y)):
+            self._list(f"batch {name}", 2 * side.rows.norm(dim=1).square().unsqueeze(0))
         if not self.samples:
             return
         for name, value in contributions(x, y)._asdict().items():
