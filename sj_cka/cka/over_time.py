@@ -52,6 +52,11 @@ def up_to(data: xr.Dataset, step: int) -> np.ndarray:
     )
 
 
+def all_steps(data: xr.Dataset) -> np.ndarray:
+    """CKA `[Lx, Ly]` of features concatenated over all steps."""
+    return up_to(data, max(data.sizes["step_x"], data.sizes["step_y"]))
+
+
 def attribution(data: xr.Dataset) -> np.ndarray:
     """Share of each step of x in the CKA of concatenated features, `[Lx, Tx, Ly]`; over the steps they add up to it."""
     own_x = data.hsic_xx.values.sum((1, 2))[:, None, None]

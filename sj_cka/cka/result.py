@@ -122,7 +122,7 @@ class CKAResult:
         elif isinstance(time, str) and time != "concat":
             return self._observed(time).matrix()
         elif time == "concat" and upto is None:
-            values = over_time.up_to(self.data, max(self._steps))
+            values = over_time.all_steps(self.data)
         elif upto is not None:
             self._steps_at(upto)
             values = over_time.up_to(self.data, upto)
@@ -201,7 +201,7 @@ class CKAResult:
         Raises:
             ValueError: a level outside (0, 1); samples that were not kept and fewer than 8 minibatches.
         """
-        return statistics.interval(self, level, over)
+        return statistics.interval(self.data, level, over)
 
     def difference(self, other: CKAResult, level: float = 0.95, *, over: statistics.Over | None = None) -> pd.DataFrame:
         """This CKA minus that of another comparison over the same samples in the same order, with paired intervals.
@@ -212,7 +212,7 @@ class CKAResult:
         Raises:
             ValueError: other samples, or no layers in common.
         """
-        return statistics.difference(self, other, level, over)
+        return statistics.difference(self.data, other.data, level, over)
 
     def against_n(self, layer_x: str | None = None, layer_y: str | None = None) -> pd.DataFrame:
         """Is n enough? CKA of the first 64, 128, 256, ... samples of every minibatch, and of all.
@@ -426,3 +426,20 @@ def _known(layer: str, layers: Sequence[str], side: str) -> int:
     if layer not in layers:
         raise ValueError(f"expected a layer of {side}, got {layer!r}{closest(layer, layers)}")
     return list(layers).index(layer)
+
+
+def pool(results: Sequence[CKAResult], level: float = 0.95) -> pd.DataFrame:
+    """Mean CKA over networks trained from other seeds, with Student t intervals over the seeds.
+
+    Args:
+        results: one for each seed, of the same layers; all steps concatenated.
+        level: of the two-sided interval.
+
+    Returns:
+        Rows (layer_x, layer_y); columns cka (mean), low, high (NaN for one seed), seeds. A pair that is undefined for
+        any seed is NaN.
+
+    Raises:
+        ValueError: no result, or other layers in one of them.
+    """
+    return statistics.pool([result.data for result in results], level)

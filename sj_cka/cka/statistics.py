@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,71 +12,53 @@ from scipy import stats
 
 from sj_cka.cka.jackknife import Kept, half_width, without_each_batch, without_each_sample
 from sj_cka.cka.labelled import ratio
-
-if TYPE_CHECKING:
-    from sj_cka.cka.result import CKAResult
+from sj_cka.cka.over_time import all_steps
 
 Over = Literal["samples", "batches"]
 
 
-def interval(result: CKAResult, level: float, over: Over | None) -> pd.DataFrame:
+def interval(data: xr.Dataset, level: float, over: Over | None) -> pd.DataFrame:
     """Rows (layer_x, layer_y), columns cka, low, high; see `CKAResult.interval`."""
     _check_level(level)
-    values = result.matrix().to_numpy()
-    half = half_width(_left_out(result.data, over), level)
-    return _table(result.data, {"cka": values, "low": values - half, "high": values + half})
+    values = all_steps(data)
+    half = half_width(_left_out(data, over), level)
+    return _table(data, {"cka": values, "low": values - half, "high": values + half})
 
 
-def difference(a: CKAResult, b: CKAResult, level: float, over: Over | None) -> pd.DataFrame:
+def difference(a: xr.Dataset, b: xr.Dataset, level: float, over: Over | None) -> pd.DataFrame:
     """Rows (layer_x, layer_y) that both have, columns difference, low, high; see `CKAResult.difference`."""
     _check_level(level)
-    sizes = [r.data.batch_n.values.tolist() if "batch_n" in r.data else [] for r in (a, b)]
+    sizes = [data.batch_n.values.tolist() if "batch_n" in data else [] for data in (a, b)]
     if sizes[0] != sizes[1]:
         raise ValueError(
             f"expected two results over the same samples in the same minibatches, got minibatches of {sizes[0][:8]} "
             f"and {sizes[1][:8]} samples"
         )
-    layers = {side: [name for name in a.data[side].values if name in b.data[side].values] for side in _LAYERS}
+    layers = {side: [name for name in a[side].values if name in b[side].values] for side in _LAYERS}
     if not all(layers.values()):
-        raise ValueError(
-            f"expected results that share layers, got {a.layers_x[:3]} x {a.layers_y[:3]} ... and {b.layers_x[:3]} x "
-            f"{b.layers_y[:3]} ..."
-        )
-    own = [r.data.sel(layers) for r in (a, b)]
-    values = [r.matrix().loc[layers["layer_x"], layers["layer_y"]].to_numpy() for r in (a, b)]
+        names = [f"{list(data.layer_x.values[:3])} x {list(data.layer_y.values[:3])} ..." for data in (a, b)]
+        raise ValueError(f"expected results that share layers, got {names[0]} and {names[1]}")
+    own = [data.sel(layers) for data in (a, b)]
     left = [_left_out(data, over) for data in own]
     half = half_width(left[0] - left[1], level)
-    apart = values[0] - values[1]
+    apart = all_steps(own[0]) - all_steps(own[1])
     return _table(own[0], {"difference": apart, "low": apart - half, "high": apart + half})
 
 
-def pool(results: Sequence[CKAResult], level: float = 0.95) -> pd.DataFrame:
-    """Mean CKA over networks trained from other seeds, with Student t intervals over the seeds.
-
-    Args:
-        results: one for each seed, of the same layers; all steps concatenated.
-        level: of the two-sided interval.
-
-    Returns:
-        Rows (layer_x, layer_y); columns cka (mean), low, high (NaN for one seed), seeds. A pair that is undefined for
-        any seed is NaN.
-
-    Raises:
-        ValueError: no result, or other layers in one of them.
-    """
+def pool(results: Sequence[xr.Dataset], level: float) -> pd.DataFrame:
+    """Rows (layer_x, layer_y), columns cka, low, high, seeds; see `sj_cka.pool`."""
     _check_level(level)
     if not results:
         raise ValueError("expected at least one result to pool, got none")
-    matrices = [result.matrix() for result in results]
-    for number, matrix in enumerate(matrices):
-        if not (matrix.index.equals(matrices[0].index) and matrix.columns.equals(matrices[0].columns)):
+    for number, data in enumerate(results):
+        if any(list(data[side].values) != list(results[0][side].values) for side in _LAYERS):
             raise ValueError(f"expected the layers of the first result in every one, result {number} has others")
-    values = np.stack([matrix.to_numpy() for matrix in matrices])
+    values = np.stack([all_steps(data) for data in results])
     n, mean = len(values), values.mean(0)
     half = np.full_like(mean, np.nan)
     if n > 1:
         half = stats.t.ppf(0.5 + level / 2, n - 1) * values.std(0, ddof=1) / np.sqrt(n)
-    return _table(results[0].data, {"cka": mean, "low": mean - half, "high": mean + half}).assign(seeds=n)
+    return _table(results[0], {"cka": mean, "low": mean - half, "high": mean + half}).assign(seeds=n)
 
 
 def against_n(data: xr.Dataset) -> dict[int, np.ndarray]:
@@ -103,8 +85,7 @@ def heaviest(data: xr.Dataset, layer_x: str, layer_y: str, k: int) -> pd.DataFra
     """The k samples that move a cell most, see `CKAResult.heaviest`."""
     cell = data.sel(layer_x=[layer_x], layer_y=[layer_y])
     left = without_each_sample(_kept(cell))[:, 0, 0]
-    own = (cell.hsic_xy.values.sum(), cell.hsic_xx.values.sum(), cell.hsic_yy.values.sum())
-    value = ratio(*map(np.asarray, own))
+    value = all_steps(cell)[0, 0]
     order = np.argsort(-np.abs(value - left), kind="stable")[:k]
     return pd.DataFrame(
         {"sample": order, "weight": value - left[order], "cka_without": left[order]}, index=range(1, len(order) + 1)
@@ -115,9 +96,8 @@ def baseline(data: xr.Dataset) -> pd.DataFrame:
     """Rows (layer_x, layer_y), columns cka, chance, high, p; see `CKAResult.baseline`."""
     if "permuted_xy" not in data:
         raise ValueError("expected a result of a comparison with permutations=, e.g. permutations=200; got none")
-    own_x = data.hsic_xx.values.sum((1, 2))[:, None]
-    own_y = data.hsic_yy.values.sum((1, 2))[None]
-    value = ratio(data.hsic_xy.values.sum((1, 3)), own_x, own_y)
+    own_x, own_y = data.hsic_xx.values.sum((1, 2))[:, None], data.hsic_yy.values.sum((1, 2))[None]
+    value = all_steps(data)
     permuted = ratio(data.permuted_xy.values, own_x[None], own_y[None])
     count = len(permuted)
     p = (1 + (permuted >= value).sum(0)) / (1 + count)
