@@ -5,8 +5,10 @@
 (a) two ResNet-20 ANNs, 30 x 30 layers; (b) the paper's comparison, ResNet-20 SNN (T = 4) and ANN, 73 x 73 layers;
 (c) what the time steps cost. The networks have random weights and have seen images once in training mode. All tools
 take turns in one process, each after a forward pass of both networks alone; a tool's time is less the median of those.
+A run waits for other processes to be quiet and is taken again if they were not; a ratio is this project / the tool.
 Memory is the peak over the start of a fresh process for each tool, that of the forward passes likewise (Linux). Errors
-are taken against the trace formula in float64; "own" is the error from what the tool says that it computes.
+are taken against the trace formula in float64 ("own": against what the tool says that it computes); NaN counts entries
+that should have a value, "wrong" those that are off by 0.001 or have none.
 
 The packages are optional; a folder of their own keeps them, and what they ask for, out of the environment:
 
@@ -49,9 +51,8 @@ from sj_cka.training import calibrate
 
 OURS = "this project"
 THREADS = 2
-SLOW = 30.0  # seconds beyond which a tool runs once only
-PATIENCE = 600  # half seconds to wait for other processes
-TRIES = 8
+SLOW = 30.0  # seconds beyond which a tool runs once only, come what may
+PATIENCE, TRIES = 600, 8  # half seconds to wait for other processes before a run; runs
 WRONG = 1e-3  # an entry off by more is counted as wrong
 
 
@@ -91,10 +92,8 @@ def in_hooks(work: Work, what: Callable[[Tensor, bool], Any]) -> list[list[Any]]
     for net in (work.x, work.y):
         found: dict[nn.Module, Any] = {}
 
-        def hook(
-            module: nn.Module, args: Any, out: Tensor, found: dict[nn.Module, Any] = found, T: Any = net.T
-        ) -> None:
-            found[module] = what(out.flatten(1).unsqueeze(0) if T is None else out.flatten(2), is_neuron(module))
+        def hook(module: nn.Module, args: Any, out: Tensor, found: Any = found, T: Any = net.T) -> None:
+            found[module] = what(out.flatten(1)[None] if T is None else out.flatten(2), is_neuron(module))
 
         modules = [net.get_submodule(name) for name in work.layers]
         with ExitStack() as hooks:
@@ -216,18 +215,19 @@ def others() -> float:
 
 
 def stopwatch(tool: str, work: Work) -> tuple[float, Any]:
-    """Seconds and result of a run; of another one where other processes took more than 5 % of the machine."""
+    """Seconds and result of a run, the last of a few if other processes took more than 5 % of its time in each."""
     for _ in range(TRIES):
         gc.collect()
-        taken, waited = np.inf, 0
-        while taken > 0.05 and waited < PATIENCE:  # the clock of the CPU ticks 100 times a second
+        for _ in range(PATIENCE):
             before = others()
             time.sleep(0.5)
-            taken, waited = others() - before, waited + 1
+            if others() - before < 0.05:  # the clock of the CPU ticks 100 times a second
+                break
         before, began = others(), time.perf_counter()
         result = TOOLS[tool](work)
         took = time.perf_counter() - began
-        if (disturbed := others() - before > 0.05 * took + 0.03) is False or took > SLOW:
+        disturbed = others() - before > 0.05 * took + 0.03
+        if not disturbed or took > SLOW:
             break
     if disturbed:
         print(f"  {tool}: {took:.3f} s, timed while other processes were running")
@@ -286,13 +286,9 @@ def report(title: str, work: Work, tools: list[str], rounds: int, peers: Path, t
     cka = xy / np.sqrt(own)
     defined = np.isfinite(cka)
     middle = {tool: median(values) for tool, values in times.items()}
-    print(
-        f"\n{title}, {len(cka)} x {len(cka)} layers, n = {len(work.images)}; {defined.mean():.1%} of the pairs defined"
-    )
+    print(f"\n{title}, {len(cka)} x {len(cka)} layers, n = {len(work.images)}, {defined.mean():.1%} of pairs defined")
     print(f"  forward passes alone: {middle['forward']:.3f} s ({spread(times['forward'])}), {memory['forward']:.0f} MB")
-    print(
-        f"  {'':14s}{'s past forward':>15s}{'(range)':>19s}{'ratio':>7s}{'MB':>7s}{'past fwd':>9s}{'ratio':>7s}", end=""
-    )
+    print(f"{'s past forward':>31s}{'(range)':>19s}{'ratio':>7s}{'MB':>7s}{'past fwd':>9s}{'ratio':>7s}", end="")
     print(f"{'error':>9s}{'own':>9s}{'NaN':>5s}{'wrong':>6s}")
     measured = {"MB past the forward passes": memory[OURS] - memory["forward"]}
     for tool in tools:
@@ -367,7 +363,7 @@ def main() -> None:
         if options.child[0] in MODULES:
             importlib.import_module(MODULES[options.child[0]])
         return child(*options.child)
-    print(f"torch {torch.__version__}, {THREADS} threads; ratio: this project / the tool")
+    print(f"torch {torch.__version__}, {THREADS} threads")
     tools = [OURS, "pairwise"]
     for tool, module in MODULES.items():
         try:
@@ -376,16 +372,15 @@ def main() -> None:
             print(f"  {tool} {version(tool)}")
         except ImportError as error:
             print(f"  {tool}: not installed ({error})")
-    images = torch.randn(1024, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(max(1024, *(options.n or [0])), 3, 32, 32, generator=torch.Generator().manual_seed(0))
     rounds = 2 if options.quick else 5
     if options.only in (None, "a"):
         for n in options.n or ([256] if options.quick else [256, 1024]):
             limits = (0.75, 1.1) if n < 1024 else (0.35, 0.9)
-            targets = dict(zip(("time of pairwise", "time of pytorch-cka"), limits, strict=True))
-            targets |= {"memory of pytorch-cka": 0.3, f"error of {OURS}": 1e-6}
-            targets |= {"MB past the forward passes": 40} if n <= 256 else {}
-            work, times = two_anns(images[:n].clone()), rounds if n < 1024 else min(rounds, 3)
-            report("(a) two ResNet-20 ANNs", work, tools, times, options.peers, targets)
+            targets = {"time of pairwise": limits[0], "time of pytorch-cka": limits[1], "memory of pytorch-cka": 0.3}
+            targets |= {f"error of {OURS}": 1e-6} | ({"MB past the forward passes": 40} if n <= 256 else {})
+            times = rounds if n < 1024 else min(rounds, 3)
+            report("(a) two ResNet-20 ANNs", two_anns(images[:n].clone()), tools, times, options.peers, targets)
     if options.only in (None, "b"):
         work, targets = twins(images[:256].clone(), 4), {"time of pairwise": 0.7, f"error of {OURS}": 1e-6}
         report("(b) ResNet-20 SNN (T = 4) and ANN", work, tools[:2], rounds, options.peers, targets)

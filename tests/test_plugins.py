@@ -35,7 +35,7 @@ def test_every_name_of_every_table_leads_to_a_function_with_a_first_line_of_docs
 
 
 def test_every_measure_says_what_it_is_of() -> None:
-    assert {measure.of for measure in MEASUREMENTS.values()} == {"network", "comparison"}
+    assert {measure.of for measure in MEASUREMENTS.values()} == {"network", "comparison", "time"}
     assert all(measure.label for measure in MEASUREMENTS.values())
 
 

@@ -79,10 +79,11 @@ class CKA:
     """
 
     def __init__(self, *, samples: bool = True, permutations: int = 0, measures: Sequence[str] = ()) -> None:
-        if permutations < 0:
-            raise ValueError(f"expected a number of permutations from 0, got {permutations}")
+        if isinstance(permutations, bool) or not isinstance(permutations, int) or permutations < 0:
+            raise ValueError(f"expected a number of permutations from 0, got {permutations!r}")
         self.samples, self.permutations = samples, permutations
-        self.measures = {name: lookup(MEASURES, name, "measure") for name in measures if name != "cka"}
+        names = [measures] if isinstance(measures, str) else measures
+        self.measures = {name: lookup(MEASURES, name, "measure") for name in names if name != "cka"}
         self.reset()
 
     def reset(self) -> None:
@@ -101,6 +102,7 @@ class CKA:
         *,
         given: Mapping[str, Tensor] | None = None,
         groups: Mapping[str, Tensor] | None = None,
+        place: int | None = None,
     ) -> None:
         """Adds one minibatch.
 
@@ -109,6 +111,7 @@ class CKA:
             features_y: `{layer: [T', N, ...]}` of the second on the same samples; None compares x with itself.
             given: `{name: [1, N, ...]}`, one layer, for `CKAResult.partial`.
             groups: name -> bool `[N]`, samples whose CKA is taken for themselves; they may overlap.
+            place: of the first sample among all, where some were left out; by default behind those before.
 
         Raises:
             ValueError: shapes, layers or numbers of steps that do not fit each other or the batches before; the sums
@@ -116,15 +119,25 @@ class CKA:
         """
         x = grams(features_x)
         y = x if features_y is None else grams(features_y)
-        self.update_grams(x, y, given=None if given is None else grams(given), groups=groups)
+        self.update_grams(x, y, given=None if given is None else grams(given), groups=groups, place=place)
 
     def update_grams(
-        self, x: Grams, y: Grams, *, given: Grams | None = None, groups: Mapping[str, Tensor] | None = None
+        self,
+        x: Grams,
+        y: Grams,
+        *,
+        given: Grams | None = None,
+        groups: Mapping[str, Tensor] | None = None,
+        place: int | None = None,
     ) -> None:
         """Adds one minibatch given as centred Grams."""
         for other in (y, given):
             if other is not None and x.n != other.n:
                 raise ValueError(f"expected the same samples on both sides, got N = {x.n} and {other.n}")
+        if given is not None and len(given.rows) != 1:
+            raise ValueError(f"given: expected one layer of one step, got {_summary(given.layers, given.index)}")
+        if self.batches and ("zz" in self.sums) != (given is not None):
+            raise ValueError("expected given= for every minibatch or for none")
         for name, chosen in (groups or {}).items():
             if chosen.dtype != torch.bool or chosen.shape != (x.n,):
                 raise ValueError(
@@ -135,27 +148,32 @@ class CKA:
             self.x, self.y = _Side.of(x), _Side.of(y)
         for name, side, batch in (("x", self.x, x), ("y", self.y, y)):
             _expect_same(name, side, batch.layers, batch.index)
-        self.x.add(x, self.n)
-        self.y.add(y, self.n)
+        place = self.n if place is None else place
+        self.x.add(x, place)
+        self.y.add(y, place)
         n, own_x = x.n, _within(x)
         self._sum("xy", n * hsic(x.rows, y.rows.to(x.rows.device), n))
         self._sum("xx", n * own_x)
         self._sum("yy", n * (own_x if y is x else _within(y)))
         if given is not None:
-            z = given.whole.rows
+            z = given.rows
             for name, rows in (("xz", x.rows), ("yz", y.rows), ("zz", z)):
                 self._sum(name, n * hsic(rows, z.to(rows.device), n))
         for name, batch in (("x", x), ("y", y)):
             for layer, counts in batch.counts.items():
                 self._sum(f"counts {name} {layer}", counts)
         self._list("batch n", torch.tensor([n]))
+        self._list("batch place", torch.tensor([place]))
         self._keep_batch(x.whole, y.whole)
         for name, chosen in (groups or {}).items():
             self._group(name, x.whole, y.whole, chosen)
         if self.permutations:
             self._permute(x.whole, y.whole)
         for name, measure in self.measures.items():
-            self._sum(f"measure {name}", n * measure.of(x.whole, y.whole))
+            value = measure.of(x.whole, y.whole)
+            broken = x.rows.isnan().any() or y.rows.isnan().any()  # else NaN is a minibatch without structure
+            self._sum(f"measure {name}", n * (value if broken else value.nan_to_num(0.0)))
+            self._sum(f"weight {name}", n * (value.isfinite() if not broken else torch.ones_like(value)))
         self.n += n
         self.batches += 1
 
@@ -168,12 +186,15 @@ class CKA:
             return
         for name, mine, theirs in (("x", self.x, other.x), ("y", self.y, other.y)):
             _expect_same(name, mine, theirs.layers, theirs.index)
+        if self._options() != other._options() or ("zz" in self.sums) != ("zz" in other.sums):
+            raise ValueError(f"expected accumulators of the same options, got {self._options()} and {other._options()}")
         for mine, theirs in ((self.x, other.x), (self.y, other.y)):
             mine.merge(theirs, self.n)
         for name, value in other.sums.items():
             self._sum(name, value)
         for name, values in other.lists.items():
-            self.lists.setdefault(name, []).extend(values)
+            moved = [value + self.n for value in values] if name == "batch place" else values
+            self.lists.setdefault(name, []).extend(moved)
         self.n += other.n
         self.batches += other.batches
 
@@ -199,6 +220,7 @@ class CKA:
         state: dict[str, Any] = {
             "n": self.n,
             "batches": self.batches,
+            "options": self._options(),
             "sums": {name: value.clone() for name, value in self.sums.items()},
             "lists": {name: [value.clone() for value in values] for name, values in self.lists.items()},
         }
@@ -213,8 +235,8 @@ class CKA:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over a state that `state_dict` gave."""
-        self.reset()
+        """Takes over a state that `state_dict` gave, its options too."""
+        self.__init__(**state["options"])  # type: ignore[misc]
         self.n, self.batches = state["n"], state["batches"]
         self.sums = {name: value.clone() for name, value in state["sums"].items()}
         self.lists = {name: [value.clone() for value in values] for name, values in state["lists"].items()}
@@ -251,6 +273,9 @@ class CKA:
         data = dataset(self.x.layers, self.y.layers, sums, lists, n=self.n, undefined=undefined, attrs=attrs or {})
         return CKAResult(data)
 
+    def _options(self) -> dict[str, Any]:
+        return {"samples": self.samples, "permutations": self.permutations, "measures": list(self.measures)}
+
     def _sum(self, name: str, value: Tensor) -> None:
         self.sums[name] = self.sums[name] + value.to(self.sums[name].device) if name in self.sums else value.clone()
 
@@ -274,6 +299,10 @@ class CKA:
         members = chosen.nonzero().flatten().cpu()
         if len(members) >= MIN_SAMPLES:
             self._subset(f"group {name}", x, y, members)
+            return
+        nothing = x.rows.new_zeros(len(x.layers), len(y.layers))  # it is there, with no samples
+        for own, value in (("n", torch.tensor(0.0)), ("xy", nothing), ("xx", nothing[:, 0]), ("yy", nothing[0])):
+            self._sum(f"group {name} {own}", value)
 
     def _subset(self, name: str, x: Whole, y: Whole, samples: Tensor) -> None:
         """HSIC of some samples of the minibatch alone."""

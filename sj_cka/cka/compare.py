@@ -18,6 +18,7 @@ from sj_cka.cka.layers import MIN_SAMPLES, Allocate
 from sj_cka.cka.memory import bytes_of, in_file, in_words
 from sj_cka.cka.observation import NULL, OBSERVABLES, Observable, Spatial
 from sj_cka.cka.outline import outline, size
+from sj_cka.cka.processes import in_group, together
 from sj_cka.cka.result import CKAResult
 from sj_cka.cka.sides import Fixed, Network, fixed_grams, group_masks
 from sj_cka.recording import LayerSpec, Layout, Select, preserved, select_for
@@ -160,74 +161,81 @@ def compare(
         if not any(pattern in own for own in picked.values() if isinstance(own, Mapping)):
             raise ValueError(f"select: {pattern!r} matches no module of {' or '.join(models)}")
     wanted = {"x": layers if layers_x is None else layers_x, "y": layers if layers_y is None else layers_y}
-    steps = dict(zip("xy", T if isinstance(T, tuple) else (T, T), strict=True))
+    pair = tuple(T) if isinstance(T, tuple | list) else (T, T)
+    if len(pair) != 2:
+        raise ValueError(f"expected T as one number of steps or a pair for x and y, got {T!r}")
+    steps = dict(zip("xy", pair, strict=True))
     # one pass serves both sides where they are the same layers of the same network
     same = not to and models["x"] is models["y"] and wanted["x"] is wanted["y"]
     same = same and steps["x"] == steps["y"] and y_loader is None
-    with preserved(*models.values()):
+    main = CKA(samples=samples, permutations=permutations, measures=measures)
+    sums: dict[str, CKA] = {observables[0]: main}
+    sums |= {name: CKA(samples=False) for name in [*observables[1:], *([NULL] if null else [])]}
+    attrs: dict[str, Any] = {side: type(model).__name__ for side, model in models.items()} | ({"y": to} if to else {})
+    left_out: list[int] = []
+    with together(), preserved(*models.values()):
         source = Batches(loader, y_loader, layout, forward, batches)
-        first = source.first()
-        networks = {}
-        for side in ("x",) if same or to else ("x", "y"):
-            on = _device(side, models[side], device)
-            try:
-                observed = plan_observation(
-                    models[side],
-                    first.inputs(side, on),
-                    layers=wanted[side],
-                    T=steps[side],
-                    layout=layout,
-                    forward=forward,
-                    select=picked[side],
+        try:
+            first = source.first()
+        except ValueError:
+            if not in_group():
+                raise
+            first = None  # the other processes have the batches
+        if first is not None:
+            networks = {}
+            for side in ("x",) if same or to else ("x", "y"):
+                on = _device(side, models[side], device)
+                try:
+                    observed = plan_observation(
+                        models[side],
+                        first.inputs(side, on),
+                        layers=wanted[side],
+                        T=steps[side],
+                        layout=layout,
+                        forward=forward,
+                        select=picked[side],
+                    )
+                except (ValueError, TypeError, RuntimeError) as error:
+                    raise ValueError(f"network {side} ({type(models[side]).__name__}): {error}") from error
+                for note in observed.notes:
+                    warnings.warn(f"network {side} ({type(models[side]).__name__}): {note}", stacklevel=2)
+                networks[side] = Network(side, models[side], observed, on, observables, null is not None, spatial)
+            _, stored, held = size(list(networks.values()), first.n)
+            if limit is not None and held > limit:
+                raise ValueError(
+                    f"memory={memory!r}: the timing null holds {in_words(held)} of features, because the network is "
+                    "called once a step: take fewer layers=, smaller batches or more memory"
                 )
-            except (ValueError, TypeError, RuntimeError) as error:
-                raise ValueError(f"network {side} ({type(models[side]).__name__}): {error}") from error
-            for note in observed.notes:
-                warnings.warn(f"network {side} ({type(models[side]).__name__}): {note}", stacklevel=2)
-            networks[side] = Network(side, models[side], observed, on, observables, null is not None, spatial)
-        _, stored, held = size(list(networks.values()), first.n)
-        if limit is not None and held > limit:
-            raise ValueError(
-                f"memory={memory!r}: the timing null holds {in_words(held)} of features, because the network is called "
-                "once a step: take fewer layers=, smaller batches or more memory"
-            )
-        in_memory = limit is None or stored <= limit
-        where = f"{in_words(stored)} in {'memory' if in_memory else 'a temporary file'}"
-        if not in_memory:
-            _log.warning("centred Grams take %s: more than memory=%r", where, memory)
-        if plan:
-            inputs = {side: first.inputs(side, network.device) for side, network in networks.items()}
-            print(outline(list(networks.values()), inputs, source.count, limit))
-        main = CKA(samples=samples, permutations=permutations, measures=measures)
-        sums: dict[str, CKA] = {observables[0]: main}
-        sums |= {name: CKA(samples=False) for name in [*observables[1:], *([NULL] if null else [])]}
-        work = _Work(networks, sums, to, given, groups, None if in_memory else in_file)
-        attrs = {side: type(model).__name__ for side, model in models.items()} | ({"y": to} if to else {})
-        attrs |= {"observe": observables[0], "grams": where}
-        left_out: list[int] = []
-        with tqdm(total=source.count, desc="comparing", unit="batch", disable=not progress, leave=False) as bar:
-            try:
-                for batch in source:
-                    if batch.usable:
-                        work.add(batch)
-                    else:
-                        left_out.append(batch.number)
-                        warnings.warn(
-                            f"batch {batch.number} holds {batch.n} samples and is left out: the unbiased HSIC needs at "
-                            f"least {MIN_SAMPLES}",
-                            stacklevel=2,
-                        )
-                    bar.update()
-            except Exception as error:
-                if not main.batches:
-                    raise
-                raise ComparisonStopped(
-                    f"{error} (after {main.batches} minibatches, whose result is in this exception's so_far)",
-                    _result(sums, attrs, left_out),
-                ) from error
-    for own in sums.values():
-        own.all_reduce()
-    return _result(sums, attrs, left_out)
+            in_memory = limit is None or stored <= limit
+            where = f"{in_words(stored)} in {'memory' if in_memory else 'a temporary file'}"
+            if not in_memory:
+                _log.warning("centred Grams take %s: more than memory=%r", where, memory)
+            if plan:
+                inputs = {side: first.inputs(side, network.device) for side, network in networks.items()}
+                print(outline(list(networks.values()), inputs, source.count, limit))
+            work = _Work(networks, sums, to, given, groups, None if in_memory else in_file)
+            attrs |= {"grams": where}
+            with tqdm(total=source.count, desc="comparing", unit="batch", disable=not progress, leave=False) as bar:
+                try:
+                    for batch in source:
+                        if batch.usable:
+                            work.add(batch)
+                        else:
+                            left_out.append(batch.number)
+                            warnings.warn(
+                                f"batch {batch.number} holds {batch.n} samples and is left out: the unbiased HSIC "
+                                f"needs at least {MIN_SAMPLES}",
+                                stacklevel=2,
+                            )
+                        bar.update()
+                except Exception as error:
+                    if not main.batches:
+                        raise
+                    raise ComparisonStopped(
+                        f"{error} (after {main.batches} minibatches, whose result is in this exception's so_far)",
+                        _result(sums, attrs, left_out),
+                    ) from error
+    return _reduced(sums, attrs, left_out)
 
 
 @dataclass
@@ -255,7 +263,23 @@ class _Work:
         for name, sums in self.sums.items():
             x, y = seen["x"][name], seen.get("y", seen["x"])[name]
             first = sums is next(iter(self.sums.values()))
-            sums.update_grams(x, y, given=z if first else None, groups=masks if first else None)
+            sums.update_grams(x, y, given=z if first else None, groups=masks if first else None, place=batch.place)
+
+
+def _reduced(sums: Mapping[str, CKA], attrs: Mapping[str, Any], left_out: Sequence[int]) -> CKAResult:
+    for own in sums.values():
+        own.all_reduce()
+    found = _result(sums, attrs, left_out)
+    empty = (
+        [str(name) for name in found.data.group.values[found.data.group_n.values == 0]] if "group" in found.data else []
+    )
+    if empty:
+        warnings.warn(
+            f"groups {', '.join(empty[:10])} have fewer than {MIN_SAMPLES} samples in every minibatch and so no CKA: "
+            "take larger batches",
+            stacklevel=3,
+        )
+    return found
 
 
 def _result(sums: Mapping[str, CKA], attrs: Mapping[str, Any], left_out: Sequence[int]) -> CKAResult:

@@ -86,10 +86,15 @@ def compare_features(
             seen = [{layer: _tensor(X[:, part], device) for layer, X in side.items()} for side in sides]
             batch = Batch(number, first, part.stop - first, (None, None), None, None)
             z = None if given is None else {"given": _tensor(given[part], device).unsqueeze(0)}
-            main.update(*seen, given=z, groups=group_masks(groups, batch))
+            main.update(*seen, given=z, groups=group_masks(groups, batch), place=first)
             if control is not None:
-                generator = torch.Generator().manual_seed(number)
-                control.update(*({layer: _permuted(X, generator) for layer, X in side.items()} for side in seen))
+                generators = [torch.Generator().manual_seed(2 * number + i) for i in range(len(seen))]
+                control.update(
+                    *(
+                        {layer: _permuted(X, generator) for layer, X in side.items()}
+                        for side, generator in zip(seen, generators, strict=True)
+                    )
+                )
     attrs = {"x": "x", "y": "y" if y is not None else "x", "observe": "features", "batches_left_out": str(left_out)}
     also = {} if control is None else {NULL: control.compute(attrs)}
     return CKAResult(main.compute(attrs).data, also)

@@ -14,6 +14,7 @@ from torch import Tensor
 _Q_MAX = 300.0
 # |K~| at or below this fraction of |K| is rounding, not structure.
 _UNDEFINED = 1e-12
+_EQUAL = "all pairs of samples are equally similar"
 _CHUNK = 1 << 22  # numbers of an intermediate that are held at once
 _BYTES_FROM = 64  # features that bytes pay for; torch's int8 product is wrong for 1
 _ROWS = 32
@@ -246,7 +247,8 @@ def as_real(X: Tensor) -> Tensor:
         )
     if X.dtype in (torch.float32, torch.float64):
         return X
-    return X.to(torch.float64 if X.dtype in (torch.int64, torch.int32) else torch.float32)
+    wide = (torch.int64, torch.int32, torch.uint32, torch.uint64)
+    return X.to(torch.float64 if X.dtype in wide else torch.float32)
 
 
 def _redo(X: Tensor) -> tuple[Tensor, Tensor, str | None]:
@@ -270,9 +272,13 @@ def _redo(X: Tensor) -> tuple[Tensor, Tensor, str | None]:
     diagonal = centred.diagonal().clone()
     shift = _shift(centred.sum(-1) - diagonal)
     rows = pack(u_centre(centred))
+    diagonal = (diagonal - 2 * shift) * largest**2
     if 2**0.5 * rows.norm() <= _UNDEFINED * size:
-        return *none, _why_undefined(X)
-    return rows * largest**2, (diagonal - 2 * shift) * largest**2, None
+        reason = _why_undefined(X)
+        if reason == _EQUAL and rows.norm() > _UNDEFINED * torch.linalg.matrix_norm(centred):
+            reason = "samples differ by less than a millionth of what they have in common"
+        return none[0], diagonal, reason  # distances may be there all the same
+    return rows * largest**2, diagonal, None
 
 
 def _why_undefined(X: Tensor) -> str:
@@ -281,4 +287,4 @@ def _why_undefined(X: Tensor) -> str:
         return "constant"
     if 1 in differing:
         return "fewer than two samples differ"
-    return "all pairs of samples are equally similar"
+    return _EQUAL

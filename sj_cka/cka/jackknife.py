@@ -90,7 +90,8 @@ def without_each_sample(kept: Kept) -> np.ndarray:
     def sums(total: np.ndarray, h: np.ndarray) -> np.ndarray:
         size = n.reshape(-1, *[1] * (total.ndim - 1))
         of_batch = (total / (size - 3))[batch]
-        left = (total[batch] - 2 * h) / np.maximum(size - 4, 1)[batch]
+        # of a minibatch of 4 nothing is left that HSIC_1 is defined for
+        left = np.where(size > 4, 1 / np.maximum(size - 4, 1), 0.0)[batch] * (total[batch] - 2 * h)
         return np.asarray((total / (size - 3)).sum(0) - of_batch + left)
 
     root_x, root_y = (np.sqrt(np.where(S > 0, S, 1.0)) for S in (kept.total_xx, kept.total_yy))

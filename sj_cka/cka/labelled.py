@@ -52,12 +52,17 @@ def dataset(
         variables["hsic_zz"] = (), float(sums["zz"][0, 0]) / n
     for name, value in sums.items():
         if name.startswith("measure "):
-            variables[f"measure_{name.removeprefix('measure ')}"] = ("layer_x", "layer_y"), value / n
+            own = name.removeprefix("measure ")
+            weight = sums[f"weight {own}"]
+            variables[f"measure_{own}"] = (
+                ("layer_x", "layer_y"),
+                np.where(weight > 0, value / np.maximum(weight, 1), np.nan),
+            )
     if "permuted" in sums:
         variables["permuted_xy"] = ("permutation", "layer_x", "layer_y"), sums["permuted"] / n
     for kind in ("size", "group"):
         variables |= _subsets(kind, sums, coords)
-    parts = {"n": (), "xy": ("layer_x", "layer_y"), "xx": ("layer_x",), "yy": ("layer_y",)}
+    parts = {"n": (), "place": (), "xy": ("layer_x", "layer_y"), "xx": ("layer_x",), "yy": ("layer_y",)}
     for name, value in lists.items():
         kind, _, own = name.partition(" ")
         variables[f"{kind}_{own}"] = (kind, *parts[own]), value
@@ -84,9 +89,9 @@ def _subsets(
         return {}
     coords[kind] = [int(name) for name in names] if kind == "size" else names
     joined = {own: np.stack([sums[f"{kind} {name} {own}"] for name in names]) for own in ("n", "xy", "xx", "yy")}
-    n = joined["n"]
+    n = np.maximum(joined["n"], 1)
     return {
-        f"{kind}_n": ((kind,), n.astype(int)),
+        f"{kind}_n": ((kind,), joined["n"].astype(int)),
         f"{kind}_xy": ((kind, "layer_x", "layer_y"), joined["xy"] / n[:, None, None]),
         f"{kind}_xx": ((kind, "layer_x"), joined["xx"] / n[:, None]),
         f"{kind}_yy": ((kind, "layer_y"), joined["yy"] / n[:, None]),

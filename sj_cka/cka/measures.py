@@ -14,7 +14,7 @@ from sj_cka.cka.gram import unpack
 from sj_cka.cka.hsic import hsic
 from sj_cka.cka.layers import Whole
 
-_LEVELS = 7390851332.0  # of distances that count as different; no round number, so that no tie falls between two
+_TIE = 1e-10  # part of the largest distance by which two must differ to count as different
 
 
 class Measure(NamedTuple):
@@ -51,11 +51,22 @@ def rsa(x: Whole, y: Whole) -> Tensor:
         d = side.squared_distances().cpu().numpy()
         largest = d.max(1, keepdims=True)
         defined = np.isfinite(largest) & (largest > 0)
-        ranked = stats.rankdata(np.round(np.where(defined, d, 0.0) / np.where(defined, largest, 1.0) * _LEVELS), axis=1)
+        ranked = _ranks(np.where(defined, d, 0.0), _TIE * np.where(defined, largest, 0.0))
         ranked -= ranked.mean(1, keepdims=True)
         size = np.linalg.norm(ranked, axis=1, keepdims=True)
         ranks.append(np.where(defined & (size > 0), ranked / np.where(size > 0, size, 1.0), np.nan))
     return torch.from_numpy(ranks[0] @ ranks[1].T)
+
+
+def _ranks(values: np.ndarray, tolerance: np.ndarray) -> np.ndarray:
+    """Ranks along the last axis, mean ranks where values follow each other within a tolerance."""
+    order = values.argsort(axis=1)
+    ordered = np.take_along_axis(values, order, axis=1)
+    level = np.zeros(values.shape)
+    level[:, 1:] = np.cumsum(np.diff(ordered, axis=1) > tolerance, axis=1)
+    found = np.empty(values.shape)
+    np.put_along_axis(found, order, level, axis=1)
+    return np.asarray(stats.rankdata(found, axis=1))
 
 
 def procrustes(x: Whole, y: Whole) -> Tensor:

@@ -72,7 +72,6 @@ class Book:
         first = self.first[layer] + step
         part = slice(first, first + len(X))
         self.filled[part] = [True] * len(X)
-        X = as_real(X)
         if again or not defers(X.device):
             self.rows[part], self.diagonal[part], self.reasons[part] = centred_grams(X, spikes=spikes)
             return
@@ -170,7 +169,7 @@ class Observer:
         """Takes `[S, n, ...]` of one call of a layer, its first step and whether it is output or membrane."""
         if self.only is not None and tap.layer not in self.only:
             return
-        X = rows.detach()
+        X = as_real(rows.detach())  # sums over steps and space would be rounded in half precision
         if self.spatial == "mean" and tap.maps:
             X = X.flatten(3).mean(3)
         X = flat(X)

@@ -22,6 +22,8 @@ def within(data: xr.Dataset, side: Side) -> np.ndarray:
 
 def dynamics(data: xr.Dataset, null: xr.Dataset | None, side: Side) -> pd.DataFrame:
     """Mean CKA between different steps of every layer beside that of the timing null, see `CKAResult.dynamics`."""
+    if side not in ("x", "y"):
+        raise ValueError(f'expected side "x" or "y", got {side!r}')
     values = within(data, side)
     # over NaN where there is no null: its column then stays empty
     nulls = np.full_like(values, np.nan) if null is None else within(null, side)

@@ -64,7 +64,8 @@ class Network:
 
     def _run(self, batch: Any, books: Mapping[str, Book], number: int, only: set[str] | None = None) -> None:
         plan, n = self.plan, self.plan.drive.samples(batch)
-        observer = Observer(plan, books, self.spatial, torch.Generator().manual_seed(number), only)
+        orders = torch.Generator().manual_seed(2 * number + (self.side == "y"))  # both sides draw their own
+        observer = Observer(plan, books, self.spatial, orders, only)
         what: tuple[What, ...] = ("output", "membrane") if "membrane" in self.taps else ("output",)
         layers = {tap.layer for taps in self.taps.values() for tap in taps} if only is None else only
         taps = tuple(tap for tap in plan.taps if tap.layer in layers)
@@ -140,7 +141,7 @@ def group_masks(groups: Any, batch: Batch) -> dict[str, Tensor] | None:
     else:
         own = _part(groups, batch, "ids")
     if isinstance(own, Mapping):
-        return {str(name): torch.as_tensor(mask).to(torch.bool) for name, mask in own.items()}
+        return {str(name): torch.as_tensor(mask) for name, mask in own.items()}
     ids = [str(value) for value in (own.tolist() if hasattr(own, "tolist") else list(own))]
     if len(ids) != batch.n:
         raise ValueError(f"groups: expected an id for each of {batch.n} samples, got {len(ids)}")

@@ -39,6 +39,8 @@ def difference(a: xr.Dataset, b: xr.Dataset, level: float, over: Over | None) ->
         names = [f"{list(data.layer_x.values[:3])} x {list(data.layer_y.values[:3])} ..." for data in (a, b)]
         raise ValueError(f"expected results that share layers, got {names[0]} and {names[1]}")
     own = [data.sel(layers) for data in (a, b)]
+    if over is None:
+        over = "samples" if all("sample_xy" in data for data in own) else "batches"
     left = [_left_out(data, over) for data in own]
     half = half_width(left[0] - left[1], level)
     apart = all_steps(own[0]) - all_steps(own[1])
@@ -74,7 +76,7 @@ def of_group(data: xr.Dataset, group: str) -> np.ndarray:
     """CKA `[Lx, Ly]` of the samples of one group alone."""
     if "group_xy" not in data:
         raise ValueError(f"expected a result of a comparison with groups=, got none when asked for group {group!r}")
-    known = [str(name) for name in data.group.values]
+    group, known = str(group), [str(name) for name in data.group.values]
     if group not in known:
         raise ValueError(f"expected a group of {', '.join(known[:20])}, got {group!r}")
     own = data.sel(group=group)
@@ -86,9 +88,16 @@ def heaviest(data: xr.Dataset, layer_x: str, layer_y: str, k: int) -> pd.DataFra
     cell = data.sel(layer_x=[layer_x], layer_y=[layer_y])
     left = without_each_sample(_kept(cell))[:, 0, 0]
     value = all_steps(cell)[0, 0]
+    if k < 1:
+        raise ValueError(f"expected k, how many samples, from 1, got {k}")
+    if not np.isfinite(value):
+        raise ValueError(f"{layer_x!r} with {layer_y!r} has no CKA; see result.undefined")
     order = np.argsort(-np.abs(value - left), kind="stable")[:k]
+    places = cell.batch_place.values, cell.batch_n.values
+    place = np.concatenate([first + np.arange(n) for first, n in zip(*places, strict=True)])
     return pd.DataFrame(
-        {"sample": order, "weight": value - left[order], "cka_without": left[order]}, index=range(1, len(order) + 1)
+        {"sample": place[order], "weight": value - left[order], "cka_without": left[order]},
+        index=range(1, len(order) + 1),
     )
 
 

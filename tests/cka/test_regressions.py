@@ -1,0 +1,210 @@
+"""Values that were once wrong without a word, each with what is right."""
+
+import copy
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.spatial.distance import pdist
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import nn
+
+from sj_cka import CKA, compare, compare_features
+from sj_cka.cka import MEASURES
+from sj_cka.cka.layers import grams
+
+
+def test_a_step_without_cka_still_counts_in_distances():
+    g = np.random.default_rng(0)
+    X, Y = g.random((2, 10, 20)), g.random((2, 10, 20))
+    X[0] = 0
+    X[0, 0, 3] = 5.0  # fewer than two samples differ
+    found = compare_features({"a": X}, {"b": Y}, measures=["rsa"], progress=False).matrix(measure="rsa").iloc[0, 0]
+    flat = [side.transpose(1, 0, 2).reshape(10, -1) for side in (X, Y)]
+    assert found == pytest.approx(stats.spearmanr(*map(pdist, flat)).statistic, abs=1e-12)
+
+
+def test_equal_distances_of_spikes_are_ties_whatever_the_largest_is():
+    for seed in range(40):
+        g = torch.Generator().manual_seed(seed)
+        sides = [(torch.rand(4, 24, 12, generator=g) < 0.15).float() for _ in range(2)]
+        found = MEASURES["rsa"].of(*(grams({"a": X}).whole for X in sides)).item()
+        flat = [X.transpose(0, 1).flatten(1).numpy() for X in sides]
+        assert found == pytest.approx(stats.spearmanr(*map(pdist, flat)).statistic, abs=1e-12)
+
+
+def test_four_samples_have_no_interval():
+    row = compare_features({"a": np.random.default_rng(0).random((1, 4, 20))}, progress=False).interval().iloc[0]
+    assert row.cka == pytest.approx(1)
+    assert np.isnan([row.low, row.high]).all()
+
+
+def test_minibatches_of_four_are_left_out_whole_with_one_of_their_samples():
+    g = torch.Generator().manual_seed(0)
+    parts = [(torch.randn(1, 4, 6, generator=g), torch.randn(1, 4, 6, generator=g)) for _ in range(10)]
+    found = CKA()
+    for X, Y in parts:
+        found.update({"a": X}, {"a": X + Y})
+    row, over_batches = found.compute().interval().iloc[0], found.compute().interval(over="batches").iloc[0]
+    left = [
+        value_of([p for k, p in enumerate(parts) if k != i]) for i in range(10) for _ in range(4)
+    ]  # without any of four, the other three cannot be used
+    half = stats.t.ppf(0.975, 39) * np.sqrt(39 / 40 * ((left - np.mean(left)) ** 2).sum())
+    assert row.high - row.cka == pytest.approx(half, rel=1e-5)
+    assert over_batches.high > over_batches.cka
+
+
+def value_of(parts):
+    found = CKA(samples=False)
+    for X, Y in parts:
+        found.update({"a": X}, {"a": X + Y})
+    return found.compute().matrix().iloc[0, 0]
+
+
+@pytest.fixture
+def snn():
+    torch.manual_seed(1)
+    made = nn.Sequential(layer.Linear(6, 40), neuron.LIFNode(v_threshold=0.3), layer.Linear(40, 9)).eval()
+    functional.set_step_mode(made, "m")
+    return made
+
+
+def test_the_nulls_of_both_sides_are_drawn_each_for_itself(snn):
+    x = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    twin = copy.deepcopy(snn)
+    null = compare(snn, twin, [x], T=4, layers="1", null="timing", progress=False).null
+    assert null.matrix(1).iloc[0, 0] < 0.999
+    spikes = {"a": torch.rand(4, 20, 30).round().numpy()}
+    assert compare_features(spikes, spikes, null="timing", progress=False).null.matrix(1).iloc[0, 0] < 0.999
+
+
+def test_accumulators_of_other_options_do_not_merge():
+    X = torch.rand(2, 10, 5)
+    a, b, c = CKA(measures=["rsa"]), CKA(samples=False), CKA(measures=["rsa"])
+    for state in (a, b):
+        state.update({"a": X})
+    with pytest.raises(ValueError, match="accumulators of the same options"):
+        a.merge(b)
+    c.update({"a": X}, given={"z": X[:1]})
+    with pytest.raises(ValueError, match="accumulators of the same options"):
+        a.merge(c)
+    with pytest.raises(ValueError, match="given= for every minibatch or for none"):
+        c.update({"a": X})
+    with pytest.raises(ValueError, match="given: expected one layer of one step"):
+        CKA().update({"a": X}, given={"z": X})
+    fresh = CKA()
+    fresh.merge(a)
+    assert fresh.compute().matrix(measure="rsa").iloc[0, 0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_rate_is_not_rounded_in_half_precision(snn, dtype):
+    snn[2].weight.data *= 1000  # beyond half precision once summed over steps
+    x = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    half = copy.deepcopy(snn).to(dtype)
+    result = compare(half, loader=[x.to(dtype)], T=8, layers="2", observe=("output", "rate"), progress=False)
+    with torch.no_grad():
+        outputs = half(x.to(dtype).repeat(8, 1, 1)).double()
+    functional.reset_net(half)
+    expected = compare_features({"2": outputs.mean(0, keepdim=True).numpy()}, progress=False)
+    assert result.also["rate"].data.hsic_xx.values.item() == pytest.approx(
+        expected.data.hsic_xx.values.item(), rel=1e-5
+    )
+
+
+def test_samples_are_numbered_as_the_loader_gives_them():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh()).eval()
+    batches = [torch.randn(8, 3), torch.randn(3, 3), torch.randn(8, 3)]
+    batches[2][2] *= 40
+    with pytest.warns(UserWarning, match="batch 1 holds 3 samples"):
+        result = compare(net, loader=batches, layers="0", to="input", progress=False)
+    plain = compare(net, loader=[batches[0], batches[2]], layers="0", to="input", progress=False)
+    numbers = plain.heaviest("0", "input", k=16)["sample"]
+    assert result.heaviest("0", "input", k=16)["sample"].tolist() == [i if i < 8 else i + 3 for i in numbers]
+    batches[2][2, 0] = float("nan")
+    with pytest.warns(UserWarning, match="batch 1 holds 3 samples"):
+        broken = compare(net, loader=batches, layers="0", progress=False)
+    assert set(broken.undefined.reason) == {"NaN or infinite at sample 13"}
+    with pytest.raises(ValueError, match="has no CKA"):
+        broken.heaviest("0")
+
+
+def test_a_structure_hidden_by_its_offset_is_called_that():
+    X = np.random.default_rng(0).normal(size=(1, 12, 5)) + 1e9
+    found = compare_features({"a": X}, progress=False)
+    assert set(found.undefined.reason) == {"samples differ by less than a millionth of what they have in common"}
+    big = (np.arange(24).reshape(1, 12, 2) + 2_000_000).astype(np.uint32)
+    assert compare_features({"a": big}, progress=False).undefined.empty
+
+
+def test_a_group_of_too_few_is_there_without_a_value():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh()).eval()
+    with pytest.warns(UserWarning, match="groups 1 have fewer than 4 samples in every minibatch"):
+        result = compare(net, loader=[torch.randn(20, 3)], groups=[0] * 17 + [1] * 3, progress=False)
+    assert result.matrix(group="1").isna().all(axis=None)
+    assert result.matrix(group=0).notna().all(axis=None)
+    assert result.data.group_n.values.tolist() == [17, 0]
+    with pytest.raises(ValueError, match="group 'a': expected one bool for each of 20 samples"):
+        compare(net, loader=[torch.randn(20, 3)], groups={"a": list(range(20))}, progress=False)
+
+
+def test_a_measure_skips_minibatches_in_which_a_layer_is_silent():
+    X = torch.rand(1, 10, 5)
+    found = CKA(measures=["rsa"])
+    found.update({"a": X})
+    found.update({"a": torch.zeros(1, 10, 5)})
+    assert found.compute().matrix(measure="rsa").iloc[0, 0] == pytest.approx(1)
+
+
+def test_results_with_and_without_samples_differ_over_their_minibatches():
+    parts = [torch.rand(1, 12, 5, generator=torch.Generator().manual_seed(s)) for s in range(8)]
+    results = []
+    for samples in (True, False):
+        state = CKA(samples=samples)
+        for X in parts:
+            state.update({"a": X}, {"a": X[..., :2]})
+        results.append(state.compute())
+    assert results[0].difference(results[1]).difference.tolist() == [0.0]
+
+
+FAILS = """
+import sys, torch
+from torch import nn
+from sj_cka import compare
+rank, port, what = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+torch.manual_seed(0)
+torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+net = nn.Sequential(nn.Linear(3, 4), nn.Tanh()).eval()
+other = [torch.randn(2, 3)] if what == "short" else [torch.randn(8, 3), torch.randn(8, 2)]
+try:
+    result = compare(net, loader=[[torch.randn(8, 3)], other][rank], progress=False)
+    print(rank, "n", int(result.data.n))
+except RuntimeError as error:
+    print(rank, type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("what", ["short", "broken"])
+def test_no_process_waits_for_ever_for_one_that_has_nothing_or_fails(what):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = [sys.executable, "-c", FAILS]
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), str(port), what], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for rank in (0, 1)
+    ]
+    told = [process.communicate(timeout=120) for process in processes]
+    if what == "short":
+        assert [out.split()[1:] for out, _ in told] == [["n", "8"], ["n", "8"]], told
+    else:
+        assert "RuntimeError the comparison ended because process 1 failed: ComparisonStopped" in told[0][0]
+        assert "ComparisonStopped" in told[1][0]
