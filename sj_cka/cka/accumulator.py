@@ -13,7 +13,7 @@ from sj_cka.cka.gram import pack, unpack
 from sj_cka.cka.hsic import hsic
 from sj_cka.cka.jackknife import contributions
 from sj_cka.cka.labelled import dataset
-from sj_cka.cka.layers import MIN_SAMPLES, Grams, Whole, grams
+from sj_cka.cka.layers import ALIKE, MIN_SAMPLES, Grams, Whole, grams
 from sj_cka.cka.measures import MEASURES
 from sj_cka.cka.result import CKAResult
 from sj_cka.plugins import lookup
@@ -293,7 +293,7 @@ class CKA:
             self._list(f"sample {name}", value)
         for size in SIZES:
             if size < x.n:
-                self._subset(f"size {size}", x, y, torch.arange(size))
+                self._first(size, x, y)
 
     def _group(self, name: str, x: Whole, y: Whole, chosen: Tensor) -> None:
         members = chosen.nonzero().flatten().cpu()
@@ -303,6 +303,25 @@ class CKA:
         nothing = x.rows.new_zeros(len(x.layers), len(y.layers))  # it is there, with no samples
         for own, value in (("n", torch.tensor(0.0)), ("xy", nothing), ("xx", nothing[:, 0]), ("yy", nothing[0])):
             self._sum(f"group {name} {own}", value)
+
+    def _first(self, n: int, x: Whole, y: Whole) -> None:
+        """HSIC of the first n samples by the trace formula, which takes row sums in place of Grams centred anew."""
+        sides = [side.first(n) for side in ((x,) if x is y else (x, y))]
+        (K, r), (L, s) = sides[0], (part.to(sides[0][0].device) for part in sides[-1])
+        each = [
+            2 * rows.norm(dim=1).square()
+            + sums.sum(1).square() / ((n - 1) * (n - 2))
+            - 2 / (n - 2) * sums.norm(dim=1).square()
+            for rows, sums in ((K, r), (L, s))
+        ]
+        both = 2 * K @ L.mT + r.sum(1, keepdim=True) * s.sum(1) / ((n - 1) * (n - 2)) - 2 / (n - 2) * r @ s.mT
+        # what centring leaves of alike samples is rounding, see Whole.part
+        alike = [own <= ALIKE**2 * 2 * rows.norm(dim=1).square() for own, rows in zip(each, (K, L), strict=True)]
+        both = both.masked_fill(alike[0].unsqueeze(1) | alike[1], 0.0)
+        self._sum(f"size {n} n", torch.tensor(float(n)))
+        self._sum(f"size {n} xy", both / (n - 3))
+        for name, own, none in (("xx", each[0], alike[0]), ("yy", each[1], alike[1])):
+            self._sum(f"size {n} {name}", own.masked_fill(none, 0.0) / (n - 3))
 
     def _subset(self, name: str, x: Whole, y: Whole, samples: Tensor) -> None:
         """HSIC of some samples of the minibatch alone."""

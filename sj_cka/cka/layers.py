@@ -13,7 +13,7 @@ from sj_cka.cka.gram import as_real, centred_grams, pack, u_centre, unpack
 
 MIN_SAMPLES = 4  # the unbiased HSIC divides by n - 3
 # |K~| of some samples at or below this fraction of what it is cut from is rounding of float32 products
-_ALIKE = 1e-6
+ALIKE = 1e-6
 _CHUNK = 1 << 23  # numbers of an intermediate that are held at once
 Allocate = Callable[[tuple[int, int]], Tensor]  # float64, of a shape
 
@@ -52,9 +52,21 @@ class Whole:
         for rows in self.rows.split(step):
             before = rows.index_select(1, at)
             after = pack(u_centre(unpack(before, m)))
-            alike = after.norm(dim=1) <= _ALIKE * before.norm(dim=1)
+            alike = after.norm(dim=1) <= ALIKE * before.norm(dim=1)
             parts.append(after.masked_fill_(alike.unsqueeze(1), 0.0))
         return torch.cat(parts)
+
+    def first(self, m: int) -> tuple[Tensor, Tensor]:
+        """Rows of the Grams of the first m samples, not centred anew, `[L, m(m-1)/2]`, and their row sums `[L, m]`."""
+        rows = self.rows[:, : m * (m - 1) // 2]
+        low = torch.tril_indices(m, m, offset=-1, device=rows.device)
+        sums = []
+        for part in rows.split(max(1, _CHUNK // m**2)):
+            K = part.new_zeros(len(part), m * m)
+            K.index_copy_(1, low[0] * m + low[1], part)
+            K = K.view(-1, m, m)
+            sums.append(K.sum(-1) + K.sum(-2))
+        return rows, torch.cat(sums)
 
     def squared_distances(self) -> Tensor:
         """Squared Euclidean distances of all pairs of samples, float64 `[L, n(n-1)/2]`, never below 0."""
