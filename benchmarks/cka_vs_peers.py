@@ -6,6 +6,8 @@
 (c) what the time steps cost. The networks have random weights and have seen images once in training mode. All tools
 take turns in one process, each after a forward pass of both networks alone; a tool's time is less the median of those.
 A run waits for other processes to be quiet and is taken again if they were not; a ratio is this project / the tool.
+While the time is taken the C library keeps what is freed (glibc): whether a tool's memory is asked for anew in each run
+is otherwise luck, and costs the tools that need most of it up to four times their time.
 Memory is the peak over the start of a fresh process for each tool, that of the forward passes likewise (Linux). Errors
 are taken against the trace formula in float64 ("own": against what the tool says that it computes); NaN counts entries
 that should have a value, "wrong" those that are off by 0.001 or have none.
@@ -54,6 +56,9 @@ THREADS = 2
 SLOW = 30.0  # seconds beyond which a tool runs once only, come what may
 PATIENCE, TRIES = 600, 8  # half seconds to wait for other processes before a run; runs
 WRONG = 1e-3  # an entry off by more is counted as wrong
+# glibc's allocator: all from a heap that never shrinks, and what is large apart and given back when freed
+KEEP = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
 
 
 @dataclass(frozen=True)
@@ -252,11 +257,12 @@ def seconds(work: Work, tools: Sequence[str], rounds: int) -> tuple[dict[str, li
 
 def peaks(work: Work, tools: Sequence[str], peers: Path, rounds: int) -> dict[str, float]:
     """Peak memory in MB over the start, of each tool in a process of its own; the median."""
+    environment = os.environ | GIVE_BACK
     with tempfile.TemporaryDirectory() as folder:
         torch.save(work, Path(folder) / "work.pt")
         commands = {tool: [sys.executable, __file__, "--child", tool, folder, "--peers", str(peers)] for tool in tools}
         return {
-            tool: median(float(subprocess.check_output(command, stderr=subprocess.DEVNULL)) for _ in range(rounds))
+            tool: median(float(subprocess.check_output(command, env=environment)) for _ in range(rounds))
             for tool, command in commands.items()
         }
 
@@ -363,6 +369,8 @@ def main() -> None:
         if options.child[0] in MODULES:
             importlib.import_module(MODULES[options.child[0]])
         return child(*options.child)
+    if any(os.environ.get(name) != value for name, value in KEEP.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP)  # read once, at the start
     print(f"torch {torch.__version__}, {THREADS} threads")
     tools = [OURS, "pairwise"]
     for tool, module in MODULES.items():

@@ -48,7 +48,10 @@ def choose(model: nn.Module, layers: LayerSpec, trace: Trace) -> list[list[str]]
     if not patterns:
         raise ValueError("layers: expected at least one name, glob, type or predicate, got none")
     for layer in patterns:
-        matched = [name for name, module in modules.items() if _matches(layer, name, module)]
+        if isinstance(layer, str) and layer in modules:
+            matched = [layer]
+        else:
+            matched = [name for name, module in modules.items() if _matches(layer, name, module)]
         if not matched:
             hint = closest(layer, modules) if isinstance(layer, str) else ""
             raise ValueError(f"layers: {_describe(layer)} matches no module{hint}")
@@ -80,7 +83,7 @@ def default_layers(model: nn.Module, trace: Trace) -> list[str]:
 
 def _matches(layer: Layer, name: str, module: nn.Module) -> bool:
     if isinstance(layer, str):
-        return name == layer or (_GLOB.search(layer) is not None and fnmatch.fnmatchcase(name, layer))
+        return _GLOB.search(layer) is not None and fnmatch.fnmatchcase(name, layer)
     if isinstance(layer, type):
         return isinstance(module, layer)
     return bool(layer(name, module))

@@ -110,9 +110,12 @@ def _by_size(modules: dict[str, nn.Module], taps: Sequence[Tap], T: int) -> tupl
     """Names the layers whose axis of time was told by its size alone: nothing in or around them knows of time."""
     doubtful = []
     for tap in taps:
+        if tap.time != "axis":
+            continue
         holders = [modules[tap.module[:i]] for i, letter in enumerate(tap.module) if letter == "."]
-        timed = any(is_neuron(m) or is_multi_step(m) for m in modules[tap.module].modules())
-        if tap.time == "axis" and not timed and not any(map(is_multi_step, holders)):
+        if any(map(is_multi_step, holders)):
+            continue
+        if not any(is_neuron(m) or is_multi_step(m) for m in modules[tap.module].modules()):
             doubtful.append(tap.layer)
     if not doubtful:
         return ()
