@@ -20,7 +20,7 @@ from spikingjelly.activation_based import functional
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from sj_cka.models.neurons import lif, lif_backend
+from sj_cka.neurons import lif, lif_backend
 
 SHAPE = (4, 32, 16, 32, 32)  # T, N, C, H, W
 Layer = Callable[[Tensor], Tensor]

@@ -22,7 +22,7 @@ from torch import nn
 from sj_cka.cka import CKAResult, compare
 from sj_cka.data import DATASETS, Images
 from sj_cka.models import build
-from sj_cka.models.neurons import lif_backend
+from sj_cka.neurons import lif_backend
 from sj_cka.plugins import lookup
 from sj_cka.training import Epoch, Settings, accuracy, calibrate, train
 

@@ -15,7 +15,7 @@ import pandas as pd
 from sj_cka import jobs, recipe, sections, tables
 from sj_cka.claims import Finding, judge
 from sj_cka.engine import JobFailed, execute, in_order
-from sj_cka.models.neurons import lif_backend
+from sj_cka.neurons import lif_backend
 from sj_cka.plan import Plan, plan
 from sj_cka.report import Page, write_csv, write_page, write_pngs
 from sj_cka.sections import Results
@@ -143,8 +143,7 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
         tables.paired(compared),
         tables.dynamics(compared),
     )
-    evidence = tables.evidence(planned, results.accuracy, results.pairs, results.dynamics, results.evaluated)
-    findings = tuple(judge(claim, evidence) for claim in study.recipe.claims)
+    findings = tuple(judge(claim, results.evidence) for claim in study.recipe.claims)
     shown = [sections.section(block, results) for block in study.recipe.figures]
     summary = tables.accuracy_summary(results.for_all(results.accuracy))
 

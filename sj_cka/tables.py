@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sj_cka.cka import CKAResult
-from sj_cka.claims import Evidence, Finding, Interval, half_width, interval
+from sj_cka.claims import Evidence, Finding, Interval, contrast, half_width, interval
 from sj_cka.jobs import read_result
 from sj_cka.plan import Pair, Plan
 from sj_cka.recipe import Sides, network_of
@@ -75,28 +75,33 @@ def histories(plan: Plan, store: Store) -> pd.DataFrame:
 
 
 def paired(results: Iterable[Compared]) -> pd.DataFrame:
-    """Columns comparison, variant, state, seed, layer, cka: layers of the same name, concatenated over time.
+    """Columns comparison, variant, state, seed, layer, cka, contrast: layers of the same name, concatenated over time.
 
-    A ceiling is the geometric mean of the two networks' similarity to other seeds of themselves, NaN where one of the
-    two is negative.
+    The contrast of a layer is that of its row in the heatmap, see `sj_cka.claims.blocks.contrast`. A ceiling is the
+    geometric mean of the two networks' similarity to other seeds of themselves, NaN where one of the two is negative;
+    it has no contrast.
     """
-    columns = ["comparison", "variant", "state", "seed", "layer", "cka"]
-    rows = [
-        (p.comparison, p.variant, p.state, p.kind, p.seed, layer, value)
-        for p, result in results
-        for layer, value in _shared(result).items()
-    ]
-    table = pd.DataFrame(rows, columns=["comparison", "variant", "state", "kind", "seed", "layer", "cka"])
+    columns = ["comparison", "variant", "state", "seed", "layer", "cka", "contrast"]
+    rows = []
+    for p, result in results:
+        contrasts = contrast(result.matrix()).to_dict()
+        rows += [
+            (p.comparison, p.variant, p.state, p.kind, p.seed, layer, value, contrasts[layer])
+            for layer, value in _shared(result).items()
+        ]
+    table = pd.DataFrame(rows, columns=["comparison", "variant", "state", "kind", "seed", "layer", "cka", "contrast"])
     plain = table[table.state != "ceiling"]
     # over the other seeds of a seed, where a comparison is of different seeds
-    plain = plain.groupby(["comparison", "variant", "state", "seed", "layer"], sort=False)["cka"].mean().reset_index()
+    keys = ["comparison", "variant", "state", "seed", "layer"]
+    plain = plain.groupby(keys, sort=False)[["cka", "contrast"]].mean().reset_index()
     own = table[table.state == "ceiling"]
     if own.empty:
         return plain[columns]
     means = own.groupby(["comparison", "variant", "layer", "kind"], sort=False)["cka"].mean()
     two = means.groupby(level=["comparison", "variant", "layer"], sort=False)
     ceiling = (two.prod(min_count=2).where(two.min() >= 0) ** 0.5).rename("cka").reset_index()
-    return pd.concat([plain, ceiling.assign(state="ceiling", seed=CEILING_SEED)], ignore_index=True)[columns]
+    ceiling = ceiling.assign(state="ceiling", seed=CEILING_SEED, contrast=np.nan)
+    return pd.concat([plain, ceiling], ignore_index=True)[columns]
 
 
 def dynamics(results: Iterable[Compared]) -> pd.DataFrame:
@@ -186,6 +191,12 @@ def over_seeds(rows: pd.DataFrame, index: str, column: str = "accuracy") -> pd.D
     values = rows[index].drop_duplicates()
     over = [interval(rows[rows[index] == value][column].to_numpy())[:3] for value in values]
     return pd.DataFrame(over, index=pd.Index(values, name=index), columns=["mean", "low", "high"])
+
+
+def by_value(table: pd.DataFrame, values: Mapping[str, float]) -> pd.DataFrame:
+    """Columns value, seed, measured of a table `[seed, variant]`, in order of the swept values."""
+    rows = [(value, seed, measured) for name, value in values.items() for seed, measured in table[name].items()]
+    return pd.DataFrame(rows, columns=["value", "seed", "measured"]).sort_values("value", kind="stable")
 
 
 class Between(NamedTuple):

@@ -1,9 +1,10 @@
 """Claims of the papers as checkable statements: measurements, intervals over seeds, verdicts."""
 
+from sj_cka.claims.blocks import contrast
 from sj_cka.claims.evidence import Evidence
 from sj_cka.claims.measures import MEASUREMENTS, selected
 from sj_cka.claims.statements import Claim, Measurement
-from sj_cka.claims.verdicts import Finding, Interval, Verdict, half_width, interval, judge, verdict_of
+from sj_cka.claims.verdicts import Finding, Interval, Verdict, half_width, interval, judge, swept, verdict_of
 
 __all__ = [
     "MEASUREMENTS",
@@ -13,9 +14,11 @@ __all__ = [
     "Interval",
     "Measurement",
     "Verdict",
+    "contrast",
     "half_width",
     "interval",
     "judge",
     "selected",
+    "swept",
     "verdict_of",
 ]

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from sj_cka.claims.blocks import in_blocks, periodicity
+
 
 class Measure(NamedTuple):
     """A number for each seed, of a table. `of` says which one.
@@ -61,6 +63,20 @@ MEASUREMENTS: dict[str, Measure] = {
     "paired_cka": Measure("comparison", _mean, "mean CKA of paired layers"),
     "restoration": Measure(
         "comparison", _restoration, "CKA at block outputs minus CKA at their last convolutions", "blocks", _blocks
+    ),
+    "periodicity": Measure(
+        "comparison",
+        periodicity,
+        "variance of paired CKA explained by the place within a block, less that of shuffled places",
+        "layers in blocks",
+        in_blocks,
+    ),
+    "checkerboard": Measure(
+        "comparison",
+        _mean,
+        "CKA of layers at one place of different blocks minus that at different places",
+        "layers in blocks",
+        column="contrast",
     ),
     "dynamics": Measure("time", _mean, "1 - mean CKA between different steps", column="dynamics", beside="timing null"),
     "dynamics_beyond_timing": Measure(

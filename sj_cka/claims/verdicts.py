@@ -12,7 +12,7 @@ from scipy import stats
 
 from sj_cka.claims.evidence import Evidence
 from sj_cka.claims.measures import MEASUREMENTS
-from sj_cka.claims.statements import Above, Below, Claim, Greater, Less, NearCeiling, Trend, TwoArms
+from sj_cka.claims.statements import Above, Below, Claim, Greater, Less, Measurement, NearCeiling, Trend, TwoArms
 
 Verdict = Literal["holds", "contradicted", "undecided", "not trained"]
 MIN_SEEDS = 3
@@ -160,6 +160,39 @@ def _against(claim: Claim, values: Mapping[str, pd.Series]) -> pd.Series:
     return values["a"] - (claim.value if isinstance(claim, Above | Below) else 0.0)
 
 
+class Swept(NamedTuple):
+    """A measure of a comparison over a sweep.
+
+    Args:
+        trained, untrained: `[seed, variant]`.
+        ceiling: by swept value, of those variants that have one at all their layers.
+        layers: variant -> the layers that it is made of.
+    """
+
+    trained: pd.DataFrame
+    untrained: pd.DataFrame
+    ceiling: pd.Series
+    layers: dict[str, list[str]]
+
+
+def swept(m: Measurement, evidence: Evidence) -> Swept:
+    """A measure of every variant of a sweep, over the layers that are defined at every value that has them."""
+    tables = {v: [evidence.layers(m, state, v) for state in _STATES] for v in evidence.swept}
+    # a layer that one value lacks (a shallower network) is no fault; one undefined there would bend the trend
+    gaps = {layer for pair in tables.values() for table in pair for layer in table if table[layer].isna().any()}
+    layers = {v: [layer for layer in _defined_in_all(pair) if layer not in gaps] for v, pair in tables.items()}
+    trained, untrained = (
+        pd.DataFrame({v: MEASUREMENTS[m.measure].value(pair[i][layers[v]]) for v, pair in tables.items()})
+        for i in range(2)
+    )
+    measure, ceiling = MEASUREMENTS[m.measure], {}
+    for v, value in evidence.swept.items():
+        top = evidence.layers(m, "ceiling", v).reindex(columns=layers[v])
+        if len(top) and top.notna().all(axis=None):
+            ceiling[value] = float(measure.value(top).iloc[0])
+    return Swept(trained, untrained, pd.Series(ceiling, dtype=float), layers)
+
+
 def _slopes(claim: Trend, evidence: Evidence) -> tuple[dict[str, pd.Series], str, str]:
     measure, m = MEASUREMENTS[claim.a.measure], claim.a
     x = np.log2(list(evidence.swept.values()))
@@ -169,16 +202,10 @@ def _slopes(claim: Trend, evidence: Evidence) -> tuple[dict[str, pd.Series], str
     if measure.of == "network":
         curves["value"] = pd.DataFrame({v: evidence.accuracies(f"{v}.{m.network}", m.split) for v in evidence.swept})
     else:
-        tables = {v: [evidence.layers(m, state, v) for state in _STATES] for v in evidence.swept}
-        # a layer that one value lacks (a shallower network) is no fault; one undefined there would bend the trend
-        gaps = {layer for pair in tables.values() for table in pair for layer in table if table[layer].isna().any()}
-        trained, untrained, counts = {}, {}, []
-        for v, pair in tables.items():
-            shared = [layer for layer in _defined_in_all(pair) if layer not in gaps]
-            trained[v], untrained[v] = (measure.value(table[shared]) for table in pair)
-            counts.append(str(len(shared)))
-        note = f"over {', '.join(counts)} layers, those that are defined at every value that has them"
-        curves = {"value": pd.DataFrame(trained), "learned": pd.DataFrame(trained) - pd.DataFrame(untrained)}
+        found = swept(m, evidence)
+        counts = ", ".join(str(len(layers)) for layers in found.layers.values())
+        note = f"over {counts} layers, those that are defined at every value that has them"
+        curves = {"value": found.trained, "learned": found.trained - found.untrained}
     slopes = {key: (table * x).sum(axis=1, skipna=False) / (x**2).sum() for key, table in curves.items()}
     means = ", ".join(
         f"{value:g}: {mean:.3f}" for value, mean in zip(evidence.swept.values(), curves["value"].mean(), strict=True)

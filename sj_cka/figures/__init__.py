@@ -11,9 +11,11 @@ import plotly.graph_objects as go
 
 from sj_cka.figures.curves import curve
 from sj_cka.figures.matrices import heatmap, variants
+from sj_cka.figures.multiples import heatmaps
 from sj_cka.figures.networks import accuracy, training
 from sj_cka.figures.steps import accuracy_by_steps, steps_map
 from sj_cka.figures.style import GREY, PALETTE, TEMPLATE
+from sj_cka.figures.trend import trend
 
 __all__ = [
     "FIGURES",
@@ -24,14 +26,19 @@ __all__ = [
     "accuracy_by_steps",
     "curve",
     "heatmap",
+    "heatmaps",
     "steps_map",
     "training",
+    "trend",
     "variants",
 ]
 
 FIGURES: dict[str, Callable[..., go.Figure]] = {
     "heatmap": heatmap,
+    "heatmaps": heatmaps,
     "curve": curve,
+    "relative_curve": curve,
+    "trend": trend,
     "variants": variants,
     "steps": steps_map,
     "dynamics": curve,

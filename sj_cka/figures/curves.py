@@ -37,6 +37,7 @@ def curve(
     y_title: str = "CKA",
     reference: Mapping[str, pd.DataFrame] | None = None,
     from_zero: bool = True,
+    relative: bool = False,
 ) -> go.Figure:
     """CKA of paired layers against depth, all variants in one plot, with shaded 95 % intervals.
 
@@ -51,6 +52,8 @@ def curve(
         reference: "<variant>: <name>" ("none: floor") -> table alike, drawn broken in the variant's colour and hidden
             with it; a key that starts with no variant is drawn in grey.
         from_zero: the vertical axis starts at 0 or below; False: just below the lowest value.
+        relative: the horizontal axis is the relative depth, 0 for a variant's first layer and 1 for its last, so that
+            networks of different depth lie over each other.
 
     Returns:
         A figure with one line a variant, its interval and its references in one legend group.
@@ -75,15 +78,16 @@ def curve(
     dash = {name: DASHES[i % len(DASHES)] for i, name in enumerate(names)}
     depth = _union(layer_names(table.index) for table in [*lines.values(), *reference.values()])
 
+    places = _relative_depth if relative else _names
     figure = go.Figure()
     for i, (label, table) in enumerate(lines.items()):
-        figure.add_trace(_band(table, colour=colour_of(i), group=label))
+        figure.add_trace(_band(table, places(table), colour=colour_of(i), group=label))
     for key, table in reference.items():
         colour = colour_of(labels.index(owner[key])) if owner[key] in lines else GREY
         style = {"color": colour, "width": 1.2, "dash": dash[key.rpartition(": ")[2]]}
         figure.add_trace(
             go.Scatter(
-                x=list(table.index),
+                x=places(table),
                 y=numbers(table["mean"]),
                 mode="lines",
                 line=style,
@@ -98,7 +102,7 @@ def curve(
         own = {key.rpartition(": ")[2]: reference[key]["mean"] for key in reference if owner[key] == label}
         figure.add_trace(
             go.Scatter(
-                x=list(table.index),
+                x=places(table),
                 y=numbers(table["mean"]),
                 name=label,
                 mode="lines+markers",
@@ -110,7 +114,10 @@ def curve(
                     _beside(layer, low, high, own)
                     for layer, low, high in zip(table.index, table["low"], table["high"], strict=True)
                 ],
-                hovertemplate="%{y:.3f}%{customdata}",
+                text=list(table.index),
+                hovertemplate=f"{label}, %{{text}}<br>CKA %{{y:.3f}}%{{customdata}}<extra></extra>"
+                if relative
+                else "%{y:.3f}%{customdata}",
             )
         )
     for name in names:  # what a broken line means, once for all variants
@@ -122,14 +129,16 @@ def curve(
         template=TEMPLATE,
         title_text=title,
         height=560,
-        hovermode="x unified",
+        hovermode="closest" if relative else "x unified",
         legend=legend_above(),
         margin_t=top_margin(title) + (105 if reference else 50),
-        xaxis={"title": "layer, in order of depth", "tickangle": -90, **layer_axis(depth, ticks)},
+        xaxis={"title": "relative depth: 0 the first layer, 1 the last", "range": [-0.02, 1.02]}
+        if relative
+        else {"title": "layer, in order of depth", "tickangle": -90, **layer_axis(depth, ticks)},
         yaxis={"title": y_title, "range": _range([*lines.values(), *reference.values()], from_zero)},
-        shapes=[rule("x", at) for at in ticks.edges],
+        shapes=[] if relative else [rule("x", at) for at in ticks.edges],
     )
-    figure.update_xaxes(showgrid=not ticks.edges)
+    figure.update_xaxes(showgrid=relative or not ticks.edges)
     if reference:
         dashed = [i for i, trace in enumerate(figure.data) if trace.meta == "reference"]
         figure.update_layout(updatemenus=[_switch(" and ".join(names), dashed)])
@@ -166,15 +175,24 @@ def _union(layer_lists: Iterable[list[str]]) -> list[str]:
     return union
 
 
-def _band(table: pd.DataFrame, *, colour: str, group: str) -> go.Scatter:
+def _names(table: pd.DataFrame) -> list[Any]:
+    return list(table.index)
+
+
+def _relative_depth(table: pd.DataFrame) -> list[Any]:
+    return [round(float(place), 5) for place in np.linspace(0, 1, len(table))]
+
+
+def _band(table: pd.DataFrame, places: list[Any], *, colour: str, group: str) -> go.Scatter:
     """The interval as one closed shape for each run of layers that have one."""
-    x: list[str | None] = []
+    x: list[Any] = []
     y: list[float | None] = []
     known = table[["low", "high"]].notna().all(axis=1).to_numpy()
     for has_interval, run in groupby(range(len(table)), key=lambda i: bool(known[i])):
         if has_interval:
-            part = table.iloc[list(run)]
-            x += [*part.index, *part.index[::-1], None]
+            chosen = list(run)
+            part, at = table.iloc[chosen], [places[i] for i in chosen]
+            x += [*at, *at[::-1], None]
             y += [*plain(part["low"]), *plain(part["high"].iloc[::-1]), None]
     return go.Scatter(
         x=x,

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from sj_cka.models.neurons import NEURONS
 from sj_cka.models.resnet import resnet
+from sj_cka.neurons import NEURONS
 from sj_cka.plugins import lookup
 
 __all__ = ["MODELS", "NEURONS", "Kind", "build"]

@@ -133,13 +133,16 @@ class FigureBlock(Strict):
 
     name: str
     comparison: str | None = Field(
-        None, description="the comparison that it shows: for heatmap, curve, variants, steps and dynamics"
+        None,
+        description="the comparison that it shows: for heatmap, heatmaps, curve, relative_curve, trend, variants, "
+        "steps and dynamics",
     )
+    measure: str = Field("paired_cka", description="what is drawn against the swept value: for trend")
     layers: list[str] | None = Field(None, min_length=1, description="the layers that it shows: for steps")
     state: Literal["trained", "untrained", "ceiling"] = Field(
         "trained",
-        description="for heatmap and dynamics: trained networks, or untrained ones (the floor); for heatmap also seed "
-        "against seed",
+        description="for heatmap, heatmaps and dynamics: trained networks, or untrained ones (the floor); for heatmap "
+        "also seed against seed",
     )
     title: str | None = None
 

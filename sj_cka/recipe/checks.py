@@ -10,7 +10,7 @@ from sj_cka.data import DATASETS
 from sj_cka.figures import FIGURES
 from sj_cka.models import MODELS, NEURONS
 from sj_cka.plugins import UnknownName, closest, lookup
-from sj_cka.recipe.blocks import Comparison, Named, Neuron
+from sj_cka.recipe.blocks import Comparison, FigureBlock, Named, Neuron
 from sj_cka.recipe.faults import checked, validated
 from sj_cka.recipe.options import options_model
 from sj_cka.recipe.reading import Study, network_of
@@ -18,8 +18,8 @@ from sj_cka.recipe.source import KeyPath, Source
 
 # names that recipes of this package bear already
 _ANNOUNCED = {"cifar10": "it comes with a later release"}
-_OF_A_COMPARISON = ("heatmap", "curve", "variants", "steps", "dynamics")
-_OF_A_STATE = ("heatmap", "dynamics")
+_OF_A_COMPARISON = ("heatmap", "heatmaps", "curve", "relative_curve", "trend", "variants", "steps", "dynamics")
+_OF_A_STATE = ("heatmap", "heatmaps", "dynamics")
 _WITH_CEILING = "a comparison of an SNN with an ANN, or of pairs of variants: only that has a ceiling"
 
 
@@ -118,8 +118,12 @@ def _check_figures(study: Study) -> None:
             if figure.name == "dynamics" and not comparison.timing_null:
                 message = f"expected a comparison with timing_null: true, {comparison.name!r} has no null"
                 raise study.error((*key, "comparison"), message)
+            if figure.name == "trend":
+                _check_trend(study, key, figure)
         elif figure.comparison is not None:
             raise study.error((*key, "comparison"), f"expected none: {figure.name} shows all networks of the study")
+        if figure.name != "trend" and "measure" in figure.model_fields_set:
+            raise study.error((*key, "measure"), f"expected none: {figure.name} has no measure to choose")
         if figure.name == "accuracy_by_steps" and not study.recipe.evaluate:
             raise study.error((*key, "name"), "expected networks under evaluate for the accuracy at other T, got none")
         if figure.state != "trained" and figure.name not in _OF_A_STATE:
@@ -130,6 +134,25 @@ def _check_figures(study: Study) -> None:
             raise study.error((*key, "state"), f"expected {_WITH_CEILING}")
         if figure.layers is not None and figure.name != "steps":
             raise study.error((*key, "layers"), f"expected none: {figure.name} shows every layer")
+
+
+def _check_trend(study: Study, key: KeyPath, figure: FigureBlock) -> None:
+    known = [name for name, measure in MEASUREMENTS.items() if measure.of == "comparison"]
+    if figure.measure not in known:
+        message = f"expected a measure of a comparison, got {figure.measure!r}{closest(figure.measure, known)}"
+        raise study.error((*key, "measure"), message)
+    comparison = _check_comparison(study, (*key, "comparison"), str(figure.comparison))
+    if list(study.sides(comparison)) != list(study.conditions):
+        got = f"{comparison.name!r} is of {comparison.x} and {comparison.y}"
+        raise study.error((*key, "comparison"), f"expected a comparison over all variants (*) for a trend, {got}")
+    _check_sweep(study, (*key, "name"))
+
+
+def _check_sweep(study: Study, key: KeyPath) -> None:
+    """What a trend takes: numbers above 0."""
+    values = [c.value for c in study.conditions.values()]
+    if study.recipe.sweep is None or len(values) < 2 or not all(v is not None and v > 0 for v in values):
+        raise study.error(key, "expected a sweep over at least 2 numbers above 0 for a trend")
 
 
 def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
@@ -145,12 +168,11 @@ def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
         _check_stray(study, here, measurement, of)
         (_check_network_arm if of == "network" else _check_comparison_arm)(study, here, claim, measurement)
     if claim.test == "trend":
-        values = [c.value for c in study.conditions.values()]
-        if study.recipe.sweep is None or len(values) < 2 or not all(v is not None and v > 0 for v in values):
-            raise study.error((*key, "test"), "expected a sweep over at least 2 numbers above 0 for a trend")
+        _check_sweep(study, (*key, "test"))
     if claim.test == "near_ceiling":
         comparison = _comparison(study, claim.a.comparison)
-        if MEASUREMENTS[claim.a.measure].of == "time" or comparison is None or not study.has_ceiling(comparison):
+        has_one = MEASUREMENTS[claim.a.measure].column == "cka"
+        if not has_one or comparison is None or not study.has_ceiling(comparison):
             got = f"got {claim.a.measure}" + (f" of {comparison.name!r}" if comparison else "")
             raise study.error((*key, "a"), f"expected a measure of {_WITH_CEILING}; {got}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from sj_cka.recording.folds import (
@@ -215,6 +216,11 @@ def _lengthens(tap: Tap, reading: Reading) -> list[int]:
     return found
 
 
+def _steady(x: Tensor) -> bool:
+    """Whether all steps are the same; the first two tell of most layers that they are not."""
+    return torch.equal(x[0], x[1]) and bool((x == x[:1]).all() and x.isfinite().all())
+
+
 def _described(tap: Tap, reading: Reading) -> Tap:
     """The tap with what its outputs are like in the probes."""
     rows = tap.split(reading.two, N_PROBE[0], reading.T)
@@ -224,7 +230,7 @@ def _described(tap: Tap, reading: Reading) -> Tap:
     before = [axis for axis in range(tap.axis) if axis != tap.time_axis]
     return replace(
         tap,
-        steady=several and all(bool((x == x[:1]).all() and x.isfinite().all()) for x in both),
+        steady=several and all(_steady(x) for x in both),
         maps=rows.ndim >= 5 and not folded and not before,
         width=rows[0, 0].numel(),
     )

@@ -14,7 +14,10 @@ __all__ = ["Results", "Section", "answer", "section"]
 
 _SECTIONS: dict[str, Callable[[FigureBlock, Results], Section]] = {
     "heatmap": comparisons.heatmap,
+    "heatmaps": comparisons.heatmaps,
     "curve": comparisons.curve,
+    "relative_curve": comparisons.curve,
+    "trend": comparisons.trend,
     "variants": comparisons.variants,
     "steps": time.steps,
     "dynamics": time.dynamics,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
+
 from sj_cka import figures, tables
+from sj_cka.claims import MEASUREMENTS, Measurement, swept
 from sj_cka.plan import ceiling_kind
-from sj_cka.recipe import FigureBlock
+from sj_cka.recipe import FigureBlock, network_of
 from sj_cka.report import Panel, Section
 from sj_cka.sections.results import Results
 
@@ -43,8 +47,54 @@ def heatmap(block: FigureBlock, results: Results) -> Section:
     return Section(title, note, tuple(panels.values()))
 
 
+def heatmaps(block: FigureBlock, results: Results) -> Section:
+    """Every layer with every layer, a picture a variant, side by side."""
+    comparison, frames, titles = results.comparison(block), dict[str, pd.DataFrame](), set[tuple[str, str]]()
+    for variant, sides in results.sides(block).items():
+        means, _ = tables.mean_frames(results.of(comparison.name, variant, block.state))
+        frames[variant or comparison.name] = next(iter(means.values()))
+        titles.add((network_of(sides.x)[1].upper(), network_of(sides.y)[1].upper()))
+    x_title, y_title = titles.pop() if len(titles) == 1 else ("", "")
+    note = (
+        f"CKA of every layer with every layer, mean over {len(results.plan.study.seeds)} seeds, all steps "
+        "concatenated, in one colour scale; each picture spans its networks from the first layer to the last. Grey: "
+        "undefined."
+    )
+    if block.state == "untrained":
+        note += " Both networks are untrained: the floor, what wiring alone gives."
+    title = block.title or f"Layer by layer, side by side: {comparison.name}, {block.state}"
+    return Section(title, note, (Panel("heatmaps", figures.heatmaps(frames, x_title=x_title, y_title=y_title)),))
+
+
+def trend(block: FigureBlock, results: Results) -> Section:
+    """A measure of a comparison against the swept value."""
+    evidence, path = results.evidence, next(iter(results.plan.study.recipe.sweep or {}))
+    measurement = Measurement(measure=block.measure, comparison=block.comparison)
+    found = swept(measurement, evidence)
+    states = {"trained": found.trained, "untrained (the floor)": found.untrained}
+    dots = {name: tables.by_value(table, evidence.swept) for name, table in states.items()}
+    lines = {name: tables.over_seeds(table, "value", "measured") for name, table in dots.items()}
+    reference = {} if found.ceiling.empty else {"seed against seed (the ceiling)": _level(found.ceiling)}
+    label = MEASUREMENTS[block.measure].label
+    note = (
+        f"{label[0].upper()}{label[1:]}, against {path}: means with 95 % intervals over seeds, a dot a seed. Floor: "
+        "the same networks untrained. "
+    )
+    if reference:
+        note += "Ceiling: a network against itself trained from another seed, geometric mean of the two. "
+    counts = ", ".join(str(len(layers)) for layers in found.layers.values())
+    note += f"Over {counts} layers, those that are defined at every value that has them."
+    figure = figures.trend(lines, x_title=path, y_title=label, dots=dots, reference=reference)
+    return Section(block.title or f"{path}: {block.comparison}", note, (Panel("trend", figure),))
+
+
+def _level(values: pd.Series) -> pd.DataFrame:
+    """Values without intervals as a line."""
+    return pd.DataFrame({"mean": values, "low": np.nan, "high": np.nan})
+
+
 def curve(block: FigureBlock, results: Results) -> Section:
-    """Layers of the same name along depth, a line a variant."""
+    """Layers of the same name along depth, a line a variant; over relative depth if the block asks for it."""
     lines, reference = {}, {}
     for variant in results.sides(block):
         name = variant or str(block.comparison)
@@ -61,7 +111,8 @@ def curve(block: FigureBlock, results: Results) -> Section:
     if any(name.endswith(": ceiling") for name in reference):
         note += "Ceiling: a network against itself trained from another seed, geometric mean of the two. "
     note += "Click a name to hide it."
-    panels = (Panel("curve", figures.curve(lines, reference=reference)),) if lines else ()
+    relative = block.name == "relative_curve"
+    panels = (Panel("curve", figures.curve(lines, reference=reference, relative=relative)),) if lines else ()
     if not lines:
         note = "No layer has the same name in both networks, so there is no curve of paired layers."
     return Section(block.title or f"Paired layers: {block.comparison}", note, panels)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from sj_cka import tables
 from sj_cka.cka import CKAResult
+from sj_cka.claims import Evidence
 from sj_cka.plan import Plan
 from sj_cka.recipe import Comparison, FigureBlock, Sides, network_of
 from sj_cka.tables import Compared
@@ -23,6 +25,11 @@ class Results:
     history: pd.DataFrame
     pairs: pd.DataFrame
     dynamics: pd.DataFrame
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the claims are judged on."""
+        return tables.evidence(self.plan, self.accuracy, self.pairs, self.dynamics, self.evaluated)
 
     def of(self, comparison: str, variant: str, state: str = "trained", kind: str = "") -> list[list[CKAResult]]:
         """The results of a comparison by seed: one, or one for each other seed; of a ceiling, those of one kind."""

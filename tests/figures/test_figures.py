@@ -17,8 +17,10 @@ from sj_cka.figures import (
     accuracy_by_steps,
     curve,
     heatmap,
+    heatmaps,
     steps_map,
     training,
+    trend,
     variants,
 )
 
@@ -89,7 +91,10 @@ def at_steps(steps: list[int], mean: float = 0.9) -> pd.DataFrame:
 
 DRAWN = {
     "heatmap": lambda title: heatmap({"all steps": matrix(["a", "b"], ["a", "b"])}, title=title),
+    "heatmaps": lambda title: heatmaps({"depth-8": matrix(["a", "b"], ["a", "b"])}, title=title),
     "curve": lambda title: curve({"none": line(["a", "b"])}, title=title),
+    "relative_curve": lambda title: curve({"none": line(["a", "b"])}, title=title, relative=True),
+    "trend": lambda title: trend({"trained": at_steps([8, 14])}, title=title),
     "steps": lambda title: steps_map({"lif": steps(4)}, title=title),
     "variants": lambda title: variants(between(), title=title),
     "dynamics": lambda title: curve({"T-4": line(["a", "b"])}, title=title, from_zero=False),

@@ -5,7 +5,7 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
-from sj_cka.models.fused_lif import FusedLIFNode
+from sj_cka.neurons import FusedLIFNode
 from sj_cka.recording import Observation, neurons, plan, reset_states
 
 T, N = 4, 5

@@ -1,26 +1,15 @@
-"""The spiking neurons of the networks here, and which implementation of LIF runs on a device.
-
-The equations stand in `sj_cka.models.fused_lif`.
-"""
+"""Which implementation of the neurons runs on a device."""
 
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable
 from importlib.metadata import version
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from spikingjelly.activation_based import base, functional, neuron, surrogate
-
-from sj_cka.models.fused_lif import FusedLIFNode
+from spikingjelly.activation_based import base, functional, neuron
 
 BackendName = Literal["cupy", "native", "triton", "fused", "torch"]
-
-_SURROGATES = {"sigmoid": surrogate.Sigmoid, "atan": surrogate.ATan}
-# 6: the tanh surrogate of the paper's code. 2: SpikingJelly's own.
-_ALPHA = {"sigmoid": 6.0, "atan": 2.0}
 
 
 class Backend(NamedTuple):
@@ -78,12 +67,12 @@ def _why_not(name: BackendName, device: torch.device) -> str | None:
     """Why this backend does not run on the device, as the end of a sentence; None if it does."""
     if name == "fused":
         return None if device.type == "cpu" else "runs on the CPU"
-    if name == "torch" and (device.type != "cuda" or _node_chooses()):
+    if name == "torch" and (device.type != "cuda" or node_chooses()):
         return None
     if device.type != "cuda":
         return "needs a CUDA device"
     here = f"here is {version('spikingjelly')}"
-    if _node_chooses():
+    if node_chooses():
         if name == "native":
             return f"needs SpikingJelly 2.0.0 or newer, {here}"
         try:
@@ -102,72 +91,6 @@ def _why_not(name: BackendName, device: torch.device) -> str | None:
     return f"is not what SpikingJelly chose ({chosen['implementation']}; SJ_LIF_CUDA_IMPLEMENTATION={key} asks for it)"
 
 
-def _node_chooses() -> bool:
+def node_chooses() -> bool:
     """Whether a node names its kernels (2.0.0rc1: `backend=`), or SpikingJelly does so for the process (2.0.0)."""
     return "backend" in inspect.signature(neuron.LIFNode).parameters
-
-
-def lif(
-    *,
-    tau: float = 2.0,
-    decay_input: bool = False,
-    v_threshold: float = 1.0,
-    v_reset: float | None = 0.0,
-    detach_reset: bool = False,
-    surrogate: Literal["sigmoid", "atan"] = "sigmoid",
-    alpha: float | None = None,
-    backend: Literal["auto", "cupy", "native", "triton", "fused", "torch"] = "auto",
-    device: torch.device | str = "cpu",
-) -> neuron.BaseNode:
-    """One layer of LIF neurons, multi-step: [T, N, *] -> spikes [T, N, *]; equations in `sj_cka.models.fused_lif`.
-
-    Args:
-        tau: membrane time constant in time steps, > 1.
-        decay_input: whether the input leaks too.
-        v_threshold: threshold.
-        v_reset: potential after a spike; None for a soft reset (subtract the threshold).
-        detach_reset: whether the backward treats the reset as a constant.
-        surrogate: shape of the surrogate gradient.
-        alpha: its steepness, > 0. None: 6 for "sigmoid", which is the tanh surrogate of the paper's code, slope 1.5 at
-            the threshold; 2 for "atan", SpikingJelly's default.
-        backend: see `lif_backend`.
-        device: where the network will run; the node is built before it is moved there, so it has to be told.
-
-    Returns:
-        A node of SpikingJelly. Except for "torch" it is a `FusedLIFNode`: with CUDA kernels on CUDA tensors as asked
-        for, and still fused where the network is taken back to the CPU.
-
-    Raises:
-        ValueError: a value outside its range, or a backend that cannot be had on this device.
-
-    Example:
-        >>> lif()(torch.full((3, 1), 0.75)).flatten()
-        tensor([0., 1., 0.])
-    """
-    if surrogate not in _SURROGATES:
-        raise ValueError(f"expected surrogate {' or '.join(_SURROGATES)}; got {surrogate!r}")
-    alpha = _ALPHA[surrogate] if alpha is None else alpha
-    if not (math.isfinite(tau) and tau > 1):
-        raise ValueError(f"expected a finite tau > 1 (in time steps); got {tau}")
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise ValueError(f"expected a finite alpha > 0; got {alpha}")
-    if not math.isfinite(v_threshold):
-        raise ValueError(f"expected a finite v_threshold; got {v_threshold}")
-    if v_reset is not None and not math.isfinite(v_reset):
-        raise ValueError(f"expected a finite v_reset, or None for a soft reset; got {v_reset}")
-
-    name = lif_backend(device, backend).name
-    node = neuron.LIFNode if name == "torch" else FusedLIFNode
-    return node(
-        tau=float(tau),
-        decay_input=decay_input,
-        v_threshold=float(v_threshold),
-        v_reset=None if v_reset is None else float(v_reset),
-        surrogate_function=_SURROGATES[surrogate](alpha=float(alpha)),
-        detach_reset=detach_reset,
-        step_mode="m",
-        **({"backend": name} if name in ("cupy", "triton") and _node_chooses() else {}),
-    )
-
-
-NEURONS: dict[str, Callable[..., neuron.BaseNode]] = {"lif": lif}

@@ -13,9 +13,7 @@ import torch
 from spikingjelly.activation_based import base, functional, neuron, surrogate
 from torch import Tensor
 
-from sj_cka.models import fused_lif, neurons
-from sj_cka.models.fused_lif import FusedLIFNode
-from sj_cka.models.neurons import NEURONS, lif, lif_backend
+from sj_cka.neurons import NEURONS, FusedLIFNode, backends, fused, lif, lif_backend
 
 SHAPE = (5, 3, 2, 4, 5)  # T, N, C, H, W
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
@@ -23,7 +21,7 @@ TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
 
 @pytest.fixture(autouse=True)
 def chunks_end_inside_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused_lif, "_CHUNK", 49)
+    monkeypatch.setattr(fused, "_CHUNK", 49)
 
 
 def random_input(shape: tuple[int, ...] = SHAPE, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -128,7 +126,7 @@ def test_a_loss_on_one_output_alone_has_the_right_gradient(loss: str) -> None:
 
 def test_an_input_shown_at_every_step_is_read_without_copies_and_has_the_right_gradient() -> None:
     image = random_input((1, *SHAPE[1:]), dtype=torch.float64)
-    steps = fused_lif._chunks(image.expand(SHAPE), channels_last=False)[0]
+    steps = fused._chunks(image.expand(SHAPE), channels_last=False)[0]
     assert {step.data_ptr() for step in steps} == {image.data_ptr()}
 
     grad_spikes = random_input(dtype=torch.float64, seed=1)
@@ -444,7 +442,7 @@ def release_candidate(monkeypatch: pytest.MonkeyPatch) -> set[str]:
             raise ImportError("not installed") from ModuleNotFoundError(f"No module named {name!r}")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(neurons, "_node_chooses", lambda: True)
+    monkeypatch.setattr(backends, "node_chooses", lambda: True)
     monkeypatch.setattr(base, "check_backend_library", check, raising=False)
     return libraries
 
@@ -468,7 +466,7 @@ def test_with_the_release_candidate_cuda_runs_cupy_then_triton_then_torch(
         lif_backend("cuda", "fused")
 
 
-@pytest.mark.skipif(not neurons._node_chooses(), reason="SpikingJelly 2.0.0 has no backend=")
+@pytest.mark.skipif(not backends.node_chooses(), reason="SpikingJelly 2.0.0 has no backend=")
 def test_a_node_built_for_cuda_carries_the_backend_and_is_fused_on_the_cpu(release_candidate: set[str]) -> None:
     release_candidate |= {"cupy", "triton"}
     node = lif(device="cuda")
@@ -483,7 +481,7 @@ def release(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A machine with a GPU and SpikingJelly 2.0.0, which answers with the dictionary what it chose."""
     answer: dict[str, Any] = {}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(neurons, "_node_chooses", lambda: False)
+    monkeypatch.setattr(backends, "node_chooses", lambda: False)
     monkeypatch.setattr(functional, "neuron_implementation", lambda kind, device: answer, raising=False)
     return answer
 
