@@ -1,4 +1,4 @@
-"""The command line: run a study, redraw its report, list names, print the schema of a recipe."""
+"""The command line: run a study, redraw its report, list names, print the schema of a recipe, look at the machine."""
 
 from __future__ import annotations
 
@@ -46,6 +46,20 @@ def report(recipe: Recipe, profile: Profile = "quick", out: Out = None, store: S
         from sj_cka import study
 
         typer.echo(study.redraw(recipe, profile=profile, out=out, store=store).summary())
+
+
+@app.command()
+def doctor() -> None:
+    """Says what this machine has and what runs on it, and tests itself in a second."""
+    with _told():
+        from sj_cka.doctor import examine
+
+        sound = True
+        for line, good in examine():
+            typer.echo(line)
+            sound &= good
+        if not sound:
+            raise typer.Exit(1)
 
 
 @app.command("list")

@@ -63,7 +63,7 @@ def trend(
         if not (table.index > 0).all():
             raise ValueError(f"line {name!r}: expected swept values above 0, got {min(table.index):g}")
     # side by side: intervals at one value would hide each other
-    aside = {label: 2 ** (0.05 * (i - (len(labels) - 1) / 2)) for i, label in enumerate(labels)}
+    aside = {label: 2 ** (0.02 * (i - (len(labels) - 1) / 2)) for i, label in enumerate(labels)}
     figure = go.Figure()
     for i, (name, table) in enumerate(reference.items()):
         figure.add_trace(_line(name, table, 1.0, {"color": GREY, "width": 1.3, "dash": DASHES[i % len(DASHES)]}))

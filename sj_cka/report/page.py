@@ -146,7 +146,7 @@ def write_pngs(figures: Mapping[str, go.Figure], folder: Path, *, timeout_s: flo
     for name in figures:
         if Path(name).name != name:
             raise ValueError(f"expected the name of a file without a folder, got {name!r}")
-    obstacle = _why_no_png()
+    obstacle = why_no_png()
     if obstacle:
         logger.warning("no PNG files: %s", obstacle)
         return []
@@ -227,7 +227,7 @@ def _still(figure: go.Figure) -> dict[str, Any]:
     return dict(json.loads(still.to_json(validate=False)))
 
 
-def _why_no_png() -> str | None:
+def why_no_png() -> str | None:
     """What is missing before a browser can even be started, and how to get it; None if nothing is."""
     if find_spec("kaleido") is None:
         return "kaleido is not installed: pip install 'sj-cka[png]'"
