@@ -1,6 +1,6 @@
 """Claims of the papers as checkable statements: measurements, intervals over seeds, verdicts."""
 
-from sj_cka.claims.blocks import contrast
+from sj_cka.claims.blocks import contrast, grid
 from sj_cka.claims.evidence import Evidence
 from sj_cka.claims.measures import MEASUREMENTS, selected
 from sj_cka.claims.statements import Claim, Measurement
@@ -15,6 +15,7 @@ __all__ = [
     "Measurement",
     "Verdict",
     "contrast",
+    "grid",
     "half_width",
     "interval",
     "judge",

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-_ORDERS = 1000  # shuffled orders that give chance
 _EQUAL = 1e-12  # a sum of squares at or below this is rounding
 
 
@@ -38,37 +37,63 @@ def _blocks(layers: Sequence[str]) -> list[list[str]]:
 
 
 def periodicity(paired: pd.DataFrame) -> pd.Series:
-    """Share of the variance of CKA over the layers of blocks that the place within the block explains, beyond chance.
+    """How far the curve of paired layers repeats from block to block, by row; see `beyond_chance`.
 
-    The share is the between-place sum of squares over the total one (eta squared). Chance is its mean over orders in
-    which each block's values are drawn anew: with few blocks any order explains something.
+    Args:
+        paired: CKA `[row, layer]`, a row a seed.
+
+    Returns:
+        From below 0 to below 1; NaN where there are not two blocks, or nothing varies.
     """
     layers = in_blocks(list(paired.columns))
     if not layers:
         return pd.Series(np.nan, index=paired.index)
-    blocks = _blocks(layers)
-    names = [place_in_block(layer)[1] for layer in layers]
-    places = np.array([[name == place for name in names] for place in dict.fromkeys(names)], dtype=float)
-    generator = np.random.default_rng(0)
-    ends = np.cumsum([len(own) for own in blocks])
-    orders = [
-        np.concatenate(
-            [end - len(own) + generator.permutation(len(own)) for own, end in zip(blocks, ends, strict=True)]
-        )
-        for _ in range(_ORDERS)
-    ]
-    values = paired[layers].to_numpy(float)
-    chance = np.mean([_explained(values[:, order], places) for order in orders], axis=0)
-    return pd.Series(_explained(values, places) - chance, index=paired.index)
+    return pd.Series(beyond_chance(paired[layers].to_numpy(float), layers), index=paired.index)
 
 
-def _explained(values: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Eta squared of values `[seed, layer]` by places, rows of 0 and 1 `[place, layer]`; NaN where nothing varies."""
-    centred = values - values.mean(axis=1, keepdims=True)
-    means = centred @ places.T / places.sum(axis=1)
-    total = (centred**2).sum(axis=1)
-    between = (means**2) @ places.sum(axis=1)
-    return np.divide(between, total, out=np.full(len(values), np.nan), where=total > _EQUAL)
+def grid(matrix: pd.DataFrame) -> pd.Series:
+    """How far the rows and columns of a heatmap repeat from block to block: what makes it look like a grid, by layer.
+
+    Args:
+        matrix: CKA `[layer_x, layer_y]`.
+
+    Returns:
+        For each layer of x the mean of the periodicity of its row and, where y has a layer of that name, of its column;
+        those of the layers that are defined with it. NaN where there is none.
+    """
+    rows = {x: _of_one(row) for x, row in matrix.iterrows()}
+    columns = {y: _of_one(column) for y, column in matrix.items()}
+    return pd.Series({x: np.mean([value, columns[x]]) if x in columns else value for x, value in rows.items()})
+
+
+def _of_one(values: pd.Series) -> float:
+    return float(periodicity(values.dropna().to_frame().T).iloc[0])
+
+
+def beyond_chance(values: np.ndarray, layers: Sequence[str]) -> np.ndarray:
+    """Share of the variance over the layers of blocks that the place within the block explains, less that of chance.
+
+    The share is eta squared: the sum of squares between places over the total one. Chance is its mean over all orders
+    in which each block's values may stand, exactly: a place that has one value, drawn from n equally likely ones, of
+    each of several blocks has the sum of their means and of their variances. With few blocks any order explains much.
+
+    Args:
+        values: `[..., layer]`.
+        layers: names of the layers, each in a block.
+
+    Returns:
+        `[...]`, NaN where nothing varies.
+    """
+    block, place = (pd.factorize(np.array([place_in_block(layer)[part] for layer in layers]))[0] for part in (0, 1))
+    centred = values - values.mean(axis=-1, keepdims=True)
+    of_place, of_block = (np.eye(codes.max() + 1)[codes] for codes in (place, block))  # [layer, place], [layer, block]
+    count = of_place.sum(axis=0)
+    total = (centred**2).sum(axis=-1)
+    between = ((centred @ of_place) ** 2 / count).sum(axis=-1)
+    mean, square = (powers @ of_block / of_block.sum(axis=0) for powers in (centred, centred**2))
+    blocks_of_place = of_block.T @ of_place  # [block, place], 0 or 1
+    by_chance = (((mean @ blocks_of_place) ** 2 + (square - mean**2) @ blocks_of_place) / count).sum(axis=-1)
+    return np.divide(between - by_chance, total, out=np.full(total.shape, np.nan), where=total > _EQUAL)
 
 
 def contrast(matrix: pd.DataFrame) -> pd.Series:

@@ -78,6 +78,13 @@ MEASUREMENTS: dict[str, Measure] = {
         "layers in blocks",
         column="contrast",
     ),
+    "grid": Measure(
+        "comparison",
+        _mean,
+        "variance of heatmap rows and columns explained by the place within a block, less that of shuffled places",
+        "layers in blocks",
+        column="grid",
+    ),
     "dynamics": Measure("time", _mean, "1 - mean CKA between different steps", column="dynamics", beside="timing null"),
     "dynamics_beyond_timing": Measure(
         "time", _mean, "1 - mean CKA between different steps, beyond that of the timing null", column="beyond timing"

@@ -19,8 +19,8 @@ _PICTURE, _GAP = 270, 70  # pixels
 def heatmaps(frames: Mapping[str, pd.DataFrame], *, title: str = "", x_title: str = "", y_title: str = "") -> go.Figure:
     """Layer x layer CKA of several variants as small multiples in one colour scale.
 
-    Every picture is square, whatever the depth of its networks, so that shapes can be compared; the first layers meet
-    in the lower left corner. Grey is undefined.
+    Every picture has one size, whatever the depth of its networks, so that shapes can be compared; the first layers
+    meet in the lower left corner. Grey is undefined.
 
     Args:
         frames: variant -> matrix [layer_x, layer_y] of CKA; the layers may differ from variant to variant.
@@ -48,7 +48,7 @@ def heatmaps(frames: Mapping[str, pd.DataFrame], *, title: str = "", x_title: st
         rows,
         columns,
         subplot_titles=labels,
-        horizontal_spacing=0.2 / columns,
+        horizontal_spacing=0.2 / columns if columns > 1 else 0,
         vertical_spacing=_GAP / inside if rows > 1 else 0,
     )
     for i, (label, frame) in enumerate(frames.items()):
@@ -63,7 +63,7 @@ def heatmaps(frames: Mapping[str, pd.DataFrame], *, title: str = "", x_title: st
     figure.update_layout(
         template=TEMPLATE,
         title_text=title,
-        width=120 + columns * (_PICTURE + 75),
+        width=None if columns == _COLUMNS else 120 + columns * (_PICTURE + 75),  # None: as wide as the page
         height=inside + top + 110,
         margin={"t": top, "b": 110},
         coloraxis=coloraxis(),

@@ -201,8 +201,10 @@ def _lengthens(tap: Tap, reading: Reading) -> list[int]:
     """The axes that follow the number of steps; by their size where that could not be varied."""
     T, a = reading.T, reading.two.shape
     if reading.longer is None:
-        if T == 1 or tap.time == "calls":
+        if tap.time == "calls":
             return []
+        if T == 1:  # maps [1, N, C, H, W] of multi-step layers in a network without time, as an artificial twin
+            return [0] if tap.axis == 1 and a[0] == 1 and len(a) >= 5 else []
         if tap.axis > 0:
             return [0] if a[0] == T else []
         return [0] if a[0] % (N_PROBE[0] * T) == 0 else []

@@ -257,3 +257,18 @@ def test_measures_permutations_and_samples_come_through(ann):
     slim = compare(ann, loader=[randn(70, 6)], samples=False, layers=["0", "1"], progress=False)
     assert "sample_xy" not in slim.data
     assert np.array_equal(slim.data.cka, result.data.cka)
+
+
+def test_maps_of_multi_step_layers_without_time_are_averaged_over_space() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(2, 5, 3), nn.ReLU()).eval()
+
+    class OneStep(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.unsqueeze(0)).squeeze(0)
+
+    one_step = OneStep(layer.Conv2d(2, 5, 3, step_mode="m"), nn.ReLU()).eval()
+    one_step.load_state_dict(plain.state_dict())
+    x = torch.randn(12, 2, 7, 6)
+    found = compare(plain, one_step, [x], layers=["0"], spatial="mean", progress=False)
+    assert found.matrix().item() == pytest.approx(1, abs=1e-6)

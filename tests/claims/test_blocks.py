@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sj_cka.claims import MEASUREMENTS, contrast
+from sj_cka.claims import MEASUREMENTS, contrast, grid
 from sj_cka.claims.blocks import in_blocks, place_in_block
 
 PLACES = ["bn1", "lif1", "conv1", "bn2", "lif2", "conv2", ""]
@@ -116,3 +116,28 @@ def test_contrast_leaves_out_the_own_block_and_what_is_undefined() -> None:
     assert contrast(values)["layer1.0.lif1"] == pytest.approx(row["layer1.1.lif1"] - np.mean(others))
     values.loc["layer1.0.bn1", "layer1.1.bn1"] = np.nan
     assert np.isnan(contrast(values)["layer1.0.bn1"])
+
+
+def test_a_heatmap_of_periodic_rows_and_columns_is_a_grid_and_a_fade_is_none() -> None:
+    names = layers(4)
+    place = place_of(names)
+    loud = np.where(place == 5, 0.4, 1.0)  # conv2 of every block is unlike all else
+    found = grid(pd.DataFrame(loud[:, None] * loud, index=names, columns=names))
+    assert found.notna().all()
+    # one place of 7 in 4 blocks explains all, and a shuffled one a quarter of it
+    assert found.to_numpy() == pytest.approx(0.75)
+    depth = np.arange(len(names))
+    fade = pd.DataFrame(1 - np.abs(depth[:, None] - depth) / len(names), index=names, columns=names)
+    assert abs(grid(fade).mean()) < 0.05
+
+
+def test_a_grid_is_the_mean_of_rows_and_columns_over_what_is_defined() -> None:
+    names = layers(3)
+    values = pd.DataFrame(np.random.default_rng(2).uniform(size=(len(names),) * 2), index=names, columns=names)
+    values.loc["conv1", "layer1.0.bn1"] = np.nan
+    row, column = values.loc["conv1"].dropna(), values["conv1"]
+    expected = [MEASUREMENTS["periodicity"].value(own.to_frame().T).iloc[0] for own in (row, column)]
+    assert grid(values)["conv1"] == pytest.approx(np.mean(expected))
+    assert grid(values.drop(columns="conv1"))["conv1"] == pytest.approx(expected[0])
+    values.loc["layer1.0.lif1"] = np.nan
+    assert np.isnan(grid(values)["layer1.0.lif1"])

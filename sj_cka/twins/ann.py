@@ -1,0 +1,168 @@
+"""Any SpikingJelly network as its artificial twin: the same wiring, with ReLU in place of the spiking neurons."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from spikingjelly.activation_based import functional, neuron
+from spikingjelly.activation_based import layer as sj_layer
+from torch import Tensor, nn
+
+from sj_cka.recording.state import is_multi_step, is_neuron, outside_neurons
+from sj_cka.twins.drives import live_tensors, no_hooks
+from sj_cka.twins.fresh import Initialiser, built_anew, drawn_anew
+from sj_cka.twins.refusals import check_reads, check_translatable, warn_of_logic
+from sj_cka.twins.untimed import untimed
+
+Activation = Callable[[], nn.Module]
+_READ_OUTS: tuple[type, ...] = (neuron.NonSpikingBaseNode, neuron.NoisyNonSpikingBaseNode)
+
+
+def ann_twin(
+    net: nn.Module,
+    init: Literal["same", "fresh"] = "same",
+    *,
+    activation: Activation = nn.ReLU,
+    initialiser: Initialiser | None = None,
+    build: Callable[[], nn.Module] | None = None,
+) -> nn.Module:
+    """The artificial twin of a spiking network: equal module names and parameter shapes, without time.
+
+    Every spiking neuron becomes an activation, a non-spiking read-out `nn.Identity`, and `layer.Dropout`, which keeps
+    its mask until a reset, `nn.Dropout`. All else is copied as it is, step modes and containers too. Neurons take their
+    own parameters (PLIF's, PSN's) with them, one that is shared stays shared; no state is taken over, and no hook that
+    watches outputs or gradients (a monitor's).
+
+    The twin takes `[N, ...]` and gives `[N, ...]`. What the network's forward does with time is tried on copies of one
+    sample at the first call (anew for another number of axes, and in training): the input is given as it is, or with an
+    axis of one step at axis 0 or 1, whichever runs without that a neuron takes samples for steps; an attribute that
+    counts the steps (`T`, or of any name) is 1 meanwhile; an axis of steps is averaged out of the output. Frames
+    `[T, N, ...]` that fit none of that are given as they are. A forward that calls its neurons a number of times that
+    stands in no attribute gives the right output, but its activations are then called as often, and are uses
+    (`lif#0`, `lif#1`, ...) to `compare`.
+
+    Args:
+        net: any network of SpikingJelly's neurons (or of subclasses); it is left as it is.
+        init: "same": the twin starts from the network's parameters and buffers; "fresh": from newly drawn ones (torch's
+            global random state is used), with running statistics reset.
+        activation: makes one activation, e.g. `nn.ReLU`; what it makes never works in place.
+        initialiser: for "fresh": draws all parameters of a network of this class in place, e.g.
+            `SpikingVGG._initialize_weights`, after `reset_parameters` of every module.
+        build: for "fresh", in place of `initialiser`: builds the spiking network anew; its values are taken.
+
+    Returns:
+        The twin, on the device of the network and in its training mode; a subclass of the network's own class.
+
+    Raises:
+        ValueError: what cannot be translated, with its name and the reason; no neuron; or fresh parameters that cannot
+            be had: without `initialiser` and `build`, some that `reset_parameters` would not draw as the network's own
+            initialiser did (or that training has changed since, which looks alike).
+        TypeError: an `activation` that makes no module.
+
+    Example:
+        >>> from spikingjelly.activation_based import layer, neuron
+        >>> snn = nn.Sequential(layer.Linear(4, 2, step_mode="m"), neuron.LIFNode(step_mode="m"))
+        >>> ann_twin(snn)(torch.zeros(3, 4)).shape
+        torch.Size([3, 2])
+    """
+    if init not in ("same", "fresh"):
+        raise ValueError(f'expected init "same" or "fresh", got {init!r}')
+    if init == "same" and (initialiser is not None or build is not None):
+        raise ValueError('initialiser= and build= draw new parameters: pass init="fresh", or leave them out')
+    if initialiser is not None and build is not None:
+        raise ValueError("expected one of initialiser= and build=, got both")
+    check_translatable(net)
+    replaced = _replacements(net, activation)
+    if not any(map(is_neuron, net.modules())):
+        raise ValueError(f"expected a network with neurons of SpikingJelly, found none in {type(net).__name__}")
+    check_reads(net, replaced)
+    warn_of_logic(net)
+    twin: nn.Module = copy.deepcopy(net, {**replaced, **live_tensors(net), **no_hooks(net)})
+    if init == "fresh" and build is not None:
+        built_anew(twin, net, build)
+    elif init == "fresh":
+        drawn_anew(twin, net, initialiser)
+    return twin if is_neuron(net) else untimed(twin, _neuron_names(net))
+
+
+class _Decoded(nn.Identity):
+    """In place of a read-out that turns its steps, of which there is one or which are equal, into one value."""
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        return x_seq.mean(0)
+
+
+class _MaskOfStep(nn.Dropout2d):
+    """Dropout of whole channels in multi-step mode, `[T, N, C, ...]`."""
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        merged: Tensor = functional.seq_to_ann_forward(x_seq, super().forward)
+        return merged
+
+
+def _neuron_names(net: nn.Module) -> tuple[str, ...]:
+    """Names of the neurons, a shared one only once."""
+    return tuple(name for name, module in outside_neurons(net).items() if is_neuron(module))
+
+
+def _replacements(net: nn.Module, activation: Activation) -> dict[int, nn.Module]:
+    """What stands for each neuron and each dropout, by the id of the module: as a memo of `copy.deepcopy`."""
+    like = next((p for p in net.parameters() if p.is_floating_point()), torch.empty(0))
+    replaced: dict[int, nn.Module] = {}
+    made: list[nn.Module] = []
+    old: Any
+    for old in outside_neurons(net).values():
+        if is_neuron(old):
+            new = _read_out(old) if _only_reads_out(old) else _made(activation, made).to(like)
+            _lend(new, old)
+        elif type(old) is sj_layer.Dropout:
+            new = nn.Dropout(old.p)
+        elif type(old) is sj_layer.Dropout2d:
+            new = (_MaskOfStep if is_multi_step(old) else nn.Dropout2d)(old.p)
+        else:
+            continue
+        replaced[id(old)] = new.train(old.training)
+    return replaced
+
+
+def _made(activation: Activation, before: list[nn.Module]) -> nn.Module:
+    """One activation that does not work in place."""
+    wanted = "expected activation as what makes a new module, e.g. nn.ReLU or lambda: nn.LeakyReLU(0.1)"
+    try:
+        new = activation()
+    except TypeError as error:  # a function on tensors, or a module in place of its class
+        raise TypeError(f"{wanted}; calling {activation!r} without arguments says: {error}") from error
+    if not isinstance(new, nn.Module) or any(new is other for other in before):
+        raise TypeError(f"{wanted}; got {new!r}{' again' if isinstance(new, nn.Module) else ''}")
+    before.append(new)
+    for module in new.modules():
+        if "inplace" in vars(module):
+            vars(module)["inplace"] = False
+    return new
+
+
+def _only_reads_out(module: nn.Module) -> bool:
+    """Whether a neuron never spikes: by its class, or because its threshold cannot be reached."""
+    names = [cls.__name__.lower() for cls in type(module).__mro__]
+    threshold: Any = getattr(module, "v_threshold", None)
+    return (
+        isinstance(module, _READ_OUTS)
+        or any("nonspiking" in name.replace("_", "") for name in names)
+        or (isinstance(threshold, float) and threshold == float("inf"))
+    )
+
+
+def _read_out(module: nn.Module) -> nn.Module:
+    return _Decoded() if getattr(module, "decode", None) is not None else nn.Identity()
+
+
+def _lend(new: nn.Module, module: nn.Module) -> None:
+    """Gives an activation what forwards, printing and SpikingJelly's `set_step_mode` and `set_backend` look up."""
+    lent: Any = new
+    lent.step_mode = "m" if is_multi_step(module) else "s"
+    for attribute in ("backend", "supported_backends"):
+        if hasattr(module, attribute):
+            setattr(lent, attribute, getattr(module, attribute))

@@ -1,0 +1,174 @@
+"""What of a spiking network has no counterpart in a network without time."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from spikingjelly.activation_based import base, encoding, rnn, surrogate
+from spikingjelly.activation_based import layer as sj_layer
+from torch import nn
+
+from sj_cka.recording.state import is_neuron, outside_neurons
+
+_REFUSED: tuple[tuple[tuple[type, ...], str], ...] = (
+    ((sj_layer.SynapseFilter,), "filters its input over time"),
+    ((sj_layer.Delay,), "delays its input by steps"),
+    (
+        (sj_layer.ElementWiseRecurrentContainer, sj_layer.LinearRecurrentContainer),
+        "feeds its output back into the next step",
+    ),
+    ((rnn.SpikingRNNBase, rnn.SpikingRNNCellBase), "feeds its output back into the next step"),
+    (
+        (
+            sj_layer.TemporalEffectiveBatchNorm1d,
+            sj_layer.TemporalEffectiveBatchNorm2d,
+            sj_layer.TemporalEffectiveBatchNorm3d,
+            sj_layer.BatchNormThroughTime1d,
+            sj_layer.BatchNormThroughTime2d,
+            sj_layer.BatchNormThroughTime3d,
+        ),
+        "has parameters of its own for every time step",
+    ),
+    (
+        (sj_layer.TemporalWiseAttention, sj_layer.MultiDimensionalAttention),
+        "weighs the time steps with parameters for every one of them",
+    ),
+    ((sj_layer.SpikeCountToBinary, sj_layer.TemporalBinSum), "turns counts into time steps, or back"),
+    ((sj_layer.GradwithTrace, sj_layer.SpikeTraceOp), "takes spikes together with their trace"),
+    (
+        (
+            encoding.StatelessEncoder,
+            encoding.StatefulEncoder,
+            encoding.PopSpikeEncoderDeterministic,
+            encoding.PopSpikeEncoderRandom,
+        ),
+        "codes its input in spikes; take the network behind it",
+    ),
+    # the two dropouts are translated; all else that has a memory comes here
+    ((base.MemoryModule,), "keeps a state from step to step"),
+)
+
+
+def check_translatable(net: nn.Module) -> None:
+    """Raises ValueError, with name and reason, on the first module that has no counterpart without time."""
+    inside = {id(m) for neuron in net.modules() if is_neuron(neuron) for m in neuron.modules()}
+    for name, module in outside_neurons(net).items():
+        if type(module) in (sj_layer.Dropout, sj_layer.Dropout2d):
+            continue
+        reason = _of_neuron(module) if is_neuron(module) else _of_other(module, id(module) in inside)
+        if reason:
+            what = f"module {name!r}" if name else "the network"
+            raise ValueError(f"{what} ({type(module).__name__}) has no artificial twin: it {reason}")
+
+
+def check_reads(net: nn.Module, replaced: Mapping[int, nn.Module]) -> None:
+    """Raises ValueError where a forward reads of a neuron, by its name, what the activation in its place has not.
+
+    `self.fc[-1].v` is found in the source of the forward and of the methods that it calls. What is reached otherwise,
+    or has no source, the first call of the twin finds.
+    """
+    names = {id(module): name for name, module in outside_neurons(net).items()}
+    for name, module in outside_neurons(net).items():
+        if is_neuron(module) or type(module).__module__.startswith("torch."):
+            continue
+        kind: Any = type(module)
+        for tree in _sources(kind):
+            for target, attribute in _reads(tree, module):
+                new = replaced.get(id(target))
+                if new is None or not is_neuron(target) or hasattr(new, attribute) or not hasattr(target, attribute):
+                    continue
+                where = f"module {name!r}" if name else "the network"
+                raise ValueError(
+                    f"{where} ({type(module).__name__}) has no artificial twin: its forward reads {attribute!r} of "
+                    f"neuron {names[id(target)]!r}, which a {type(new).__name__} has not; let it use what the neuron "
+                    "puts out"
+                )
+
+
+def warn_of_logic(net: nn.Module) -> None:
+    """Warns of connections that are logic on spikes: SEW's IAND, x (1 - y), is none on the values of a ReLU."""
+    named = [name for name, module in net.named_modules() if str(vars(module).get("cnf", "")).upper() == "IAND"]
+    if named:
+        warnings.warn(
+            f"{named[0]!r}{f' and {len(named) - 1} more' if len(named) > 1 else ''}: IAND, x (1 - y), is a logical "
+            'connection of spikes; on the values of the twin, which are not 0 or 1, it is not. cnf="ADD" is the one '
+            "that has a counterpart",
+            stacklevel=3,
+        )
+
+
+def _of_neuron(module: Any) -> str:
+    inputs, outputs = getattr(module, "_num_inputs", 1), getattr(module, "_num_outputs", 1)  # FlexSN
+    if inputs != 1 or outputs not in (None, 1):
+        return f"is a neuron of {inputs} inputs and {outputs} outputs, an activation has one each"
+    return ""
+
+
+def _of_other(module: nn.Module, in_neuron: bool) -> str:
+    for kinds, reason in _REFUSED:
+        if isinstance(module, kinds):
+            return reason
+    if isinstance(module, surrogate.SurrogateFunctionBase) and not in_neuron:
+        return "makes spikes outside a neuron"
+    if callable(getattr(module, "reset", None)) and not any(map(is_neuron, module.modules())):
+        return "has a reset(), thus a state, and holds no neuron of SpikingJelly"
+    return ""
+
+
+@lru_cache(maxsize=256)
+def _sources(kind: Any) -> tuple[ast.FunctionDef, ...]:
+    """The forward of a class and the methods that it calls on itself, parsed, as far as they have a source."""
+    trees: dict[str, ast.FunctionDef] = {}
+    ahead = ["forward"]
+    while ahead:
+        method = ahead.pop()
+        function = inspect.getattr_static(kind, method, None)
+        if method in trees or not inspect.isfunction(function) or function.__module__.startswith("torch."):
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+        except (OSError, SyntaxError):  # written in a console, or a lambda in an expression
+            continue
+        if isinstance(tree, ast.FunctionDef) and tree.args.args:
+            trees[method] = tree
+            called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+            ahead += [f.attr for f in called if isinstance(f, ast.Attribute) and _is_self(f.value, tree)]
+    return tuple(trees.values())
+
+
+def _reads(tree: ast.FunctionDef, module: nn.Module) -> Iterator[tuple[Any, str]]:
+    """Every (object, attribute) read in a method whose object can be told from the source, as `self.fc[-1]`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            target = _resolved(node.value, tree, module)
+            if target is not None:
+                yield target, node.attr
+
+
+def _resolved(node: ast.expr, tree: ast.FunctionDef, module: nn.Module) -> Any:
+    """What `self`, an attribute of it or a numbered member of that is; None where the source does not tell."""
+    if _is_self(node, tree):
+        return module
+    if isinstance(node, ast.Attribute):
+        owner = _resolved(node.value, tree, module)
+        if not isinstance(owner, nn.Module):
+            return None
+        return owner._modules.get(node.attr, vars(owner).get(node.attr))
+    if isinstance(node, ast.Subscript):
+        owner = _resolved(node.value, tree, module)
+        try:
+            index = ast.literal_eval(node.slice)
+            return owner[index] if isinstance(owner, nn.Sequential | nn.ModuleList | nn.ModuleDict | list) else None
+        except (ValueError, IndexError, KeyError, TypeError):  # a computed index
+            return None
+    return None
+
+
+def _is_self(node: ast.expr, tree: ast.FunctionDef) -> bool:
+    return isinstance(node, ast.Name) and node.id == tree.args.args[0].arg
