@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sj_cka.cka import CKA, CKAResult, ComparisonStopped, UndefinedCKA, cka, compare, compare_features, pool
 from sj_cka.recording import record
+from sj_cka.twins import ann_twin, converted_snn, snn_twin
 
 if TYPE_CHECKING:
     from sj_cka.study import StudyResult
@@ -16,12 +17,15 @@ __all__ = [
     "CKAResult",
     "ComparisonStopped",
     "UndefinedCKA",
+    "ann_twin",
     "cka",
     "compare",
     "compare_features",
+    "converted_snn",
     "pool",
     "record",
     "run",
+    "snn_twin",
 ]
 
 

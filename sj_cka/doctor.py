@@ -88,12 +88,11 @@ def _extras() -> Iterator[str]:
         package, extra = re.match(r"[\w.-]+", line), re.search(r"extra == ['\"](\w+)['\"]", line)
         if package and extra and extra[1] != "test":
             wanted.setdefault(extra[1], []).append(package[0])
-    for extra, names in wanted.items():
-        missing = [name for name in names if _version(name) == "missing"]
-        if missing:
-            yield f"{extra}: lacks {', '.join(missing)}: pip install 'sj-cka[{extra}]'"
+    for name, packages in wanted.items():
+        if missing := [own for own in packages if _version(own) == "missing"]:
+            yield f"{name}: lacks {', '.join(missing)}: pip install 'sj-cka[{name}]'"
         else:
-            yield f"{extra}: {', '.join(f'{name} {version(name)}' for name in names)}"
+            yield f"{name}: {', '.join(f'{own} {version(own)}' for own in packages)}"
 
 
 def _same_spikes(device: torch.device) -> str:

@@ -25,9 +25,12 @@ from sj_cka.models import build
 from sj_cka.neurons import lif_backend
 from sj_cka.plugins import lookup
 from sj_cka.training import Epoch, Settings, accuracy, calibrate, train
+from sj_cka.twins import converted_snn
 
 Files = dict[str, bytes]
 Report = Callable[[str], None]
+
+_CALIBRATED = 256  # images in a batch that a conversion looks at
 
 
 class Kind(NamedTuple):
@@ -139,13 +142,23 @@ def read_network(weights: bytes, T: int | None = None) -> nn.Module:
 
     Args:
         weights: the file.
-        T: steps that a spiking network shows an image; None for those that it was trained with.
+        T: steps that a spiking network shows an image; None for those that it was trained with, or converted for.
     """
-    size = int.from_bytes(weights[:8], "little")
-    spec = json.loads(json.loads(weights[8 : 8 + size])["__metadata__"]["network"])
-    network = build(**spec | ({} if T is None else {"T": T}), device=device())
+    spec = _spec_of(weights)
+    converted = spec.pop("converted", None)
+    if converted is not None:
+        network = converted_snn(build(**spec, device=device()), None, T or converted["T"])
+    else:
+        network = build(**spec | ({} if T is None else {"T": T}), device=device())
     network.load_state_dict(load_weights(weights))
     return network.eval()
+
+
+def _spec_of(weights: bytes) -> dict[str, Any]:
+    """What a file of weights is the weights of, as `_save_network` was told."""
+    size = int.from_bytes(weights[:8], "little")
+    spec: dict[str, Any] = json.loads(json.loads(weights[8 : 8 + size])["__metadata__"]["network"])
+    return spec
 
 
 def _network_spec(job: Job, data: Images) -> dict[str, Any]:
@@ -206,6 +219,19 @@ def _train(job: Job, needs: Mapping[str, Callable[[str], bytes]], report: Report
     }
 
 
+def _convert(job: Job, needs: Mapping[str, Callable[[str], bytes]], report: Report) -> Files:
+    """A spiking network converted from an artificial one, with thresholds from the training split."""
+    data, weights = _data(job), needs["network"]("weights.safetensors")
+    images = data.x_train.to(device())
+    batches = [images[i : i + _CALIBRATED] for i in range(0, len(images), _CALIBRATED)]
+    network = converted_snn(read_network(weights), batches, job.args["T"], mode=job.args["mode"])
+    spec = _spec_of(weights) | {"converted": {"T": job.args["T"]}}
+    files = {"weights.safetensors": _save_network(network, spec)}
+    if job.needs["network"].kind == "train":  # nobody asks how accurate an untrained network is
+        files["accuracy.json"] = _accuracies(network, data)
+    return files
+
+
 def _evaluate(job: Job, needs: Mapping[str, Callable[[str], bytes]], report: Report) -> Files:
     """Accuracies of a trained spiking network that is run with another number of steps."""
     network = read_network(needs["network"]("weights.safetensors"), job.args["T"])
@@ -243,6 +269,7 @@ def read_result(content: bytes) -> CKAResult:
 KINDS: dict[str, Kind] = {
     "init": Kind(_init, 1),
     "train": Kind(_train, 1),
+    "convert": Kind(_convert, 1),
     "evaluate": Kind(_evaluate, 1),
     "compare": Kind(_compare, 1),
 }

@@ -128,12 +128,20 @@ class _Jobs:
     block: DataBlock
 
     def train(self, network: str, seed: int) -> Job:
-        """The training of a network."""
+        """The training of a network, or its conversion from a trained one."""
         variant, kind, _ = network_of(network)
+        if kind == "converted":
+            return self.convert(network, self.train(f"{variant}.ann", seed), seed)
         condition, defaults = self.study.conditions[variant], Settings()
         settings = {k: v for k, v in condition.train.of(kind).items() if v != getattr(defaults, k)}
         args = _network_args(condition, kind) | {"settings": settings}
         return Job("train", args, {}, self.block, seed, condition.train.threads, f"{network}, seed {seed}")
+
+    def convert(self, network: str, ann: Job, seed: int) -> Job:
+        """The conversion of an artificial network."""
+        options = self.study.recipe.converted.model_dump()
+        label = f"{network}{' untrained' if ann.kind == 'init' else ''}, seed {seed}"
+        return Job("convert", options, {"network": ann}, self.block, None, ann.threads, label)
 
     def evaluate(self, network: str, T: int, seed: int) -> Job:
         """What knows the accuracy of a spiking network with T steps."""
@@ -149,6 +157,8 @@ class _Jobs:
         if state != "untrained" and moment != "init":
             return self.train(network, seed)
         variant, kind, _ = network_of(name)
+        if kind == "converted":
+            return self.convert(network, self.network(f"{variant}.ann", seed, "untrained"), seed)
         condition = self.study.conditions[variant]
         args, label = _network_args(condition, kind), f"{network} untrained, seed {seed}"
         return Job("init", args, {}, self.block, seed, condition.train.threads, label)

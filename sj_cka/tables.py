@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sj_cka.cka import CKAResult
-from sj_cka.claims import Evidence, Finding, Interval, contrast, half_width, interval
+from sj_cka.claims import Evidence, Finding, Interval, contrast, grid, half_width, interval
 from sj_cka.jobs import read_result
 from sj_cka.plan import Pair, Plan
 from sj_cka.recipe import Sides, network_of
@@ -69,38 +69,41 @@ def histories(plan: Plan, store: Store) -> pd.DataFrame:
     """Columns network, seed, epoch, loss, accuracy, firing_rate, lr, seconds."""
     parts = []
     for (network, seed), job in plan.trained.items():
+        if job.kind != "train":
+            continue
         history = pd.read_csv(BytesIO(store.read(job.key, "history.csv")))
         parts.append(history.assign(network=network, seed=seed))
     return pd.concat(parts, ignore_index=True)
 
 
 def paired(results: Iterable[Compared]) -> pd.DataFrame:
-    """Columns comparison, variant, state, seed, layer, cka, contrast: layers of the same name, concatenated over time.
+    """Columns comparison, variant, state, seed, layer, cka, contrast, grid: layers of the same name, all steps.
 
-    The contrast of a layer is that of its row in the heatmap, see `sj_cka.claims.blocks.contrast`. A ceiling is the
+    Contrast and grid of a layer are those of its place in the heatmap, see `sj_cka.claims.blocks`. A ceiling is the
     geometric mean of the two networks' similarity to other seeds of themselves, NaN where one of the two is negative;
-    it has no contrast.
+    it has no place in a heatmap.
     """
-    columns = ["comparison", "variant", "state", "seed", "layer", "cka", "contrast"]
+    columns = ["comparison", "variant", "state", "seed", "layer", "cka", "contrast", "grid"]
     rows = []
     for p, result in results:
-        contrasts = contrast(result.matrix()).to_dict()
+        matrix = result.matrix()
+        contrasts, grids = contrast(matrix).to_dict(), grid(matrix).to_dict()
         rows += [
-            (p.comparison, p.variant, p.state, p.kind, p.seed, layer, value, contrasts[layer])
-            for layer, value in _shared(result).items()
+            (p.comparison, p.variant, p.state, p.kind, p.seed, layer, value, contrasts[layer], grids[layer])
+            for layer, value in _shared(result, matrix).items()
         ]
-    table = pd.DataFrame(rows, columns=["comparison", "variant", "state", "kind", "seed", "layer", "cka", "contrast"])
+    table = pd.DataFrame(rows, columns=[*columns[:3], "kind", *columns[3:]])
     plain = table[table.state != "ceiling"]
     # over the other seeds of a seed, where a comparison is of different seeds
     keys = ["comparison", "variant", "state", "seed", "layer"]
-    plain = plain.groupby(keys, sort=False)[["cka", "contrast"]].mean().reset_index()
+    plain = plain.groupby(keys, sort=False)[["cka", "contrast", "grid"]].mean().reset_index()
     own = table[table.state == "ceiling"]
     if own.empty:
         return plain[columns]
     means = own.groupby(["comparison", "variant", "layer", "kind"], sort=False)["cka"].mean()
     two = means.groupby(level=["comparison", "variant", "layer"], sort=False)
     ceiling = (two.prod(min_count=2).where(two.min() >= 0) ** 0.5).rename("cka").reset_index()
-    ceiling = ceiling.assign(state="ceiling", seed=CEILING_SEED, contrast=np.nan)
+    ceiling = ceiling.assign(state="ceiling", seed=CEILING_SEED, contrast=np.nan, grid=np.nan)
     return pd.concat([plain, ceiling], ignore_index=True)[columns]
 
 

@@ -18,6 +18,7 @@ from sj_cka.plugins import OptionError, closest, lookup
 from sj_cka.recipe import Condition, RecipeError, Study, network_of, typed, without_defaults
 from sj_cka.recipe.source import KeyPath
 from sj_cka.recording import reset_states
+from sj_cka.twins import converted_snn
 
 
 def read_data(study: Study) -> tuple[DataBlock, Images]:
@@ -49,6 +50,8 @@ def tried(study: Study, network: str, data: Images) -> nn.Module:
     condition = study.conditions[variant]
     made = _built(condition, "snn" if kind == "snn" else "ann", data).eval()
     try:
+        if kind == "converted":
+            made = converted_snn(made, None, study.recipe.converted.T)
         with torch.no_grad():
             made(data.x_test[:2])
     except (ValueError, RuntimeError) as error:

@@ -15,6 +15,7 @@ import torch
 from sj_cka import jobs, recipe
 from sj_cka.jobs import KINDS, DataBlock, Job
 from sj_cka.plan import Plan, plan
+from sj_cka.recording import reset_states
 
 Write = Callable[..., Path]
 
@@ -340,3 +341,77 @@ def test_the_ceiling_of_a_network_at_other_steps_is_no_comparison_with_itself(ti
     for pair in study.pairs:
         if pair.state == "ceiling":
             assert pair.job.needs["x"].key != pair.job.needs["y"].key
+
+
+# conversion
+
+
+CONVERTED = (
+    ("  batch_size: 16\ncompare:\n", "  batch_size: 16\nconverted: {T: 6, mode: max}\ncompare:\n"),
+    (
+        "  - {name: shortcuts, x: all.snn, y: none.snn}\n",
+        "  - {name: conversion, x: all.converted, y: all.ann}\n  - {name: ways, x: all.snn, y: all.converted}\n",
+    ),
+    ("depth: 8}", "depth: 8, residual: []}"),
+    ("  - name: steps\n    comparison: twins\n    layers: [layer1.0.lif2]\n", "  - {name: accuracy}\n"),
+    ("  none:\n    model: {residual: []}\n", "  none: {}\n"),
+)
+
+
+def test_a_converted_network_builds_on_its_trained_ann_and_an_untrained_one_on_its_first_weights(
+    recipe_file: Write,
+) -> None:
+    study = planned(recipe_file(*CONVERTED))
+    assert set(study.trained) >= {("all.converted", 0), ("all.ann", 0), ("all.snn", 0)}
+    for seed in study.study.seeds:
+        job = study.trained["all.converted", seed]
+        assert job.kind == "convert"
+        assert job.needs["network"].key == study.trained["all.ann", seed].key
+        assert job.args == {"T": 6, "mode": "max"}
+    kinds = {
+        state: {
+            pair.job.needs["x"].needs["network"].kind
+            for pair in study.pairs
+            if pair.comparison == "conversion" and pair.state == state
+        }
+        for state in ("trained", "untrained")
+    }
+    assert kinds == {"trained": {"train"}, "untrained": {"init"}}
+    ceilings = {pair.kind for pair in study.pairs if pair.comparison == "ways" and pair.state == "ceiling"}
+    assert ceilings == {"snn", "converted"}
+
+
+def test_a_converted_network_is_made_again_from_its_file_and_runs_with_any_steps(
+    recipe_file: Write, finished: Any
+) -> None:
+    from sj_cka.training import accuracy
+
+    study = planned(recipe_file(*CONVERTED))
+    files = finished(study.trained["all.converted", 0])
+    assert sorted(files) == ["accuracy.json", "environment.json", "spec.json", "weights.safetensors"]
+    network, longer = (jobs.read_network(files["weights.safetensors"], T) for T in (None, 60))
+    ann = jobs.read_network(finished(study.trained["all.ann", 0])["weights.safetensors"])
+    x, y = study.data.x_test, study.data.y_test
+    assert accuracy(network, x, y) == json.loads(files["accuracy.json"])["test"]
+    with torch.no_grad():
+        logits = []
+        for net in (network, longer):
+            reset_states(net)
+            logits.append(net(x))
+        target = ann(x)
+    assert [tuple(each.shape) for each in logits] == [(6, 32, 4), (60, 32, 4)]
+    errors = [float((each.mean(0) - target).norm() / target.norm()) for each in logits]
+    assert errors[1] < 0.5 * errors[0]  # the longer it is shown, the closer to its artificial network
+    untrained = next(p.job.needs["x"] for p in study.pairs if (p.comparison, p.state) == ("conversion", "untrained"))
+    assert "accuracy.json" not in finished(untrained)
+
+
+def test_a_converted_network_is_compared_layer_by_layer_with_its_ann(recipe_file: Write, finished: Any) -> None:
+    study = planned(recipe_file(*CONVERTED))
+    job = next(p.job for p in study.pairs if (p.comparison, p.state) == ("conversion", "trained"))
+    result = jobs.read_result(finished(job)["cka.nc"])
+    assert {"conv1", "layer1.0.lif1", "layer3.0.conv2", "lif"} <= set(result.paired().index)
+    assert result.data.sizes["step_x"] == 6
+    paired = result.paired()
+    assert paired["conv1"] == pytest.approx(1, abs=1e-6)  # in front of all neurons, and of the same weights
+    assert 0.7 < paired["layer1.0.lif1"] < 1  # 6 steps say little of what lies deeper

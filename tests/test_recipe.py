@@ -206,7 +206,37 @@ FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
     "the ceiling of two spiking networks": (
         ("{name: curve, comparison: twins}", "{name: heatmap, comparison: shortcuts, state: ceiling} # <--"),
         "figures[0].state",
-        "expected a comparison of an SNN with an ANN, or of pairs of variants: only that has a ceiling",
+        "expected a comparison of two kinds of network, or of pairs of variants: only that has a ceiling",
+    ),
+    "a trend without a sweep": (
+        ("{name: curve, comparison: twins}", "{name: trend, comparison: twins} # <--"),
+        "figures[0].name",
+        "expected a sweep over at least 2 numbers above 0 for a trend",
+    ),
+    "a trend of one variant": (
+        ("{name: curve, comparison: twins}", "{name: trend, comparison: shortcuts} # <--"),
+        "figures[0].comparison",
+        "expected a comparison over all variants",
+    ),
+    "a trend of a network's measure": (
+        ("{name: curve, comparison: twins}", "{name: trend, comparison: twins, measure: accuracy} # <--"),
+        "figures[0].measure",
+        "expected a measure of a comparison, got 'accuracy'",
+    ),
+    "measure for a curve": (
+        ("{name: curve, comparison: twins}", "{name: curve, comparison: twins, measure: periodicity} # <--"),
+        "figures[0].measure",
+        "expected none: curve has no measure to choose",
+    ),
+    "small multiples of a ceiling": (
+        ("{name: curve, comparison: twins}", "{name: heatmaps, comparison: twins, state: ceiling} # <--"),
+        "figures[0].state",
+        "expected trained or untrained: heatmaps shows no ceiling",
+    ),
+    "a threshold that is no share": (
+        ("seeds: 2", "converted: {mode: most} # <--\nseeds: 2"),
+        "converted.mode",
+        'expected "max" or a percentile like "99.9%", got \'most\'',
     ),
     "state for a curve": (
         ("{name: curve, comparison: twins}", "{name: curve, comparison: twins, state: untrained} # <--"),
@@ -249,9 +279,9 @@ FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
         "'non.snn': nobody trains a variant 'non'; did you mean 'none'",
     ),
     "network of no kind": (
-        ("y: none.snn}", "y: none.converted} # <--"),
+        ("y: none.snn}", "y: none.mlp} # <--"),
         "compare[1].y",
-        r"expected <variant>\.snn or <variant>\.ann, got 'none\.converted'",
+        r"expected <variant>\.snn, <variant>\.ann or <variant>\.converted, got 'none\.mlp'",
     ),
     "unknown moment": (
         ("y: none.snn}", "y: none.snn@5} # <--"),
@@ -359,7 +389,7 @@ TIME_FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
     "an ANN evaluated": (
         ('network: "*.snn", T: [1, 2]', 'network: "*.ann", T: [1, 2]'),
         "evaluate[0].network",
-        r"expected a trained spiking network, <variant>\.snn, got 'T-1\.ann'",
+        r"expected a trained spiking network, <variant>\.<snn\|converted>, got 'T-1\.ann'",
     ),
     "an untrained network evaluated": (
         ('network: "*.snn", T: [1, 2]', "network: T-1.snn@init, T: [1, 2]"),
@@ -670,7 +700,7 @@ ARM_B = "    b: {measure: paired_cka, comparison: twins, variant: none}\n"
             "near_ceiling",
             "    a: {measure: accuracy, network: all.snn}",
             "a",
-            "expected a measure of a comparison of an SNN with an ANN",
+            "expected a measure of a comparison of two kinds of network",
         ),
         ("near_ceiling", "    a: {measure: paired_cka, comparison: shortcuts}", "a", "only that has a ceiling"),
         ("trend\n    direction: up", ARM_A, "a.variant", "expected no variant: a trend is over all of them"),
@@ -685,7 +715,7 @@ ARM_B = "    b: {measure: paired_cka, comparison: twins, variant: none}\n"
             "trend\n    direction: up",
             "    a: {measure: accuracy, network: all.snn}",
             "a.network",
-            "expected snn or ann, of every variant",
+            "expected snn, ann or converted, of every variant",
         ),
         (
             "trend\n    direction: sideways",

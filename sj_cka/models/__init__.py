@@ -8,7 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from sj_cka.models.convnet import convnet
+from sj_cka.models.mlp import mlp
 from sj_cka.models.resnet import resnet
+from sj_cka.models.resnet_imagenet import resnet_imagenet
+from sj_cka.models.sew_resnet import sew_resnet
+from sj_cka.models.spikformer import spikformer
+from sj_cka.models.vgg import vgg
 from sj_cka.neurons import NEURONS
 from sj_cka.plugins import lookup
 
@@ -16,7 +22,15 @@ __all__ = ["MODELS", "NEURONS", "Kind", "build"]
 
 Kind = Literal["snn", "ann"]
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"resnet": resnet}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "resnet": resnet,
+    "resnet_imagenet": resnet_imagenet,
+    "vgg": vgg,
+    "convnet": convnet,
+    "mlp": mlp,
+    "sew_resnet": sew_resnet,
+    "spikformer": spikformer,
+}
 
 
 def build(

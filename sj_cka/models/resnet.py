@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
+from sj_cka.models.convolutions import draw_convolutions
+from sj_cka.models.steps import MakeNeuron, OverTime, in_time, step_mode
 from sj_cka.plugins import OptionError
-
-MakeNeuron = Callable[[], nn.Module]
 
 
 def resnet(
@@ -52,13 +52,11 @@ def resnet(
         raise OptionError("width", f"expected a whole factor from 1, got {width}")
     if not set(residual) <= {1, 2, 3} or len(set(residual)) != len(residual):
         raise OptionError("residual", f"expected stages out of 1, 2, 3, each once, got {list(residual)}")
-    if T is not None and T < 1:
-        raise OptionError("T", f"expected at least one time step, got {T}")
     return PreActResNet(neuron, T, in_channels, num_classes, (depth - 2) // 6, width, frozenset(residual))
 
 
-class PreActResNet(nn.Module):
-    """See `resnet`. What lies before the first neuron does not change with time and runs once for a shown image."""
+class PreActResNet(OverTime):
+    """See `resnet`."""
 
     def __init__(
         self,
@@ -72,7 +70,7 @@ class PreActResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.T = T
-        mode = "s" if T is None else "m"
+        mode = step_mode(T)
         channels = [16 * width, 32 * width, 64 * width]
         self.conv1 = layer.Conv2d(in_channels, channels[0], 3, padding=1, bias=False, step_mode=mode)
         before = channels[0]
@@ -87,22 +85,9 @@ class PreActResNet(nn.Module):
         self.lif = neuron()
         self.avgpool = layer.AdaptiveAvgPool2d(1, step_mode=mode)
         self.fc = layer.Linear(before, num_classes, step_mode=mode)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        draw_convolutions(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits `[T, N, classes]` of images `[N, C, H, W]` or frames `[T, N, C, H, W]`."""
-        if x.ndim not in (4, 5):
-            raise ValueError(f"expected images [N, C, H, W] or frames [T, N, C, H, W], got shape {tuple(x.shape)}")
-        frames = x.ndim == 5
-        if self.T is None:
-            y = self._layers(x.flatten(0, 1) if frames else x, None)
-            return y.unflatten(0, x.shape[:2]) if frames else y
-        # a shown image runs as one step up to the first neuron, which is where time begins
-        return self._layers(x, len(x)) if frames else self._layers(x.unsqueeze(0), self.T)
-
-    def _layers(self, x: Tensor, T: int | None) -> Tensor:
+    def layers(self, x: Tensor, T: int | None) -> Tensor:
         x = self.conv1(x)
         for stage in ("layer1", "layer2", "layer3"):
             for block in self.get_submodule(stage).children():  # a Sequential would call them without T
@@ -147,8 +132,3 @@ class Downsample(nn.Sequential):
         self.pool = layer.AvgPool2d(stride, step_mode=mode)
         self.conv = layer.Conv2d(before, after, 1, bias=False, step_mode=mode)
         self.bn = layer.BatchNorm2d(after, step_mode=mode)
-
-
-def in_time(x: Tensor, T: int | None) -> Tensor:
-    """A tensor `[1, N, ...]` shown T times, without a copy; any other as it is."""
-    return x.expand(T, *x.shape[1:]) if T is not None and x.shape[0] == 1 else x

@@ -6,10 +6,23 @@ from collections.abc import Callable
 
 from spikingjelly.activation_based import neuron
 
-from sj_cka.neurons.backends import Backend, lif_backend
-from sj_cka.neurons.factories import lif
-from sj_cka.neurons.fused import FusedLIFNode
+from sj_cka.neurons.backends import Backend, lif_backend, neuron_backend
+from sj_cka.neurons.factories import if_, lif, plif
+from sj_cka.neurons.nodes import FusedIFNode, FusedLIFNode, FusedPLIFNode
+from sj_cka.neurons.surrogates import SURROGATES
 
-__all__ = ["NEURONS", "Backend", "FusedLIFNode", "lif", "lif_backend"]
+__all__ = [
+    "NEURONS",
+    "SURROGATES",
+    "Backend",
+    "FusedIFNode",
+    "FusedLIFNode",
+    "FusedPLIFNode",
+    "if_",
+    "lif",
+    "lif_backend",
+    "neuron_backend",
+    "plif",
+]
 
-NEURONS: dict[str, Callable[..., neuron.BaseNode]] = {"lif": lif}
+NEURONS: dict[str, Callable[..., neuron.BaseNode]] = {"lif": lif, "if": if_, "plif": plif}

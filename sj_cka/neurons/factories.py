@@ -1,19 +1,25 @@
-"""Spiking neurons by name, as a recipe asks for them."""
+"""Spiking neurons by name, as a recipe asks for them; all multi-step, [T, N, *] -> spikes [T, N, *].
+
+Equations: `sj_cka.neurons.fused`; surrogates: `sj_cka.neurons.surrogates`. What is said of `lif` holds for the others.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from spikingjelly.activation_based import neuron, surrogate
+from spikingjelly.activation_based import neuron
 
 from sj_cka.neurons import backends
-from sj_cka.neurons.fused import FusedLIFNode
+from sj_cka.neurons.nodes import FusedIFNode, FusedLIFNode, FusedPLIFNode
+from sj_cka.neurons.surrogates import SurrogateName, make_surrogate
 
-_SURROGATES = {"sigmoid": surrogate.Sigmoid, "atan": surrogate.ATan}
-# 6: the tanh surrogate of the paper's code. 2: SpikingJelly's own.
-_ALPHA = {"sigmoid": 6.0, "atan": 2.0}
+_FUSED: dict[backends.NeuronKind, type[neuron.BaseNode]] = {
+    "lif": FusedLIFNode,
+    "if": FusedIFNode,
+    "plif": FusedPLIFNode,
+}
 
 
 def lif(
@@ -23,12 +29,12 @@ def lif(
     v_threshold: float = 1.0,
     v_reset: float | None = 0.0,
     detach_reset: bool = False,
-    surrogate: Literal["sigmoid", "atan"] = "sigmoid",
+    surrogate: SurrogateName = "sigmoid",
     alpha: float | None = None,
     backend: Literal["auto", "cupy", "native", "triton", "fused", "torch"] = "auto",
     device: torch.device | str = "cpu",
 ) -> neuron.BaseNode:
-    """One layer of LIF neurons, multi-step: [T, N, *] -> spikes [T, N, *]; equations in `sj_cka.neurons.fused`.
+    """One layer of leaky integrate-and-fire (LIF) neurons.
 
     Args:
         tau: membrane time constant in time steps, > 1.
@@ -36,10 +42,11 @@ def lif(
         v_threshold: threshold.
         v_reset: potential after a spike; None for a soft reset (subtract the threshold).
         detach_reset: whether the backward treats the reset as a constant.
-        surrogate: shape of the surrogate gradient.
+        surrogate: shape of the surrogate gradient; what other parameters than alpha it has stay at SpikingJelly's
+            defaults.
         alpha: its steepness, > 0. None: 6 for "sigmoid", which is the tanh surrogate of the paper's code, slope 1.5 at
-            the threshold; 2 for "atan", SpikingJelly's default.
-        backend: see `lif_backend`.
+            the threshold; SpikingJelly's default for the others.
+        backend: see `neuron_backend`.
         device: where the network will run; the node is built before it is moved there, so it has to be told.
 
     Returns:
@@ -53,26 +60,105 @@ def lif(
         >>> lif()(torch.full((3, 1), 0.75)).flatten()
         tensor([0., 1., 0.])
     """
-    if surrogate not in _SURROGATES:
-        raise ValueError(f"expected surrogate {' or '.join(_SURROGATES)}; got {surrogate!r}")
-    alpha = _ALPHA[surrogate] if alpha is None else alpha
+    return _node(
+        "lif",
+        v_threshold,
+        v_reset,
+        detach_reset,
+        surrogate,
+        alpha,
+        backend,
+        device,
+        tau=_time_constant("tau", tau),
+        decay_input=decay_input,
+    )
+
+
+def if_(
+    *,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = False,
+    surrogate: SurrogateName = "sigmoid",
+    alpha: float | None = None,
+    backend: Literal["auto", "cupy", "native", "triton", "fused", "torch"] = "auto",
+    device: torch.device | str = "cpu",
+) -> neuron.BaseNode:
+    """One layer of integrate-and-fire (IF) neurons, without a leak; arguments as of `lif`.
+
+    Example:
+        >>> if_()(torch.full((3, 1), 0.5)).flatten()
+        tensor([0., 1., 0.])
+    """
+    return _node("if", v_threshold, v_reset, detach_reset, surrogate, alpha, backend, device)
+
+
+def plif(
+    *,
+    init_tau: float = 2.0,
+    decay_input: bool = False,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = False,
+    surrogate: SurrogateName = "sigmoid",
+    alpha: float | None = None,
+    backend: Literal["auto", "cupy", "native", "triton", "fused", "torch"] = "auto",
+    device: torch.device | str = "cpu",
+) -> neuron.BaseNode:
+    """One layer of parametric LIF neurons, whose time constant is learnt, one for the layer: 1/tau = sigma(w).
+
+    Args:
+        init_tau: time constant before the training, in time steps, > 1; other arguments as of `lif`.
+
+    Example:
+        >>> round(plif(init_tau=4.0).w.sigmoid().item(), 6)
+        0.25
+    """
+    return _node(
+        "plif",
+        v_threshold,
+        v_reset,
+        detach_reset,
+        surrogate,
+        alpha,
+        backend,
+        device,
+        init_tau=_time_constant("init_tau", init_tau),
+        decay_input=decay_input,
+    )
+
+
+def _time_constant(key: str, tau: float) -> float:
     if not (math.isfinite(tau) and tau > 1):
-        raise ValueError(f"expected a finite tau > 1 (in time steps); got {tau}")
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise ValueError(f"expected a finite alpha > 0; got {alpha}")
+        raise ValueError(f"expected a finite {key} > 1 (in time steps); got {tau}")
+    return float(tau)
+
+
+def _node(
+    kind: backends.NeuronKind,
+    v_threshold: float,
+    v_reset: float | None,
+    detach_reset: bool,
+    surrogate: str,
+    alpha: float | None,
+    backend: str,
+    device: torch.device | str,
+    **leak: Any,
+) -> neuron.BaseNode:
+    """A checked node of the kind, on the backend that is chosen."""
+    function = make_surrogate(surrogate, alpha)
     if not math.isfinite(v_threshold):
         raise ValueError(f"expected a finite v_threshold; got {v_threshold}")
     if v_reset is not None and not math.isfinite(v_reset):
         raise ValueError(f"expected a finite v_reset, or None for a soft reset; got {v_reset}")
 
-    name = backends.lif_backend(device, backend).name
-    node = neuron.LIFNode if name == "torch" else FusedLIFNode
-    return node(
-        tau=float(tau),
-        decay_input=decay_input,
+    name = backends.neuron_backend(kind, device, backend, function).name
+    make = backends.NODES[kind] if name == "torch" else _FUSED[kind]
+    return make(
+        **leak,
         v_threshold=float(v_threshold),
         v_reset=None if v_reset is None else float(v_reset),
-        surrogate_function=_SURROGATES[surrogate](alpha=float(alpha)),
+        surrogate_function=function,
         detach_reset=detach_reset,
         step_mode="m",
         **({"backend": name} if name in ("cupy", "triton") and backends.node_chooses() else {}),

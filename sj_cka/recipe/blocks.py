@@ -35,6 +35,22 @@ class SNN(Strict):
     neuron: Neuron = Field(Neuron(), description="a neuron of NEURONS and its options")
 
 
+def _known_mode(mode: str) -> str:
+    share = mode.removesuffix("%") if mode.endswith("%") else ""
+    if mode != "max" and not (share.replace(".", "", 1).isdigit() and 0 < float(share) <= 100):
+        raise ValueError(f'expected "max" or a percentile like "99.9%", got {mode!r}')
+    return mode
+
+
+class Converted(Strict):
+    """Spiking networks that are converted from trained artificial ones, `<variant>.converted`."""
+
+    T: Int = Field(64, ge=1, description="time steps that an image is shown; it takes 32 to 128 to be accurate")
+    mode: Annotated[str, AfterValidator(_known_mode)] = Field(
+        "99.9%", description='what a layer\'s threshold is of its activations: "max", or a percentile like "99.9%"'
+    )
+
+
 class TrainOverride(Strict):
     """What one kind of network trains with differently."""
 
@@ -102,7 +118,7 @@ class Comparison(Strict):
     """Two networks whose layers are compared; `*` stands for every variant."""
 
     name: Name
-    x: str = Field(description="<variant>.<snn|ann>, with @init for the untrained network")
+    x: str = Field(description="<variant>.<snn|ann|converted>, with @init for the untrained network")
     y: str = Field(description="like x; the same network shows what the steps inside its layers share")
     variants: Literal["same", "pairs"] = Field(
         "same", description="what * stands for: one variant in x and y, or every two different ones"
@@ -124,7 +140,7 @@ class Comparison(Strict):
 class Evaluation(Strict):
     """Trained spiking networks whose accuracy is measured at other numbers of steps."""
 
-    network: str = Field(description="<variant>.snn; `*` stands for every variant")
+    network: str = Field(description="<variant>.<snn|converted>; `*` stands for every variant")
     T: Steps = Field(description="the numbers of steps")
 
 
@@ -189,6 +205,7 @@ class Recipe(Strict):
     data: Named
     model: Named
     snn: SNN = SNN()
+    converted: Converted = Converted()
     train: Train = Train()
     cka: Alignment = Alignment()
     seeds: Seeds = Field((0, 1, 2), description="a number of seeds, or the seeds")

@@ -13,14 +13,14 @@ from sj_cka.plugins import UnknownName, closest, lookup
 from sj_cka.recipe.blocks import Comparison, FigureBlock, Named, Neuron
 from sj_cka.recipe.faults import checked, validated
 from sj_cka.recipe.options import options_model
-from sj_cka.recipe.reading import Study, network_of
+from sj_cka.recipe.reading import KINDS, SPIKING, Study, network_of
 from sj_cka.recipe.source import KeyPath, Source
 
 # names that recipes of this package bear already
 _ANNOUNCED = {"cifar10": "it comes with a later release"}
 _OF_A_COMPARISON = ("heatmap", "heatmaps", "curve", "relative_curve", "trend", "variants", "steps", "dynamics")
 _OF_A_STATE = ("heatmap", "heatmaps", "dynamics")
-_WITH_CEILING = "a comparison of an SNN with an ANN, or of pairs of variants: only that has a ceiling"
+_WITH_CEILING = "a comparison of two kinds of network, or of pairs of variants: only that has a ceiling"
 
 
 def check(study: Study) -> None:
@@ -74,9 +74,9 @@ def _check_comparisons(study: Study) -> None:
         for sides in study.sides(comparison).values():
             for side, network, T in (("x", sides.x, sides.T_x), ("y", sides.y, sides.T_y)):
                 _check_network(study, (*key, side), network)
-                if T is not None and network_of(network)[1] != "snn":
+                if T is not None and network_of(network)[1] not in SPIKING:
                     raise study.error((*key, f"T_{side}"), f"expected none: {network} has no steps")
-            if comparison.timing_null and network_of(sides.x)[1] != "snn":
+            if comparison.timing_null and network_of(sides.x)[1] not in SPIKING:
                 raise study.error((*key, "timing_null"), f"expected a spiking x: {sides.x} has no steps")
         if comparison.seeds == "other" and len(study.seeds) < 2:
             raise study.error((*key, "seeds"), "expected at least 2 seeds in the study for 'other', got 1")
@@ -97,8 +97,9 @@ def _check_pairs(study: Study, key: KeyPath, comparison: Comparison) -> None:
 def _check_evaluated(study: Study, key: KeyPath, network: str) -> None:
     """A network that can be run at other numbers of steps: trained, and spiking."""
     _check_network(study, key, network)
-    if network_of(network)[1:] != ("snn", ""):
-        raise study.error(key, f"expected a trained spiking network, <variant>.snn, got {network!r}")
+    _, kind, moment = network_of(network)
+    if kind not in SPIKING or moment:
+        raise study.error(key, f"expected a trained spiking network, <variant>.<snn|converted>, got {network!r}")
 
 
 def _check_figures(study: Study) -> None:
@@ -190,8 +191,8 @@ def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Me
     if name is None:
         raise study.error(at, f"expected the network whose {measurement.measure} is meant")
     if claim.test == "trend":
-        if name not in ("snn", "ann"):
-            raise study.error(at, f"expected snn or ann, of every variant of the sweep, got {name!r}")
+        if name not in KINDS:
+            raise study.error(at, f"expected snn, ann or converted, of every variant of the sweep, got {name!r}")
         if T is not None:
             raise study.error((*key, "T"), "expected none: in a trend every network runs as it was trained")
         return
@@ -228,8 +229,8 @@ def _check_comparison_arm(study: Study, key: KeyPath, claim: Claim, measurement:
 
 def _check_network(study: Study, key: KeyPath, name: str) -> None:
     variant, kind, moment = network_of(name)
-    if not variant or kind not in ("snn", "ann"):
-        raise study.error(key, f"expected <variant>.snn or <variant>.ann, got {name!r}")
+    if not variant or kind not in KINDS:
+        raise study.error(key, f"expected <variant>.snn, <variant>.ann or <variant>.converted, got {name!r}")
     if variant not in study.conditions:
         hint = closest(variant, study.conditions)
         raise study.error(key, f"{name!r}: nobody trains a variant {variant!r}{hint}")

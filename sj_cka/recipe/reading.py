@@ -15,6 +15,8 @@ from sj_cka.recipe.source import KeyPath, RecipeError, Source, read_source, show
 from sj_cka.typed import number
 
 _VARIED = ("model", "snn", "train")
+KINDS = ("snn", "ann", "converted")
+SPIKING = ("snn", "converted")
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Study:
     def has_ceiling(self, comparison: Comparison) -> bool:
         """Whether seed against seed is a ceiling of it: for two kinds of network, and for two variants."""
         kinds = {network_of(name)[1] for name in (comparison.x, comparison.y)}
-        return kinds == {"snn", "ann"} or comparison.variants == "pairs"
+        return len(kinds) == 2 or comparison.variants == "pairs"
 
     def networks(self, name: str) -> list[str]:
         """The networks that a name stands for: itself, or one of every variant where it holds `*`."""
@@ -106,8 +108,9 @@ class Study:
         return list(dict.fromkeys(T for block in blocks for T in block.T))
 
     def steps_of(self, network: str) -> int:
-        """The steps that a spiking network was trained with."""
-        return self.conditions[network_of(network)[0]].snn.T
+        """The steps that a spiking network was trained with, or converted for."""
+        variant, kind, _ = network_of(network)
+        return self.recipe.converted.T if kind == "converted" else self.conditions[variant].snn.T
 
 
 def resolve(path: Path, profile: str) -> Study:

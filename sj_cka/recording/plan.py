@@ -103,7 +103,7 @@ def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> Plan:
     ]
     group_of = {name: i for i, group in enumerate(groups) for name in group}
     taps.sort(key=lambda tap: (group_of[tap.module], position[tap.module, tap.use]))
-    return Plan(tuple(taps), drive, T, () if probed.longer is not None else _by_size(modules, taps, T))
+    return Plan(tuple(taps), drive, T, () if probed.longer is not None or T == 1 else _by_size(modules, taps, T))
 
 
 def _by_size(modules: dict[str, nn.Module], taps: Sequence[Tap], T: int) -> tuple[str, ...]:

@@ -143,7 +143,7 @@ def record(
     features: dict[str, Tensor] = {}
     recording = _Recording(model, layers, layout, select, features)
     with ExitStack() as hooks:
-        hooks.callback(model.register_forward_pre_hook(recording.before, with_kwargs=True).remove)
+        hooks.callback(model.register_forward_pre_hook(recording.before, prepend=True, with_kwargs=True).remove)
         hooks.callback(model.register_forward_hook(recording.after).remove)
         hooks.callback(recording.stop)
         yield features

@@ -271,4 +271,4 @@ def test_maps_of_multi_step_layers_without_time_are_averaged_over_space() -> Non
     one_step.load_state_dict(plain.state_dict())
     x = torch.randn(12, 2, 7, 6)
     found = compare(plain, one_step, [x], layers=["0"], spatial="mean", progress=False)
-    assert found.matrix().item() == pytest.approx(1, abs=1e-6)
+    assert found.matrix().to_numpy() == pytest.approx(1, abs=1e-6)

@@ -1,4 +1,4 @@
-"""The networks of the table: counts, twins, gradients, states."""
+"""The ResNet of the paper: counts, shortcuts, options. What holds for every network of the table is in test_zoo.py."""
 
 import pytest
 import torch
@@ -7,11 +7,9 @@ from torch import nn
 
 from sj_cka.models import MODELS, build
 from sj_cka.plugins import OptionError, UnknownName
-from sj_cka.recording import is_neuron, plan
-from sj_cka.training import calibrate
+from sj_cka.recording import plan
 
 SMALL = {"resnet": {"name": "resnet", "depth": 8}}
-BOTH = [(name, kind) for name in MODELS for kind in ("snn", "ann")]
 
 
 def small(name, kind, T=3, seed=0, **changes):
@@ -86,76 +84,13 @@ def test_the_identity_shortcut_carries_what_is_not_rectified():
     assert seen["x"].min() < 0
 
 
-@pytest.mark.parametrize(("name", "kind"), BOTH)
-def test_images_give_logits_of_every_step_and_a_twin_without_time_gives_them_once(name, kind):
-    out = small(name, kind)(images())
-    assert out.shape == ((3, 4, 5) if kind == "snn" else (4, 5))
-
-
-@pytest.mark.parametrize(("name", "kind"), BOTH)
-@pytest.mark.parametrize("frames", [1, 2, 5])
-def test_frames_give_logits_of_every_frame(name, kind, frames):
-    assert small(name, kind)(torch.randn(frames, 4, 1, 8, 8)).shape == (frames, 4, 5)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_twins_have_equal_names_and_shapes_and_only_the_neurons_differ(name):
-    snn, ann = small(name, "snn"), small(name, "ann")
-    assert {k: v.shape for k, v in snn.state_dict().items()} == {k: v.shape for k, v in ann.state_dict().items()}
-    neurons = [n for n, m in snn.named_modules() if is_neuron(m)]
-    assert neurons == [n for n, m in ann.named_modules() if isinstance(m, nn.ReLU)]
-    assert neurons
-    assert not any(m.inplace for m in ann.modules() if isinstance(m, nn.ReLU))
-
-
-@pytest.mark.parametrize(("name", "kind"), BOTH)
-def test_the_gradient_reaches_every_parameter(name, kind):
-    net = small(name, kind).train()
-    net(images(16)).sum(-1).square().mean().backward()
-    assert [n for n, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
-
-
-@pytest.mark.parametrize(("name", "kind"), BOTH)
-def test_the_same_batch_gives_the_same_output_after_a_reset_and_shows_that_there_is_a_state(name, kind):
-    net = small(name, kind)
-    calibrate(net, images(64))
-    net.eval()
-    with torch.no_grad():
-        first, again = net(images()), reset(net)(images())
-    assert torch.equal(first, again)
-    assert bool(first.abs().sum() > 0)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_an_image_shown_at_every_step_equals_the_same_frames(name):
-    net = small(name, "snn")
-    calibrate(net, images(64))
-    net.eval()
-    with torch.no_grad():
-        shown, frames = net(images()), reset(net)(images().repeat(3, 1, 1, 1, 1))
-    assert torch.allclose(shown, frames, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_the_layers_before_the_first_neuron_run_once_not_for_every_step(name):
-    net, sizes = small(name, "snn").eval(), {}
+def test_the_layers_before_the_first_neuron_run_once_not_for_every_step():
+    net, sizes = small("resnet", "snn").eval(), {}
     net.conv1.register_forward_hook(lambda m, a, out: sizes.update(conv1=len(out)))
     net.layer1[0].conv1.register_forward_hook(lambda m, a, out: sizes.update(later=len(out)))
     with torch.no_grad():
         net(images())
     assert sizes == {"conv1": 1, "later": 3}
-
-
-@pytest.mark.parametrize(("name", "kind"), BOTH)
-def test_weights_come_from_the_seed_alone_and_the_random_state_stays(name, kind):
-    torch.manual_seed(3)
-    random = torch.random.get_rng_state()
-    a = small(name, kind, seed=7)
-    assert torch.equal(torch.random.get_rng_state(), random)
-    torch.manual_seed(4)
-    b, c = small(name, kind, seed=7), small(name, kind, seed=8)
-    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
-    assert not torch.equal(a.conv1.weight, c.conv1.weight)
 
 
 def test_equal_seeds_give_both_kinds_equal_weights():

@@ -1,8 +1,9 @@
-"""LIF: the fused CPU path against SpikingJelly's torch code, which stays the slow and obvious version."""
+"""The fused CPU nodes against SpikingJelly's torch code, which stays the slow and obvious version."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import pickle
 from collections.abc import Iterator
@@ -13,15 +14,21 @@ import torch
 from spikingjelly.activation_based import base, functional, neuron, surrogate
 from torch import Tensor
 
-from sj_cka.neurons import NEURONS, FusedLIFNode, backends, fused, lif, lif_backend
+from sj_cka.neurons import SURROGATES, FusedIFNode, FusedLIFNode, FusedPLIFNode, chunks, if_, lif, plif
+from sj_cka.neurons.surrogates import make_surrogate
 
 SHAPE = (5, 3, 2, 4, 5)  # T, N, C, H, W
-TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
+TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10, torch.bfloat16: 2e-2}
+NODES: dict[str, tuple[type[neuron.BaseNode], type[neuron.BaseNode]]] = {
+    "lif": (neuron.LIFNode, FusedLIFNode),
+    "if": (neuron.IFNode, FusedIFNode),
+    "plif": (neuron.ParametricLIFNode, FusedPLIFNode),
+}
 
 
 @pytest.fixture(autouse=True)
 def chunks_end_inside_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "_CHUNK", 49)
+    monkeypatch.setattr(chunks, "_CHUNK", 49)
 
 
 def random_input(shape: tuple[int, ...] = SHAPE, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -29,71 +36,150 @@ def random_input(shape: tuple[int, ...] = SHAPE, dtype: torch.dtype = torch.floa
     return (0.6 + torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
 
 
-def pair(**kwargs: Any) -> Iterator[neuron.LIFNode]:
+def pair(kind: str = "lif", **kwargs: Any) -> Iterator[neuron.BaseNode]:
     """SpikingJelly's node and the fused one."""
-    kwargs = {"decay_input": False, "step_mode": "m", "surrogate_function": surrogate.Sigmoid(6.0)} | kwargs
-    return (Node(**kwargs) for Node in (neuron.LIFNode, FusedLIFNode))
+    leak = {} if kind == "if" else {"decay_input": False}
+    kwargs = leak | {"step_mode": "m", "surrogate_function": surrogate.Sigmoid(6.0)} | kwargs
+    return (Node(**kwargs) for Node in NODES[kind])
 
 
 def relative_error(x: Tensor, y: Tensor) -> float:
-    return float((x - y).norm() / y.norm())
+    return float((x.double() - y.double()).norm() / y.double().norm())
 
 
 def is_fused(spikes: Tensor) -> bool:
-    return "_MultiStepLIF" in type(spikes.grad_fn).__name__
+    return "_MultiStep" in type(spikes.grad_fn).__name__
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("tau", [2.0, 1.25, 3.0])
+def outputs_and_gradients(node: neuron.BaseNode, dtype: torch.dtype, scale: float) -> tuple[list[Tensor], Tensor]:
+    """Spikes and states of a node that starts from a random v, and the gradients of input, v and w, one after the
+    other, of a loss on all of them."""
+    node.to(dtype)
+    x, v = (scale * random_input(dtype=dtype)).requires_grad_(), random_input(SHAPE[1:], dtype, seed=3).requires_grad_()
+    grad_spikes, grad_v_seq = (random_input(dtype=dtype, seed=seed) for seed in (1, 2))
+    node.v = v
+    spikes = node(x)
+    assert is_fused(spikes) == (type(node) in (FusedLIFNode, FusedIFNode, FusedPLIFNode))
+    loss = (spikes * grad_spikes).sum() + (node.v * grad_v_seq[-1]).sum()
+    outputs = [spikes, node.v]
+    if node.store_v_seq:
+        loss = loss + (node.v_seq * grad_v_seq).sum()
+        outputs.append(node.v_seq)
+        assert torch.equal(node.v_seq[-1], node.v)
+    gradients = torch.autograd.grad(loss, (x, v, *node.parameters()))
+    assert all(gradient.dtype == dtype for gradient in gradients)
+    return outputs, torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def leaks(kind: str) -> list[dict[str, Any]]:
+    key = {"lif": "tau", "plif": "init_tau", "if": None}[kind]
+    return [{}] if key is None else [{key: tau, "decay_input": d} for tau in (2.0, 1.7) for d in (False, True)]
+
+
+def assert_equal(kind: str, dtype: torch.dtype, **kwargs: Any) -> None:
+    scale = 2.0 if kwargs.get("decay_input") else 1.0
+    (slow, slow_grad), (fast, fast_grad) = (outputs_and_gradients(node, dtype, scale) for node in pair(kind, **kwargs))
+    assert 0.1 < slow[0].double().mean() < 0.8
+    for expected, got in zip(slow, fast, strict=True):
+        assert got.dtype == expected.dtype == dtype
+        assert torch.equal(got, expected), (kind, kwargs)
+    assert relative_error(fast_grad, slow_grad) < TOLERANCE[dtype], (kind, kwargs)
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+@pytest.mark.parametrize("kind", NODES)
 @pytest.mark.parametrize("v_reset", [0.0, -0.3, None])
-@pytest.mark.parametrize("decay_input", [False, True])
 @pytest.mark.parametrize("detach_reset", [False, True])
-@pytest.mark.parametrize("surrogate_function", [surrogate.Sigmoid(6.0), surrogate.ATan(2.0)], ids=["sigmoid", "atan"])
 @pytest.mark.parametrize("store_v_seq", [False, True])
 def test_spikes_and_states_are_bit_equal_and_gradients_agree(
-    store_v_seq: bool,
-    surrogate_function: surrogate.SurrogateFunctionBase,
-    detach_reset: bool,
-    decay_input: bool,
-    v_reset: float | None,
-    tau: float,
-    dtype: torch.dtype,
+    store_v_seq: bool, detach_reset: bool, v_reset: float | None, kind: str, dtype: torch.dtype
 ) -> None:
-    x_seq = (2.0 if decay_input else 1.0) * random_input(dtype=dtype)
-    grad_spikes, grad_v_seq, v0 = (random_input(dtype=dtype, seed=seed) for seed in (1, 2, 3))
-    outputs, gradients = [], []
-    for node in pair(
-        tau=tau,
-        decay_input=decay_input,
-        v_reset=v_reset,
-        detach_reset=detach_reset,
-        surrogate_function=surrogate_function,
-        store_v_seq=store_v_seq,
-    ):
-        x, v = x_seq.clone().requires_grad_(), v0[0].clone().requires_grad_()
-        node.v = v
-        spikes = node(x)
-        assert is_fused(spikes) == isinstance(node, FusedLIFNode)
-        loss = (spikes * grad_spikes).sum() + (node.v * grad_v_seq[-1]).sum()
-        if store_v_seq:
-            assert torch.equal(node.v_seq[-1], node.v)
-            loss = loss + (node.v_seq * grad_v_seq).sum()
-        outputs.append((spikes, node.v, node.v_seq if store_v_seq else node.v))
-        gradients.append(torch.autograd.grad(loss, (x, v)))
-
-    assert 0.1 < outputs[0][0].mean() < 0.6
-    for slow, fast in zip(*outputs, strict=True):
-        assert torch.equal(fast, slow)
-        assert fast.dtype == slow.dtype == dtype
-    for slow, fast in zip(*gradients, strict=True):
-        assert relative_error(fast, slow) < TOLERANCE[dtype]
+    for leak, v_threshold, g in itertools.product(leaks(kind), (1.0, 0.9), ("sigmoid", "atan")):
+        assert_equal(
+            kind,
+            dtype,
+            v_threshold=v_threshold,
+            v_reset=v_reset,
+            detach_reset=detach_reset,
+            store_v_seq=store_v_seq,
+            surrogate_function=make_surrogate(g),
+            **leak,
+        )
 
 
-def test_a_million_neurons_over_ten_steps_spike_bit_equally() -> None:
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+@pytest.mark.parametrize("kind", NODES)
+@pytest.mark.parametrize("name", SURROGATES)
+def test_every_surrogate_agrees_in_every_kind_of_neuron(name: str, kind: str, dtype: torch.dtype) -> None:
+    for leak, v_reset, detach_reset in itertools.product(leaks(kind), (0.0, None), (False, True)):
+        assert_equal(
+            kind,
+            dtype,
+            v_reset=v_reset,
+            detach_reset=detach_reset,
+            surrogate_function=make_surrogate(name),
+            store_v_seq=True,
+            **leak,
+        )
+
+
+@pytest.mark.parametrize("kind", NODES)
+def test_a_million_neurons_over_ten_steps_spike_bit_equally(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "_CHUNK", 65_536)
     x_seq = random_input((10, 1_000_000))
-    for tau in (2.0, 1.7):
-        slow, fast = (node(x_seq) for node in pair(tau=tau))
+    for leak in leaks(kind):
+        with torch.no_grad():
+            slow, fast = (node(x_seq) for node in pair(kind, **leak))
         assert torch.equal(fast, slow)
+
+
+@pytest.mark.parametrize("decay_input", [False, True])
+@pytest.mark.parametrize("v", [0.0, 0.4])
+def test_the_gradient_of_a_learnt_time_constant_is_that_of_finite_differences_where_nothing_spikes(
+    v: float, decay_input: bool
+) -> None:
+    # without spikes the last v is a polynomial of q = sigma(w)
+    def last_v(w: float) -> tuple[Tensor, Tensor]:
+        node = FusedPLIFNode(decay_input=decay_input, v_threshold=9.0, step_mode="m").double()
+        node.w.data.fill_(w)
+        node.v = v
+        spikes = node(torch.tensor([[0.3, 0.1], [0.2, 0.4], [0.1, 0.3]], dtype=torch.float64))
+        assert not spikes.any()
+        return node.v.sum(), node.w
+
+    value, w = last_v(0.5)
+    value.backward()
+    step = 1e-5
+    difference = (last_v(0.5 + step)[0] - last_v(0.5 - step)[0]) / (2 * step)
+    assert w.grad.item() == pytest.approx(difference.item(), rel=1e-8)
+
+
+@pytest.mark.parametrize("decay_input", [False, True])
+def test_a_bfloat16_input_with_a_float32_time_constant_is_taken_as_spikingjelly_takes_it(decay_input: bool) -> None:
+    results = []
+    for node in pair("plif", init_tau=1.7, decay_input=decay_input):
+        spikes = node(2 * random_input(dtype=torch.bfloat16))
+        (spikes.sum() + node.v.sum()).backward()
+        assert is_fused(spikes) == isinstance(node, FusedPLIFNode)
+        assert node.w.grad.dtype == torch.float32
+        results.append((spikes, node.w.grad))
+    assert torch.equal(results[1][0], results[0][0])
+    assert relative_error(results[1][1], results[0][1]) < 2e-2
+
+
+def test_training_a_plif_moves_its_time_constant_as_spikingjelly_does() -> None:
+    taus = []
+    for make in NODES["plif"]:
+        node = make(init_tau=2.0, decay_input=False, step_mode="m")
+        optimiser = torch.optim.SGD(node.parameters(), lr=1.0)
+        for _ in range(3):
+            functional.reset_net(node)
+            optimiser.zero_grad()
+            (node(random_input()).mean() - 0.1).square().backward()
+            optimiser.step()
+        taus.append(node.w.sigmoid().item())
+    assert taus[0] > 0.5001  # a faster leak for fewer spikes
+    assert taus[1] == pytest.approx(taus[0], rel=1e-6)
 
 
 def test_slow_dynamics_written_out_by_hand() -> None:
@@ -126,7 +212,7 @@ def test_a_loss_on_one_output_alone_has_the_right_gradient(loss: str) -> None:
 
 def test_an_input_shown_at_every_step_is_read_without_copies_and_has_the_right_gradient() -> None:
     image = random_input((1, *SHAPE[1:]), dtype=torch.float64)
-    steps = fused._chunks(image.expand(SHAPE), channels_last=False)[0]
+    steps = chunks.chunks(image.expand(SHAPE), channels_last=False)[0]
     assert {step.data_ptr() for step in steps} == {image.data_ptr()}
 
     grad_spikes = random_input(dtype=torch.float64, seed=1)
@@ -150,16 +236,17 @@ def test_an_input_shown_at_every_step_is_read_without_copies_and_has_the_right_g
     ],
     ids=["batch first", "W before H", "every second value", "channels last"],
 )
-def test_the_order_in_memory_changes_nothing(arrange: Any) -> None:
+@pytest.mark.parametrize("kind", NODES)
+def test_the_order_in_memory_changes_nothing(kind: str, arrange: Any) -> None:
     spikes, gradients = [], []
     grad_spikes = random_input(seed=1)
-    for node in pair():
+    for node in pair(kind, **({"decay_input": True} if kind == "plif" else {})):
         node.v = random_input(SHAPE[1:], seed=2)
         x = arrange(random_input()).detach().requires_grad_()
         assert not x.is_contiguous()
         spikes.append(node(x))
         spikes[-1].backward(arrange(grad_spikes))
-        gradients.append(x.grad)
+        gradients.append(torch.cat([leaf.grad.flatten() for leaf in (x, *node.parameters())]))
     assert torch.equal(*spikes)
     assert relative_error(gradients[1], gradients[0]) < 1e-6
 
@@ -171,17 +258,18 @@ def test_channels_last_steps_stay_channels_last() -> None:
     assert node.v.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("kind", NODES)
 @pytest.mark.parametrize("shape", [(1, *SHAPE[1:]), (4,), (4, 1), (4, 0, 3)], ids=str)
-def test_one_step_one_neuron_and_no_neuron_work(shape: tuple[int, ...]) -> None:
+def test_one_step_one_neuron_and_no_neuron_work(shape: tuple[int, ...], kind: str) -> None:
     results = []
-    for node in pair():
+    for node in pair(kind):
         x = random_input(shape).requires_grad_()
         spikes = node(x)
         spikes.sum().backward()
-        results.append((spikes, node.v, x.grad))
+        results.append((spikes, node.v, x.grad, *(parameter.grad for parameter in node.parameters())))
     for slow, fast in zip(*results, strict=True):
         assert fast.shape == slow.shape
-        torch.testing.assert_close(fast, slow, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(fast, slow, rtol=1e-6, atol=1e-7)
 
 
 def test_no_steps_raise_as_in_spikingjelly() -> None:
@@ -190,17 +278,19 @@ def test_no_steps_raise_as_in_spikingjelly() -> None:
             node(torch.zeros(0, 3))
 
 
-def test_two_calls_without_reset_equal_one_long_call() -> None:
-    node = lif(tau=3.0)
+@pytest.mark.parametrize("node", [lif(tau=3.0), if_(), plif(init_tau=3.0)], ids=lambda node: type(node).__name__)
+def test_two_calls_without_reset_equal_one_long_call(node: neuron.BaseNode) -> None:
+    node.double()
     grad_spikes = random_input(dtype=torch.float64, seed=1)
     x = random_input(dtype=torch.float64).requires_grad_()
+    leaves = (x, *node.parameters())
     spikes = node(x)
-    (whole,) = torch.autograd.grad(spikes, x, grad_spikes)
+    whole = torch.autograd.grad(spikes, leaves, grad_spikes)
     functional.reset_net(node)
     halves = torch.cat([node(x[:2]), node(x[2:])])
-    (parts,) = torch.autograd.grad(halves, x, grad_spikes)
+    parts = torch.autograd.grad(halves, leaves, grad_spikes)
     assert torch.equal(halves, spikes)
-    assert relative_error(parts, whole) < 1e-12
+    assert all(relative_error(part, one) < 1e-12 for part, one in zip(parts, whole, strict=True))
 
 
 def test_a_state_of_another_shape_or_dtype_is_taken_as_spikingjelly_takes_it() -> None:
@@ -324,7 +414,7 @@ def test_what_is_not_fused_is_spikingjellys_own(case: str) -> None:
     g: surrogate.SurrogateFunctionBase = surrogate.Sigmoid(6.0)
     x, step_mode = random_input(), "m"
     if case == "surrogate":
-        g = surrogate.SoftSign()
+        g = surrogate.MultiLevelSpikeCount(1)
     elif case == "subclass":
         g = Steep(6.0)
     elif case == "alpha":
@@ -332,7 +422,7 @@ def test_what_is_not_fused_is_spikingjellys_own(case: str) -> None:
     elif case == "not spiking":
         g = surrogate.Sigmoid(6.0, spiking=False)
     elif case == "dtype":
-        x = x.to(torch.bfloat16)
+        x = x.to(torch.float16)
     elif case == "single step":
         x, step_mode = x[0], "s"
     results = []
@@ -358,150 +448,3 @@ def test_torch_func_takes_spikingjellys_own_path() -> None:
 def test_torch_compile_takes_spikingjellys_own_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert not is_fused(lif()(random_input(dtype=torch.float64).requires_grad_()))
-
-
-def test_the_default_surrogate_is_the_tanh_of_the_papers_code() -> None:
-    d = torch.linspace(-2, 2, 401, dtype=torch.float64)
-    x = (1 + d).requires_grad_()
-    lif()(x[None]).sum().backward()
-    u = d.clone().requires_grad_()
-    (0.5 + torch.tanh(3 * u) / (2 * math.tanh(9))).sum().backward()
-    assert (x.grad - u.grad).abs().max() < 1e-6
-    assert x.grad[200] == pytest.approx(1.5, rel=1e-12)
-
-
-def test_every_neuron_of_the_table_is_a_multi_step_node_of_spikingjelly() -> None:
-    for make in NEURONS.values():
-        node = make()
-        assert isinstance(node, neuron.BaseNode)
-        assert node.step_mode == "m"
-        assert isinstance(node.surrogate_function, surrogate.SurrogateFunctionBase)
-
-
-def test_lif_passes_its_arguments_on() -> None:
-    node = lif(tau=3, decay_input=True, v_threshold=0.5, v_reset=None, detach_reset=True, surrogate="atan", alpha=3)
-    assert (node.tau, node.decay_input, node.v_threshold, node.v_reset) == (3.0, True, 0.5, None)
-    assert node.detach_reset
-    assert type(node.surrogate_function) is surrogate.ATan
-    assert node.surrogate_function.alpha == 3.0
-    assert lif().surrogate_function.alpha == 6.0
-    assert lif(surrogate="atan").surrogate_function.alpha == 2.0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"tau": 1.0}, r"tau > 1 .*got 1\.0"),
-        ({"tau": math.nan}, "tau > 1 .*got nan"),
-        ({"tau": math.inf}, "finite tau"),
-        ({"alpha": 0.0}, r"alpha > 0; got 0\.0"),
-        ({"alpha": math.inf}, "finite alpha"),
-        ({"v_threshold": math.nan}, "finite v_threshold; got nan"),
-        ({"v_reset": -math.inf}, "finite v_reset, or None .*got -inf"),
-        ({"surrogate": "tanh"}, "sigmoid or atan; got 'tanh'"),
-        ({"backend": "cuda"}, "auto.*cupy.*got 'cuda'"),
-    ],
-    ids=str,
-)
-def test_bad_values_are_refused_with_what_was_expected_and_what_came(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        lif(**arguments)
-
-
-def test_on_the_cpu_fused_runs_and_torch_can_be_asked_for() -> None:
-    assert lif_backend().name == "fused"
-    assert 'cupy" needs a CUDA device' in lif_backend(torch.device("cpu")).reason
-    assert lif_backend("cpu", "torch") == ("torch", "asked for")
-    assert type(lif()) is FusedLIFNode
-    assert type(lif(backend="torch")) is neuron.LIFNode
-
-
-@pytest.mark.parametrize("wish", ["cupy", "triton", "native"])
-def test_a_cuda_backend_on_the_cpu_is_refused(wish: str) -> None:
-    with pytest.raises(ValueError, match=f'backend "{wish}" needs a CUDA device; got device cpu'):
-        lif_backend("cpu", wish)
-
-
-def test_a_device_without_an_implementation_of_its_own_runs_torch() -> None:
-    assert lif_backend("meta").name == "torch"
-
-
-def test_a_cuda_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=r"device cuda:0 asked for, but torch .* finds no CUDA device"):
-        lif_backend("cuda:0")
-
-
-@pytest.fixture
-def release_candidate(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """A machine with a GPU and SpikingJelly 2.0.0rc1; the set holds the importable kernel libraries."""
-    libraries: set[str] = set()
-
-    def check(name: str) -> None:
-        if name not in {"torch", *libraries}:
-            raise ImportError("not installed") from ModuleNotFoundError(f"No module named {name!r}")
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(backends, "node_chooses", lambda: True)
-    monkeypatch.setattr(base, "check_backend_library", check, raising=False)
-    return libraries
-
-
-@pytest.mark.parametrize(
-    ("libraries", "name"), [({"cupy", "triton"}, "cupy"), ({"triton"}, "triton"), (set(), "torch")], ids=str
-)
-def test_with_the_release_candidate_cuda_runs_cupy_then_triton_then_torch(
-    release_candidate: set[str], libraries: set[str], name: str
-) -> None:
-    release_candidate |= libraries
-    assert lif_backend("cuda").name == name
-    if "cupy" not in libraries:
-        assert "No module named 'cupy'" in lif_backend("cuda").reason
-        with pytest.raises(ValueError, match=r"needs cupy, which cannot be imported.*got device cuda"):
-            lif_backend("cuda", "cupy")
-    assert lif_backend("cuda", "torch").name == "torch"
-    with pytest.raises(ValueError, match=r'"native" needs SpikingJelly 2\.0\.0'):
-        lif_backend("cuda", "native")
-    with pytest.raises(ValueError, match='"fused" runs on the CPU; got device cuda'):
-        lif_backend("cuda", "fused")
-
-
-@pytest.mark.skipif(not backends.node_chooses(), reason="SpikingJelly 2.0.0 has no backend=")
-def test_a_node_built_for_cuda_carries_the_backend_and_is_fused_on_the_cpu(release_candidate: set[str]) -> None:
-    release_candidate |= {"cupy", "triton"}
-    node = lif(device="cuda")
-    assert (type(node), node.backend) == (FusedLIFNode, "cupy")
-    assert lif(device="cuda", backend="triton").backend == "triton"
-    assert lif(device="cuda", backend="torch").backend == "torch"
-    assert torch.equal(node(random_input()), lif()(random_input()))
-
-
-@pytest.fixture
-def release(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A machine with a GPU and SpikingJelly 2.0.0, which answers with the dictionary what it chose."""
-    answer: dict[str, Any] = {}
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(backends, "node_chooses", lambda: False)
-    monkeypatch.setattr(functional, "neuron_implementation", lambda kind, device: answer, raising=False)
-    return answer
-
-
-@pytest.mark.parametrize(("chosen", "name"), [("cuda", "native"), ("triton", "triton"), ("torch", "torch")])
-def test_with_the_release_cuda_runs_what_spikingjelly_chose(release: dict[str, Any], chosen: str, name: str) -> None:
-    release.update(implementation=chosen, unavailable={} if chosen == "cuda" else {"cuda": "was not built"})
-    backend = lif_backend("cuda")
-    assert backend.name == name
-    assert '"cupy" needs SpikingJelly 2.0.0rc1' in backend.reason
-    assert lif_backend("cuda", name).name == name
-    assert ("cannot be loaded (was not built)" in backend.reason) == (chosen != "cuda")
-    for other in {"native", "triton", "torch"} - {name}:
-        with pytest.raises(ValueError, match=f'"{other}" (cannot be loaded|is not what SpikingJelly chose)'):
-            lif_backend("cuda", other)
-    node = lif(device="cuda")
-    assert isinstance(node, FusedLIFNode) == (name != "torch")
-
-
-def test_kernels_of_a_later_release_that_have_no_name_here_are_no_silent_torch(release: dict[str, Any]) -> None:
-    release.update(implementation="cute", unavailable={})
-    with pytest.raises(ValueError, match=r"is not what SpikingJelly chose \(cute"):
-        lif_backend("cuda")

@@ -1,0 +1,124 @@
+"""Plain convolutional networks in stages, spiking or artificial: a small one, and what VGG is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spikingjelly.activation_based import layer
+from torch import Tensor, nn
+
+from sj_cka.models.convolutions import draw_convolutions
+from sj_cka.models.steps import MakeNeuron, OverTime, in_time, step_mode
+from sj_cka.plugins import OptionError
+
+
+def convnet(
+    neuron: MakeNeuron,
+    *,
+    T: int | None,
+    in_channels: int = 3,
+    num_classes: int = 10,
+    channels: Sequence[int] = (16, 32),
+    pools: int | None = None,
+) -> ConvNet:
+    """A few layers for tests and small studies: 3x3 convolution, BN and neuron each, average over the image, Linear.
+
+    A stage is one such layer and its 2x2 average pooling: `stage1.0.conv`, `.bn`, `.lif`, `stage1.pool`, `stage2.0...`
+    The layout is a common one, of no paper. Parameters at the default channels, 3 input channels and 10 classes: 5,466.
+
+    Args:
+        neuron: makes one neuron layer; multi-step spiking neurons where T is given, e.g. `nn.ReLU` where it is None.
+        T: time steps that an image is shown; None for an artificial network.
+        in_channels: channels of the input.
+        num_classes: size of the output.
+        channels: of each layer.
+        pools: how many of the layers, from the first, have their pooling; None: all of them.
+
+    Returns:
+        A network that takes images `[N, C, H, W]` or frames `[T, N, C, H, W]` and gives logits `[T, N, num_classes]`;
+        an artificial one gives `[N, num_classes]` for images.
+
+    Raises:
+        OptionError: channels, pools or T out of range.
+    """
+    if not channels or min(channels) < 1:
+        raise OptionError("channels", f"expected one layer or more, each with channels from 1, got {list(channels)}")
+    return ConvNet(neuron, T, in_channels, num_classes, [[after] for after in channels], pools)
+
+
+class ConvNet(OverTime):
+    """Stages of convolutions, the average over the image and one Linear; see `convnet` and `sj_cka.models.vgg.vgg`.
+
+    Pooling is by the average. Of spikes it gives the firing rate of the window, so it is linear, as the convolution
+    behind it, and does the same to the rates as to the twin's activations; the maximum would be 1 wherever any of four
+    neurons spikes, and the maximum of spikes over time is not that of rates.
+    """
+
+    def __init__(
+        self,
+        neuron: MakeNeuron,
+        T: int | None,
+        in_channels: int,
+        num_classes: int,
+        stages: Sequence[Sequence[int]],
+        pools: int | None,
+    ) -> None:
+        if pools is not None and not 0 <= pools <= len(stages):
+            raise OptionError("pools", f"expected 0 to {len(stages)}, one for each stage at most, got {pools}")
+        super().__init__()
+        self.T = T
+        self.pools = len(stages) if pools is None else pools
+        mode = step_mode(T)
+        before = in_channels
+        self._stages = [f"stage{i}" for i in range(1, len(stages) + 1)]
+        for i, (name, channels) in enumerate(zip(self._stages, stages, strict=True)):
+            self.add_module(name, Stage(neuron, mode, before, channels, i < self.pools))
+            before = channels[-1]
+        self.avgpool = layer.AdaptiveAvgPool2d(1, step_mode=mode)
+        self.fc = layer.Linear(before, num_classes, step_mode=mode)
+        draw_convolutions(self)
+
+    def layers(self, x: Tensor, T: int | None) -> Tensor:
+        H, W = x.shape[-2:]
+        if min(H, W) < 2**self.pools:
+            least, borne = 2**self.pools, min(H, W).bit_length() - 1
+            raise ValueError(
+                f"expected images of at least {least} x {least} pixels, halved {self.pools} times, got {H} x {W}; "
+                f"set pools to at most {borne}"
+            )
+        for name in self._stages:
+            x = self.get_submodule(name)(x, T)
+        logits: Tensor = self.fc(self.avgpool(x).flatten(-3))
+        return logits
+
+
+class Stage(nn.Module):
+    """Convolutions at one size of the image, then 2x2 average pooling."""
+
+    def __init__(self, neuron: MakeNeuron, mode: str, before: int, channels: Sequence[int], pooled: bool) -> None:
+        super().__init__()
+        for i, after in enumerate(channels):
+            self.add_module(str(i), ConvNeuron(neuron, mode, before, after))
+            before = after
+        self.pool = layer.AvgPool2d(2, step_mode=mode) if pooled else None
+
+    def forward(self, x: Tensor, T: int | None) -> Tensor:
+        """Output of the stage; x may still be without time, `[1, N, C, H, W]`, where T is given."""
+        for module in self.children():
+            x = module(x, T) if isinstance(module, ConvNeuron) else module(x)
+        return x
+
+
+class ConvNeuron(nn.Module):
+    """3x3 convolution, BN, neuron."""
+
+    def __init__(self, neuron: MakeNeuron, mode: str, before: int, after: int) -> None:
+        super().__init__()
+        self.conv = layer.Conv2d(before, after, 3, padding=1, bias=False, step_mode=mode)
+        self.bn = layer.BatchNorm2d(after, step_mode=mode)
+        self.lif = neuron()
+
+    def forward(self, x: Tensor, T: int | None) -> Tensor:
+        """What the neurons put out; x may still be without time, `[1, N, C, H, W]`, where T is given."""
+        out: Tensor = self.lif(in_time(self.bn(self.conv(x)), T))
+        return out

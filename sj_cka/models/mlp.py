@@ -1,0 +1,93 @@
+"""Fully connected networks, spiking or artificial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spikingjelly.activation_based import layer
+from torch import Tensor, nn
+
+from sj_cka.models.steps import MakeNeuron, OverTime, in_time, step_mode
+from sj_cka.plugins import OptionError
+
+
+def mlp(
+    neuron: MakeNeuron,
+    *,
+    T: int | None,
+    in_channels: int = 1,
+    num_classes: int = 10,
+    inputs: int | None = None,
+    hidden: Sequence[int] = (256, 256),
+) -> MLP:
+    """A multi-layer perceptron: Linear, BN and neuron for each hidden layer, then a Linear.
+
+    BN stands between, as in the convolutional networks, so that deep layers spike from the start. Names: `layer1.fc`,
+    `layer1.bn`, `layer1.lif`, `layer2...`, `fc`. The layout is a common one, of no paper. Parameters at 64 inputs, the
+    default hidden layers and 10 classes: 85,514.
+
+    Args:
+        neuron: makes one neuron layer; multi-step spiking neurons where T is given, e.g. `nn.ReLU` where it is None.
+        T: time steps that a sample is shown; None for an artificial network.
+        in_channels: channels of the input.
+        num_classes: size of the output.
+        inputs: values of one sample, which are flattened: C x H x W of an image, 64 for one of 1 x 8 x 8; None:
+            `in_channels`, as of vectors.
+        hidden: neurons of each hidden layer.
+
+    Returns:
+        A network that takes samples `[N, D]` or `[N, C, H, W]`, or steps of them `[T, N, D]` or `[T, N, C, H, W]`, and
+        gives logits `[T, N, num_classes]`; an artificial one gives `[N, num_classes]` for samples without time.
+
+    Raises:
+        OptionError: inputs, hidden or T out of range.
+    """
+    if inputs is not None and inputs < 1:
+        raise OptionError("inputs", f"expected the number of values of one sample, from 1, got {inputs}")
+    if not hidden or min(hidden) < 1:
+        raise OptionError("hidden", f"expected one hidden layer or more, each with neurons from 1, got {list(hidden)}")
+    return MLP(neuron, T, in_channels if inputs is None else inputs, num_classes, hidden)
+
+
+class MLP(OverTime):
+    """See `mlp`."""
+
+    axes = (2, 3, 4, 5)
+    takes = "samples [N, D] or [N, C, H, W], or steps of them [T, N, D] or [T, N, C, H, W]"
+
+    def __init__(self, neuron: MakeNeuron, T: int | None, inputs: int, num_classes: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.T = T
+        mode = step_mode(T)
+        before = self.inputs = inputs
+        self._hidden = [f"layer{i}" for i in range(1, len(hidden) + 1)]
+        for name, after in zip(self._hidden, hidden, strict=True):
+            self.add_module(name, LinearNeuron(neuron, mode, before, after))
+            before = after
+        self.fc = layer.Linear(before, num_classes, step_mode=mode)
+
+    def layers(self, x: Tensor, T: int | None) -> Tensor:
+        x = x.flatten(1 if T is None else 2)
+        if x.shape[-1] != self.inputs:
+            raise ValueError(
+                f"expected samples of {self.inputs} values, got {x.shape[-1]}; set inputs to {x.shape[-1]}"
+            )
+        for name in self._hidden:
+            x = self.get_submodule(name)(x, T)
+        logits: Tensor = self.fc(x)
+        return logits
+
+
+class LinearNeuron(nn.Module):
+    """Linear, BN, neuron."""
+
+    def __init__(self, neuron: MakeNeuron, mode: str, before: int, after: int) -> None:
+        super().__init__()
+        self.fc = layer.Linear(before, after, bias=False, step_mode=mode)
+        self.bn = layer.BatchNorm1d(after, step_mode=mode)
+        self.lif = neuron()
+
+    def forward(self, x: Tensor, T: int | None) -> Tensor:
+        """What the neurons put out; x may still be without time, `[1, N, D]`, where T is given."""
+        out: Tensor = self.lif(in_time(self.bn(self.fc(x)), T))
+        return out

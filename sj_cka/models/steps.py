@@ -1,0 +1,70 @@
+"""How the networks here meet time: an image is shown T times, frames are steps, a twin runs without either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from sj_cka.plugins import OptionError
+
+MakeNeuron = Callable[[], nn.Module]
+
+
+class OverTime(nn.Module):
+    """A network over images or frames; a subclass has its modules, `T` and `layers`.
+
+    `T` is the number of steps that an image is shown; None makes an artificial network, whose layers are in step mode
+    "s". A spiking network's are in step mode "m" and see an image as one step until `in_time` shows it T times, in
+    front of the first neuron: what lies before it does not change with time.
+    """
+
+    T: int | None
+    axes: ClassVar[tuple[int, ...]] = (4, 5)  # an odd number of them: time is the first
+    takes: ClassVar[str] = "images [N, C, H, W] or frames [T, N, C, H, W]"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `[T, N, classes]`; of an artificial network `[N, classes]` for what comes without time.
+
+        Args:
+            x: images `[N, C, H, W]` or frames `[T, N, C, H, W]`.
+
+        Raises:
+            ValueError: input of another number of axes.
+        """
+        if x.ndim not in self.axes:
+            raise ValueError(f"expected {self.takes}, got shape {tuple(x.shape)}")
+        frames = x.ndim % 2 == 1
+        if self.T is None:
+            y = self.layers(x.flatten(0, 1) if frames else x, None)
+            return y.unflatten(0, x.shape[:2]) if frames else y
+        return self.layers(x, len(x)) if frames else self.layers(x.unsqueeze(0), self.T)
+
+    def layers(self, x: Tensor, T: int | None) -> Tensor:
+        """All layers in turn.
+
+        Args:
+            x: `[N, ...]` where T is None, else T frames `[T, N, ...]` or an image that is to be shown, `[1, N, ...]`.
+            T: number of steps; None without time.
+
+        Returns:
+            Logits, `[N, classes]` where T is None, else `[T, N, classes]`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to define layers")
+
+
+def in_time(x: Tensor, T: int | None) -> Tensor:
+    """A tensor `[1, N, ...]` shown T times, without a copy; any other as it is."""
+    return x.expand(T, *x.shape[1:]) if T is not None and x.shape[0] == 1 else x
+
+
+def step_mode(T: int | None) -> str:
+    """SpikingJelly's step mode of a network with T steps.
+
+    Raises:
+        OptionError: T out of range.
+    """
+    if T is not None and T < 1:
+        raise OptionError("T", f"expected at least one time step, got {T}")
+    return "s" if T is None else "m"

@@ -1,0 +1,110 @@
+"""SpikingJelly's IF, LIF and PLIF nodes with the fused multi-step passes on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from spikingjelly.activation_based import neuron
+from torch import Tensor
+
+from sj_cka.neurons import fused
+from sj_cka.neurons.surrogates import gradient_of
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+
+
+class FusedNode(neuron.BaseNode):
+    """What the fused nodes have in common: a node of SpikingJelly, its multi-step forward and backward on CPU tensors
+    each one hand-written pass.
+
+    Arguments, attributes and state (`v`, `v_seq`, `step_mode`, `surrogate_function`, ...) are those of the installed
+    SpikingJelly's node. Fused are multi-step calls (`step_mode="m"`) on CPU tensors [T, N, *] of float32, float64 or
+    bfloat16 with the surrogates of SURROGATES and any other option; for the backward only h [T, N, *] is saved, and
+    the input where a PLIF leaks it. Every other call (CUDA, single-step, another dtype or surrogate, torch.compile,
+    torch.func) is SpikingJelly's own.
+
+    Spikes and states equal those of SpikingJelly's torch code bit for bit (finite input); gradients do up to rounding,
+    those of `w`, of the initial `v` and through the final `v` and `v_seq` too. Two things differ: a second derivative
+    raises, and in eval mode spikes carry the surrogate gradient, as in 2.0.0 and in 2.0.0rc1's CuPy and Triton kernels,
+    whereas 2.0.0rc1's torch code then cuts it off (IF and LIF).
+    """
+
+    v: Tensor | float
+
+    def _leak(self) -> tuple[float | None, Tensor | None, bool]:
+        """tau, q and decay_input, as `fused` has them."""
+        raise NotImplementedError
+
+    def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        gradient = gradient_of(self.surrogate_function)
+        if args or kwargs or gradient is None or not self._is_fusible(x_seq):
+            return super().multi_step_forward(x_seq, *args, **kwargs)
+        v = self.v
+        if isinstance(v, Tensor):
+            (v,) = self.materialize_states((x_seq,), (v,), "m")
+        tau, q, decay_input = self._leak()
+        p = fused.Dynamics(tau, decay_input, self.v_threshold, self.v_reset, self.detach_reset, gradient)
+        spikes, v_out = fused.multi_step(x_seq, v, q, p, self.store_v_seq)
+        if self.store_v_seq:
+            self.v_seq = v_out
+            v_out = v_out[-1].clone()  # functional.detach_net detaches in place, which a view refuses
+        self.v = v_out
+        return spikes
+
+    def _is_fusible(self, x_seq: Tensor) -> bool:
+        return (
+            x_seq.device.type == "cpu"
+            and x_seq.dtype in _DTYPES
+            and x_seq.ndim > 0
+            and len(x_seq) > 0
+            # SpikingJelly's mixed precision, in 2.0.0rc1 and in 2.0.0
+            and getattr(self, "_triton_precision", None) is None
+            and getattr(self, "_neuron_precision", None) is None
+            and not torch.compiler.is_compiling()
+            and not torch._C._are_functorch_transforms_active()
+        )
+
+
+class FusedIFNode(FusedNode, neuron.IFNode):
+    """SpikingJelly's `IFNode`, fused on the CPU; see `FusedNode`.
+
+    Example:
+        >>> FusedIFNode(step_mode="m")(torch.full((3, 1), 0.5)).flatten()
+        tensor([0., 1., 0.])
+    """
+
+    def _leak(self) -> tuple[float | None, Tensor | None, bool]:
+        return None, None, False
+
+
+class FusedLIFNode(FusedNode, neuron.LIFNode):
+    """SpikingJelly's `LIFNode`, fused on the CPU; see `FusedNode`.
+
+    Example:
+        >>> node = FusedLIFNode(tau=2.0, decay_input=False, step_mode="m")
+        >>> node(torch.full((3, 1), 0.75)).flatten()
+        tensor([0., 1., 0.])
+        >>> node.v
+        tensor([0.7500])
+    """
+
+    def _leak(self) -> tuple[float | None, Tensor | None, bool]:
+        return self.tau, None, self.decay_input
+
+
+class FusedPLIFNode(FusedNode, neuron.ParametricLIFNode):
+    """SpikingJelly's `ParametricLIFNode`, fused on the CPU, the gradient of its learnt `w` too; see `FusedNode`.
+
+    Example:
+        >>> node = FusedPLIFNode(init_tau=2.0, decay_input=False, step_mode="m")
+        >>> node(torch.full((3, 1), 0.75)).sum().backward()
+        >>> node.w.grad < 0  # a faster leak would make fewer spikes
+        tensor(True)
+    """
+
+    def _leak(self) -> tuple[float | None, Tensor | None, bool]:
+        return None, self.w.sigmoid(), self.decay_input
+
+    def _is_fusible(self, x_seq: Tensor) -> bool:
+        return super()._is_fusible(x_seq) and self.w.ndim == 0 and self.w.device.type == "cpu"
