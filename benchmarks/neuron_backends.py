@@ -177,7 +177,7 @@ def measure(runs: Mapping[str, Callable[[], Any]], device: str, rounds: int, rep
             if timed:  # the first round warms up
                 seconds[name].append((time.perf_counter() - start) / repeats)
 
-    print(f"    {'':22s}{'median':>12s}{'time over ' + reference:>22s}")
+    print(f"    {'':22s}{'median':>12s}{'time over ' + reference:>36s}")
     medians = {}
     for name in runs:
         ratios = [other / own for other, own in zip(seconds[name], seconds[reference], strict=True)]
