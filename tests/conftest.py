@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,6 +101,23 @@ claims:
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes into the checkout or reads the user's store."""
     monkeypatch.setenv("SJ_CKA_STORE", str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def soon() -> Callable[..., None]:
+    """`soon(tab, expression, arg)`: waits until a JavaScript expression holds in a page of a browser.
+
+    Playwright's own wait polls inside the page, by an eval that the page's Content-Security-Policy forbids: it works
+    only where the expression holds at once.
+    """
+
+    def wait(tab: Any, expression: str, arg: Any = None) -> None:
+        until = time.monotonic() + 30
+        while not tab.evaluate(expression, arg):
+            assert time.monotonic() < until, f"after 30 seconds still not so: {expression}"
+            tab.wait_for_timeout(20)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def test_the_smoke_profile_of_a_recipe_runs_to_its_page_and_tables(
 @pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_finished_page_draws_every_figure_in_a_browser_without_complaint(
-    path: Path, smoke: Callable[[Path], StudyResult]
+    path: Path, smoke: Callable[[Path], StudyResult], soon: Callable[..., None]
 ) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     page = smoke(path).report
@@ -85,10 +85,10 @@ def test_a_finished_page_draws_every_figure_in_a_browser_without_complaint(
         tab.on("pageerror", lambda error: complaints.append(str(error)))
         tab.on("request", lambda request: requests.append(request.url))
         tab.goto(page.as_uri())
-        tab.wait_for_function("document.querySelector('.panel:not([hidden]) .main-svg') !== null")
+        soon(tab, "document.querySelector('.panel:not([hidden]) .main-svg') !== null")
         for button in tab.get_by_role("tab").all():
             button.click()
-        tab.wait_for_function("[...document.querySelectorAll('.plot')].every((plot) => plot.data !== undefined)")
+        soon(tab, "[...document.querySelectorAll('.plot')].every((plot) => plot.data !== undefined)")
         drawn = tab.evaluate("[...document.querySelectorAll('.plot')].map((plot) => plot.data.length)")
         browser.close()
     assert drawn

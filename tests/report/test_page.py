@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -216,7 +216,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
+def opened(browser: Any, soon: Callable[..., None], tmp_path: Path) -> Iterator[Any]:
     """The finished page in a tab; whatever it complains of or asks the network for fails the test."""
     path = write_page(a_page(), tmp_path / "report.html")
     tab = browser.new_page(viewport={"width": 1280, "height": 1000}, accept_downloads=True)
@@ -226,7 +226,7 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     tab.on("request", lambda request: requests.append(request.url))
     tab.goto(path.as_uri())
-    tab.wait_for_function("document.querySelectorAll('.panel:not([hidden]) .main-svg').length >= 2")
+    soon(tab, "document.querySelectorAll('.panel:not([hidden]) .main-svg').length >= 2")
     yield tab
     tab.close()
     assert complaints == []
@@ -277,7 +277,7 @@ def test_the_tabs_follow_the_arrow_keys(opened: Any) -> None:
 
 
 @needs_browser
-def test_the_slider_shows_the_step_that_it_stands_on(opened: Any) -> None:
+def test_the_slider_shows_the_step_that_it_stands_on(opened: Any, soon: Callable[..., None]) -> None:
     shown = (
         "document.querySelector('#panel-2-1 .plot').data.filter((trace) => trace.visible).map((trace) => trace.name)"
     )
@@ -285,7 +285,7 @@ def test_the_slider_shows_the_step_that_it_stands_on(opened: Any) -> None:
     opened.locator("#panel-2-1 .slider-rail-touch-rect").scroll_into_view_if_needed()
     rail = opened.locator("#panel-2-1 .slider-rail-touch-rect").bounding_box()
     opened.mouse.click(rail["x"] + rail["width"] - 2, rail["y"] + rail["height"] / 2)
-    opened.wait_for_function(f"{shown}.every((name) => name === 'step 1')")
+    soon(opened, f"{shown}.every((name) => name === 'step 1')")
     assert "0.250" in label_under_the_pointer(opened, "#panel-2-1 .plot", 0, 0)
 
 
@@ -318,17 +318,17 @@ def test_the_only_buttons_over_a_figure_work_on_this_machine(opened: Any) -> Non
 
 @needs_browser
 @pytest.mark.parametrize("width", [1280, 800])
-def test_the_page_never_has_to_be_moved_sideways(opened: Any, width: int) -> None:
+def test_the_page_never_has_to_be_moved_sideways(opened: Any, soon: Callable[..., None], width: int) -> None:
     opened.set_viewport_size({"width": width, "height": 900})
-    opened.wait_for_function(f"window.innerWidth === {width}")
+    soon(opened, f"window.innerWidth === {width}")
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
     panels = opened.locator(".panel:visible")
     for panel in panels.all():
-        opened.wait_for_function("(panel) => panel.scrollWidth <= panel.clientWidth", arg=panel.element_handle())
+        soon(opened, "(panel) => panel.scrollWidth <= panel.clientWidth", panel.element_handle())
 
 
 @needs_browser
-def test_printing_opens_what_is_folded_and_puts_everything_back(opened: Any) -> None:
+def test_printing_opens_what_is_folded_and_puts_everything_back(opened: Any, soon: Callable[..., None]) -> None:
     opened.evaluate(
         """addEventListener("beforeprint", () => {
             window.onPaper = document.querySelectorAll("details[open]").length;
@@ -340,7 +340,7 @@ def test_printing_opens_what_is_folded_and_puts_everything_back(opened: Any) -> 
     assert opened.evaluate("onPaper") == 2
     assert max(opened.evaluate("widths")) <= 690
     assert opened.evaluate("document.querySelectorAll('details[open]').length") == 0
-    opened.wait_for_function("document.querySelector('#section-1 .svg-container').offsetWidth > 800")
+    soon(opened, "document.querySelector('#section-1 .svg-container').offsetWidth > 800")
 
 
 # figures as PNG
