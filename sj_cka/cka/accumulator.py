@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sj_cka.cka.gram import pack, unpack
-from sj_cka.cka.hsic import hsic
+from sj_cka.cka.gram import BEYOND, pack, places
+from sj_cka.cka.hsic import hsic, pair_products
 from sj_cka.cka.jackknife import contributions
 from sj_cka.cka.labelled import dataset
 from sj_cka.cka.layers import ALIKE, MIN_SAMPLES, Grams, Whole, grams
@@ -18,6 +19,7 @@ from sj_cka.cka.measures import MEASURES
 from sj_cka.cka.result import CKAResult
 from sj_cka.plugins import lookup
 
+_CHUNK = 1 << 20  # numbers of an intermediate that are held at once
 SIZES = tuple(2**k for k in range(6, 20))  # samples at which the value is taken as well: is n enough?
 
 
@@ -28,29 +30,33 @@ class _Side:
     layers: tuple[str, ...]
     index: Tensor
     reasons: list[str | None]  # of the batches so far: None once a row was defined in any of them
-    not_finite: dict[int, int]  # row -> first sample
+    broken: dict[int, int | None]  # row -> first sample that is not finite, None where float64 does not hold the HSIC
 
     @classmethod
     def of(cls, batch: Grams) -> _Side:
         return cls(batch.layers, batch.index, list(batch.reasons), {})
 
-    def add(self, batch: Grams, seen: int) -> None:
+    def add(self, batch: Grams, place: int) -> None:
         for row, reason in enumerate(batch.reasons):
             if reason is None:
                 self.reasons[row] = None
+            elif reason == BEYOND:
+                self.broken.setdefault(row, None)
             elif reason.startswith("NaN"):
-                self.not_finite.setdefault(row, seen + int(reason.rsplit(" ", 1)[1]))
+                self.broken.setdefault(row, place + int(reason.rsplit(" ", 1)[1]))
 
-    def merge(self, other: _Side, seen: int) -> None:
+    def merge(self, other: _Side, place: int) -> None:
         self.reasons = [
             None if theirs is None else mine for mine, theirs in zip(self.reasons, other.reasons, strict=True)
         ]
-        for row, sample in other.not_finite.items():
-            self.not_finite.setdefault(row, seen + sample)
+        for row, sample in other.broken.items():
+            self.broken.setdefault(row, None if sample is None else place + sample)
 
     def reason(self, row: int) -> str | None:
-        at = self.not_finite.get(row)
-        return self.reasons[row] if at is None else f"NaN or infinite at sample {at}"
+        if row not in self.broken:
+            return self.reasons[row]
+        sample = self.broken[row]
+        return BEYOND if sample is None else f"NaN or infinite at sample {sample}"
 
 
 class CKA:
@@ -92,26 +98,31 @@ class CKA:
         self.y: _Side | None = None
         self.n = 0
         self.batches = 0
+        self.end = 0  # behind the last sample, those left out counted as well
         self.sums: dict[str, Tensor] = {}  # add over minibatches and processes
         self.lists: dict[str, list[Tensor]] = {}  # one of each minibatch, in order
 
     def update(
         self,
-        features_x: Mapping[str, Tensor],
-        features_y: Mapping[str, Tensor] | None = None,
+        features_x: Mapping[str, Tensor | np.ndarray],
+        features_y: Mapping[str, Tensor | np.ndarray] | None = None,
         *,
-        given: Mapping[str, Tensor] | None = None,
+        given: Mapping[str, Tensor | np.ndarray] | None = None,
         groups: Mapping[str, Tensor] | None = None,
         place: int | None = None,
+        seed: int | None = None,
     ) -> None:
         """Adds one minibatch.
 
         Args:
-            features_x: `{layer: [T, N, ...]}` of the first network, N >= 4 samples.
+            features_x: `{layer: [T, N, ...]}` of the first network, N >= 4 samples, tensors or arrays.
             features_y: `{layer: [T', N, ...]}` of the second on the same samples; None compares x with itself.
             given: `{name: [1, N, ...]}`, one layer, for `CKAResult.partial`.
             groups: name -> bool `[N]`, samples whose CKA is taken for themselves; they may overlap.
             place: of the first sample among all, where some were left out; by default behind those before.
+            seed: of the minibatch, made from its inputs: what its permutations are drawn from, so that they are the
+                same in whatever process it is seen, and by which `CKAResult.difference` knows the inputs again. By
+                default the permutations follow the number of the minibatch.
 
         Raises:
             ValueError: shapes, layers or numbers of steps that do not fit each other or the batches before; the sums
@@ -119,7 +130,8 @@ class CKA:
         """
         x = grams(features_x)
         y = x if features_y is None else grams(features_y)
-        self.update_grams(x, y, given=None if given is None else grams(given), groups=groups, place=place)
+        z = None if given is None else grams(given)
+        self.update_grams(x, y, given=z, groups=groups, place=place, seed=seed)
 
     def update_grams(
         self,
@@ -129,8 +141,9 @@ class CKA:
         given: Grams | None = None,
         groups: Mapping[str, Tensor] | None = None,
         place: int | None = None,
+        seed: int | None = None,
     ) -> None:
-        """Adds one minibatch given as centred Grams."""
+        """Adds one minibatch given as centred Grams, see `update`."""
         for other in (y, given):
             if other is not None and x.n != other.n:
                 raise ValueError(f"expected the same samples on both sides, got N = {x.n} and {other.n}")
@@ -138,6 +151,10 @@ class CKA:
             raise ValueError(f"given: expected one layer of one step, got {_summary(given.layers, given.index)}")
         if self.batches and ("zz" in self.sums) != (given is not None):
             raise ValueError("expected given= for every minibatch or for none")
+        if self.batches and ("batch seed" in self.lists) != (seed is not None):
+            raise ValueError("expected seed= for every minibatch or for none")
+        if seed is not None and not -(2**63) <= seed < 2**63:
+            raise ValueError(f"expected a seed of at most 63 bits and a sign, got {seed}")
         for name, chosen in (groups or {}).items():
             if chosen.dtype != torch.bool or chosen.shape != (x.n,):
                 raise ValueError(
@@ -148,37 +165,45 @@ class CKA:
             self.x, self.y = _Side.of(x), _Side.of(y)
         for name, side, batch in (("x", self.x, x), ("y", self.y, y)):
             _expect_same(name, side, batch.layers, batch.index)
-        place = self.n if place is None else place
+        place = self.end if place is None else place
         self.x.add(x, place)
         self.y.add(y, place)
         n, own_x = x.n, _within(x)
-        self._sum("xy", n * hsic(x.rows, y.rows.to(x.rows.device), n))
+        self._sum("xy", n * hsic(x.rows, y.rows, n))
         self._sum("xx", n * own_x)
         self._sum("yy", n * (own_x if y is x else _within(y)))
         if given is not None:
             z = given.rows
             for name, rows in (("xz", x.rows), ("yz", y.rows), ("zz", z)):
-                self._sum(name, n * hsic(rows, z.to(rows.device), n))
+                self._sum(name, n * hsic(rows, z, n))
         for name, batch in (("x", x), ("y", y)):
             for layer, counts in batch.counts.items():
                 self._sum(f"counts {name} {layer}", counts)
         self._list("batch n", torch.tensor([n]))
         self._list("batch place", torch.tensor([place]))
+        if seed is not None:
+            self._list("batch seed", torch.tensor([seed]))
         self._keep_batch(x.whole, y.whole)
         for name, chosen in (groups or {}).items():
             self._group(name, x.whole, y.whole, chosen)
         if self.permutations:
-            self._permute(x.whole, y.whole)
+            self._permute(x.whole, y.whole, self.batches if seed is None else seed)
+        broken = self.lists["batch xx"][-1].mT.isnan() | self.lists["batch yy"][-1].to(x.rows.device).isnan()
         for name, measure in self.measures.items():
-            value = measure.of(x.whole, y.whole)
-            broken = x.rows.isnan().any() or y.rows.isnan().any()  # else NaN is a minibatch without structure
-            self._sum(f"measure {name}", n * (value if broken else value.nan_to_num(0.0)))
-            self._sum(f"weight {name}", n * (value.isfinite() if not broken else torch.ones_like(value)))
+            value = measure.of(x.whole, y.whole).to(broken.device)
+            known = value.isfinite()  # else a layer has no structure in this minibatch, or is broken
+            self._sum(f"measure {name}", n * value.where(known, 0.0).masked_fill(broken, torch.nan))
+            self._sum(f"weight {name}", n * (known | broken).to(torch.float64))
         self.n += n
+        self.end = max(self.end, place + n)
         self.batches += 1
 
     def merge(self, other: CKA) -> None:
-        """Adds what another accumulator of the same layers has seen, on samples after this one's."""
+        """Adds what another accumulator of the same layers has seen, on samples after this one's.
+
+        Raises:
+            ValueError: other layers, steps or options.
+        """
         if other.x is None or other.y is None:
             return
         if self.x is None or self.y is None:
@@ -188,14 +213,17 @@ class CKA:
             _expect_same(name, mine, theirs.layers, theirs.index)
         if self._options() != other._options() or ("zz" in self.sums) != ("zz" in other.sums):
             raise ValueError(f"expected accumulators of the same options, got {self._options()} and {other._options()}")
+        if ("batch seed" in self.lists) != ("batch seed" in other.lists):
+            raise ValueError("expected seed= for every minibatch or for none")
         for mine, theirs in ((self.x, other.x), (self.y, other.y)):
-            mine.merge(theirs, self.n)
+            mine.merge(theirs, self.end)
         for name, value in other.sums.items():
             self._sum(name, value)
         for name, values in other.lists.items():
-            moved = [value + self.n for value in values] if name == "batch place" else values
+            moved = [value + self.end for value in values] if name == "batch place" else values
             self.lists.setdefault(name, []).extend(moved)
         self.n += other.n
+        self.end += other.end
         self.batches += other.batches
 
     def all_reduce(self, group: Any = None) -> None:
@@ -220,6 +248,7 @@ class CKA:
         state: dict[str, Any] = {
             "n": self.n,
             "batches": self.batches,
+            "end": self.end,
             "options": self._options(),
             "sums": {name: value.clone() for name, value in self.sums.items()},
             "lists": {name: [value.clone() for value in values] for name, values in self.lists.items()},
@@ -230,19 +259,19 @@ class CKA:
                     "layers": list(side.layers),
                     "index": side.index.clone(),
                     "reasons": list(side.reasons),
-                    "not_finite": dict(side.not_finite),
+                    "broken": dict(side.broken),
                 }
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over a state that `state_dict` gave, its options too."""
         self.__init__(**state["options"])  # type: ignore[misc]
-        self.n, self.batches = state["n"], state["batches"]
+        self.n, self.batches, self.end = state["n"], state["batches"], state["end"]
         self.sums = {name: value.clone() for name, value in state["sums"].items()}
         self.lists = {name: [value.clone() for value in values] for name, values in state["lists"].items()}
         if "x" in state:
             self.x, self.y = (
-                _Side(tuple(s["layers"]), s["index"].clone(), list(s["reasons"]), dict(s["not_finite"]))
+                _Side(tuple(s["layers"]), s["index"].clone(), list(s["reasons"]), dict(s["broken"]))
                 for s in (state["x"], state["y"])
             )
 
@@ -284,9 +313,10 @@ class CKA:
 
     def _keep_batch(self, x: Whole, y: Whole) -> None:
         """S = n (n-3) HSIC_1 of the minibatch and, if wanted, what its samples contribute and its first few give."""
-        self._list("batch xy", 2 * (x.rows @ y.rows.to(x.rows.device).mT).unsqueeze(0))
-        for name, side in (("xx", x), ("yy", y)):
-            self._list(f"batch {name}", 2 * side.rows.norm(dim=1).square().unsqueeze(0))
+        self._list("batch xy", 2 * pair_products(x.rows, y.rows).unsqueeze(0))
+        own = [side.norms().square().unsqueeze(0) for side in ((x,) if x is y else (x, y))]
+        self._list("batch xx", own[0])
+        self._list("batch yy", own[-1])
         if not self.samples:
             return
         for name, value in contributions(x, y)._asdict().items():
@@ -301,46 +331,54 @@ class CKA:
             self._subset(f"group {name}", x, y, members)
             return
         nothing = x.rows.new_zeros(len(x.layers), len(y.layers))  # it is there, with no samples
-        for own, value in (("n", torch.tensor(0.0)), ("xy", nothing), ("xx", nothing[:, 0]), ("yy", nothing[0])):
+        self._sum(f"group {name} n", torch.zeros((), dtype=torch.float64))
+        for own, value in (("xy", nothing), ("xx", nothing[:, 0]), ("yy", nothing[0])):
             self._sum(f"group {name} {own}", value)
 
     def _first(self, n: int, x: Whole, y: Whole) -> None:
         """HSIC of the first n samples by the trace formula, which takes row sums in place of Grams centred anew."""
         sides = [side.first(n) for side in ((x,) if x is y else (x, y))]
-        (K, r), (L, s) = sides[0], (part.to(sides[0][0].device) for part in sides[-1])
-        each = [
-            2 * rows.norm(dim=1).square()
-            + sums.sum(1).square() / ((n - 1) * (n - 2))
-            - 2 / (n - 2) * sums.norm(dim=1).square()
-            for rows, sums in ((K, r), (L, s))
-        ]
-        both = 2 * K @ L.mT + r.sum(1, keepdim=True) * s.sum(1) / ((n - 1) * (n - 2)) - 2 / (n - 2) * r @ s.mT
-        # what centring leaves of alike samples is rounding, see Whole.part
-        alike = [own <= ALIKE**2 * 2 * rows.norm(dim=1).square() for own, rows in zip(each, (K, L), strict=True)]
-        both = both.masked_fill(alike[0].unsqueeze(1) | alike[1], 0.0)
-        self._sum(f"size {n} n", torch.tensor(float(n)))
+        each, alike = [], []
+        for rows, sums in sides:
+            raw = 2 * torch.linalg.vector_norm(rows, dim=1).square()
+            centring = sums.sum(1).square() / ((n - 1) * (n - 2)) - 2 / (n - 2) * sums.square().sum(1)
+            each.append((raw + centring).to(x.rows.device))
+            # what centring leaves of alike samples is rounding, see Whole.part
+            alike.append(each[-1] <= ALIKE**2 * raw.to(x.rows.device))
+        (K, r), (L, s) = sides[0], sides[-1]
+        s = s.to(r.device)
+        both = (
+            2 * pair_products(K, L) + r.sum(1, keepdim=True) * s.sum(1) / ((n - 1) * (n - 2)) - 2 / (n - 2) * r @ s.mT
+        )
+        both = both.masked_fill(alike[0].unsqueeze(1) | alike[-1], 0.0)
+        self._sum(f"size {n} n", torch.tensor(n, dtype=torch.float64))
         self._sum(f"size {n} xy", both / (n - 3))
-        for name, own, none in (("xx", each[0], alike[0]), ("yy", each[1], alike[1])):
+        for name, own, none in (("xx", each[0], alike[0]), ("yy", each[-1], alike[-1])):
             self._sum(f"size {n} {name}", own.masked_fill(none, 0.0) / (n - 3))
 
     def _subset(self, name: str, x: Whole, y: Whole, samples: Tensor) -> None:
         """HSIC of some samples of the minibatch alone."""
         n = len(samples)
         rows = [side.part(samples) for side in ((x,) if x is y else (x, y))]
-        self._sum(f"{name} n", torch.tensor(float(n)))
-        self._sum(f"{name} xy", n * hsic(rows[0], rows[-1].to(rows[0].device), n))
+        self._sum(f"{name} n", torch.tensor(n, dtype=torch.float64))
+        self._sum(f"{name} xy", n * hsic(rows[0], rows[-1], n))
         for own, side in (("xx", rows[0]), ("yy", rows[-1])):
             self._sum(f"{name} {own}", n * hsic(side.unsqueeze(1), side.unsqueeze(1), n)[:, 0, 0])
 
-    def _permute(self, x: Whole, y: Whole) -> None:
-        """HSIC with the samples of y in other orders; orders depend on the number of the minibatch alone."""
-        generator = torch.Generator().manual_seed(self.batches)
-        found = []
-        K = unpack(y.rows, y.n)
-        for _ in range(self.permutations):
-            order = torch.randperm(x.n, generator=generator).to(K.device)
-            found.append(x.n * hsic(x.rows, pack(K[:, order][:, :, order]).to(x.rows.device), x.n))
-        self._sum("permuted", torch.stack(found))
+    def _permute(self, x: Whole, y: Whole, seed: int) -> None:
+        """HSIC with the samples of y in other orders, which depend on the seed alone."""
+        n, device = x.n, y.rows.device
+        generator = torch.Generator().manual_seed(seed)
+        found = x.rows.new_zeros(self.permutations, len(x.layers), len(y.layers))
+        place = places(n, slice(0, n), device).to(torch.int32)
+        size = max(1, _CHUNK // len(y.layers))
+        for into in found:
+            order = torch.randperm(n, generator=generator).to(device)
+            at = pack(place[order.unsqueeze(1), order])
+            for rows, some in zip(x.rows.split(size, 1), at.split(size), strict=True):
+                moved = y.rows.index_select(1, some)
+                into += rows @ moved.to(rows.device).mT
+        self._sum("permuted", found * (2.0 / (n - 3)))
 
 
 def _expect_same(name: str, side: _Side, layers: Sequence[str], index: Tensor) -> None:

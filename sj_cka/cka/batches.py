@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sj_cka.cka.layers import MIN_SAMPLES
 from sj_cka.recording import Layout, inputs_of, to_device
-from sj_cka.recording.drive import Drive, Forward, sample_axis
+from sj_cka.recording.drive import Drive, Forward, sample_axis, tensors_in
 
 _END = object()
+_SEEDING = 8  # samples that seeds are made of
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,19 @@ class Batch:
         """What the network of a side is given."""
         return to_device(inputs_of(self.items["xy".index(side)], self.layout, self.forward), device)
 
+    @property
+    def sample_axis(self) -> int:
+        """Axis of the samples in what networks are given."""
+        return sample_axis(self.layout, self.forward)
+
+    @cached_property
+    def seed(self) -> int:
+        """A number made from some of the samples of x: the same batch has the same one in any process, at any place."""
+        inputs = inputs_of(self.items[0], self.layout, self.forward)
+        x = next(x for x in tensors_in(inputs) if x.ndim > self.sample_axis).detach().movedim(self.sample_axis, 0)
+        some = x[torch.linspace(0, len(x) - 1, min(_SEEDING, len(x))).long().unique().to(x.device)]
+        return zlib.crc32(some.contiguous().flatten().view(torch.uint8).cpu().numpy().tobytes())
+
 
 class Batches:
     """Reads loaders once, batch by batch.
@@ -65,12 +82,17 @@ class Batches:
         forward: Forward | None,
         limit: int | None,
     ) -> None:
+        if y_loader is loader and isinstance(loader, Iterator):
+            raise ValueError(
+                "expected y_loader to be a loader of its own, got the very iterator that x is given: each would see "
+                "every other batch; leave y_loader out to show both networks the same batches"
+            )
         self.layout, self.forward = layout, forward
         self.two = y_loader is not None
         self.count = _length(loader) if limit is None else limit
         sources = [_source(loader)] + ([_source(y_loader)] if y_loader is not None else [])
         self._items = itertools.islice(itertools.zip_longest(*sources, fillvalue=_END), limit)
-        self._head: list[Batch] = []
+        self.head: list[Batch] = []  # what `first` has read; it comes again in the iteration
         self._labels_agree = True
         self._next = (0, 0)
 
@@ -81,21 +103,22 @@ class Batches:
             ValueError: there is none.
         """
         for batch in self._read():
-            self._head.append(batch)
+            self.head.append(batch)
             if batch.usable:
                 return batch
-        if not self._head:
+        if not self.head:
             raise ValueError("the loader gave no batch")
         raise ValueError(f"expected batches of at least {MIN_SAMPLES} samples, got none: raise the loader's batch_size")
 
     def __iter__(self) -> Iterator[Batch]:
-        return itertools.chain(self._head, self._read())
+        return itertools.chain(self.head, self._read())
 
     def _read(self) -> Iterator[Batch]:
         for items in self._items:
             number, place = self._next
-            if _END in items:
-                shorter = "xy"[items.index(_END)]
+            ended = [item is _END for item in items]  # `in` would compare arrays
+            if any(ended):
+                shorter = "xy"[ended.index(True)]
                 raise ValueError(
                     f"the loader of {shorter} ended after {number} batches and the other went on: expected loaders of "
                     "the same samples in the same batches"
@@ -118,10 +141,12 @@ class Batches:
         x, y = (labels_of(item) for item in items)
         if x is None or y is None or not self._labels_agree or x.shape != y.shape:
             return
-        differing = (x.cpu() != y.cpu()).flatten(1).any(1) if x.ndim > 1 else x.cpu() != y.cpu()
+        if "U" in (x.dtype.kind, y.dtype.kind):
+            x, y = x.astype(str), y.astype(str)
+        differing = (x != y).reshape(len(x), -1).any(1)
         if differing.any():
             self._labels_agree = False
-            at = int(differing.nonzero()[0])
+            at = int(differing.argmax())
             warnings.warn(
                 f"the loaders of x and y differ in labels, first at sample {place + at} (batch {number}): "
                 f"{x[at].tolist()} for x, {y[at].tolist()} for y. CKA needs the same samples in the same order; is one "
@@ -130,20 +155,34 @@ class Batches:
             )
 
 
-def labels_of(item: Any) -> Tensor | None:
-    """The labels `[N, ...]` of a batch (inputs, labels, ...), None if it has none."""
-    if not isinstance(item, tuple | list) or len(item) < 2:
+def labels_of(item: Any) -> np.ndarray | None:
+    """The labels `[N, ...]` of a batch (inputs, labels, ...), numbers or text; None if it has none."""
+    if not isinstance(item, tuple | list) or len(item) < 2 or isinstance(item[1], dict | str | bytes):
         return None
-    labels = torch.as_tensor(item[1]) if not isinstance(item[1], dict | str) else None
-    return labels if labels is not None and labels.ndim else None
+    given = item[1]
+    if isinstance(given, tuple | list) and given and all(isinstance(label, Tensor) for label in given):
+        given = torch.stack(list(given)) if len({label.shape for label in given}) == 1 else None
+    if isinstance(given, Tensor):
+        given = given.detach().cpu()
+        labels = (given.float() if given.dtype == torch.bfloat16 else given).numpy()
+    else:
+        try:
+            labels = np.asarray(given)
+        except ValueError:  # lists of different lengths: targets of another kind
+            return None
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels)
+    elif labels.dtype.kind in "OT" and all(isinstance(label, str) for label in labels.flat):
+        labels = labels.astype(str)
+    return labels if labels.ndim and labels.dtype.kind in "biufU" else None
 
 
 def _source(loader: Iterable[Any] | Tensor) -> Iterator[Any]:
-    return iter([loader] if isinstance(loader, Tensor) else loader)
+    return iter([loader] if isinstance(loader, Tensor | np.ndarray) else loader)
 
 
 def _length(loader: Any) -> int | None:
     try:
-        return len(loader) if not isinstance(loader, Tensor) else 1
+        return len(loader) if not isinstance(loader, Tensor | np.ndarray) else 1
     except TypeError:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -21,7 +21,7 @@ from sj_cka.cka.outline import outline, size
 from sj_cka.cka.processes import in_group, together
 from sj_cka.cka.result import CKAResult
 from sj_cka.cka.sides import Fixed, Network, fixed_grams, group_masks
-from sj_cka.recording import LayerSpec, Layout, Select, preserved, select_for
+from sj_cka.recording import LayerSpec, Layout, Select, patterns_of, preserved, select_for
 from sj_cka.recording import plan as plan_observation
 from sj_cka.recording.drive import Forward
 
@@ -75,7 +75,8 @@ def compare(
 
     Grams are taken inside forward hooks, so that memory holds n^2 numbers for a layer and step and never the
     activations, and a later in-place operation cannot change what was seen. Whatever the networks are, their weights,
-    buffers, neuron states, training flags and the random state are the same afterwards.
+    buffers, neuron states, training flags and the random state are the same afterwards, and so are the batches: each
+    run is given a copy.
 
     Each network is given the batch `[N, ...]` as it is. If it makes no time steps of that, it is shown the batch T
     times (multi-step neurons: as `[T, N, ...]`; single-step neurons: in T calls). A network without neurons has one
@@ -120,8 +121,10 @@ def compare(
 
     Returns:
         A `CKAResult`; what is undefined is NaN and named in `result.undefined`. A batch of fewer than 4 samples cannot
-        be used and is left out with a warning that names it. Where a `torch.distributed` process group exists, all
-        processes must call this, each with its share of the batches, and all get the result of them together.
+        be used and is left out with a warning that names it. Neurons whose number of units is not the same in all
+        batches (images of several sizes) have CKA, but are not in `result.activity`: shares of units mean nothing
+        there. Where a `torch.distributed` process group exists, all processes must call this, each with its share of
+        the batches, and all get the result of them together; `batches_left_out` counts batches on from rank to rank.
 
     Raises:
         ValueError: no usable batch, networks in training mode, layers that are not there, a missing or wrong T.
@@ -151,16 +154,17 @@ def compare(
     limit = None if memory is None else bytes_of(memory)
     models = {"x": x} if to else {"x": x, "y": x if y is None else y}
     for side, model in models.items():
-        if model.training and not allow_train:
-            raise ValueError(
-                f"network {side} is in training mode: batch normalisation would use, and change, the statistics of "
-                f"each batch. Call {side}.eval() first, or pass allow_train=True to run it in evaluation mode"
-            )
+        if not allow_train:
+            _expect_evaluation(side, model)
     picked = {side: select_for(model, select) for side, model in models.items()}
     for pattern in select if isinstance(select, Mapping) else ():
         if not any(pattern in own for own in picked.values() if isinstance(own, Mapping)):
             raise ValueError(f"select: {pattern!r} matches no module of {' or '.join(models)}")
-    wanted = {"x": layers if layers_x is None else layers_x, "y": layers if layers_y is None else layers_y}
+    both = patterns_of(layers)
+    wanted = {
+        "x": both if layers_x is None else patterns_of(layers_x),
+        "y": both if layers_y is None else patterns_of(layers_y),
+    }
     pair = tuple(T) if isinstance(T, tuple | list) else (T, T)
     if len(pair) != 2:
         raise ValueError(f"expected T as one number of steps or a pair for x and y, got {T!r}")
@@ -172,7 +176,7 @@ def compare(
     sums: dict[str, CKA] = {observables[0]: main}
     sums |= {name: CKA(samples=False) for name in [*observables[1:], *([NULL] if null else [])]}
     attrs: dict[str, Any] = {side: type(model).__name__ for side, model in models.items()} | ({"y": to} if to else {})
-    left_out: list[int] = []
+    seen = _Seen()
     with together(), preserved(*models.values()):
         source = Batches(loader, y_loader, layout, forward, batches)
         try:
@@ -181,6 +185,8 @@ def compare(
             if not in_group():
                 raise
             first = None  # the other processes have the batches
+            for batch in source.head:
+                seen.leave_out(batch)
         if first is not None:
             networks = {}
             for side in ("x",) if same or to else ("x", "y"):
@@ -202,9 +208,12 @@ def compare(
                 networks[side] = Network(side, models[side], observed, on, observables, null is not None, spatial)
             _, stored, held = size(list(networks.values()), first.n)
             if limit is not None and held > limit:
+                who = [f"observe={name!r}" for name in ("rate", "latency") if name in observables]
+                who += ["the timing null"] if null else []
                 raise ValueError(
-                    f"memory={memory!r}: the timing null holds {in_words(held)} of features, because the network is "
-                    "called once a step: take fewer layers=, smaller batches or more memory"
+                    f"memory={memory!r}: {' and '.join(who)} hold{'' if who[1:] else 's'} {in_words(held)} of "
+                    "features, because the network is called once a step: take fewer layers=, smaller batches or more "
+                    "memory"
                 )
             in_memory = limit is None or stored <= limit
             where = f"{in_words(stored)} in {'memory' if in_memory else 'a temporary file'}"
@@ -213,7 +222,7 @@ def compare(
             if plan:
                 inputs = {side: first.inputs(side, network.device) for side, network in networks.items()}
                 print(outline(list(networks.values()), inputs, source.count, limit))
-            work = _Work(networks, sums, to, given, groups, None if in_memory else in_file)
+            work = _Work(networks, sums, seen, to, given, groups, None if in_memory else in_file)
             attrs |= {"grams": where}
             with tqdm(total=source.count, desc="comparing", unit="batch", disable=not progress, leave=False) as bar:
                 try:
@@ -221,21 +230,61 @@ def compare(
                         if batch.usable:
                             work.add(batch)
                         else:
-                            left_out.append(batch.number)
-                            warnings.warn(
-                                f"batch {batch.number} holds {batch.n} samples and is left out: the unbiased HSIC "
-                                f"needs at least {MIN_SAMPLES}",
-                                stacklevel=2,
-                            )
+                            seen.leave_out(batch)
                         bar.update()
                 except Exception as error:
                     if not main.batches:
                         raise
                     raise ComparisonStopped(
                         f"{error} (after {main.batches} minibatches, whose result is in this exception's so_far)",
-                        _result(sums, attrs, left_out),
+                        _result(sums, attrs, seen),
                     ) from error
-    return _reduced(sums, attrs, left_out)
+    return _reduced(sums, attrs, seen)
+
+
+@dataclass
+class _Seen:
+    """What is known of the batches besides their sums.
+
+    Args:
+        batches: read so far.
+        left_out: numbers of those that could not be used.
+        units: observable, side and layer -> the number of units whose spikes are counted; None where it varies.
+    """
+
+    batches: int = 0
+    left_out: list[int] = field(default_factory=list)
+    units: dict[tuple[str, str, str], int | None] = field(default_factory=dict)
+
+    def leave_out(self, batch: Batch) -> None:
+        """Notes a batch that is too small, and warns."""
+        self.batches += 1
+        self.left_out.append(batch.number)
+        warnings.warn(
+            f"batch {batch.number} holds {batch.n} samples and is left out: the unbiased HSIC needs at least "
+            f"{MIN_SAMPLES}",
+            stacklevel=3,
+        )
+
+    def count(self, name: str, side: str, layer: str, units: int | None) -> bool:
+        """Whether a layer has had as many units in all batches, so that their spikes can be added up."""
+        before = self.units.setdefault((name, side, layer), units)
+        self.units[name, side, layer] = units if before == units else None
+        return self.units[name, side, layer] is not None
+
+    def gathered(self) -> _Seen:
+        """What all processes of a group have seen, batches numbered on in the order of the ranks."""
+        if not in_group():
+            return self
+        parts: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, self)
+        whole = _Seen()
+        for part in parts:
+            whole.left_out += [whole.batches + number for number in part.left_out]
+            whole.batches += part.batches
+            for (name, side, layer), units in part.units.items():
+                whole.count(name, side, layer, units)
+        return whole
 
 
 @dataclass
@@ -244,6 +293,7 @@ class _Work:
 
     networks: Mapping[str, Network]
     sums: Mapping[str, CKA]
+    seen: _Seen
     to: Fixed | None
     given: Fixed | None
     groups: Groups | None
@@ -254,22 +304,35 @@ class _Work:
         z = None if self.given is None else fixed_grams(self.given, batch)
         masks = group_masks(self.groups, batch)
         seen = {
-            side: network.grams(batch.inputs(side, network.device), batch.number, self.allocate)
+            side: network.grams(batch.inputs(side, network.device), batch.seed, self.allocate)
             for side, network in self.networks.items()
         }
         if self.to is not None:
             target = fixed_grams(self.to, batch)
             seen["y"] = dict.fromkeys(self.sums, target)
+        self.seen.batches += 1
         for name, sums in self.sums.items():
             x, y = seen["x"][name], seen.get("y", seen["x"])[name]
+            x.counts, y.counts = (
+                {
+                    layer: counts
+                    for layer, counts in own.counts.items()
+                    if self.seen.count(name, side, layer, counts.shape[-1])
+                }
+                for side, own in (("x", x), ("y", y))
+            )  # both first: x may be y
             first = sums is next(iter(self.sums.values()))
-            sums.update_grams(x, y, given=z if first else None, groups=masks if first else None, place=batch.place)
+            sums.update_grams(
+                x, y, given=z if first else None, groups=masks if first else None, place=batch.place, seed=batch.seed
+            )
 
 
-def _reduced(sums: Mapping[str, CKA], attrs: Mapping[str, Any], left_out: Sequence[int]) -> CKAResult:
+def _reduced(sums: Mapping[str, CKA], attrs: Mapping[str, Any], seen: _Seen) -> CKAResult:
+    seen = seen.gathered()
+    _drop_varying(sums, seen)
     for own in sums.values():
         own.all_reduce()
-    found = _result(sums, attrs, left_out)
+    found = _result(sums, attrs, seen)
     empty = (
         [str(name) for name in found.data.group.values[found.data.group_n.values == 0]] if "group" in found.data else []
     )
@@ -282,9 +345,17 @@ def _reduced(sums: Mapping[str, CKA], attrs: Mapping[str, Any], left_out: Sequen
     return found
 
 
-def _result(sums: Mapping[str, CKA], attrs: Mapping[str, Any], left_out: Sequence[int]) -> CKAResult:
+def _drop_varying(sums: Mapping[str, CKA], seen: _Seen) -> None:
+    """Forgets the spikes of layers whose number of units varies: shares of units have no meaning there."""
+    for (name, side, layer), units in seen.units.items():
+        if units is None:
+            sums[name].sums.pop(f"counts {side} {layer}", None)
+
+
+def _result(sums: Mapping[str, CKA], attrs: Mapping[str, Any], seen: _Seen) -> CKAResult:
+    _drop_varying(sums, seen)
     found = {
-        name: own.compute({**attrs, "observe": name, "batches": own.batches, "batches_left_out": str(list(left_out))})
+        name: own.compute({**attrs, "observe": name, "batches": own.batches, "batches_left_out": str(seen.left_out)})
         for name, own in sums.items()
     }
     main = next(iter(found))
@@ -298,12 +369,28 @@ def _observables(observe: Observable | Sequence[Observable]) -> list[Observable]
     return names
 
 
+def _expect_evaluation(side: str, model: nn.Module) -> None:
+    """Raises ValueError where any module of a network is in training mode."""
+    name = next((name for name, module in model.named_modules() if module.training), None)
+    if name is not None:
+        where = f"module {name!r} ({type(model.get_submodule(name)).__name__}) of network {side}" if name else ""
+        raise ValueError(
+            f"{where or f'network {side}'} is in training mode: batch normalisation would use, and change, the "
+            f"statistics of each batch. Call {side}.eval() first, or pass allow_train=True to run it in evaluation mode"
+        )
+
+
 def _device(side: str, network: nn.Module, wish: torch.device | str | None) -> torch.device:
     """Where a network runs: where its parameters are."""
     there = {p.device for p in network.parameters()}
     if len(there) > 1:
         raise ValueError(
             f"network {side} has parameters on several devices ({', '.join(sorted(map(str, there)))}): move it to one"
+        )
+    if any(on.type == "meta" for on in there):
+        raise ValueError(
+            f"network {side} is on the device meta, where weights have no values: give them some first, "
+            f"{side}.to_empty(device=...) and load_state_dict"
         )
     if wish is None:
         return next(iter(there), torch.device("cpu"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +18,12 @@ from tqdm.auto import tqdm
 
 from sj_cka.cka.accumulator import CKA
 from sj_cka.cka.batches import Batch
+from sj_cka.cka.gram import as_tensor
 from sj_cka.cka.layers import MIN_SAMPLES, flat
 from sj_cka.cka.observation import NULL, permuted_steps
 from sj_cka.cka.result import CKAResult
 from sj_cka.cka.sides import group_masks
+from sj_cka.plugins import closest
 
 Features = Mapping[str, Any] | str | Path
 
@@ -27,6 +32,9 @@ def compare_features(
     x: Features,
     y: Features | None = None,
     *,
+    layers: str | Sequence[str] | None = None,
+    layers_x: str | Sequence[str] | None = None,
+    layers_y: str | Sequence[str] | None = None,
     batch_size: int | None = None,
     given: Any = None,
     groups: Any = None,
@@ -44,6 +52,10 @@ def compare_features(
             without time. Or the path of an .npz or HDF5 file that holds such arrays by name; HDF5 is read minibatch by
             minibatch.
         y: the other side, of the same samples in the same order; None compares x with itself.
+        layers: names or globs of the layers of both sides, in the order of the result; None for all: of a mapping or an
+            .npz file in its own order, of an HDF5 file in that of their creation if the file tracks it, else sorted
+            with numbers as numbers (conv2 before conv10).
+        layers_x, layers_y: the same for one side.
         batch_size: samples of a minibatch, at least 4; None takes all at once.
         given: array `[N, ...]` whose Gram `CKAResult.partial` takes out.
         groups: ids of all samples, or name -> mask over them.
@@ -55,7 +67,8 @@ def compare_features(
         A `CKAResult`. The last samples are left out where they are fewer than 4; `batches_left_out` names their batch.
 
     Raises:
-        ValueError: arrays whose shapes do not fit, fewer than 4 samples, a file without arrays.
+        ValueError: arrays whose shapes do not fit, fewer than 4 samples, a file without arrays, a name or glob that
+            matches no layer.
         FileNotFoundError: no file there.
 
     Example:
@@ -67,7 +80,14 @@ def compare_features(
     if null not in (None, "timing"):
         raise ValueError(f'expected null to be None or "timing", got {null!r}')
     with ExitStack() as files:
-        sides = [files.enter_context(_opened(side, name)) for side, name in ((x, "x"), (y, "y")) if side is not None]
+        asked = (layers if own is None else own for own in (layers_x, layers_y))
+        sides = [
+            files.enter_context(_opened(side, name, own))
+            for side, name, own in zip((x, y), "xy", asked, strict=True)
+            if side is not None
+        ]
+        if y is None and layers_y is not None:
+            sides.append(files.enter_context(_opened(x, "y", layers_y)))
         N = _samples(sides)
         size = N if batch_size is None else batch_size
         if size < MIN_SAMPLES or N < MIN_SAMPLES:
@@ -101,52 +121,84 @@ def compare_features(
 
 
 @contextmanager
-def _opened(features: Features, side: str) -> Iterator[Mapping[str, Any]]:
-    """Layer -> array of features, in memory or still in their file."""
+def _opened(features: Features, side: str, layers: str | Sequence[str] | None) -> Iterator[Mapping[str, Any]]:
+    """Layer -> array of features, in memory or still in their file; those that were asked for."""
     if isinstance(features, Mapping):
-        yield features
+        yield {name: X if hasattr(X, "shape") else np.asarray(X) for name, X in _chosen(features, side, layers)}
         return
     path = Path(features)
     if not path.is_file():
         raise FileNotFoundError(f"{side}: expected features in memory or an .npz or HDF5 file, found no file at {path}")
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as file:
-            yield {name: file[name] for name in file.files}
+            yield dict(_chosen(file, side, layers))
         return
     if not h5py.is_hdf5(path):
         raise ValueError(f"{side}: expected an .npz or HDF5 file, got {path}")
     with h5py.File(path, "r") as file:
-        found: dict[str, Any] = {}
-        file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-        yield found
+        yield dict(_chosen(dict(_datasets(file["/"])), side, layers))
+
+
+def _chosen(features: Mapping[str, Any], side: str, layers: str | Sequence[str] | None) -> Iterator[tuple[str, Any]]:
+    """The layers that names or globs stand for, in their order, each once; the others are not read."""
+    known = list(features)
+    names: dict[str, None] = {}
+    for pattern in known if layers is None else [layers] if isinstance(layers, str) else layers:
+        found = [pattern] if pattern in known else [name for name in known if fnmatchcase(name, pattern)]
+        if not found:
+            raise ValueError(f"{side}: layers: {pattern!r} matches none of {len(known)}{closest(pattern, known)}")
+        names |= dict.fromkeys(found)
+    for name in names:
+        yield name, features[name]
+
+
+def _datasets(group: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
+    """The datasets in a group of a file and in the groups in it, by their paths."""
+    names = list(group)
+    if not group.id.get_create_plist().get_link_creation_order() & h5py.h5p.CRT_ORDER_TRACKED:
+        names.sort(key=_natural)
+    for name in names:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            continue
+        item = group[name]
+        if isinstance(item, h5py.Dataset):
+            yield item.name.lstrip("/"), item
+        elif isinstance(item, h5py.Group):
+            yield from _datasets(item)
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Sorts numbers in names as numbers."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _samples(sides: Sequence[Mapping[str, Any]]) -> int:
     """N, after a look at every shape."""
-    N: int | None = None
-    for name, side in zip("xy", sides, strict=False):
+    shapes = [{layer: tuple(X.shape) for layer, X in side.items()} for side in sides]
+    fit = [shape for side in shapes for shape in side.values() if len(shape) > 2]
+    N = Counter(shape[1] for shape in fit).most_common(1)[0][0] if fit else 0  # most will be right
+    for name, side in zip("xy", shapes, strict=False):
         if not side:
             raise ValueError(f"{name}: expected at least one layer of features, got none")
-        steps = max(X.shape[0] if len(X.shape) else 0 for X in side.values())
-        for layer, X in side.items():
-            shape = tuple(X.shape)
+        counts = Counter(shape[0] for shape in side.values() if len(shape) > 2 and shape[0] != 1)
+        steps = max(counts, key=lambda T: (counts[T], T)) if counts else 1
+        for layer, shape in side.items():
             if len(shape) < 3:
                 raise ValueError(
                     f"{name}: layer {layer!r}: expected features [T, N, ...] with an axis of steps, of samples and of "
-                    f"features, got shape {shape}; for features [N, D] without time give X[None]"
+                    f"features, got shape {shape}; for features [N, D] without time give X[None], and leave out what "
+                    "is no layer by layers="
                 )
-            if N is None:
-                N = shape[1]
             if shape[1] != N or shape[0] not in (1, steps):
                 raise ValueError(
                     f"{name}: layer {layer!r}: expected features [T, N, ...] with T = 1 or {steps} and N = {N}, got "
-                    f"shape {shape}"
+                    f"shape {shape}; leave out what is no layer by layers="
                 )
-    return N or 0
+    return N
 
 
 def _tensor(X: Any, device: torch.device | str) -> Tensor:
-    return torch.as_tensor(X if isinstance(X, Tensor) else np.ascontiguousarray(X)).to(device)
+    return as_tensor(X).to(device)
 
 
 def _permuted(X: Tensor, generator: torch.Generator) -> Tensor:

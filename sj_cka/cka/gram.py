@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,10 @@ _Q_MAX = 300.0
 # |K~| at or below this fraction of |K| is rounding, not structure.
 _UNDEFINED = 1e-12
 _EQUAL = "all pairs of samples are equally similar"
-_CHUNK = 1 << 22  # numbers of an intermediate that are held at once
+# |K~|_F beyond which sums of its squares leave the range of float64
+_SMALLEST, _LARGEST = 1e-145, 1e145
+BEYOND = "beyond the range of float64"
+_CHUNK = 1 << 20  # numbers of an intermediate that are held at once
 _BYTES_FROM = 64  # features that bytes pay for; torch's int8 product is wrong for 1
 _ROWS = 32
 _BLOCK = 96  # columns of a symmetric product that the CPU takes at once
@@ -86,7 +90,7 @@ def u_centre(K: Tensor) -> Tensor:
     return K
 
 
-def centred_grams(X: Tensor, *, spikes: bool = False) -> CentredGrams:
+def centred_grams(X: Tensor, *, spikes: bool = False, out: Tensor | None = None) -> CentredGrams:
     """U-centred Grams of features at S steps, at the accuracy of float64 for the cost of the features' dtype.
 
     The raw Gram is taken first: for spikes it holds exact integers. Where the offset of the features dominates, so that
@@ -96,49 +100,61 @@ def centred_grams(X: Tensor, *, spikes: bool = False) -> CentredGrams:
     Args:
         X: features `[S, n, D]` of n >= 4 samples; floating point, integer or bool.
         spikes: they are believed to be 0 or 1, which can be multiplied faster; the values are the same.
+        out: float64 `[S, n(n-1)/2]` that the rows are written to, on any device.
 
     Returns:
-        CentredGrams; the row of an undefined step is 0, and NaN where the features are not finite.
+        CentredGrams; the row of an undefined step is 0, and NaN where the features are not finite or their Gram is so
+        large or small that float64 does not hold its HSIC.
     """
     X = as_real(X)
-    rows, diagonal, redo = raw_grams(X, spikes=spikes)
+    rows, diagonal, redo = raw_grams(X, spikes=spikes, out=out)
     reasons: list[str | None] = [None] * X.shape[0]
     for step in redo.nonzero().flatten().tolist():
         rows[step], diagonal[step], reasons[step] = _redo(X[step])
     return CentredGrams(rows, diagonal, tuple(reasons))
 
 
-def raw_grams(X: Tensor, *, spikes: bool = False) -> RawGrams:
+def raw_grams(X: Tensor, *, spikes: bool = False, out: Tensor | None = None) -> RawGrams:
     """U-centred Grams of features at S steps, without a second try and without waiting for the device.
 
     Args:
         X: features `[S, n, D]` as `as_real` gives them.
         spikes: they are believed to be 0 or 1, and may be multiplied as bytes or in half precision where that is fast;
             what is not exact in them is marked for `redo`, or multiplied as it is.
+        out: float64 `[S, n(n-1)/2]` that the rows are written to, on any device.
     """
     S, n, _ = X.shape
     steps = max(1, _CHUNK // n**2)
     if torch.is_autocast_enabled(X.device.type):  # it would take the Gram in bfloat16
         with torch.autocast(X.device.type, enabled=False):
-            return raw_grams(X, spikes=spikes)
-    parts = [_centred(X[s : s + steps], spikes) for s in range(0, S, steps)]
-    return parts[0] if len(parts) == 1 else RawGrams(*map(torch.cat, zip(*parts, strict=True)))
+            return raw_grams(X, spikes=spikes, out=out)
+    if out is None:
+        out = X.new_empty((S, n * (n - 1) // 2), dtype=torch.float64)
+    parts = [_centred(X[s : s + steps], spikes, out[s : s + steps]) for s in range(0, S, steps)]
+    if len(parts) == 1:
+        return RawGrams(out, *parts[0])
+    return RawGrams(out, *map(torch.cat, zip(*parts, strict=True)))
 
 
-def _centred(X: Tensor, spikes: bool) -> RawGrams:
+def _centred(X: Tensor, spikes: bool, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Diagonal and `redo` of some steps, whose rows are written to `out`."""
     n = X.shape[1]
     K, exact = _product(X, spikes)
-    diagonal = K.diagonal(dim1=-2, dim2=-1).to(torch.float64)
-    low = K.tril(-1).to(torch.float64)  # the upper triangle may be missing
+    low = K.to(torch.float64)
+    del K
+    diagonal = low.diagonal(dim1=-2, dim2=-1).clone()
+    low.tril_(-1)  # the upper triangle may be missing
     shift = _shift(low.sum(-1) + low.sum(-2))
-    off = low.flatten(1).norm(dim=1)
+    off = torch.linalg.vector_norm(low.flatten(1), dim=1)
     low -= shift.unsqueeze(-1)
     low -= shift.unsqueeze(-2)
-    rows = pack(low)
-    q = off / rows.norm(dim=1)
+    rows = pack(low, out if out.device == low.device else None)
+    size = torch.linalg.vector_norm(rows, dim=1)
+    if rows is not out:
+        out.copy_(rows)
     # a float32 Gram below 1e-25 may have lost entries to underflow
-    sound = (q <= min(_Q_MAX, n)) & (off * 2**0.5 / n > 1e-25) & exact
-    return RawGrams(rows, diagonal - 2 * shift, ~sound)
+    sound = (off <= min(_Q_MAX, n) * size) & (off > 1e-25 * n / 2**0.5) & (size < _LARGEST / 2) & exact
+    return diagonal - 2 * shift, ~sound
 
 
 def _product(X: Tensor, spikes: bool) -> tuple[Tensor, Tensor]:
@@ -205,35 +221,60 @@ def byte_products() -> bool:
     return seconds[0] < seconds[1] / 2
 
 
-def pack(K: Tensor) -> Tensor:
+def pack(K: Tensor, out: Tensor | None = None) -> Tensor:
     """Lower triangles `[..., n(n-1)/2]` of symmetric `[..., n, n]`; <K, L> = 2 pack(K) . pack(L) for diagonals of 0.
 
     They go row by row, so that the first m samples are the first m(m-1)/2 numbers.
     """
-    low = _places(K.shape[-1], K.device)[0]
-    return K.flatten(-2).gather(-1, low.expand(*K.shape[:-2], -1))  # index_select takes two to three times as long
+    low = _below(K.shape[-1], K.device)
+    # index_select takes two to three times as long
+    return torch.gather(K.flatten(-2), -1, low.expand(*K.shape[:-2], -1), out=out)
 
 
 def unpack(rows: Tensor, n: int) -> Tensor:
     """Symmetric `[..., n, n]` with a diagonal of 0 from what `pack` gave."""
-    low, high = _places(n, rows.device)
+    low = _below(n, rows.device)
     K = rows.new_zeros(*rows.shape[:-1], n * n)
     K[..., low] = rows
-    K[..., high] = rows
-    return K.unflatten(-1, (n, n))
+    K = K.unflatten(-1, (n, n))
+    return K + K.mT
 
 
-@lru_cache(maxsize=8)
-def _places(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where the entries below the diagonal, row by row, lie in a flat `[n, n]`, and those mirrored at it."""
+@lru_cache(maxsize=4)
+def _below(n: int, device: torch.device) -> Tensor:
+    """Where the entries below the diagonal lie in a flat `[n, n]`, row by row."""
     i, j = torch.tril_indices(n, n, offset=-1, device=device)
-    return i * n + j, j * n + i
+    return torch.add(j, i, alpha=n)
+
+
+def places(n: int, rows: slice, device: torch.device) -> Tensor:
+    """Where some rows of a Gram lie in what `pack` gave, int64 `[rows, n]`; 0 on the diagonal, which is not there."""
+    j = torch.arange(n, device=device)
+    i = j[rows].unsqueeze(1)
+    start = (j * (j - 1)) // 2
+    at = torch.where(j < i, start[rows].unsqueeze(1) + j, start + i)
+    at.diagonal(rows.start).zero_()
+    return at
 
 
 def _shift(r: Tensor) -> Tensor:
     """What U-centring takes from row i and from column i: r_i/(n-2) - s/(2(n-1)(n-2))."""
     n = r.shape[-1]
     return r / (n - 2) - (r.sum(-1, keepdim=True) / (2 * (n - 1) * (n - 2)))
+
+
+def as_tensor(X: Any) -> Tensor:
+    """Features as a tensor without a gradient, from a tensor or anything that NumPy reads.
+
+    Arrays of the other byte order, that run backwards or that are read-only are copied: PyTorch does not take them.
+    """
+    if isinstance(X, Tensor):
+        return X.detach()
+    array = np.asarray(X)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    return torch.from_numpy(array)
 
 
 def as_real(X: Tensor) -> Tensor:
@@ -264,21 +305,32 @@ def _redo(X: Tensor) -> tuple[Tensor, Tensor, str | None]:
     if largest == 0.0:
         return *none, "silent"
     K = X.new_zeros((n, n), dtype=torch.float64)
-    centred = torch.zeros_like(K)
+    offset, along = K.new_zeros(()), K.new_zeros(n)  # m . m and m . (x_i - m), m the mean over samples
     for chunk in X.split(max(1, _CHUNK // n), dim=1):
         chunk = chunk.to(torch.float64) / largest
-        K += gram(chunk)
-        centred += gram(chunk - chunk.mean(0))
-    size = torch.linalg.matrix_norm(K)
-    diagonal = centred.diagonal().clone()
-    shift = _shift(centred.sum(-1) - diagonal)
-    rows = pack(u_centre(centred))
-    diagonal = (diagonal - 2 * shift) * largest**2
-    if 2**0.5 * rows.norm() <= _UNDEFINED * size:
+        mean = chunk.mean(0)
+        chunk -= mean
+        K.addmm_(chunk, chunk.mT)
+        offset += mean @ mean
+        along += chunk @ mean
+    own = torch.linalg.matrix_norm(K)
+    # the Gram before centring is K_ij + along_i + along_j + offset, and rows of K and `along` sum to 0
+    size = (own.square() + 2 * n * along.square().sum() + (n * offset).square()).sqrt()
+    diagonal = K.diagonal().clone()
+    K.fill_diagonal_(0.0)
+    shift = _shift(K.sum(-1))
+    K -= shift.unsqueeze(-1)
+    K -= shift.unsqueeze(-2)
+    rows = pack(K)
+    diagonal = (diagonal - 2 * shift) * largest * largest
+    structure = 2**0.5 * torch.linalg.vector_norm(rows)
+    if structure <= _UNDEFINED * size:
         reason = _why_undefined(X)
-        if reason == _EQUAL and rows.norm() > _UNDEFINED * torch.linalg.matrix_norm(centred):
+        if reason == _EQUAL and structure > 2**0.5 * _UNDEFINED * own:
             reason = "samples differ by less than a millionth of what they have in common"
         return none[0], diagonal, reason  # distances may be there all the same
+    if not _SMALLEST < float(structure) * largest * largest < _LARGEST:
+        return none[0] + float("nan"), none[1] + float("nan"), BEYOND
     return rows * largest**2, diagonal, None
 
 

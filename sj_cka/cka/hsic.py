@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from math import frexp
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sj_cka.cka.gram import centred_grams
+from sj_cka.cka.gram import as_tensor, centred_grams
+
+_CHUNK = 1 << 20  # numbers of one side that another device is sent at once
 
 
 class UndefinedCKA(RuntimeWarning):
@@ -20,13 +23,24 @@ def hsic(rows_x: Tensor, rows_y: Tensor, n: int) -> Tensor:
 
     Args:
         rows_x: packed centred Grams `[P, n(n-1)/2]`, float64.
-        rows_y: the same `[Q, n(n-1)/2]`, or both with a leading batch axis.
+        rows_y: the same `[Q, n(n-1)/2]`, or both with a leading batch axis; on the device of x or sent there in parts.
         n: number of samples, at least 4.
 
     Returns:
         float64 `[P, Q]`.
     """
-    return rows_x @ rows_y.mT * (2.0 / (n * (n - 3)))
+    return pair_products(rows_x, rows_y) * (2.0 / (n * (n - 3)))
+
+
+def pair_products(rows_x: Tensor, rows_y: Tensor) -> Tensor:
+    """`rows_x @ rows_y.mT` on the device of x; rows of another device are never there as a whole."""
+    if rows_x.device == rows_y.device:
+        return rows_x @ rows_y.mT
+    step = max(1, _CHUNK // rows_y.shape[-2])
+    return sum(
+        (x @ y.to(x.device).mT for x, y in zip(rows_x.split(step, -1), rows_y.split(step, -1), strict=True)),
+        start=rows_x.new_zeros(()),
+    )
 
 
 def cka(X: Tensor | np.ndarray, Y: Tensor | np.ndarray) -> float:
@@ -51,7 +65,7 @@ def cka(X: Tensor | np.ndarray, Y: Tensor | np.ndarray) -> float:
         >>> round(cka(X, 3 * X + 1), 6)
         1.0
     """
-    sides = [torch.as_tensor(side) for side in (X, Y)]
+    sides = [_scaled(as_tensor(side)) for side in (X, Y)]
     for name, side in zip("XY", sides, strict=True):
         if side.ndim != 2:
             raise ValueError(
@@ -67,6 +81,14 @@ def cka(X: Tensor | np.ndarray, Y: Tensor | np.ndarray) -> float:
         if centred.reasons[0] is not None:
             warnings.warn(f"CKA is undefined, {name}: {centred.reasons[0]}", UndefinedCKA, stacklevel=2)
             return float("nan")
-    K, L = grams[0].rows, grams[1].rows.to(grams[0].rows.device)
+    K, L = (centred.rows for centred in grams)
     # two roots: the product of two tiny or huge HSICs leaves the range of float64
-    return float(hsic(K, L, n) / hsic(K, K, n).sqrt() / hsic(L, L, n).sqrt())
+    return float(hsic(K, L, n) / hsic(K, K, n).sqrt() / hsic(L, L, n).sqrt().to(K.device))
+
+
+def _scaled(X: Tensor) -> Tensor:
+    """Float64 features near 1, by a power of two: the HSIC of tiny or huge ones leaves its range."""
+    if X.dtype != torch.float64 or not X.numel():
+        return X
+    largest = float(X.abs().max())
+    return X * 2.0 ** min(1000, -frexp(largest)[1]) if 0 < largest < float("inf") else X

@@ -9,10 +9,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from sj_cka.cka.gram import places
 from sj_cka.cka.layers import Whole
 
 MIN_BATCHES = 8  # of a jackknife over batches: fewer say too little about their spread
-_CHUNK = 1 << 22  # numbers of an intermediate that are held at once
+_CHUNK = 1 << 21  # numbers of an intermediate that are held at once
 
 
 class Contributions(NamedTuple):
@@ -34,30 +35,31 @@ def contributions(x: Whole, y: Whole) -> Contributions:
     It costs about as much as the product of all pairs. A layer without structure in this minibatch contributes 0.
     """
     n, device = x.n, x.rows.device
-    sides = [_unit_rows(side, device) for side in ((x,) if x is y else (x, y))]
-    xy = torch.empty(n, len(x.layers), len(y.layers), device=device)
-    own = [torch.empty(n, len(rows), device=device) for rows in sides]
-    j = torch.arange(n, device=device)
-    step = max(1, _CHUNK // (n * max(map(len, sides))))
+    sides = (x,) if x is y else (x, y)
+    norms = [side.norms() for side in sides]
+    # where space is bounded, a block at a time
+    rows = [side.rows if side.allocate else _shares(side.rows, own) for side, own in zip(sides, norms, strict=True)]
+    xy = torch.empty((n, len(x.layers), len(y.layers)), dtype=torch.float32, device=device)
+    own = [torch.empty((n, len(side.layers)), dtype=torch.float32, device=device) for side in sides]
+    step = max(1, (_CHUNK // 4 if x.allocate else _CHUNK) // (n * max(map(len, rows))))
     for first in range(0, n, step):
-        i = j[first : first + step].unsqueeze(1)
-        high, low = torch.maximum(i, j), torch.minimum(i, j)
-        at = torch.where(i == j, 0, (high * (high - 1)) // 2 + low).flatten()
-        block = slice(first, first + len(i))
+        block = slice(first, min(first + step, n))
+        at = places(n, block, device).flatten()
         found = []
-        for rows, into in zip(sides, own, strict=True):
-            K = rows.index_select(1, at).view(len(rows), len(i), n)
-            K.masked_fill_(i == j, 0.0)
-            into[block] = torch.linalg.vector_norm(K, dim=-1).square_().T
+        for i, packed in enumerate(rows):
+            K = packed.index_select(1, at.to(packed.device))
+            K = (_shares(K, norms[i]) if sides[i].allocate else K).to(device).view(len(packed), -1, n)
+            K.diagonal(first, 1, 2).zero_()
+            own[i][block] = torch.linalg.vector_norm(K, dim=-1).square_().T
             found.append(K.transpose(0, 1))
         torch.bmm(found[0], found[-1].mT, out=xy[block])
     return Contributions(xy, own[0], own[-1])
 
 
-def _unit_rows(side: Whole, device: torch.device) -> Tensor:
+def _shares(rows: Tensor, norms: Tensor) -> Tensor:
     """K~ / |K~|_F of every layer: products of these are shares already, and float32 is enough for them."""
-    norms = 2**0.5 * torch.linalg.vector_norm(side.rows, dim=1, keepdim=True)
-    return torch.div(side.rows, torch.where(norms > 0, norms, 1.0)).to(device, torch.float32)
+    found = torch.empty(rows.shape, dtype=torch.float32, device=rows.device)
+    return torch.div(rows, torch.where(norms > 0, norms, 1.0).unsqueeze(1), out=found)
 
 
 class Kept(NamedTuple):

@@ -62,7 +62,7 @@ def dataset(
         variables["permuted_xy"] = ("permutation", "layer_x", "layer_y"), sums["permuted"] / n
     for kind in ("size", "group"):
         variables |= _subsets(kind, sums, coords)
-    parts = {"n": (), "place": (), "xy": ("layer_x", "layer_y"), "xx": ("layer_x",), "yy": ("layer_y",)}
+    parts = {"n": (), "place": (), "seed": (), "xy": ("layer_x", "layer_y"), "xx": ("layer_x",), "yy": ("layer_y",)}
     for name, value in lists.items():
         kind, _, own = name.partition(" ")
         variables[f"{kind}_{own}"] = (kind, *parts[own]), value

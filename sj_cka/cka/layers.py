@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sj_cka.cka.gram import as_real, centred_grams, pack, u_centre, unpack
+from sj_cka.cka.gram import as_real, as_tensor, centred_grams, pack, places, u_centre, unpack
 
 MIN_SAMPLES = 4  # the unbiased HSIC divides by n - 3
 # |K~| of some samples at or below this fraction of what it is cut from is rounding of float32 products
 ALIKE = 1e-6
-_CHUNK = 1 << 23  # numbers of an intermediate that are held at once
-Allocate = Callable[[tuple[int, int]], Tensor]  # float64, of a shape
+_CHUNK = 1 << 19  # numbers of an intermediate that are held at once
+Allocate = Callable[[tuple[int, ...]], Tensor]  # float64, of a shape
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,24 @@ class Whole:
         rows: float64 `[L, n(n-1)/2]`.
         diagonal: float64 `[L, n]`, see `gram.RawGrams`.
         n: number of samples.
+        allocate: makes the space for what is as large as the rows.
     """
 
     layers: tuple[str, ...]
     rows: Tensor
     diagonal: Tensor
     n: int
+    allocate: Allocate | None = None
+
+    def space(self, *shape: int, device: torch.device | str | None = None) -> Tensor:
+        """Float64 of a shape where `allocate` makes it, else on a device, by default that of the rows."""
+        if self.allocate is not None:
+            return self.allocate(shape)
+        return torch.empty(shape, dtype=torch.float64, device=self.rows.device if device is None else device)
+
+    def norms(self) -> Tensor:
+        """|K~|_F of every layer, float64 `[L]`: its square is n (n-3) HSIC_1 of the layer with itself."""
+        return 2**0.5 * torch.linalg.vector_norm(self.rows, dim=1)
 
     def part(self, samples: Tensor) -> Tensor:
         """Rows of the Grams of some samples alone, float64 `[L, m(m-1)/2]`, centred anew.
@@ -44,34 +57,35 @@ class Whole:
             samples: their positions, int64 `[m]`, ascending.
         """
         m = len(samples)
-        i, j = samples.unsqueeze(1), samples.unsqueeze(0)
-        high, low = torch.maximum(i, j), torch.minimum(i, j)
-        at = pack((high * (high - 1)) // 2 + low).to(self.rows.device)
+        high, low = torch.tril_indices(m, m, offset=-1)
+        high = samples[high]
+        at = ((high * (high - 1)) // 2).add_(samples[low]).to(self.rows.device)
+        found = self.space(len(self.rows), len(at))
         step = max(1, _CHUNK // m**2)
-        parts = []
-        for rows in self.rows.split(step):
+        for rows, into in zip(self.rows.split(step), found.split(step), strict=True):
             before = rows.index_select(1, at)
+            size = ALIKE * torch.linalg.vector_norm(before, dim=1)
             after = pack(u_centre(unpack(before, m)))
-            alike = after.norm(dim=1) <= ALIKE * before.norm(dim=1)
-            parts.append(after.masked_fill_(alike.unsqueeze(1), 0.0))
-        return torch.cat(parts)
+            alike = torch.linalg.vector_norm(after, dim=1) <= size
+            into.copy_(after.masked_fill_(alike.unsqueeze(1), 0.0))
+        return found
 
     def first(self, m: int) -> tuple[Tensor, Tensor]:
         """Rows of the Grams of the first m samples, not centred anew, `[L, m(m-1)/2]`, and their row sums `[L, m]`."""
         rows = self.rows[:, : m * (m - 1) // 2]
-        low = torch.tril_indices(m, m, offset=-1, device=rows.device)
+        at = places(m, slice(0, m), rows.device).flatten()
         sums = []
         for part in rows.split(max(1, _CHUNK // m**2)):
-            K = part.new_zeros(len(part), m * m)
-            K.index_copy_(1, low[0] * m + low[1], part)
-            K = K.view(-1, m, m)
-            sums.append(K.sum(-1) + K.sum(-2))
+            K = part.index_select(1, at).view(-1, m, m)
+            K.diagonal(0, 1, 2).zero_()
+            sums.append(K.sum(-1))
         return rows, torch.cat(sums)
 
-    def squared_distances(self) -> Tensor:
-        """Squared Euclidean distances of all pairs of samples, float64 `[L, n(n-1)/2]`, never below 0."""
-        sums = pack(self.diagonal.unsqueeze(-1) + self.diagonal.unsqueeze(-2))
-        return (sums - 2 * self.rows).clamp_(min=0)
+    def squared_distances(self) -> Iterator[Tensor]:
+        """Squared Euclidean distances of all pairs of samples, float64 `[n(n-1)/2]`, never below 0, layer by layer."""
+        for rows, diagonal in zip(self.rows, self.diagonal, strict=True):
+            sums = pack(diagonal.unsqueeze(-1) + diagonal)
+            yield sums.sub_(rows, alpha=2).clamp_(min=0)
 
 
 @dataclass
@@ -102,25 +116,28 @@ class Grams:
     def whole(self) -> Whole:
         """All steps concatenated: the Gram of concatenated features is the sum of the Grams of the steps."""
         if self.index.shape[1] == 1:
-            return Whole(self.layers, self.rows, self.diagonal, self.n)
+            return Whole(self.layers, self.rows, self.diagonal, self.n, self.allocate)
         T = self.index.shape[1]
         rows = (self.allocate or self.rows.new_empty)((len(self.layers), self.rows.shape[1]))
         diagonal = self.rows.new_empty((len(self.layers), self.n))
         for layer, (first, last) in enumerate(self.index[:, [0, -1]].tolist()):
             times = T if first == last else 1
-            torch.mul(self.rows[first : last + 1].sum(0), times, out=rows[layer])
-            torch.mul(self.diagonal[first : last + 1].sum(0), times, out=diagonal[layer])
-        return Whole(self.layers, rows, diagonal, self.n)
+            for steps, into in ((self.rows, rows), (self.diagonal, diagonal)):
+                torch.sum(steps[first : last + 1], 0, out=into[layer])
+                if times > 1:
+                    into[layer] *= times
+        return Whole(self.layers, rows, diagonal, self.n, self.allocate)
 
 
-def grams(features: Mapping[str, Tensor]) -> Grams:
-    """Centred Grams of features `{layer: [T, N, ...]}`; a layer with T = 1 counts at every step of the others.
+def grams(features: Mapping[str, Any]) -> Grams:
+    """Centred Grams of arrays or tensors `{layer: [T, N, ...]}`; a layer with T = 1 counts at every step of the others.
 
     Raises:
         ValueError: no layer, shapes that do not fit each other, or fewer than 4 samples.
     """
     if not features:
         raise ValueError("expected at least one layer of features, got none")
+    features = {layer: as_tensor(X) for layer, X in features.items()}
     shapes = {layer: tuple(X.shape[:2]) for layer, X in features.items()}
     n = next(iter(shapes.values()))[1] if len(next(iter(shapes.values()))) == 2 else 0
     T = max(shape[0] if shape else 0 for shape in shapes.values())
@@ -140,7 +157,7 @@ def grams(features: Mapping[str, Tensor]) -> Grams:
     reasons: list[str | None] = []
     for X in features.values():
         part = slice(len(reasons), len(reasons) + len(X))
-        rows[part], diagonal[part], found = centred_grams(flat(as_real(X.detach())))
+        _, diagonal[part], found = centred_grams(flat(as_real(X)), out=rows[part])
         reasons.extend(found)
     return Grams(tuple(features), rows, index, diagonal, tuple(reasons), n)
 

@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from sj_cka.cka.gram import unpack
-from sj_cka.cka.hsic import hsic
+from sj_cka.cka.hsic import hsic, pair_products
 from sj_cka.cka.layers import Whole
 
 _TIE = 1e-10  # part of the largest distance by which two must differ to count as different
@@ -37,7 +36,7 @@ class Measure(NamedTuple):
 def linear_cka(x: Whole, y: Whole) -> Tensor:
     """Linear CKA with the unbiased HSIC, see `cka`."""
     own = [hsic_of_each(side) for side in (x, y)]
-    return hsic(x.rows, y.rows.to(x.rows.device), x.n) / own[0].sqrt().unsqueeze(1) / own[1].sqrt().to(x.rows.device)
+    return hsic(x.rows, y.rows, x.n) / own[0].sqrt().unsqueeze(1) / own[1].sqrt().to(x.rows.device)
 
 
 def rsa(x: Whole, y: Whole) -> Tensor:
@@ -46,27 +45,29 @@ def rsa(x: Whole, y: Whole) -> Tensor:
     Equal distances share their mean rank; equal are those that differ by less than about 1e-10 of the largest, so that
     rounding parts no ties. Undefined (NaN) where all distances of a layer are equal.
     """
-    ranks = []
-    for side in (x, y):
-        d = side.squared_distances().cpu().numpy()
-        largest = d.max(1, keepdims=True)
-        defined = np.isfinite(largest) & (largest > 0)
-        ranked = _ranks(np.where(defined, d, 0.0), _TIE * np.where(defined, largest, 0.0))
-        ranked -= ranked.mean(1, keepdims=True)
-        size = np.linalg.norm(ranked, axis=1, keepdims=True)
-        ranks.append(np.where(defined & (size > 0), ranked / np.where(size > 0, size, 1.0), np.nan))
-    return torch.from_numpy(ranks[0] @ ranks[1].T)
+    ranks = [_ranks(side) for side in ((x,) if x is y else (x, y))]
+    return pair_products(ranks[0], ranks[-1])
 
 
-def _ranks(values: np.ndarray, tolerance: np.ndarray) -> np.ndarray:
-    """Ranks along the last axis, mean ranks where values follow each other within a tolerance."""
-    order = values.argsort(axis=1)
-    ordered = np.take_along_axis(values, order, axis=1)
-    level = np.zeros(values.shape)
-    level[:, 1:] = np.cumsum(np.diff(ordered, axis=1) > tolerance, axis=1)
-    found = np.empty(values.shape)
-    np.put_along_axis(found, order, level, axis=1)
-    return np.asarray(stats.rankdata(found, axis=1))
+def _ranks(side: Whole) -> Tensor:
+    """Ranks of the distances of every layer `[L, n(n-1)/2]`, centred, of norm 1; NaN where all are equal."""
+    found = side.space(*side.rows.shape, device="cpu")
+    for distances, into in zip(side.squared_distances(), found, strict=True):
+        d = distances.cpu().numpy()
+        largest = d.max()
+        if not 0 < largest < np.inf:
+            into.fill_(torch.nan)
+            continue
+        order = d.argsort()
+        d = d[order]
+        level = np.zeros(len(d), dtype=np.int64)  # equal ones share one, and their mean rank
+        np.cumsum(np.diff(d) > _TIE * largest, out=level[1:])
+        ends = np.bincount(level).cumsum()
+        middle = 0.5 * (ends + np.concatenate([[0], ends[:-1]]) - len(d))
+        size = np.sqrt((np.diff(ends, prepend=0) * middle**2).sum())
+        d[order] = (middle / size if size > 0 else np.full_like(middle, np.nan))[level]
+        into.copy_(torch.from_numpy(d))
+    return found
 
 
 def procrustes(x: Whole, y: Whole) -> Tensor:
@@ -76,10 +77,10 @@ def procrustes(x: Whole, y: Whole) -> Tensor:
     of K^1/2 L^1/2, so that it takes a singular value decomposition `[n, n]` for every pair of layers. Undefined (NaN)
     where a layer is constant.
     """
-    roots = [_roots(side) for side in (x, y)]
+    roots = [_roots(side) for side in ((x,) if x is y else (x, y))]
     found = torch.full((len(x.layers), len(y.layers)), float("nan"), dtype=torch.float64)
     for i, K in enumerate(roots[0]):
-        for j, L in enumerate(roots[1]):
+        for j, L in enumerate(roots[-1]):
             if K is not None and L is not None:
                 nuclear = torch.linalg.svdvals(K.mT @ L.to(K.device)).sum()
                 found[i, j] = (2 - 2 * nuclear).clamp(min=0).sqrt().cpu()
@@ -89,7 +90,8 @@ def procrustes(x: Whole, y: Whole) -> Tensor:
 def _roots(side: Whole) -> list[Tensor | None]:
     """A with A A^T = K for the double-centred Gram K of each layer, scaled to |A|_F = 1; None where K is 0."""
     found: list[Tensor | None] = []
-    for d in unpack(side.squared_distances(), side.n):
+    for distances in side.squared_distances():
+        d = unpack(distances, side.n)
         centred = d - d.mean(0)
         K = -0.5 * (centred - centred.mean(1, keepdim=True))
         trace = K.trace()
@@ -98,13 +100,14 @@ def _roots(side: Whole) -> list[Tensor | None]:
             continue
         values, vectors = torch.linalg.eigh(K / trace)
         keep = values > 1e-13
-        found.append(vectors[:, keep] * values[keep].sqrt())
+        root = vectors[:, keep] * values[keep].sqrt()
+        found.append(root if side.allocate is None else side.space(*root.shape).copy_(root))
     return found
 
 
 def hsic_of_each(side: Whole) -> Tensor:
     """HSIC_1 of every layer with itself, float64 `[L]`; NaN where it has no structure."""
-    own = side.rows.square().sum(1) * (2.0 / (side.n * (side.n - 3)))
+    own = side.norms().square() / (side.n * (side.n - 3))
     return torch.where(own > 0, own, torch.nan)
 
 

@@ -29,6 +29,13 @@ def steps_of(tap: Tap, T: int, observable: str) -> int:
     return T if tap.time != "static" and observable not in ("rate", "latency") else 1
 
 
+def held_bytes(taps: Sequence[Tap], T: int, n: int, observable: str) -> int:
+    """Bytes of features that wait for their last step where layers are called once a step."""
+    # all steps; their sum; the latency, and whether a unit was silent so far
+    each = {NULL: 4 * T, "rate": 4, "latency": 5}.get(observable, 0)
+    return sum(each * n * tap.width for tap in taps if tap.time == "calls")
+
+
 class Book:
     """Centred Grams of one observable, layer after layer as they come.
 
@@ -58,7 +65,7 @@ class Book:
         self.diagonal = torch.empty(shape[0], n, dtype=torch.float64, device=self.rows.device)
         self.reasons: list[str | None] = [None] * shape[0]
         self.filled = [False] * shape[0]
-        self.redo: list[tuple[str, Tensor]] = []  # steps that a waiting device has marked
+        self.redo: list[tuple[str, Tensor]] = []  # marks that wait on the device: true where to take a layer again
         self.counts: dict[str, Tensor] = {}
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
@@ -175,7 +182,10 @@ class Observer:
         """Takes `[S, n, ...]` of one call of a layer, its first step and whether it is output or membrane."""
         if self.only is not None and tap.layer not in self.only:
             return
-        X = as_real(rows.detach())  # sums over steps and space would be rounded in half precision
+        try:
+            X = as_real(rows.detach())  # sums over steps and space would be rounded in half precision
+        except TypeError as error:
+            raise TypeError(f"layer {tap.layer!r}: {error}; or choose layers= without it") from error
         if self.spatial == "mean" and tap.maps:
             X = X.flatten(3).mean(3)
         X = flat(X)
@@ -197,8 +207,18 @@ class Observer:
             book.put(tap.layer, step, X, spikes=spikes, again=self.only is not None)
 
     def _steady(self, tap: Tap, X: Tensor) -> bool:
-        """Whether all steps of this output are the same; looked at only where they were in the probe."""
-        return tap.steady and len(X) == self.T and all(torch.equal(x, X[0]) for x in X[1:])
+        """Whether all steps of this output are the same; looked at only where they were in the probe.
+
+        A device that would have to be waited for is believed to repeat the probe, and asked after the pass.
+        """
+        if not tap.steady or len(X) != self.T:
+            return False
+        if self.only is not None or not defers(X.device):
+            return all(torch.equal(x, X[0]) for x in X[1:])
+        book = next((book for book in self.books.values() if tap.layer in book.first), None)
+        if book is not None:
+            book.redo.append((tap.layer, (X[1:] != X[:1]).any()))
+        return True
 
     def _unchanging(self, tap: Tap, X: Tensor) -> None:
         """A layer that says the same at every step is taken once: its rate is its output, its order has no null."""
@@ -272,13 +292,18 @@ def permuted_steps(X: Tensor, generator: torch.Generator) -> Tensor:
         orders = torch.tensor(list(permutations(range(T))))
     else:
         orders = torch.rand(_ORDERS, T, generator=generator).argsort(1)
-    orders = orders.T.contiguous().to(X.device)
+    orders = _on_device(orders.T.contiguous(), X.device)
     permuted = torch.empty_like(X)
     samples = max(1, _UNITS // max(1, X.shape[2]))
     for first in range(0, X.shape[1], samples):  # pieces that stay in the cache
         part = X[:, first : first + samples]
-        drawn = torch.randint(orders.shape[1], (part[0].numel(),), generator=generator).to(X.device)
+        drawn = _on_device(torch.randint(orders.shape[1], (part[0].numel(),), generator=generator), X.device)
         for t in range(T):
             source = orders[t].index_select(0, drawn).view(1, *part.shape[1:])
             torch.gather(part, 0, source, out=permuted[t : t + 1, first : first + samples])
     return permuted
+
+
+def _on_device(x: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, without waiting for what the device is at."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)

@@ -11,9 +11,9 @@ import torch
 
 from sj_cka.cka.gram import raw_grams
 from sj_cka.cka.memory import in_words
-from sj_cka.cka.observation import NULL, steps_of
+from sj_cka.cka.observation import held_bytes, steps_of
 from sj_cka.cka.sides import Network
-from sj_cka.recording import preserved, reset_states
+from sj_cka.recording import own_run, preserved, reset_states
 
 _TRIED = 8  # samples that the forward pass is timed on
 
@@ -28,8 +28,8 @@ class Outline:
         lines: one for each network and layer.
         grams: Grams that are taken of a minibatch.
         bytes: of centred Grams that are held at once.
-        held: bytes of features that are held until their last step is known (the timing null of networks called step
-            by step).
+        held: bytes of features that are held until their last step is known (rate, latency and timing null of networks
+            called step by step).
         seconds: estimated, for a minibatch.
         where: "in memory" or "in a temporary file".
     """
@@ -64,8 +64,7 @@ def size(networks: Sequence[Network], n: int) -> tuple[int, int, int]:
             steps = [steps_of(tap, T, observable) for tap in taps]
             count += sum(steps)
             rows += sum(steps) + (len(taps) if T > 1 else 0)  # and the sums over steps
-            if observable == NULL:
-                held += sum(4 * T * n * tap.width for tap in taps if tap.time == "calls")
+            held += held_bytes(taps, T, n, observable)
     return count, rows * (n * (n - 1) // 2) * 8, held
 
 
@@ -97,16 +96,24 @@ def outline(networks: Sequence[Network], inputs: dict[str, Any], batches: int | 
         for observable, taps in network.taps.items():
             work += sum(steps_of(tap, T, observable) * tap.width for tap in taps)
         tried = min(_TRIED, n)
-        with preserved(network.model), torch.no_grad():
+        some = drive.take(inputs[network.side], tried)
+        with preserved(network.model), torch.no_grad(), own_run():
             network.model.eval()
             reset_states(network.model)
-            began = time.perf_counter()
-            drive.run(network.model, drive.take(inputs[network.side], tried))
-            seconds += (time.perf_counter() - began) * n / tried
+            began = _now(network.device)
+            drive.run(network.model, some)
+            seconds += (_now(network.device) - began) * n / tried
     X = torch.rand(1, n, 2048, device=networks[0].device)
     raw_grams(X)
-    began = time.perf_counter()
+    began = _now(X.device)
     raw_grams(X)
-    seconds += (time.perf_counter() - began) / 2048 * work
+    seconds += (_now(X.device) - began) / 2048 * work
     where = "in memory" if limit is None or stored <= limit else "in a temporary file"
     return Outline(n, batches, tuple(lines), count, stored, held, seconds, where)
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, once a device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

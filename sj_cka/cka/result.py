@@ -38,7 +38,8 @@ class CKAResult:
             `hsic_yy` alike, `n` samples; steps count from 1. What is undefined is NaN. Of layers of neurons `rate_x`,
             `silent_x`, `saturated_x` `[layer_x, step_x]` (see `activity`), and alike for y. What was asked for beside:
             `sample_xy` ... (contributions), `size_xy` ..., `group_xy` ..., `permuted_xy`, `hsic_xz` ... (for
-            `partial`), `measure_<name>` `[layer_x, layer_y]`.
+            `partial`), `measure_<name>` `[layer_x, layer_y]`. Of each minibatch `batch_n`, `batch_place` (of its first
+            sample among all), its HSIC sums, and `batch_seed`, made from its inputs, if it is known.
         also: results of the same pass: of other observables ("rate", "latency", "membrane"), and the timing null.
     """
 
@@ -86,11 +87,14 @@ class CKAResult:
     def activity(self) -> pd.DataFrame:
         """Of layers of neurons, a row for each (side, layer, step): `rate`, spikes of a unit and sample; `silent`, the
         share of units that fire for no sample; `saturated`, the share of those that fire for every one.
+
+        The steps are those of the output where it was observed, whatever was observed before it.
         """
+        data = self.also["output"].data if "output" in self.also else self.data
         parts = []
         for side in "xy":
-            if f"rate_{side}" in self.data:
-                table = self.data[[f"{name}_{side}" for name in ("rate", "silent", "saturated")]].to_dataframe()
+            if f"rate_{side}" in data:
+                table = data[[f"{name}_{side}" for name in ("rate", "silent", "saturated")]].to_dataframe()
                 parts.append(table.dropna().rename_axis(["layer", "step"]).rename(columns=lambda name: name[:-2]))
                 parts[-1] = parts[-1].reset_index().assign(side=side)
         columns = ["side", "layer", "step", "rate", "silent", "saturated"]
@@ -206,11 +210,16 @@ class CKAResult:
     def difference(self, other: CKAResult, level: float = 0.95, *, over: statistics.Over | None = None) -> pd.DataFrame:
         """This CKA minus that of another comparison over the same samples in the same order, with paired intervals.
 
+        Samples are paired by their place. Where both results know their inputs (`batch_seed`, as those of `compare`
+        do) and these differ, a `UserWarning` names the first minibatch in which they do: the samples may be the same
+        in another form, such as attacked images beside clean ones, or be others, which cannot be paired. Where a
+        result does not know them, the caller answers for the samples.
+
         Returns:
             Rows (layer_x, layer_y) that both have, columns `difference`, `low`, `high`.
 
         Raises:
-            ValueError: other samples, or no layers in common.
+            ValueError: other numbers of samples in the minibatches, or no layers in common.
         """
         return statistics.difference(self.data, other.data, level, over)
 

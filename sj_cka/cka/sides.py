@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sj_cka.cka.batches import Batch, labels_of
 from sj_cka.cka.layers import Allocate, Grams, grams
 from sj_cka.cka.observation import NULL, OF_NEURONS, Book, Observer, Spatial
-from sj_cka.recording import Observation, Plan, What, reset_states
-from sj_cka.recording.drive import sample_axis
+from sj_cka.recording import Observation, Plan, What, own_run, reset_states
+from sj_cka.recording.drive import tensors_in
 
 Fixed = Literal["input", "labels"]
 
@@ -45,38 +46,39 @@ class Network:
         self.source = {name: name if neurons or name not in OF_NEURONS else "output" for name in asked}
         self.taps = {name: neurons if name in OF_NEURONS else self.plan.taps for name in self.source.values()}
 
-    def grams(self, batch: Any, number: int, allocate: Allocate | None) -> dict[str, Grams]:
+    def grams(self, batch: Any, seed: int, allocate: Allocate | None) -> dict[str, Grams]:
         """Centred Grams of every layer and step on one batch, for each observable.
 
         Args:
             batch: what the network is given, on its device.
-            number: of the batch, for the orders of the timing null.
+            seed: of the batch, for the orders of the timing null.
             allocate: makes the space for the Grams; None for the device's memory.
         """
         n, T = self.plan.drive.samples(batch), self.plan.T
         books = {name: Book(taps, name, n, T, self.device, allocate) for name, taps in self.taps.items()}
-        self._run(batch, books, number)
+        self._run(batch, books, seed)
         again = set().union(*(book.to_take_again() for book in books.values()))
         if again:
-            self._run(batch, books, number, again)
+            self._run(batch, books, seed, again)
         found = {name: book.grams() for name, book in books.items()}
         return {name: found[source] for name, source in self.source.items()}
 
-    def _run(self, batch: Any, books: Mapping[str, Book], number: int, only: set[str] | None = None) -> None:
+    def _run(self, batch: Any, books: Mapping[str, Book], seed: int, only: set[str] | None = None) -> None:
         plan, n = self.plan, self.plan.drive.samples(batch)
-        orders = torch.Generator().manual_seed(2 * number + (self.side == "y"))  # both sides draw their own
+        orders = torch.Generator().manual_seed(2 * seed + (self.side == "y"))  # both sides draw their own
         observer = Observer(plan, books, self.spatial, orders, only)
         what: tuple[What, ...] = ("output", "membrane") if "membrane" in self.taps else ("output",)
         layers = {tap.layer for taps in self.taps.values() for tap in taps} if only is None else only
         taps = tuple(tap for tap in plan.taps if tap.layer in layers)
-        observation = Observation(self.model, plan, n, observer.receive, observe=what, taps=taps)
-        try:
-            self.model.eval()
-            reset_states(self.model)
-            with torch.no_grad():
-                plan.drive.run(self.model, batch)
-        finally:
-            observation.close()
+        with own_run():
+            observation = Observation(self.model, plan, n, observer.receive, observe=what, taps=taps)
+            try:
+                self.model.eval()
+                reset_states(self.model)
+                with torch.no_grad():
+                    plan.drive.run(self.model, batch)
+            finally:
+                observation.close()
         observation.check()
 
 
@@ -84,36 +86,42 @@ def fixed_grams(what: Fixed, batch: Batch) -> Grams:
     """Centred Gram of a batch's inputs, or of its labels: one layer of that name.
 
     Labels give 1 for two samples of the same class and 0 otherwise; labels of several numbers are taken as features.
-    Frames are concatenated over time.
+    Frames are concatenated over time. In a batch for a caller's `forward` the input is the first tensor that holds more
+    than a number for each sample, or else the first with an axis of samples.
 
     Raises:
-        TypeError: a batch without labels, or inputs that are no tensor.
+        TypeError: a batch without labels, or without a tensor of its samples.
     """
     if what == "labels":
         return grams({"labels": _as_features(_labels(batch))})
-    inputs = batch.inputs("x", torch.device("cpu"))
-    if not isinstance(inputs, Tensor):
+    axis = batch.sample_axis
+    given = batch.inputs("x", torch.device("cpu"))
+    found = [x for x in tensors_in(given) if x.ndim > axis and x.shape[axis] == batch.n]
+    if not found:
         raise TypeError(
-            f"the Gram of the input needs batches that are a tensor or start with one, got {type(inputs).__name__}"
+            f"the Gram of the input needs batches that hold a tensor of their {batch.n} samples, got "
+            f"{type(given).__name__} without one"
         )
-    axis = sample_axis(batch.layout, batch.forward)
+    inputs = next((x for x in found if x.ndim > axis + 1), found[0])
     return grams({"input": inputs.movedim(axis, 0).flatten(1).unsqueeze(0)})
 
 
-def _labels(batch: Batch) -> Tensor:
+def _labels(batch: Batch) -> np.ndarray:
     labels = labels_of(batch.items[0])
     if labels is None:
         raise TypeError(f"expected batches (inputs, labels), got {type(batch.items[0]).__name__} without labels")
     if len(labels) != batch.n:
         raise ValueError(f"expected a label for each of {batch.n} samples, got labels of shape {tuple(labels.shape)}")
-    return labels.cpu()
+    return labels
 
 
-def _as_features(labels: Tensor) -> Tensor:
+def _as_features(labels: np.ndarray) -> Tensor:
+    if labels.ndim > 1 and labels.dtype.kind != "U":
+        return torch.tensor(labels).flatten(1).unsqueeze(0)
     if labels.ndim > 1:
-        return labels.flatten(1).unsqueeze(0)
-    _, classes = labels.unique(return_inverse=True)
-    return torch.nn.functional.one_hot(classes).to(torch.float32).unsqueeze(0)
+        raise TypeError(f"expected one text as the label of a sample, got labels of shape {labels.shape}")
+    _, classes = np.unique(labels, return_inverse=True)
+    return torch.nn.functional.one_hot(torch.from_numpy(classes)).to(torch.float32).unsqueeze(0)
 
 
 def group_masks(groups: Any, batch: Batch) -> dict[str, Tensor] | None:
@@ -141,14 +149,21 @@ def group_masks(groups: Any, batch: Batch) -> dict[str, Tensor] | None:
     else:
         own = _part(groups, batch, "ids")
     if isinstance(own, Mapping):
-        return {str(name): torch.as_tensor(mask) for name, mask in own.items()}
+        return {str(name): _mask(mask) for name, mask in own.items()}
     ids = [str(value) for value in (own.tolist() if hasattr(own, "tolist") else list(own))]
     if len(ids) != batch.n:
         raise ValueError(f"groups: expected an id for each of {batch.n} samples, got {len(ids)}")
     return {name: torch.tensor([value == name for value in ids]) for name in sorted(set(ids))}
 
 
+def _mask(values: Any) -> Tensor:
+    """A mask as a tensor, from anything like an array."""
+    return torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values).tolist())
+
+
 def _part(values: Any, batch: Batch, what: str) -> Any:
+    if not isinstance(values, Tensor | list | tuple):
+        values = np.asarray(values)  # slices go by place; a Series would look its labels up
     end = batch.place + batch.n
     if len(values) < end:
         raise ValueError(f"groups: expected {what} of all samples, at least {end} of them, got {len(values)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -34,6 +35,7 @@ def difference(a: xr.Dataset, b: xr.Dataset, level: float, over: Over | None) ->
             f"expected two results over the same samples in the same minibatches, got minibatches of {sizes[0][:8]} "
             f"and {sizes[1][:8]} samples"
         )
+    _compare_inputs(a, b)
     layers = {side: [name for name in a[side].values if name in b[side].values] for side in _LAYERS}
     if not all(layers.values()):
         names = [f"{list(data.layer_x.values[:3])} x {list(data.layer_y.values[:3])} ..." for data in (a, b)]
@@ -120,6 +122,21 @@ def baseline(data: xr.Dataset) -> pd.DataFrame:
 
 
 _LAYERS = ("layer_x", "layer_y")
+
+
+def _compare_inputs(a: xr.Dataset, b: xr.Dataset) -> None:
+    """Warns where the inputs of two results are known and are not the same."""
+    if not all("batch_seed" in data for data in (a, b)):
+        return
+    differing = np.flatnonzero(a.batch_seed.values != b.batch_seed.values)
+    if len(differing):
+        first, n = (int(a[f"batch_{name}"].values[differing[0]]) for name in ("place", "n"))
+        warnings.warn(
+            f"the inputs of the two results differ in {len(differing)} of {a.sizes['batch']} minibatches, first in "
+            f"minibatch {differing[0]} (samples {first} to {first + n - 1}): the intervals hold only if they are the "
+            "same samples in another form, e.g. attacked images beside clean ones",
+            stacklevel=4,
+        )
 
 
 def _left_out(data: xr.Dataset, over: Over | None) -> np.ndarray:

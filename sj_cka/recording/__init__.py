@@ -5,7 +5,8 @@ Which axis of an output counts samples and which steps is found, not guessed: a 
 """
 
 from sj_cka.recording.drive import Layout, inputs_of, to_device
-from sj_cka.recording.layers import LayerSpec
+from sj_cka.recording.layers import LayerSpec, patterns_of
+from sj_cka.recording.own_runs import own_run
 from sj_cka.recording.plan import Plan, plan
 from sj_cka.recording.record import Observation, Receive, What, record
 from sj_cka.recording.select import Select, select_for
@@ -24,6 +25,8 @@ __all__ = [
     "inputs_of",
     "is_neuron",
     "neurons",
+    "own_run",
+    "patterns_of",
     "plan",
     "preserved",
     "record",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -32,7 +32,13 @@ class NoSampleAxis(ValueError):
     """A layer's output has no axis, or no single axis, that counts samples."""
 
 
-def find_taps(names: Sequence[str], probed: Probed, T: int, noise: Noise = lambda: None) -> list[Tap]:
+def find_taps(
+    names: Sequence[str],
+    probed: Probed,
+    T: int,
+    noise: Noise = lambda: None,
+    only: Mapping[str, Sequence[int]] | None = None,
+) -> list[Tap]:
     """Taps of modules from three probes: 2 samples, 3 samples, and 2 samples on T + 1 steps.
 
     Args:
@@ -41,10 +47,11 @@ def find_taps(names: Sequence[str], probed: Probed, T: int, noise: Noise = lambd
             SpikingJelly keeps its steps (first axis, slowest in a fold, calls) is taken for time.
         T: number of steps; 1 for a network without time.
         noise: makes the same probes on noise; asked where the probes tell nothing of an order (black images, silence).
+        only: the uses of a module that are wanted, ascending, where not all of them are.
 
     Raises:
         NoSampleAxis: an output without exactly one axis of samples.
-        ValueError: calls or outputs that follow neither samples nor steps.
+        ValueError: calls or outputs that follow neither samples nor steps, or a use that is not there.
         TypeError: an output that is no tensor.
     """
     taps: list[Tap] = []
@@ -53,8 +60,14 @@ def find_taps(names: Sequence[str], probed: Probed, T: int, noise: Noise = lambd
     for name in names:
         calls, uses = _calls(name, probed, T)
         label = "{}" if uses == 1 else "{}#{}"
+        wanted = (only or {}).get(name, range(uses))
+        if wanted[-1] >= uses:
+            raise ValueError(
+                f"layers: expected one of the {uses} uses of module {name!r} in a step, '{name}#0' to "
+                f"'{name}#{uses - 1}', got '{name}#{wanted[-1]}'"
+            )
         step_first = not (calls and uses > 1 and _use_by_use(name, probed, uses, T, noise))
-        for use in range(uses):
+        for use in wanted:
             tap = Tap(
                 label.format(name, use), name, uses, use, "calls" if calls else "static", 0, step_first=step_first
             )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,21 +35,25 @@ class Drive:
     forward: Forward | None = None
 
     def run(self, model: nn.Module, batch: Any, T: int | None = None) -> None:
-        """Runs the network once over a batch, on T steps (its own number if None)."""
+        """Runs the network once over a batch, on T steps (its own number if None).
+
+        Every call is given a copy: a first layer that works in place must change neither the caller's batch nor what
+        the next call, or another network, is given.
+        """
         T = self.T if T is None else T
         call = self.forward or (lambda net, x: net(x))
         if self.mode == "as is":
-            call(model, batch)
+            call(model, _copied(batch))
         elif self.mode == "repeat":
-            call(model, batch.unsqueeze(0).repeat(T, *[1] * batch.ndim))
+            call(model, batch.unsqueeze(0).repeat(T, *[1] * batch.ndim))  # a copy, for T = 1 too
         elif self.mode == "loop":
             for _ in range(T or 0):
-                call(model, batch)
+                call(model, _copied(batch))
         elif self.mode == "frames":
-            call(model, _frames(batch, self.T, T))
+            call(model, _copied(_frames(batch, self.T, T)))
         else:
             for frame in _frames(batch, self.T, T):
-                call(model, frame)
+                call(model, _copied(frame))
 
     def take(self, batch: Any, n: int, *, noise: bool = False) -> Any:
         """The first n samples of a batch that differ from each other, as far as there are so many.
@@ -69,17 +74,22 @@ class Drive:
 
     def samples(self, batch: Any) -> int:
         """Number of samples in a batch."""
-        for x in _tensors(batch):
+        for x in tensors_in(batch):
             if x.ndim > self.sample_axis:
                 return x.shape[self.sample_axis]
         raise TypeError(f"expected a batch that holds a tensor with an axis of samples, got {type(batch).__name__}")
 
 
 def inputs_of(batch: Any, layout: Layout | None, forward: Forward | None) -> Any:
-    """What of a loader's batch goes to the network: its first element, time first; for a caller's `forward`, all."""
+    """What of a loader's batch goes to the network: its first element, time first; for a caller's `forward`, all.
+
+    An array of numbers becomes a tensor of the same dtype.
+    """
     if forward is not None:
         return batch
     x = batch[0] if isinstance(batch, tuple | list) and len(batch) else batch
+    if isinstance(x, np.ndarray) and x.dtype.kind in "biufc":
+        x = torch.from_numpy(np.require(x, requirements=["C", "W"]))
     if not isinstance(x, Tensor):
         raise TypeError(
             f"expected batches that are a tensor or start with one, got {type(batch).__name__} of "
@@ -96,6 +106,10 @@ def sample_axis(layout: Layout | None, forward: Forward | None) -> int:
 def to_device(batch: Any, device: torch.device) -> Any:
     """A batch with all its tensors on a device."""
     return _map(batch, lambda x: x.to(device))
+
+
+def _copied(batch: Any) -> Any:
+    return _map(batch, lambda x: x.clone())
 
 
 def _frames(batch: Tensor, expected: int | None, T: int | None) -> Tensor:
@@ -115,7 +129,7 @@ def _noise(x: Tensor, axis: int) -> Tensor:
 
 def _distinct(batch: Any, axis: int, n: int) -> Tensor:
     """Where the first n different samples of a batch lie; filled up with the first ones where there are fewer."""
-    x = next(x for x in _tensors(batch) if x.ndim > axis)
+    x = next(x for x in tensors_in(batch) if x.ndim > axis)
     rows = x.movedim(axis, 0)
     chosen: list[int] = []
     for i in range(len(rows)):
@@ -137,12 +151,13 @@ def _map(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return batch
 
 
-def _tensors(batch: Any) -> Iterator[Tensor]:
+def tensors_in(batch: Any) -> Iterator[Tensor]:
+    """All tensors of a batch, in order."""
     if isinstance(batch, Tensor):
         yield batch
     elif isinstance(batch, dict):
         for value in batch.values():
-            yield from _tensors(value)
+            yield from tensors_in(value)
     elif isinstance(batch, tuple | list):
         for value in batch:
-            yield from _tensors(value)
+            yield from tensors_in(value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from spikingjelly.activation_based import layer as sj_layer
 from torch import nn
@@ -16,6 +17,7 @@ from sj_cka.recording.trace import Trace
 Layer = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 LayerSpec = Layer | Sequence[Layer] | None
 _GLOB = re.compile(r"[*?\[]")
+_LABEL = re.compile(r"(?P<module>.*)#(?P<use>\d+)")  # of a layer that is one of several uses of a module
 # they only lay out time for what they hold
 _CONTAINERS = (
     sj_layer.MultiStepContainer,
@@ -34,34 +36,64 @@ def candidates(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def choose(model: nn.Module, layers: LayerSpec, trace: Trace) -> list[list[str]]:
-    """Dotted names of the layers asked for: a list for each pattern, in the order asked; each name once.
+class Choice(NamedTuple):
+    """A module that was chosen, and which of its uses in a step; None for all."""
+
+    module: str
+    use: int | None = None
+
+
+def patterns_of(layers: LayerSpec) -> list[Layer] | None:
+    """The patterns of a choice of layers, one by one; None for the default.
 
     Raises:
-        ValueError: a pattern that matches nothing, or only what is never called.
+        TypeError: what is no name, glob, type or predicate.
     """
     if layers is None:
-        return [default_layers(model, trace)]
-    modules = candidates(model)
-    chosen: list[list[str]] = []
-    patterns = [layers] if isinstance(layers, str) or callable(layers) else list(layers)
+        return None
+    patterns = list(layers) if isinstance(layers, Iterable) and not isinstance(layers, str | type) else [layers]
+    for pattern in patterns:
+        if isinstance(pattern, nn.Module) or not (isinstance(pattern, str) or callable(pattern)):
+            raise TypeError(f"layers: expected a dotted name, glob, module type or predicate, got {pattern!r}")
+    return patterns
+
+
+def choose(model: nn.Module, layers: LayerSpec, trace: Trace) -> list[list[Choice]]:
+    """The layers asked for: a list for each pattern, in the order asked; each once.
+
+    A module that has several names goes by each of them, and "name#use", as layers of several uses are labelled, is one
+    of its uses.
+
+    Raises:
+        TypeError: a pattern that is no name, glob, type or predicate.
+        ValueError: a pattern that matches nothing, or only what is never called.
+    """
+    patterns = patterns_of(layers)
+    if patterns is None:
+        return [[Choice(name) for name in default_layers(model, trace)]]
     if not patterns:
         raise ValueError("layers: expected at least one name, glob, type or predicate, got none")
+    modules, names = candidates(model), _names(model)
+    chosen: list[list[Choice]] = []
     for layer in patterns:
-        if isinstance(layer, str) and layer in modules:
-            matched = [layer]
+        use: int | None = None
+        if isinstance(layer, str):
+            matched = _named(layer, names)
+            if not matched and (label := _LABEL.fullmatch(layer)):
+                matched, use = _named(label["module"], names), int(label["use"])
         else:
-            matched = [name for name, module in modules.items() if _matches(layer, name, module)]
+            matched = {name for name, module in modules.items() if _matches(layer, name, module)}
         if not matched:
             hint = closest(layer, modules) if isinstance(layer, str) else ""
             raise ValueError(f"layers: {_describe(layer)} matches no module{hint}")
-        called = [name for name in trace.called if name in matched]
+        called = [Choice(name, use) for name in trace.called if name in matched]
         if not called:
             raise ValueError(
-                f"layers: {_describe(layer)} matches {', '.join(matched[:3])}, which the forward pass never calls; "
-                "a layer must be called as a module, not through its weights"
+                f"layers: {_describe(layer)} matches {', '.join(sorted(matched)[:3])}, which the forward pass never "
+                "calls; a layer must be called as a module, not through its weights"
             )
-        chosen.append([name for name in called if not any(name in group for group in chosen)])
+        before = {choice for group in chosen for choice in group}
+        chosen.append([c for c in called if c not in before and Choice(c.module) not in before])
     return chosen
 
 
@@ -81,12 +113,24 @@ def default_layers(model: nn.Module, trace: Trace) -> list[str]:
     return chosen
 
 
-def _matches(layer: Layer, name: str, module: nn.Module) -> bool:
-    if isinstance(layer, str):
-        return _GLOB.search(layer) is not None and fnmatch.fnmatchcase(name, layer)
-    if isinstance(layer, type):
-        return isinstance(module, layer)
-    return bool(layer(name, module))
+def _names(model: nn.Module) -> dict[str, str]:
+    """Every name of every candidate -> the one that it goes by, which is its first."""
+    first = {id(module): name for name, module in candidates(model).items()}
+    every = model.named_modules(remove_duplicate=False)
+    return {name: first[id(module)] for name, module in every if id(module) in first}
+
+
+def _named(layer: str, names: dict[str, str]) -> set[str]:
+    """The modules of a name, or of a glob."""
+    if layer in names:
+        return {names[layer]}
+    if _GLOB.search(layer) is None:
+        return set()
+    return {module for name, module in names.items() if fnmatch.fnmatchcase(name, layer)}
+
+
+def _matches(layer: type[nn.Module] | Callable[[str, nn.Module], bool], name: str, module: nn.Module) -> bool:
+    return isinstance(module, layer) if isinstance(layer, type) else bool(layer(name, module))
 
 
 def _describe(layer: Layer) -> str:

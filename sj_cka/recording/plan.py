@@ -12,7 +12,7 @@ from torch import nn
 from sj_cka.recording.axes import find_taps
 from sj_cka.recording.drive import Drive, Forward, Layout
 from sj_cka.recording.folds import Probed
-from sj_cka.recording.layers import LayerSpec, choose
+from sj_cka.recording.layers import Choice, LayerSpec, choose
 from sj_cka.recording.probes import Probes, find_drive, own_steps
 from sj_cka.recording.select import Select, check_matches
 from sj_cka.recording.state import is_multi_step, is_neuron, preserved
@@ -95,14 +95,24 @@ def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> Plan:
 
     position = {call: i for i, call in enumerate(probed.two.order)}
     groups = choose(model, layers, probed.two)
-    names = [name for group in groups for name in group]
+    group_of = {choice: i for i, group in enumerate(groups) for choice in group}
+    names = list(dict.fromkeys(choice.module for choice in group_of))
+    uses = {
+        name: sorted(use for module, use in group_of if module == name and use is not None)
+        for name in names
+        if Choice(name) not in group_of
+    }
     check_matches(probes.select, names if layers is not None else probed.two.called)
     taps = [
         replace(tap, select=probes.picks.get(tap.module), neuron=is_neuron(modules[tap.module]))
-        for tap in find_taps(names, probed, T, noise)
+        for tap in find_taps(names, probed, T, noise, uses)
     ]
-    group_of = {name: i for i, group in enumerate(groups) for name in group}
-    taps.sort(key=lambda tap: (group_of[tap.module], position[tap.module, tap.use]))
+
+    def place(tap: Tap) -> tuple[int, int]:
+        asked = [group_of[c] for c in (Choice(tap.module, tap.use), Choice(tap.module)) if c in group_of]
+        return min(asked), position[tap.module, tap.use]
+
+    taps.sort(key=place)
     return Plan(tuple(taps), drive, T, () if probed.longer is not None or T == 1 else _by_size(modules, taps, T))
 
 

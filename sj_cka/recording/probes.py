@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from math import gcd
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor, nn
@@ -73,8 +74,9 @@ def find_drive(probes: Probes, T: int | None, layout: Layout | None, forward: Fo
     Raises:
         ValueError: T is missing where it is needed, or differs from the network's own number.
     """
-    if T is not None and (isinstance(T, bool) or not isinstance(T, int) or T < 1):
+    if T is not None and (isinstance(T, bool) or not isinstance(T, Integral) or T < 1):
         raise ValueError(f"expected T, the number of time steps, as an integer from 1, got {T!r}")
+    T = None if T is None else int(T)  # NumPy's integers are no int
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"expected layout to be one of {', '.join(LAYOUTS)}, got {layout!r}")
     model, batch = probes.model, probes.batch

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from sj_cka.recording.drive import N_NEEDED, Drive, Layout
 from sj_cka.recording.layers import LayerSpec
 from sj_cka.recording.membrane import Membrane
+from sj_cka.recording.own_runs import depth
 from sj_cka.recording.plan import Plan, planned
 from sj_cka.recording.probes import Probes, steps_are_samples
 from sj_cka.recording.select import Select
@@ -26,6 +27,8 @@ Receive = Callable[[Tap, int, Tensor, What], None]
 
 class Observation:
     """Hooks on the layers of a plan, for one pass over n samples; `close` takes them off.
+
+    Runs that the package makes meanwhile for another purpose (`own_run`) are not received.
 
     Args:
         model: the network that the plan is for.
@@ -55,6 +58,7 @@ class Observation:
             raise ValueError(f"expected observe as a tuple of {' and '.join(map(repr, known))}, got {observe!r}")
         self.plan, self.n, self.receive = plan, n, receive
         self.outputs = "output" in observe
+        self.depth = depth()
         self.calls: Counter[str] = Counter()
         self.taps: dict[str, list[Tap]] = {}
         for tap in plan.taps if taps is None else taps:
@@ -92,6 +96,8 @@ class Observation:
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if depth() != self.depth:
+                return
             call, T = self.calls[name], self.plan.T
             self.calls[name] += 1
             for tap in self.taps[name]:
@@ -114,7 +120,7 @@ def record(
 
     A network of single-step neurons gives one step for each call; any other may be called on several batches, whose
     samples are joined along N. Values are detached copies. The first call runs three probes on a few of its samples
-    first and leaves the network as it was.
+    first and leaves the network as it was. The probes of other records, and what `compare` runs, are not recorded.
 
     Args:
         model: any network.
@@ -164,27 +170,23 @@ class _Recording:
         neurons = [module for module in model.modules() if is_neuron(module)]
         self.call_is_step = bool(neurons) and not any(map(is_multi_step, neurons))
         self.plan: Plan | None = None
-        self.probing = False
+        self.depth = depth()
         self.observation: Observation | None = None
         self.call: dict[str, list[Tensor]] = {}
 
     def before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.probing:
+        if depth() != self.depth:
             return
         self.stop()  # the call before this one may have ended in an exception
         if self.plan is None:
-            self.probing = True
-            try:
-                self.plan = self._plan((args, kwargs))
-            finally:
-                self.probing = False
+            self.plan = self._plan((args, kwargs))
             self.call_is_step = self.call_is_step and self.plan.T == 1
         self.call = {tap.layer: [] for tap in self.plan.taps}
         n = self.plan.drive.samples((args, kwargs))
         self.observation = Observation(model, self.plan, n, self._keep)
 
     def after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self.probing or self.observation is None:
+        if depth() != self.depth or self.observation is None:
             return
         self.observation.close()
         self.observation.check()

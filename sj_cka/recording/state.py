@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from spikingjelly.activation_based import base, neuron
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 _NEURONS = neuron.__name__  # 28 of SpikingJelly's 46 neuron classes are not BaseNode; all live in this package
 
@@ -31,14 +32,22 @@ def is_multi_step(module: nn.Module) -> bool:
 
 
 def outside_neurons(model: nn.Module) -> dict[str, nn.Module]:
-    """Every module by dotted name, the root as "", but for what lies inside a neuron (its surrogate function, ...)."""
+    """Every module by dotted name, the root as "", but for what works on no activations.
+
+    That is what lies inside a neuron (its surrogate function, ...) and what makes weights (weight_norm, spectral_norm
+    and other `torch.nn.utils.parametrizations`).
+    """
     found: dict[str, nn.Module] = {}
     inside: list[str] = []
     for name, module in model.named_modules():
-        if not any(name.startswith(prefix) for prefix in inside):
-            found[name] = module
-            if is_neuron(module):
-                inside.append(f"{name}." if name else "")
+        if any(f"{name}.".startswith(prefix) for prefix in inside):
+            continue
+        found[name] = module
+        within = f"{name}." if name else ""
+        if is_neuron(module):
+            inside.append(within)
+        elif is_parametrized(module):
+            inside.append(f"{within}parametrizations.")
     return found
 
 

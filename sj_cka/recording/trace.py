@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sj_cka.recording.own_runs import depth, own_run
 from sj_cka.recording.select import Pick, Unpicked, unbatched
 from sj_cka.recording.state import is_neuron, outside_neurons, reset_states
 
@@ -53,6 +54,8 @@ def trace(model: nn.Module, run: Callable[[], None], picks: Mapping[str, Pick] |
 
     def hook_for(name: str, neuron: bool) -> Callable[[nn.Module, Any, Any, Any], None]:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            if depth() != here:
+                return
             if name in picks:
                 try:
                     output = picks[name](output)
@@ -75,18 +78,19 @@ def trace(model: nn.Module, run: Callable[[], None], picks: Mapping[str, Pick] |
 
     def given(module: nn.Module, args: Any) -> None:
         for x in args:
-            if isinstance(x, Tensor):
+            if isinstance(x, Tensor) and depth() == here:
                 produced.add(_identity(x))
                 kept.append(x)
 
     kept: list[Tensor] = []
+    here = depth() + 1
     handles = [model.register_forward_pre_hook(given)]
     try:
         for name, module in outside_neurons(model).items():
             handles.append(module.register_forward_hook(hook_for(name, is_neuron(module)), with_kwargs=True))
         model.eval()
         reset_states(model)
-        with torch.no_grad():
+        with torch.no_grad(), own_run():
             run()
     finally:
         for handle in handles:

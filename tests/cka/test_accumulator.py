@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from spikingjelly.activation_based import functional, neuron
+from torch import nn
 
-from sj_cka import CKA
+from sj_cka import CKA, compare
 
 
 def randn(*shape, seed=0):
@@ -188,3 +190,107 @@ def test_other_layers_than_before_are_refused_and_the_sums_stay():
 def test_computing_without_data_is_refused():
     with pytest.raises(ValueError, match="at least one minibatch before compute"):
         CKA().compute()
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-9, 1e9])
+def test_features_of_any_scale_have_the_same_values_and_nothing_undefined(scale):
+    found = []
+    for factor in (1.0, scale):
+        cka = CKA()
+        for seed in (0, 1):
+            X, Y = randn(3, 12, 5, seed=seed), randn(1, 12, 4, seed=seed + 9)
+            cka.update({"a": factor * X}, {"b": factor * (Y + X[:1, :, :4])}, groups={"g": torch.arange(12) < 6})
+        found.append(cka.compute())
+    plain, scaled = found
+    assert scaled.undefined.empty
+    assert np.allclose(scaled.data.cka, plain.data.cka, rtol=0, atol=1e-9)
+    assert np.allclose(scaled.matrix(), plain.matrix(), rtol=0, atol=1e-9)
+    assert np.allclose(scaled.steps("a"), plain.steps("a"), rtol=0, atol=1e-9)
+    assert np.allclose(scaled.matrix(group="g"), plain.matrix(group="g"), rtol=0, atol=1e-9)
+    assert np.allclose(scaled.dynamics().cka, plain.dynamics().cka, rtol=0, atol=1e-9)
+    assert np.allclose(scaled.interval(), plain.interval(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-90, 1e80, 1e200])
+def test_what_float64_does_not_hold_is_named_and_leaves_the_rest_alone(scale):
+    x, y = features(8), features(8, seed=1)
+    large = {**x, "a": scale * x["a"]}
+    result = accumulated([(x, y), (large, y)]).compute()
+    assert set(result.undefined.reason) == {"beyond the range of float64"}
+    assert set(result.undefined.layer) == {"a"}
+    assert result.matrix().loc["a"].isna().all()
+    assert np.isfinite(result.matrix().loc[["b", "stem"]]).all(axis=None)
+    merged = CKA()
+    merged.merge(accumulated([(x, y)]))
+    merged.merge(accumulated([(large, y)]))
+    assert merged.compute().undefined.equals(result.undefined)
+
+
+def test_a_merged_part_lies_behind_what_was_left_out_as_well():
+    x, y = features(8), features(8, seed=1)
+    broken = {**x, "a": x["a"].clone()}
+    broken["a"][0, 2, 0] = float("nan")
+    left, right = CKA(), CKA()
+    left.update(x, y, place=0)
+    left.update(x, y, place=11)  # a batch of 3 was left out before
+    right.update(broken, y)
+    right.update(x, y)
+    left.merge(right)
+    left.update(x, y)
+    found = left.compute()
+    assert found.data.batch_place.values.tolist() == [0, 11, 19, 27, 35]
+    assert set(found.undefined.reason) == {"NaN or infinite at sample 21"}
+    assert left.n == 40
+
+
+def test_features_with_a_gradient_are_compared_without_it():
+    x, y = features(8), features(8, seed=1)
+    found = accumulated([({layer: X.clone().requires_grad_() for layer, X in x.items()}, y)])
+    assert found.compute().data.equals(accumulated([(x, y)]).compute().data)
+    assert not any(value.requires_grad for value in found.sums.values())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda X: X,
+        lambda X: X.astype(">f8"),
+        lambda X: X[..., ::-1].copy()[..., ::-1],
+        lambda X: np.frombuffer(X.tobytes()).reshape(X.shape),  # read-only
+    ],
+    ids=["as it is", "other byte order", "backwards", "read-only"],
+)
+def test_arrays_of_any_kind_are_taken(changed):
+    x, y = features(8), features(8, seed=1)
+    found = accumulated([({layer: changed(X.numpy()) for layer, X in x.items()}, y)])
+    assert found.compute().data.equals(accumulated([(x, y)]).compute().data)
+
+
+@pytest.fixture
+def double():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+def test_a_default_dtype_of_float64_changes_nothing(double):
+    options = {"permutations": 2, "measures": ["rsa", "procrustes"]}
+    groups = {"g": torch.arange(80) < 40, "few": torch.arange(80) < 2}
+    found, expected = CKA(**options), CKA(**options)
+    x, y = features(80), features(80, seed=1)
+    found.update(x, y, groups=groups)
+    torch.set_default_dtype(torch.float32)
+    expected.update(x, y, groups=groups)
+    assert found.compute().data.identical(expected.compute().data)
+    assert found.lists["sample xy"][0].dtype == torch.float32
+
+
+def test_networks_of_float64_are_compared_where_that_is_the_default(double, trace_cka):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 20), neuron.LIFNode(v_threshold=0.3), nn.Linear(20, 5)).eval()
+    functional.set_step_mode(net, "m")
+    x = torch.randn(20, 6)
+    options = {"observe": ("output", "latency"), "null": "timing", "permutations": 2, "measures": ["rsa"]}
+    result = compare(net, loader=[x], T=4, to="input", progress=False, **options)
+    assert result.matrix().loc["0", "input"] == pytest.approx(trace_cka(net[0](x).detach(), x), abs=1e-9)

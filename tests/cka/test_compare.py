@@ -362,6 +362,20 @@ def test_a_batch_that_holds_no_tensor_first_is_refused():
         compare(nn.Sequential(nn.Linear(3, 3), nn.ReLU()).eval(), loader=[{"x": images(8, 3)}])
 
 
+@pytest.mark.parametrize("at", ["0.1", "2"])
+def test_a_part_in_training_mode_is_refused_by_name(containers, at):
+    net, x, _ = containers
+    expected = compare(net, loader=[x], T=T, progress=False)
+    net.get_submodule(at).train()
+    kind = type(net.get_submodule(at)).__name__
+    with pytest.raises(ValueError, match=rf"module '{at}' \({kind}\) of network y is in training mode.*y\.eval\(\)"):
+        compare(nn.ReLU().eval(), net, [x], T=T, progress=False)
+    found = compare(net, loader=[x], T=T, progress=False, allow_train=True)
+    assert np.array_equal(found.data.cka, expected.data.cka, equal_nan=True)
+    assert net.get_submodule(at).training
+    assert not net.training
+
+
 def test_a_network_in_training_mode_may_be_allowed_and_stays_in_it(containers):
     net, x, _ = containers
     expected = compare(net, loader=[x], T=T, progress=False)
@@ -384,6 +398,36 @@ def test_other_numbers_of_frames_in_a_later_batch_are_refused(containers):
     with pytest.raises(ComparisonStopped, match="expected 4 frames in every batch, as in the first, got 3"):
         compare(net, loader=[frames, frames[:3]], layout="TNCHW", progress=False)
     assert all(not m._forward_hooks for m in net.modules())
+
+
+def test_any_integer_says_how_many_steps(containers):
+    net, x, _ = containers
+    expected = compare(net, loader=[x], T=T, progress=False)
+    for steps in (np.int64(T), (np.int32(T), np.uint8(T))):
+        found = compare(net, loader=[x], T=steps, progress=False)
+        assert np.array_equal(found.data.cka, expected.data.cka, equal_nan=True)
+    with pytest.raises(ValueError, match=r"an integer from 1, got .*4\.0"):
+        compare(net, loader=[x], T=np.float64(4), progress=False)
+
+
+def test_a_layer_of_complex_numbers_is_named():
+    class Fourier(nn.Module):
+        def forward(self, x):
+            return torch.fft.fft(x)
+
+    with pytest.raises(TypeError, match=r"layer '1': expected real features, got torch\.complex64.*choose layers="):
+        compare(nn.Sequential(nn.ReLU(), Fourier()).eval(), loader=images(8, 6), progress=False)
+
+
+def test_a_result_s_own_labels_choose_the_same_layers_again():
+    net = torchvision.models.resnet18(num_classes=10).eval()
+    first = compare(net, loader=[images(8, 3, 32, 32)], layers="layer1.*", progress=False)
+    assert "layer1.0.relu#1" in first.layers_x
+    again = compare(net, loader=[images(8, 3, 32, 32)], layers=first.layers_x, progress=False)
+    assert np.array_equal(again.data.cka, first.data.cka)
+    assert again.layers_x == first.layers_x
+    one = compare(net, loader=[images(8, 3, 32, 32)], layers="layer1.0.relu#1", progress=False)
+    assert one.data.hsic_xx.values.item() == first.data.hsic_xx.sel(layer_x="layer1.0.relu#1").item()
 
 
 def test_a_relu_twin_that_keeps_multi_step_layers_is_shown_the_image(containers):

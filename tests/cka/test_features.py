@@ -103,3 +103,60 @@ def test_files_that_are_not_there_or_of_another_kind_are_named(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(ValueError, match=r"expected an \.npz or HDF5 file, got .*notes\.txt"):
         compare_features(tmp_path / "notes.txt")
+
+
+def test_arrays_of_another_byte_order_are_taken_from_memory_and_files(sides, tmp_path):
+    expected = compare_features(*sides, null="timing", progress=False)
+    big = [{layer: X.astype(">f8") for layer, X in side.items()} for side in sides]
+    for X in big[0].values():
+        X.flags.writeable = False
+    assert compare_features(*big, null="timing", progress=False).null.data.equals(expected.null.data)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for layer, X in big[0].items():
+            file.create_dataset(layer, data=X)
+    found = compare_features(tmp_path / "x.h5", sides[1], progress=False)
+    assert found.data.equals(expected.data)
+
+
+def test_features_with_a_gradient_have_a_null_as_well(sides):
+    expected = compare_features(*sides, null="timing", progress=False)
+    learnt = {layer: torch.from_numpy(X).requires_grad_() for layer, X in sides[0].items()}
+    assert compare_features(learnt, sides[1], null="timing", progress=False).null.data.equals(expected.null.data)
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_layers_of_a_file_come_as_they_were_made_or_by_their_numbers(tmp_path, tracked):
+    with h5py.File(tmp_path / "x.h5", "w", track_order=tracked) as file:
+        for layer in ("stem", "conv10", "block/2", "conv2"):
+            file.create_dataset(layer, data=array(2))
+    expected = ["stem", "conv10", "block/2", "conv2"] if tracked else ["block/2", "conv2", "conv10", "stem"]
+    assert compare_features(tmp_path / "x.h5", progress=False).layers_x == expected
+
+
+@pytest.mark.parametrize("suffix", ["npz", "h5", ""])
+def test_layers_are_chosen_by_names_and_globs_in_the_order_asked(tmp_path, suffix):
+    held = {
+        "conv1": array(2),
+        "conv2": array(2, seed=1),
+        "labels": np.arange(26),
+        "images": array(26, N=3),
+        "fc": array(1),
+    }
+    x = held
+    if suffix == "npz":
+        np.savez(x := tmp_path / "x.npz", **held)
+    elif suffix:
+        with h5py.File(x := tmp_path / "x.h5", "w") as file:
+            for layer, X in held.items():
+                file.create_dataset(layer, data=X)
+    found = compare_features(x, layers=["fc", "conv*", "conv1"], progress=False)
+    assert found.layers_x == ["fc", "conv1", "conv2"]
+    other = compare_features(x, x, layers_x="conv*", layers_y="fc", progress=False)
+    assert (other.layers_x, other.layers_y) == (["conv1", "conv2"], ["fc"])
+    alone = compare_features(x, layers_x="conv*", layers_y="fc", progress=False)
+    assert alone.data.equals(other.data)
+    assert other.matrix().loc["conv2", "fc"] == found.matrix().loc["conv2", "fc"]
+    with pytest.raises(ValueError, match=r"layer '(labels|images)': expected features \[T, N, ...\].*layers="):
+        compare_features(x, progress=False)
+    with pytest.raises(ValueError, match="x: layers: 'cnv1' matches none of 5; did you mean 'conv1'"):
+        compare_features(x, layers="cnv1", progress=False)

@@ -87,3 +87,19 @@ def test_shapes_that_do_not_fit_are_refused(X, Y, message):
 def test_tiny_and_huge_features_on_both_sides_change_nothing(scale):
     X, Y = randn(20, 6), randn(20, 6) + randn(20, 6, seed=1)
     assert cka(X * scale, Y * scale) == pytest.approx(cka(X, Y), abs=1e-9)
+
+
+@pytest.mark.parametrize(("a", "b"), [(1e-90, 1e-90), (1e80, 1e80), (1e-300, 1e300), (5e-324, 1.0)])
+def test_float64_features_of_any_scale_have_the_cka_of_plain_ones(a, b):
+    g = np.random.default_rng(0)
+    X, Y = g.integers(-50, 50, size=(20, 5)).astype(float), g.normal(size=(20, 5))
+    assert cka(a * X, b * Y) == pytest.approx(cka(X, Y), abs=1e-12)
+
+
+def test_features_are_taken_from_any_array_and_from_tensors_with_a_gradient():
+    X, Y = np.random.default_rng(0).normal(size=(2, 20, 5)).astype("f4")
+    expected = cka(X, Y)
+    fixed = X.copy()
+    fixed.flags.writeable = False
+    for same in (X.astype(">f4"), X[::-1].copy()[::-1], fixed, torch.from_numpy(X).requires_grad_(), X.tolist()):
+        assert cka(same, Y) == pytest.approx(expected, abs=1e-7)

@@ -105,3 +105,14 @@ def test_distances_of_concatenated_steps_add():
 def test_an_unknown_measure_is_refused_with_close_names():
     with pytest.raises(UnknownName, match="unknown measure 'rdm'"):
         CKA(measures=["rdm"])
+
+
+@pytest.mark.parametrize("name", [name for name, measure in MEASURES.items() if not measure.adds])
+def test_a_layer_that_is_nan_takes_no_value_from_another(name):
+    X, Y = pair(20)
+    found = CKA(measures=[name])
+    found.update({"a": X[None], "b": Y[None]})
+    found.update({"a": torch.full((1, 10, 6), torch.nan), "b": torch.zeros(1, 10, 9)})
+    matrix = found.compute().matrix(measure=name)
+    assert np.isnan([matrix.loc["a", "a"], matrix.loc["a", "b"], matrix.loc["b", "a"]]).all()
+    assert matrix.loc["b", "b"] == pytest.approx(of(name, Y, Y), abs=1e-12)

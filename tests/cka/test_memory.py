@@ -1,13 +1,18 @@
 """The bound on memory, and what a comparison says it will take."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
-from sj_cka import compare
-from sj_cka.cka.memory import bytes_of, in_file, in_words
+from sj_cka import CKA, compare
+from sj_cka.cka.layers import grams
+from sj_cka.cka.memory import Allocator, bytes_of, in_file, in_words
 
 
 @pytest.fixture
@@ -67,6 +72,17 @@ def test_a_null_that_must_hold_more_features_than_the_bound_is_refused(net):
         compare(net, loader=[torch.randn(20, 6)], T=4, null="timing", memory=100, progress=False)
 
 
+@pytest.mark.parametrize(("observe", "bytes_each"), [("rate", 4), ("latency", 5), (("output", "rate", "latency"), 9)])
+def test_sums_over_the_calls_of_all_layers_count_as_held(net, observe, bytes_each):
+    x, held = torch.randn(20, 6), 20 * 12 * bytes_each  # one layer of 12 units
+    options = {"loader": [x], "T": 4, "observe": observe, "layers": neuron.LIFNode, "progress": False}
+    compare(net, **options, memory=1)  # the multi-step network holds nothing beyond its Grams
+    functional.set_step_mode(net, "s")
+    with pytest.raises(ValueError, match=r"memory=\d+: observe='(rate|latency)'.* holds? .* of features"):
+        compare(net, **options, memory=held - 1)
+    compare(net, **options, memory=held)
+
+
 def test_the_plan_tells_layers_grams_bytes_and_seconds_before_the_work(net, capsys):
     x = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
     ann = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 9)).eval()
@@ -79,3 +95,96 @@ def test_the_plan_tells_layers_grams_bytes_and_seconds_before_the_work(net, caps
     assert f"10 Grams of 20 samples, {in_words(12 * 190 * 8)} in memory" in told
     assert "in all 2" in told
     assert result.data.sizes["step_x"] == 4
+
+
+def test_the_plan_is_printed_before_the_first_batch_is_run(net, capsys):
+    told = {}
+
+    def note(module, args, output):
+        told.setdefault(output.shape[1], []).append(capsys.readouterr().out)
+
+    handle = net[0].register_forward_hook(note)
+    compare(net, loader=[torch.randn(20, 6)], T=4, plan=True, progress=False)
+    handle.remove()
+    assert "Grams of 20 samples" in told[20][0]
+
+
+def test_every_minibatch_is_judged_by_its_own_size():
+    for samples, files in ((8, 0), (60, 2 * 60 * 59 // 2 * 8), (8, 0)):
+        space = Allocator(1000)
+        x = grams({"a": torch.randn(2, samples, 5)})
+        x.allocate = space
+        found = CKA()
+        found.update_grams(x, x)
+        assert x.whole.rows.shape == (1, samples * (samples - 1) // 2)
+        assert space.in_files == files // 2
+    space = Allocator(1000)
+    assert [space((10,)).shape[0] for _ in range(20)] == [10] * 20
+    assert (space.in_memory, space.in_files) == (960, 640)  # what was asked for before counts
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_blocks_of_layers_and_samples_change_no_value(monkeypatch, same):
+    g = torch.Generator().manual_seed(0)
+    batches = [
+        {layer: torch.randn(T, n, 6, generator=g) for layer, T in (("a", 3), ("b", 3), ("c", 1))} for n in (80, 9)
+    ]
+    batches[1]["b"][1, 3, 2] = float("nan")
+
+    def value(allocate):
+        found = CKA(permutations=3, measures=["rsa", "procrustes"])
+        for batch in batches:
+            x, y = grams(batch), grams({layer: X.flip(2) ** 2 for layer, X in batch.items()})
+            x.allocate = y.allocate = allocate
+            z = grams({"z": batch["c"]})
+            found.update_grams(x, x if same else y, given=z, groups={"g": torch.arange(x.n) % 2 == 0})
+        return found.compute().data
+
+    expected = value(None)
+    for module in ("accumulator", "gram", "hsic", "jackknife", "layers"):
+        monkeypatch.setattr(sys.modules[f"sj_cka.cka.{module}"], "_CHUNK", 700)
+    for found in (value(None), value(in_file)):
+        for name in expected:
+            tolerance = 1e-6 if name.startswith("sample") else 1e-11  # kept in float32
+            assert np.allclose(found[name], expected[name], rtol=1e-12, atol=tolerance, equal_nan=True), name
+
+
+LARGE = """
+import sys, threading, time
+import torch
+from torch import nn
+from sj_cka import compare
+
+def anonymous():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1e3 for line in status if line.startswith("RssAnon"))
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+net = nn.Sequential(*[nn.Linear(8, 8) for _ in range(41)]).eval()
+x = torch.randn(1024, 8)
+options = {"permutations": 1, "groups": [0] * 512 + [1] * 512, "measures": ["rsa"], "progress": False}
+compare(net, loader=[x[:64]], memory=1000, **options | {"groups": [0] * 64})
+start, peak, done = anonymous(), 0, False
+
+def watch():
+    global peak
+    while not done:
+        peak = max(peak, anonymous())
+        time.sleep(0.001)
+
+thread = threading.Thread(target=watch)
+thread.start()
+result = compare(net, loader=[x], memory="20MB", **options)
+done = True
+thread.join()
+print(peak - start, result.data.sample_xy.nbytes / 1e6)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to tell memory from mapped files")
+def test_memory_stays_within_the_bound_and_what_one_gram_takes():
+    took, kept = map(float, subprocess.check_output([sys.executable, "-c", LARGE], text=True).split())
+    grams_in_all, one = (count * 1024**2 / 2 * 8 / 1e6 for count in (40, 1))
+    assert grams_in_all > 160
+    assert took < 20 + 12 * one + kept  # MB

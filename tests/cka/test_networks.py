@@ -174,6 +174,35 @@ def test_a_module_used_twice_in_every_turn_of_a_loop_over_time(agrees, attribute
     agrees(net, x, by_hand, layers="*")
 
 
+@pytest.mark.parametrize("attribute", ["T", "length"])  # steps that can be varied, and that cannot
+def test_as_many_steps_as_samples_in_a_loop_inside_forward(agrees, attribute):
+    net, x = seeded(lambda: Loop(attribute)), numbers(N, 2, 4, 5)
+    setattr(net, attribute, N)
+    a = ramp(x, N).flatten(2) @ net.fc.weight.T + net.fc.bias
+    b = a.relu() @ net.fc.weight.T + net.fc.bias
+    by_hand = {"fc#0": a, "relu#0": a.relu(), "fc#1": b, "relu#1": b.relu(), "spike": lif(3 * b.relu())}
+    agrees(net, x, by_hand, layers="*")
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_a_spiking_network_over_several_batches_starts_each_of_them_at_rest(mode, trace_hsic):
+    net = seeded(lambda: nn.Sequential(layer.Linear(6, 9), neuron.LIFNode(), layer.Linear(9, 8), neuron.LIFNode()))
+    functional.set_step_mode(net, mode)
+    for linear in (net[0], net[2]):
+        nn.init.normal_(linear.weight, std=1.5, generator=torch.Generator().manual_seed(1))
+    net, parts = net.double(), numbers(30, 6).double().split([10, 12, 8])
+    names, sums = ["0", "1", "2", "3"], np.zeros((4, 4))
+    for x in parts:
+        first = x.repeat(T, 1, 1) @ net[0].weight.T + net[0].bias
+        second = lif(first) @ net[2].weight.T + net[2].bias
+        seen = [X.detach().transpose(0, 1).flatten(1).numpy() for X in (first, lif(first), second, lif(second))]
+        K = [X @ X.T for X in seen]
+        sums += len(x) * np.array([[trace_hsic(a, b) for b in K] for a in K])
+    expected = sums / np.sqrt(np.outer(np.diag(sums), np.diag(sums)))
+    found = compare(net, loader=parts, T=T, layers=names, progress=False)
+    assert np.abs(found.matrix().to_numpy() - expected).max() <= 1e-9
+
+
 def test_a_neuron_used_twice_in_a_step_makes_no_steps_of_its_own(agrees):
     class Reused(nn.Module):
         def __init__(self):
@@ -610,3 +639,41 @@ def test_whatever_stops_a_comparison_the_network_is_as_before(error, at, raised,
     assert all(torch.equal(v, buffers[k]) for k, v in net.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), random)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+@pytest.mark.parametrize(("at", "raised"), [(2, KeyboardInterrupt), (4, KeyboardInterrupt), (5, RuntimeError)])
+@pytest.mark.parametrize("observe", ["output", "membrane"])
+def test_whatever_stops_the_second_of_two_networks_both_are_as_before(at, raised, observe):
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.T, self.norm, self.spike = T, nn.BatchNorm1d(40), neuron.LIFNode(step_mode="m")
+            self.calls, self.at = 0, 0
+
+        def forward(self, x):
+            spikes = self.spike(ramp(self.norm(x.flatten(1) + torch.rand(())), self.T))
+            self.calls += 1
+            if self.calls == self.at:
+                raise KeyboardInterrupt if self.at < 5 else OSError
+            return spikes
+
+    pair, x = [Counts().train() for _ in range(2)], numbers(2 * N, 2, 4, 5)
+    for net in pair:
+        net(x)
+        net.calls = 0
+    pair[1].at = at
+    states, random = [net.spike.v for net in pair], torch.random.get_rng_state()
+    kept = [state.clone() for state in states]
+    buffers = [{k: v.clone() for k, v in net.state_dict().items()} for net in pair]
+    with pytest.raises(raised):
+        compare(*pair, x.split(N), observe=observe, progress=False, allow_train=True)
+    assert pair[0].calls >= 3  # the first had been run, and changed, by then
+    assert pair[1].calls == at
+    for net, state, values, saved in zip(pair, states, kept, buffers, strict=True):
+        assert net.spike.v is state
+        assert torch.equal(state, values)
+        assert not net.spike.store_v_seq
+        assert all(module.training for module in net.modules())
+        assert all(torch.equal(v, saved[k]) for k, v in net.state_dict().items())
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+    assert torch.equal(torch.random.get_rng_state(), random)

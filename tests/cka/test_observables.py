@@ -195,7 +195,7 @@ def test_the_null_of_random_timing_is_the_value_and_that_of_ordered_timing_is_no
         assert found[name].pairs == T * (T - 1) // 2
         assert found[name].undefined == 0
     assert found["random"].cka == pytest.approx(found["random"].null, abs=0.05)
-    assert found["turns"].cka < found["turns"].null - 0.1
+    assert found["turns"].cka < found["turns"].null - 0.03  # 0.11; over seeds the null is 0.20, at least 0.16 of 12
 
 
 def test_the_null_of_a_network_called_step_by_step_has_the_distribution_of_the_other(seen):
@@ -226,6 +226,38 @@ def test_step_pairs_undefined_in_one_arm_leave_both_means_and_are_counted():
     assert row.cka == pytest.approx(kept[np.triu_indices(4, 1)].mean(), abs=1e-12)
     null = result.null.steps("0").loc[3:, 3:].to_numpy()
     assert row.null == pytest.approx(null[np.triu_indices(4, 1)].mean(), abs=1e-12)
+
+
+def test_step_pairs_undefined_in_the_null_alone_leave_both_means_and_are_counted(seen, monkeypatch, trace_matrix):
+    net, x, hand = seen
+
+    def second_step_silent(X, generator):
+        X = X.flip(0)
+        X[1] = 0
+        return X
+
+    monkeypatch.setattr(observation, "permuted_steps", second_step_silent)
+    result = compare(net, loader=[x], T=T, layers="1", null="timing", progress=False)
+    steps = [step.numpy() for step in hand["1"][0]]
+    values = trace_matrix(steps, steps)
+    assert np.isfinite(values).all()  # no pair is undefined in the output itself
+    pairs = [(s, t) for s in range(T) for t in range(s) if 1 not in (s, t)]
+    row = result.dynamics().loc["1"]
+    assert (row.pairs, row.undefined) == (len(pairs), T - 1)
+    assert row.cka == pytest.approx(np.mean([values[s, t] for s, t in pairs]), abs=1e-6)
+    assert row.null == pytest.approx(np.mean([values[T - 1 - s, T - 1 - t] for s, t in pairs]), abs=1e-6)
+
+
+def test_the_null_of_a_batch_does_not_depend_on_where_it_stands_among_others(seen):
+    net, x, _ = seen
+    parts = x.split(8)
+    options = {"T": T, "layers": "1", "null": "timing", "progress": False}
+    whole = compare(net, net, parts, layers_y="3", **options)
+    alone = [compare(net, net, [part], layers_y="3", **options) for part in parts]
+    for name in ("hsic_xy", "hsic_xx", "hsic_yy"):
+        expected = np.mean([one.null.data[name].values for one in alone], axis=0)
+        assert np.abs(whole.null.data[name].values - expected).max() <= 1e-12 * np.abs(expected).max()
+    assert not np.array_equal(alone[0].null.data.hsic_xx, alone[1].null.data.hsic_xx)
 
 
 def test_the_null_is_the_same_for_the_same_networks_and_batches(seen):
@@ -263,7 +295,8 @@ def test_a_layer_before_the_first_neuron_is_computed_once_and_counts_at_every_st
     )
 
 
-def test_a_layer_equal_at_all_steps_in_the_probe_alone_is_taken_step_by_step():
+@pytest.mark.parametrize("waits", [False, True])  # as a CUDA device does, which is not asked before the pass is over
+def test_a_layer_equal_at_all_steps_in_the_probe_alone_is_taken_step_by_step(waits, monkeypatch, trace_matrix):
     class Late(nn.Module):
         """Silent over time but for the samples that carry a flag, and those are not in the probes."""
 
@@ -279,8 +312,28 @@ def test_a_layer_equal_at_all_steps_in_the_probe_alone_is_taken_step_by_step():
 
     x = torch.rand(N, 8, generator=torch.Generator().manual_seed(0)) + 0.5
     x[10:, 0] += 10
-    result = compare(Late().eval(), loader=[x], T=4, layers="shift", progress=False)
-    assert not np.allclose(result.steps("shift"), 1, atol=1e-3)
+    monkeypatch.setattr(observation, "defers", lambda device: waits)
+    result = compare(Late().eval(), loader=[x], T=4, layers="shift", observe=("output", "rate"), progress=False)
+    late = torch.arange(4.0).view(4, 1, 1) * (x[..., :1] > 5)
+    steps = x + late * x.roll(3, -1)
+    expected = trace_matrix(list(steps.numpy()), list(steps.numpy()))
+    assert not np.allclose(expected, 1, atol=1e-3)
+    assert np.abs(result.steps("shift").to_numpy() - expected).max() < 1e-6
+    assert result.matrix("rate").iloc[0, 0] == pytest.approx(1, abs=1e-9)
+
+
+def test_a_layer_before_the_first_neuron_is_computed_once_where_a_device_is_not_waited_for(seen, monkeypatch):
+    net, x, _ = seen
+    options = {"loader": [x], "T": T, "layers": ["0", "1"], "observe": ("output", "rate"), "progress": False}
+    expected = compare(net, **options)
+    taken = []
+    real = observation.raw_grams
+    monkeypatch.setattr(observation, "defers", lambda device: True)
+    monkeypatch.setattr(observation, "raw_grams", lambda X, **options: taken.append(X.shape) or real(X, **options))
+    found = compare(net, **options)
+    assert [shape[0] for shape in taken] == [1, 1, T, 1]  # output and rate of the one, and of the other
+    for name in ("concat", "rate"):
+        assert np.allclose(found.matrix(name), expected.matrix(name), rtol=0, atol=1e-12)
 
 
 def test_maps_are_averaged_over_space_where_they_are_asked_for(trace_cka):

@@ -1,6 +1,7 @@
 """compare: against inputs and labels, groups, two loaders, selectors, and what stops it halfway."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from spikingjelly.activation_based import functional, layer, neuron
@@ -102,6 +103,107 @@ def test_groups_in_every_form_are_the_samples_alone(ann, labelled, groups):
     alone = [x[labels == 1] for x, labels in labelled]
     expected = compare(ann, loader=alone, layers=["1", "3"], progress=False)
     assert np.allclose(result.matrix(group="1"), expected.matrix(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [pd.Series, pd.array, np.array, list, tuple, torch.tensor])
+def test_ids_and_masks_may_be_anything_like_an_array_over_several_batches(ann, labelled, kind):
+    ids = by_labels(labelled)
+    mask = kind((ids == 1).tolist())
+    expected = compare(ann, loader=labelled, layers=["1", "3"], groups=ids, progress=False).matrix(group="1")
+    for groups in ({"1": mask}, kind(ids.tolist())):
+        result = compare(ann, loader=labelled, layers=["1", "3"], groups=groups, progress=False)
+        assert result.matrix(group="1").equals(expected)
+
+
+def test_a_series_of_part_of_a_table_goes_by_place_not_by_its_index(ann, labelled):
+    ids = pd.Series(by_labels(labelled).numpy(), index=range(100, 132))
+    found = [
+        compare(ann, loader=labelled, layers=["1"], groups=groups, progress=False).matrix(group="1")
+        for groups in ({"1": ids == 1}, ids, ids.to_list())
+    ]
+    assert found[0].equals(found[2])
+    assert found[1].equals(found[2])
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Series, lambda text: np.array(text, dtype=object)])
+def test_labels_may_be_text(ann, labelled, kind):
+    words = ["cat", "dog", "a bird"]
+    named = [(x, kind([words[i] for i in labels])) for x, labels in labelled]
+    options = {"layers": ["1", "3"], "progress": False}
+    by_number = compare(ann, loader=labelled, groups="labels", **options)
+    by_word = compare(ann, loader=named, groups="labels", **options)
+    assert set(by_word.data.group.values) == set(words)
+    for i, word in enumerate(words):
+        assert by_word.matrix(group=word).equals(by_number.matrix(group=str(i)))
+    against = [compare(ann, loader=loader, to="labels", **options).matrix() for loader in (labelled, named)]
+    assert np.allclose(*against, rtol=0, atol=1e-12)
+
+
+def test_text_labels_of_two_loaders_are_compared(ann, labelled):
+    named = [(x, [f"class {i}" for i in labels]) for x, labels in labelled]
+    compare(ann, ann, named, y_loader=named, progress=False)
+    other = [named[0], (named[1][0], np.array([*named[1][1][:5], "another", *named[1][1][6:]]))]
+    with pytest.warns(UserWarning, match=r"first at sample 25 \(batch 1\): class 2 for x, another for y"):
+        compare(ann, ann, named, y_loader=other, progress=False)
+    numbers_as_text = [(x, [str(int(i)) for i in labels]) for x, labels in labelled]
+    compare(ann, ann, labelled, y_loader=numbers_as_text, progress=False)
+
+
+def test_targets_that_are_no_labels_are_left_alone(ann, labelled):
+    boxes = [(x, [{"box": torch.zeros(4)} for _ in x]) for x, _ in labelled]
+    compare(ann, ann, boxes, y_loader=boxes, progress=False)
+    with pytest.raises(TypeError, match="got tuple without labels"):
+        compare(ann, loader=boxes, to="labels", progress=False)
+
+
+@pytest.mark.parametrize("two", [False, True])
+def test_batches_may_be_numpy_arrays(ann, labelled, two):
+    arrays = [(x.numpy(), labels.numpy()) for x, labels in labelled]
+    arrays[0][0].flags.writeable = False  # as of a file that is mapped
+    other = {"y_loader": arrays} if two else {}
+    expected = compare(ann, ann, labelled, y_loader=labelled, to=None, progress=False)
+    found = compare(ann, ann, arrays, progress=False, **other)
+    assert np.array_equal(found.data.cka, expected.data.cka)
+    bare = [x for x, _ in arrays]
+    other = {"y_loader": bare} if two else {}
+    assert np.array_equal(compare(ann, ann, bare, progress=False, **other).data.cka, expected.data.cka)
+    one = compare(ann, loader=np.concatenate(bare), progress=False)
+    assert int(one.data.n) == 32
+    assert one.data.attrs["batches"] == 1
+
+
+def test_arrays_for_a_caller_s_forward_and_arrays_of_no_numbers_are_refused_by_name(ann):
+    with pytest.raises(TypeError, match="expected a batch that holds a tensor with an axis of samples, got ndarray"):
+        compare(ann, loader=[np.zeros((8, 6))], forward=lambda net, x: net(torch.tensor(x)), progress=False)
+    with pytest.raises(TypeError, match="expected batches that are a tensor or start with one, got ndarray"):
+        compare(ann, loader=[np.array(["a", "b"])], progress=False)
+
+
+def test_one_iterator_for_both_networks_is_refused(ann, labelled):
+    batches = iter(labelled)
+    with pytest.raises(ValueError, match="y_loader to be a loader of its own, got the very iterator that x is given"):
+        compare(ann, ann, batches, y_loader=batches, progress=False)
+    assert len(list(batches)) == 2  # none was taken
+    compare(ann, ann, labelled, y_loader=labelled, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("batch", "forward"),
+    [
+        (lambda x, labels: (x, labels), lambda net, b: net(b[0])),
+        (lambda x, labels: (labels, x), lambda net, b: net(b[1])),
+        (lambda x, labels: {"label": labels, "scale": torch.ones(2), "image": x}, lambda net, b: net(b["image"])),
+    ],
+)
+def test_the_input_of_a_caller_s_forward_is_the_first_tensor_of_features_in_the_batch(ann, labelled, batch, forward):
+    batches = [batch(x, labels) for x, labels in labelled]
+    found = compare(ann, loader=batches, forward=forward, to="input", progress=False)
+    assert np.array_equal(found.data.cka, compare(ann, loader=labelled, to="input", progress=False).data.cka)
+    partial = [
+        compare(ann, loader=loader, given="input", progress=False, **options).partial()
+        for loader, options in ((batches, {"forward": forward}), (labelled, {}))
+    ]
+    assert partial[0].equals(partial[1])
 
 
 def test_two_loaders_show_each_network_its_own_view_of_the_same_samples(ann, labelled):
@@ -207,6 +309,8 @@ def test_a_selector_picks_the_tensor_of_a_tuple(trace_cka):
         ({"permutations": -1}, ValueError, "permutations from 0, got -1"),
         ({"measures": ["mse"]}, ValueError, "unknown measure 'mse'"),
         ({"memory": "lots"}, ValueError, "a size in bytes"),
+        ({"layers": 3}, TypeError, "layers: expected a dotted name, glob, module type or predicate, got 3"),
+        ({"layers_x": [3]}, TypeError, "layers: expected a dotted name, glob, module type or predicate, got 3"),
         ({"device": "meta"}, ValueError, r"network x is on cpu, device='meta' was asked for: move it there first"),
     ],
 )
@@ -219,6 +323,12 @@ def test_a_network_on_two_devices_is_refused(ann):
     ann[2].to("meta")
     with pytest.raises(ValueError, match=r"network x has parameters on several devices \(cpu, meta\)"):
         compare(ann, loader=[randn(20, 6)], progress=False)
+
+
+def test_a_second_network_without_values_is_refused(ann):
+    other = nn.Linear(6, 2, device="meta").eval()
+    with pytest.raises(ValueError, match="network y is on the device meta, where weights have no values"):
+        compare(ann, other, [randn(20, 6)], progress=False)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

@@ -1,6 +1,7 @@
 """Values that were once wrong without a word, each with what is right."""
 
 import copy
+import json
 import socket
 import subprocess
 import sys
@@ -13,9 +14,110 @@ from scipy.spatial.distance import pdist
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
-from sj_cka import CKA, compare, compare_features
+from sj_cka import CKA, CKAResult, compare, compare_features
 from sj_cka.cka import MEASURES
 from sj_cka.cka.layers import grams
+
+
+def in_place():
+    """A network whose first operations change what it is given."""
+
+    class Centres(nn.Module):
+        def forward(self, x):
+            return x.sub_(0.5).div_(2.0)
+
+    torch.manual_seed(0)
+    return nn.Sequential(nn.ReLU(inplace=True), Centres(), nn.Linear(6, 8), nn.Tanh()).eval()
+
+
+def by_hand(net, x):
+    with torch.no_grad():
+        return net[2]((x.relu() - 0.5) / 2).tanh()
+
+
+def test_a_network_that_works_in_place_changes_neither_batch_nor_the_other_network_nor_the_input(trace_cka):
+    net, x = in_place(), torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    other, before = nn.Sequential(nn.Linear(6, 7), nn.Sigmoid()).eval(), x.clone()
+    with torch.no_grad():
+        a, b = by_hand(net, x).numpy(), other(x).numpy()
+    for _ in range(2):  # a later call sees the same batch
+        result = compare(net, other, [x], layers_x="3", layers_y="1", given="input", progress=False)
+        assert torch.equal(x, before)
+        assert result.matrix().iloc[0, 0] == pytest.approx(trace_cka(a, b), abs=1e-6)
+    xy, xz, yz = trace_cka(a, b), trace_cka(a, x.numpy()), trace_cka(b, x.numpy())
+    partial = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
+    assert result.partial().iloc[0, 0] == pytest.approx(partial, abs=1e-6)
+    to_input = compare(net, loader=[x], layers="3", to="input", progress=False)
+    assert to_input.matrix().iloc[0, 0] == pytest.approx(xz, abs=1e-6)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize(
+    ("batch", "forward"),
+    [
+        (lambda x: {"image": x}, lambda net, b: net(b["image"])),
+        (lambda x: (torch.ones(len(x)), [x]), lambda net, b: net(b[1][0])),
+        (lambda x: x, lambda net, b: net(b)),
+    ],
+)
+def test_a_caller_s_forward_is_given_a_copy_too(trace_cka, batch, forward):
+    net, x = in_place(), torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    result = compare(net, net, [batch(x)], forward=forward, layers=["3"], given="input", progress=False)
+    assert torch.equal(x, before)
+    to_input = compare(net, loader=[batch(x)], forward=forward, layers="3", to="input", progress=False)
+    assert to_input.matrix().iloc[0, 0] == pytest.approx(trace_cka(by_hand(net, x).numpy(), x.numpy()), abs=1e-6)
+    assert result.matrix().iloc[0, 0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "TNCHW", "NTCHW"])
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_every_step_of_a_network_that_works_in_place_is_given_its_own_copy(layout, mode):
+    class Halves(nn.Module):
+        def __init__(self, in_place):
+            super().__init__()
+            self.in_place = in_place
+
+        def forward(self, x):
+            return x.mul_(0.5) if self.in_place else x * 0.5
+
+    def made(in_place):
+        torch.manual_seed(0)
+        net = nn.Sequential(Halves(in_place), layer.Linear(6, 9), neuron.LIFNode(v_threshold=0.3)).eval()
+        functional.set_step_mode(net, mode)
+        return net
+
+    x = torch.randn(*{"NCHW": (20, 6), "TNCHW": (4, 20, 6), "NTCHW": (20, 4, 6)}[layout])
+    before, options = x.clone(), {"T": 4, "layout": layout, "layers": ["1", "2"], "progress": False}
+    expected = compare(made(False), loader=[x], **options)
+    found = compare(made(True), made(False), [x], **options)
+    assert torch.equal(x, before)
+    for name in ("hsic_xx", "hsic_yy"):
+        assert np.allclose(found.data[name], expected.data.hsic_xx, rtol=1e-6, atol=0)
+
+
+def test_images_of_several_sizes_have_cka_and_no_shares_of_units(trace_hsic):
+    torch.manual_seed(0)
+    conv = layer.Conv2d(1, 3, 3, padding=1)
+    net = nn.Sequential(conv, neuron.LIFNode(v_threshold=0.2), layer.AdaptiveAvgPool2d(1), neuron.LIFNode()).eval()
+    functional.set_step_mode(net, "m")
+    parts = [torch.randn(10, 1, 4, 4), torch.randn(12, 1, 5, 4), torch.randn(8, 1, 4, 4)]
+    kk = 0.0
+    for x in parts:
+        functional.reset_net(net)
+        with torch.no_grad():
+            spikes = net[1](conv(x.repeat(3, 1, 1, 1, 1))).transpose(0, 1).flatten(1).double().numpy()
+        kk += len(x) * trace_hsic(spikes @ spikes.T, spikes @ spikes.T)
+    functional.reset_net(net)
+    options = {"T": 3, "layers": ["1", "3"], "observe": ("output", "rate"), "progress": False}
+    for sides in ((net,), (net, copy.deepcopy(net))):
+        result = compare(*sides, loader=parts, **options)
+        assert result.data.hsic_xx.sel(layer_x="1").sum().item() == pytest.approx(kk / 30, rel=1e-9)
+        assert set(result.activity.layer) == {"3"}
+        assert np.isnan(result.data.silent_x.sel(layer_x="1")).all()
+    same = compare(net, loader=[parts[0], parts[2]], **options)
+    assert set(same.activity.layer) == {"1", "3"}
 
 
 def test_a_step_without_cka_still_counts_in_distances():
@@ -208,3 +310,77 @@ def test_no_process_waits_for_ever_for_one_that_has_nothing_or_fails(what):
     else:
         assert "RuntimeError the comparison ended because process 1 failed: ComparisonStopped" in told[0][0]
         assert "ComparisonStopped" in told[1][0]
+
+
+SHARES = """
+import json, sys, warnings
+import torch
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import nn
+from sj_cka import compare
+
+def made():
+    torch.manual_seed(0)
+    net = nn.Sequential(layer.Conv2d(1, 2, 3), neuron.LIFNode(v_threshold=0.3), layer.Conv2d(2, 2, 1)).eval()
+    functional.set_step_mode(net, "m")
+    return net
+
+def batches():
+    g = torch.Generator().manual_seed(0)
+    sizes = [(8, 5), (2, 5), (9, 5), (3, 5)] + [(8, 6), (8, 6)] * ("sizes" in sys.argv)
+    return [torch.randn(n, 1, 4, width, generator=g) for n, width in sizes]
+
+def result(mine, **options):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = compare(made(), made(), mine, T=3, null="timing", progress=False, **options)
+    return found, [str(one.message) for one in told if "left out" in str(one.message)]
+"""
+WORK = (
+    SHARES
+    + """
+rank, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+found, told = result([batches()[i] for i in (range(3), range(3, len(batches())))[rank]], permutations=2)
+found.save(f"{folder}/{rank}.nc")
+print(json.dumps(told))
+torch.distributed.destroy_process_group()
+"""
+)
+
+
+@pytest.mark.parametrize("sizes", ["same", "sizes"])  # where no batch of one can be used, and of images that differ
+def test_two_processes_give_nulls_names_and_shares_as_one_does(tmp_path, sizes, monkeypatch):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORK, str(rank), str(port), str(tmp_path), sizes],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    told = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    named = [json.loads(out) for out, _ in told]
+    assert named[0][0].startswith("batch 1 holds 2 samples and is left out")
+    assert named[1][0].startswith("batch 0 holds 3 samples and is left out")
+    monkeypatch.setattr(sys, "argv", ["one", sizes])
+    here: dict = {}
+    exec(SHARES, here)
+    one, names = here["result"](here["batches"](), permutations=2)
+    assert len(names) == 2
+    assert one.data.attrs["batches_left_out"] == "[1, 3]"
+    assert set(one.activity.layer) == (set() if sizes == "sizes" else {"1"})
+    for rank in (0, 1):
+        both = CKAResult.load(tmp_path / f"{rank}.nc")
+        assert both.data.attrs["batches_left_out"] == "[1, 3]"
+        for mine, theirs in ((one, both), (one.null, both.null)):
+            assert set(mine.data) == set(theirs.data)
+            for name in mine.data:
+                tolerance = 1e-6 if name.startswith("sample") else 1e-12  # kept in float32
+                assert np.allclose(mine.data[name], theirs.data[name], rtol=0, atol=tolerance, equal_nan=True), name

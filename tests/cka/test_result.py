@@ -114,3 +114,19 @@ def test_figures_show_the_numbers_of_the_result():
         np.allclose(trace.y, r.paired(), atol=1e-4) for trace in curve.data if trace.y is not None and len(trace.y) == 2
     )
     assert len(r.steps_map(["a", "b"]).data) == 2
+
+
+def test_activity_is_that_of_every_step_whatever_was_observed_first():
+    def observed(T, rates):
+        data = result().data
+        return data.isel(step_x=slice(T)).assign(
+            {f"{name}_x": (("layer_x", "step_x"), rates) for name in ("rate", "silent", "saturated")}
+        )
+
+    steps = observed(3, np.arange(6.0).reshape(2, 3))
+    for found in (
+        CKAResult(steps, {"rate": CKAResult(observed(1, np.ones((2, 1))))}),
+        CKAResult(observed(1, np.ones((2, 1))), {"output": CKAResult(steps)}),
+    ):
+        assert found.activity.rate.tolist() == [0, 1, 2, 3, 4, 5]
+        assert found.activity.step.tolist() == [1, 2, 3, 1, 2, 3]

@@ -290,5 +290,40 @@ def test_distances_come_back_from_centred_rows_and_their_diagonal():
     whole = grams({"a": X}).whole
     flat = X.transpose(0, 1).flatten(1)
     expected = torch.cdist(flat, flat) ** 2
-    assert np.allclose(whole.squared_distances()[0], pack(expected), atol=1e-10)
+    assert np.allclose(next(whole.squared_distances()), pack(expected), atol=1e-10)
     assert isinstance(whole, Whole)
+
+
+def test_an_interval_over_steps_and_minibatches_covers_the_population_value():
+    g = np.random.default_rng(0)
+    A, B = g.normal(size=(8, 10)), g.normal(size=(8, 12))  # the features of two steps of 5, of three of 4
+    truth = population(A, B, 0.85)
+    covered = 0
+    for _ in range(100):
+        found = CKA()
+        for n in (48, 48, 32):
+            Z = g.normal(size=(n, 8))
+            X, Y = Z @ A, Z @ B + 0.85 * g.normal(size=(n, 12))
+            x, y = (V.reshape(n, T, -1).transpose(1, 0, 2) for V, T in ((X, 2), (Y, 3)))
+            found.update({"a": x}, {"a": y})
+        row = found.compute().interval().iloc[0]
+        covered += row.low < truth < row.high
+    assert 0.90 <= covered / 100 <= 0.99
+
+
+def test_a_difference_of_other_inputs_is_told_with_the_first_minibatch():
+    def seen(*seeds):
+        found = CKA()
+        for seed in range(3):
+            X, Y = related(20, seed)
+            found.update({"a": X[None]}, {"a": Y[None]}, **({"seed": seeds[seed]} if seeds else {}))
+        return found.compute()
+
+    a = seen(5, 6, 7)
+    with pytest.warns(UserWarning, match=r"differ in 2 of 3 minibatches, first in minibatch 1 \(samples 20 to 39\)"):
+        row = a.difference(seen(5, -1, 2**62)).iloc[0]
+    assert row.difference == 0
+    for other in (seen(5, 6, 7), seen()):
+        assert a.difference(other).difference.tolist() == [0.0]  # the same, and unknown: no warning
+    with pytest.raises(ValueError, match="a seed of at most 63 bits"):
+        CKA().update({"a": randn(1, 8, 3)}, seed=2**63)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from spikingjelly.activation_based import neuron
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from sj_cka.recording import plan
 
@@ -81,3 +82,76 @@ def test_subclasses_of_a_neuron_and_neurons_that_are_no_base_node_are_neurons():
     assert is_neuron(neuron.PSN(T=2))
     assert not is_neuron(nn.ReLU())
     assert not is_neuron(Mine().surrogate_function)
+
+
+class Reuses(nn.Module):
+    """One ReLU under two names, used three times."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.relu = nn.Linear(4, 6), nn.Linear(6, 6), nn.ReLU()
+        self.inner = nn.ModuleDict({"act": self.relu})
+
+    def forward(self, x):
+        return self.relu(self.b(self.inner["act"](self.b(self.relu(self.a(x))))))
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ("relu", ["relu#0", "relu#1", "relu#2"]),
+        ("relu#1", ["relu#1"]),
+        (["relu#2", "a", "relu#0"], ["relu#2", "a", "relu#0"]),
+        (["relu#1", "relu"], ["relu#1", "relu#0", "relu#2"]),
+        (["relu", "relu#1"], ["relu#0", "relu#1", "relu#2"]),
+        ("inner.act", ["relu#0", "relu#1", "relu#2"]),
+        (["inner.act#1", "b#0", "relu#1"], ["relu#1", "b#0"]),
+        ("inner.*", ["relu#0", "relu#1", "relu#2"]),
+        ("r*#2", ["relu#2"]),
+        ("a#0", ["a"]),
+    ],
+)
+def test_a_use_goes_by_its_label_and_a_module_by_any_of_its_names(layers, expected):
+    assert chosen(layers, Reuses().eval()) == expected
+
+
+def test_the_labels_of_a_plan_choose_the_same_layers_again():
+    net = Reuses().eval()
+    labels = chosen("*", net)
+    assert set(labels) == {"a", "b#0", "b#1", "relu#0", "relu#1", "relu#2"}
+    assert chosen(labels, net) == labels
+
+
+def test_a_use_that_is_not_there_is_an_error():
+    with pytest.raises(ValueError, match=r"one of the 3 uses of module 'relu' in a step, 'relu#0' to 'relu#2', got"):
+        chosen("relu#3", Reuses().eval())
+    with pytest.raises(ValueError, match=r"layers: 'relo#1' matches no module"):
+        chosen("relo#1", Reuses().eval())
+
+
+def test_a_use_without_samples_does_not_matter_where_another_is_asked_for():
+    class Position(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relu = nn.ReLU()
+
+        def forward(self, x):
+            return self.relu(x) + self.relu(torch.ones(4))
+
+    assert chosen("relu#0", Position().eval()) == ["relu#0"]
+    with pytest.raises(ValueError, match="one axis that scales with the samples"):
+        chosen("relu", Position().eval())
+
+
+@pytest.mark.parametrize("layers", [3, [3], [nn.ReLU()], nn.Sequential(nn.ReLU())])
+def test_what_names_no_layers_is_refused(layers):
+    with pytest.raises(TypeError, match="layers: expected a dotted name, glob, module type or predicate, got"):
+        chosen(layers)
+
+
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_what_makes_weights_is_no_layer(norm):
+    model = nn.Sequential(norm(nn.Linear(4, 6)), nn.ReLU(), norm(nn.Linear(6, 6)), neuron.IFNode(), nn.Linear(6, 2))
+    assert chosen(model=model.eval()) == ["0", "1", "2", "3"]
+    assert chosen("*", model) == ["0", "1", "2", "3", "4"]
+    assert chosen("", norm(nn.Linear(4, 6)).eval()) == [""]

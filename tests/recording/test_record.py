@@ -5,7 +5,7 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
-from sj_cka import record
+from sj_cka import compare, record
 from sj_cka.recording import preserved
 
 
@@ -211,3 +211,43 @@ def test_a_neuron_of_one_s_own_is_reset_and_put_back():
         net[1].reset()
         net(torch.randn(6, 3))
     assert features["1"].shape == (1, 6, 5)
+
+
+def test_a_record_within_a_record_sees_the_same_call_and_neither_sees_probes():
+    net, x = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)).eval(), torch.randn(6, 3)
+    with record(net) as outer, record(net) as inner, torch.no_grad():
+        net(x)
+    assert outer.keys() == inner.keys()
+    assert all(torch.equal(outer[name], inner[name]) for name in outer)
+    assert outer["1"].shape == (1, 6, 5)
+
+
+def test_a_record_of_a_part_that_is_called_within_sees_the_part_alone():
+    part = nn.Sequential(nn.Linear(3, 5), nn.ReLU())
+    net, x = nn.Sequential(part, nn.Linear(5, 2)).eval(), torch.randn(6, 3)
+    with record(net) as outer, record(part, "1") as inner, torch.no_grad():
+        net(x)  # the part is called, and probed, while the whole is watched
+        part(x + 1)
+        expected = part(torch.cat([x, x + 1])).unsqueeze(0)
+    assert torch.equal(outer["0.1"], expected[:, :6])
+    assert torch.equal(inner["1"][:, :12], expected)
+
+
+def test_a_comparison_within_a_record_is_not_recorded():
+    net, x = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)).eval(), torch.randn(6, 3)
+    with record(net) as features, torch.no_grad():
+        compare(net, loader=[x], plan=True, progress=False)
+        net(x)
+        compare(net, loader=[x], progress=False)
+    assert features["0"].shape == (1, 6, 5)
+    assert torch.equal(features["0"][0], net[0](x))
+
+
+def test_the_probes_leave_the_caller_s_tensors_alone():
+    net, x = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 5), nn.Tanh()).eval(), torch.randn(6, 3)
+    before = x.clone()
+    with record(net, "1") as features, torch.no_grad():
+        assert torch.equal(x, before)
+        net(x)
+    assert torch.equal(x, before.relu())  # the caller's own call, in the caller's own way
+    assert torch.equal(features["1"][0], net[1](before.relu()))
