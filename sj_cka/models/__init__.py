@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -14,9 +14,11 @@ from sj_cka.models.resnet import resnet
 from sj_cka.models.resnet_imagenet import resnet_imagenet
 from sj_cka.models.sew_resnet import sew_resnet
 from sj_cka.models.spikformer import spikformer
+from sj_cka.models.steps import time_steps
 from sj_cka.models.vgg import vgg
 from sj_cka.neurons import NEURONS
 from sj_cka.plugins import lookup
+from sj_cka.twins.refusals import warn_of_logic
 
 __all__ = ["MODELS", "NEURONS", "Kind", "build"]
 
@@ -47,21 +49,26 @@ def build(
     """A network with weights drawn from its own seed; the global random state stays as it is.
 
     Args:
-        kind: "snn": spiking; "ann": its twin, with equal module names and shapes and ReLU in place of the neurons.
+        kind: "snn": spiking; "ann": its twin, with equal module names and shapes and ReLU in place of the neurons. A
+            connection that is logic on spikes gets the warning that `ann_twin` gives.
         model: `name` in MODELS and its options, e.g. `{"name": "resnet", "depth": 20}`.
         in_channels, num_classes: shape of the data.
-        T: time steps that the spiking network shows an image.
-        neuron: `name` in NEURONS and its options; None for the paper's LIF.
+        T: time steps that the spiking network shows an image; of no meaning to its twin.
+        neuron: `name` in NEURONS ("lif" without) and its options; None for the paper's LIF.
         seed: of the initial weights; the same seed gives both kinds the same weights.
         device: where the network is to live.
 
     Raises:
-        UnknownName: no such model or neuron. OptionError: an option out of range.
+        UnknownName: no such model or neuron. OptionError: an option out of range. ValueError: no such kind.
     """
+    if kind not in get_args(Kind):
+        raise ValueError(f'expected kind "snn" or "ann", got {kind!r}')
+    if kind == "snn":
+        time_steps(T)
     make = lookup(MODELS, model["name"], "model")
     options = {key: value for key, value in model.items() if key != "name"}
-    wanted = dict(neuron or {"name": "lif"})
-    make_neuron = lookup(NEURONS, wanted.pop("name"), "neuron")
+    wanted = dict(neuron or {})
+    make_neuron = lookup(NEURONS, wanted.pop("name", "lif"), "neuron")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = make(
@@ -71,4 +78,6 @@ def build(
             num_classes=num_classes,
             **options,
         )
+    if kind == "ann":
+        warn_of_logic(network)
     return network.to(device)

@@ -8,6 +8,7 @@ from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
 from sj_cka.models.convolutions import draw_convolutions
+from sj_cka.models.options import whole, wholes
 from sj_cka.models.steps import MakeNeuron, OverTime, in_time, step_mode
 from sj_cka.plugins import OptionError
 
@@ -41,8 +42,9 @@ def convnet(
     Raises:
         OptionError: channels, pools or T out of range.
     """
-    if not channels or min(channels) < 1:
-        raise OptionError("channels", f"expected one layer or more, each with channels from 1, got {list(channels)}")
+    channels = wholes("channels", channels, expected := "a list of the channels of one layer or more, each from 1")
+    if not channels:
+        raise OptionError("channels", f"expected {expected}, got []")
     return ConvNet(neuron, T, in_channels, num_classes, [[after] for after in channels], pools)
 
 
@@ -63,10 +65,10 @@ class ConvNet(OverTime):
         stages: Sequence[Sequence[int]],
         pools: int | None,
     ) -> None:
-        if pools is not None and not 0 <= pools <= len(stages):
-            raise OptionError("pools", f"expected 0 to {len(stages)}, one for each stage at most, got {pools}")
-        super().__init__()
-        self.T = T
+        expected = f"a whole number, 0 to {len(stages)}, one for each stage at most"
+        if pools is not None and whole("pools", pools, expected, least=0) > len(stages):
+            raise OptionError("pools", f"expected {expected}, got {pools}")
+        super().__init__(T, in_channels, num_classes)
         self.pools = len(stages) if pools is None else pools
         mode = step_mode(T)
         before = in_channels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from sj_cka.models.options import factor
 from sj_cka.plugins import OptionError
 
 
@@ -21,11 +22,10 @@ def scaled(channels: int, width: float) -> int:
         >>> scaled(64, 0.25)
         16
     """
-    product = channels * width
-    if not (product >= 1 and product == round(product)):
-        raise OptionError(
-            "width", f"expected a factor that leaves whole channels (k / {channels}, from 1), got {width}"
-        )
+    expected = f"a factor that leaves whole channels (k / {channels}, from k = 1)"
+    product = channels * factor("width", width, expected)
+    if product < 1 or product != round(product):
+        raise OptionError("width", f"expected {expected}, got {width!r}")
     return round(product)
 
 

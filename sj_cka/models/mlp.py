@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
+from sj_cka.models.options import whole, wholes
 from sj_cka.models.steps import MakeNeuron, OverTime, in_time, step_mode
 from sj_cka.plugins import OptionError
 
@@ -42,11 +43,12 @@ def mlp(
     Raises:
         OptionError: inputs, hidden or T out of range.
     """
-    if inputs is not None and inputs < 1:
-        raise OptionError("inputs", f"expected the number of values of one sample, from 1, got {inputs}")
-    if not hidden or min(hidden) < 1:
-        raise OptionError("hidden", f"expected one hidden layer or more, each with neurons from 1, got {list(hidden)}")
-    return MLP(neuron, T, in_channels if inputs is None else inputs, num_classes, hidden)
+    if inputs is not None:
+        whole("inputs", inputs, "the number of values of one sample, from 1")
+    hidden = wholes("hidden", hidden, expected := "a list of the neurons of one hidden layer or more, each from 1")
+    if not hidden:
+        raise OptionError("hidden", f"expected {expected}, got []")
+    return MLP(neuron, T, in_channels, inputs, num_classes, hidden)
 
 
 class MLP(OverTime):
@@ -55,11 +57,18 @@ class MLP(OverTime):
     axes = (2, 3, 4, 5)
     takes = "samples [N, D] or [N, C, H, W], or steps of them [T, N, D] or [T, N, C, H, W]"
 
-    def __init__(self, neuron: MakeNeuron, T: int | None, inputs: int, num_classes: int, hidden: Sequence[int]) -> None:
-        super().__init__()
-        self.T = T
+    def __init__(
+        self,
+        neuron: MakeNeuron,
+        T: int | None,
+        in_channels: int,
+        inputs: int | None,
+        num_classes: int,
+        hidden: Sequence[int],
+    ) -> None:
+        super().__init__(T, in_channels, num_classes)
         mode = step_mode(T)
-        before = self.inputs = inputs
+        before = self.inputs = in_channels if inputs is None else inputs
         self._hidden = [f"layer{i}" for i in range(1, len(hidden) + 1)]
         for name, after in zip(self._hidden, hidden, strict=True):
             self.add_module(name, LinearNeuron(neuron, mode, before, after))

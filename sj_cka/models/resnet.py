@@ -8,6 +8,7 @@ from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
 from sj_cka.models.convolutions import draw_convolutions
+from sj_cka.models.options import whole, wholes
 from sj_cka.models.steps import MakeNeuron, OverTime, in_time, step_mode
 from sj_cka.plugins import OptionError
 
@@ -43,15 +44,14 @@ def resnet(
     Raises:
         OptionError: depth, width, residual or T out of range.
     """
-    if depth < 8 or depth % 6 != 2:
+    layers = "6 k + 2 from 8 (8, 14, 20, ...)"
+    if whole("depth", depth, f"a whole number, {layers}", least=0) < 8 or depth % 6 != 2:
         near = sorted(max(8, 6 * k + 2) for k in {(depth - 2) // 6, (depth - 2) // 6 + 1})
-        raise OptionError(
-            "depth", f"expected 6 k + 2 from 8 (8, 14, 20, ...), got {depth}; nearest: {near[0]}, {near[-1]}"
-        )
-    if width < 1:
-        raise OptionError("width", f"expected a whole factor from 1, got {width}")
+        raise OptionError("depth", f"expected {layers}, got {depth}; nearest: {near[0]}, {near[-1]}")
+    width = whole("width", width, "a whole factor from 1")
+    residual = wholes("residual", residual, expected := "stages out of 1, 2, 3, each once")
     if not set(residual) <= {1, 2, 3} or len(set(residual)) != len(residual):
-        raise OptionError("residual", f"expected stages out of 1, 2, 3, each once, got {list(residual)}")
+        raise OptionError("residual", f"expected {expected}, got {residual}")
     return PreActResNet(neuron, T, in_channels, num_classes, (depth - 2) // 6, width, frozenset(residual))
 
 
@@ -68,8 +68,7 @@ class PreActResNet(OverTime):
         width: int,
         residual: frozenset[int],
     ) -> None:
-        super().__init__()
-        self.T = T
+        super().__init__(T, in_channels, num_classes)
         mode = step_mode(T)
         channels = [16 * width, 32 * width, 64 * width]
         self.conv1 = layer.Conv2d(in_channels, channels[0], 3, padding=1, bias=False, step_mode=mode)

@@ -6,6 +6,7 @@ from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
 from sj_cka.models.convolutions import draw_convolutions, scaled
+from sj_cka.models.options import whole
 from sj_cka.models.steps import MakeNeuron, OverTime, in_time, step_mode
 from sj_cka.plugins import OptionError
 
@@ -45,8 +46,9 @@ def resnet_imagenet(
     Raises:
         OptionError: depth, width or T out of range.
     """
-    if depth not in _BLOCKS:
-        raise OptionError("depth", f"expected one of {', '.join(map(str, _BLOCKS))}, got {depth}")
+    expected = f"one of {', '.join(map(str, _BLOCKS))}"
+    if whole("depth", depth, expected) not in _BLOCKS:
+        raise OptionError("depth", f"expected {expected}, got {depth}")
     return PostActResNet(neuron, T, in_channels, num_classes, _BLOCKS[depth], scaled(64, width))
 
 
@@ -62,8 +64,7 @@ class PostActResNet(OverTime):
         blocks: tuple[int, ...],
         channels: int,
     ) -> None:
-        super().__init__()
-        self.T = T
+        super().__init__(T, in_channels, num_classes)
         mode = step_mode(T)
         self.conv1 = layer.Conv2d(in_channels, channels, 7, 2, padding=3, bias=False, step_mode=mode)
         self.bn1 = layer.BatchNorm2d(channels, step_mode=mode)

@@ -8,6 +8,7 @@ from spikingjelly.activation_based import functional, layer
 from torch import Tensor, nn
 
 from sj_cka.models.convolutions import draw_convolutions
+from sj_cka.models.options import whole
 from sj_cka.models.steps import MakeNeuron, OverTime, in_time, step_mode
 from sj_cka.plugins import OptionError
 
@@ -55,8 +56,9 @@ def sew_resnet(
     Raises:
         OptionError: depth, connect or T out of range.
     """
-    if depth not in _BLOCKS:
-        raise OptionError("depth", f"expected one of {', '.join(map(str, _BLOCKS))}, got {depth}")
+    expected = f"one of {', '.join(map(str, _BLOCKS))}"
+    if whole("depth", depth, expected) not in _BLOCKS:
+        raise OptionError("depth", f"expected {expected}, got {depth}")
     if connect not in get_args(Connect):
         raise OptionError("connect", f"expected one of {', '.join(get_args(Connect))}, got {connect!r}")
     return SEWResNet(neuron, T, in_channels, num_classes, depth, connect)
@@ -82,8 +84,7 @@ class SEWResNet(OverTime):
         # imports torchvision
         from spikingjelly.activation_based.model import sew_resnet as original
 
-        super().__init__()
-        self.T = T
+        super().__init__(T, in_channels, num_classes)
         block, counts = _BLOCKS[depth]
         built = original.SEWResNet(
             getattr(original, block), counts, num_classes=num_classes, cnf=connect, spiking_neuron=neuron

@@ -7,7 +7,8 @@ from typing import Any
 from spikingjelly.activation_based import neuron as sj_neuron
 from torch import Tensor, nn
 
-from sj_cka.models.steps import MakeNeuron, OverTime, in_time, step_mode
+from sj_cka.models.options import factor, whole
+from sj_cka.models.steps import MakeNeuron, OverTime, in_time
 from sj_cka.plugins import OptionError
 
 
@@ -54,16 +55,15 @@ def spikformer(
     Raises:
         OptionError: patch, dim, heads, depth, mlp_ratio or T out of range.
     """
-    if patch not in (4, 16):
-        raise OptionError("patch", f"expected 4 or 16, which SpikingJelly's stem can do, got {patch}")
-    if dim < 8 or dim % 8:
-        raise OptionError("dim", f"expected a multiple of 8, got {dim}")
-    if heads < 1 or dim % heads:
-        raise OptionError("heads", f"expected a divisor of dim, {dim}, got {heads}")
-    if depth < 1:
-        raise OptionError("depth", f"expected one block or more, got {depth}")
-    if not 1 <= dim * mlp_ratio < float("inf"):
-        raise OptionError("mlp_ratio", f"expected a factor that leaves channels of dim, {dim}, got {mlp_ratio}")
+    if whole("patch", patch, sides := "4 or 16, which SpikingJelly's stem can do") not in (4, 16):
+        raise OptionError("patch", f"expected {sides}, got {patch}")
+    if whole("dim", dim, tokens := "a multiple of 8") % 8:
+        raise OptionError("dim", f"expected {tokens}, got {dim}")
+    if dim % whole("heads", heads, divisor := f"a divisor of dim, {dim}"):
+        raise OptionError("heads", f"expected {divisor}, got {heads}")
+    whole("depth", depth, "the number of blocks, from 1")
+    if dim * factor("mlp_ratio", mlp_ratio, left := f"a factor that leaves channels of dim, {dim}") < 1:
+        raise OptionError("mlp_ratio", f"expected {left}, got {mlp_ratio}")
     return Spikformer(neuron, T, in_channels, num_classes, patch, dim, heads, depth, mlp_ratio)
 
 
@@ -89,9 +89,7 @@ class Spikformer(OverTime):
         # imports torchvision
         from spikingjelly.activation_based.model import spikformer as original
 
-        step_mode(T)  # always "m" inside, where the containers need an axis of steps: this asks for its check of T
-        super().__init__()
-        self.T = T
+        super().__init__(T, in_channels, num_classes)
         built = original.Spikformer(
             in_channels=in_channels,
             patch_size=patch,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from sj_cka.plugins import OptionError
+from sj_cka.models.options import whole
 
 MakeNeuron = Callable[[], nn.Module]
 
@@ -18,11 +18,26 @@ class OverTime(nn.Module):
     `T` is the number of steps that an image is shown; None makes an artificial network, whose layers are in step mode
     "s". A spiking network's are in step mode "m" and see an image as one step until `in_time` shows it T times, in
     front of the first neuron: what lies before it does not change with time.
+
+    Args:
+        T: see above.
+        in_channels: channels of the input.
+        num_classes: size of the output.
+
+    Raises:
+        OptionError: one of them is no whole number from 1.
     """
 
     T: int | None
     axes: ClassVar[tuple[int, ...]] = (4, 5)  # an odd number of them: time is the first
     takes: ClassVar[str] = "images [N, C, H, W] or frames [T, N, C, H, W]"
+
+    def __init__(self, T: int | None, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        step_mode(T)
+        whole("in_channels", in_channels, "the number of channels of the input, from 1")
+        whole("num_classes", num_classes, "the number of classes, from 1")
+        self.T = T
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[T, N, classes]`; of an artificial network `[N, classes]` for what comes without time.
@@ -65,6 +80,16 @@ def step_mode(T: int | None) -> str:
     Raises:
         OptionError: T out of range.
     """
-    if T is not None and T < 1:
-        raise OptionError("T", f"expected at least one time step, got {T}")
-    return "s" if T is None else "m"
+    if T is None:
+        return "s"
+    time_steps(T)
+    return "m"
+
+
+def time_steps(T: Any) -> int:
+    """A number of time steps.
+
+    Raises:
+        OptionError: T out of range.
+    """
+    return whole("T", T, "at least one time step, a whole number of them")

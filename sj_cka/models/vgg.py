@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sj_cka.models.convnet import ConvNet
 from sj_cka.models.convolutions import scaled
+from sj_cka.models.options import whole
 from sj_cka.models.steps import MakeNeuron
 from sj_cka.plugins import OptionError
 
@@ -55,8 +56,9 @@ def vgg(
     Raises:
         OptionError: depth, width, pools or T out of range.
     """
-    if depth not in _STAGES:
-        raise OptionError("depth", f"expected one of {', '.join(map(str, _STAGES))}, got {depth}")
+    expected = f"one of {', '.join(map(str, _STAGES))}"
+    if whole("depth", depth, expected) not in _STAGES:
+        raise OptionError("depth", f"expected {expected}, got {depth}")
     factor = scaled(64, width)
     stages = [[channels // 64 * factor for channels in stage] for stage in _STAGES[depth]]
     return ConvNet(neuron, T, in_channels, num_classes, stages, pools)

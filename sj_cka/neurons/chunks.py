@@ -25,10 +25,28 @@ def empty_steps(T: int, x: Tensor) -> Tensor:
     return x.new_empty_strided((T, *x.shape), (x.numel(), *empty_step(x).stride()))
 
 
-def chunks(x_seq: Tensor, channels_last: bool) -> list[tuple[Tensor, ...]]:
-    """[T, N, *] -> for each chunk of neurons its T steps. Views, also of a tensor expanded over T, where they exist."""
+def flat(x_seq: Tensor, channels_last: bool) -> Tensor:
+    """[T, N, *] -> [T, M], M neurons in the order of memory. A view, also of one expanded over T, where it exists."""
     if channels_last:
         x_seq = x_seq.movedim(2, -1)
-    flat = x_seq.reshape(x_seq.shape[0], x_seq[0].numel())
+    return x_seq.reshape(x_seq.shape[0], x_seq[0].numel())
+
+
+def dense(x_seq: Tensor, channels_last: bool) -> Tensor:
+    """As `flat`, but with steps that follow one another without gaps, or one for all (expanded over T)."""
+    steps = flat(x_seq, channels_last)
+    return steps if steps.is_contiguous() or steps.stride() == (0, 1) else steps.contiguous()
+
+
+def shaped(steps: Tensor, x: Tensor) -> Tensor:
+    """[T, M] or [M], as `flat` gives it -> [T, N, *] or [N, *], dense, for steps like x [N, *]."""
+    if is_channels_last(x):
+        return steps.unflatten(-1, x.movedim(1, -1).shape).movedim(-1, -3)
+    return steps.reshape(*steps.shape[:-1], *x.shape)
+
+
+def chunks(x_seq: Tensor, channels_last: bool) -> list[tuple[Tensor, ...]]:
+    """[T, N, *] -> for each chunk of neurons its T steps. Views, also of a tensor expanded over T, where they exist."""
+    steps = flat(x_seq, channels_last)
     size = _CHUNK * torch.get_num_threads()
-    return [chunk.unbind(0) for chunk in (flat.split(size, 1) if flat.shape[1] > size else (flat,))]
+    return [chunk.unbind(0) for chunk in (steps.split(size, 1) if steps.shape[1] > size else (steps,))]

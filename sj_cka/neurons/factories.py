@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from spikingjelly.activation_based import neuron
 
-from sj_cka.neurons import backends
+from sj_cka.neurons import backends, compiling
 from sj_cka.neurons.nodes import FusedIFNode, FusedLIFNode, FusedPLIFNode
 from sj_cka.neurons.surrogates import SurrogateName, make_surrogate
 
@@ -32,6 +32,7 @@ def lif(
     surrogate: SurrogateName = "sigmoid",
     alpha: float | None = None,
     backend: Literal["auto", "cupy", "native", "triton", "fused", "torch"] = "auto",
+    compiled: bool = False,
     device: torch.device | str = "cpu",
 ) -> neuron.BaseNode:
     """One layer of leaky integrate-and-fire (LIF) neurons.
@@ -47,6 +48,8 @@ def lif(
         alpha: its steepness, > 0. None: 6 for "sigmoid", which is the tanh surrogate of the paper's code, slope 1.5 at
             the threshold; SpikingJelly's default for the others.
         backend: see `neuron_backend`.
+        compiled: whether "fused" runs as kernels that torch.compile makes (`sj_cka.neurons.compiling`): faster, after
+            some seconds for each kind of layer in the process, forward and backward; needs a C++ compiler.
         device: where the network will run; the node is built before it is moved there, so it has to be told.
 
     Returns:
@@ -54,7 +57,8 @@ def lif(
         for, and still fused where the network is taken back to the CPU.
 
     Raises:
-        ValueError: a value outside its range, or a backend that cannot be had on this device.
+        ValueError: a value outside its range, a backend that cannot be had on this device, or `compiled` with another
+            backend than "fused" or without a C++ compiler that works.
 
     Example:
         >>> lif()(torch.full((3, 1), 0.75)).flatten()
@@ -68,6 +72,7 @@ def lif(
         surrogate,
         alpha,
         backend,
+        compiled,
         device,
         tau=_time_constant("tau", tau),
         decay_input=decay_input,
@@ -82,6 +87,7 @@ def if_(
     surrogate: SurrogateName = "sigmoid",
     alpha: float | None = None,
     backend: Literal["auto", "cupy", "native", "triton", "fused", "torch"] = "auto",
+    compiled: bool = False,
     device: torch.device | str = "cpu",
 ) -> neuron.BaseNode:
     """One layer of integrate-and-fire (IF) neurons, without a leak; arguments as of `lif`.
@@ -90,7 +96,7 @@ def if_(
         >>> if_()(torch.full((3, 1), 0.5)).flatten()
         tensor([0., 1., 0.])
     """
-    return _node("if", v_threshold, v_reset, detach_reset, surrogate, alpha, backend, device)
+    return _node("if", v_threshold, v_reset, detach_reset, surrogate, alpha, backend, compiled, device)
 
 
 def plif(
@@ -103,6 +109,7 @@ def plif(
     surrogate: SurrogateName = "sigmoid",
     alpha: float | None = None,
     backend: Literal["auto", "cupy", "native", "triton", "fused", "torch"] = "auto",
+    compiled: bool = False,
     device: torch.device | str = "cpu",
 ) -> neuron.BaseNode:
     """One layer of parametric LIF neurons, whose time constant is learnt, one for the layer: 1/tau = sigma(w).
@@ -122,6 +129,7 @@ def plif(
         surrogate,
         alpha,
         backend,
+        compiled,
         device,
         init_tau=_time_constant("init_tau", init_tau),
         decay_input=decay_input,
@@ -142,6 +150,7 @@ def _node(
     surrogate: str,
     alpha: float | None,
     backend: str,
+    compiled: bool,
     device: torch.device | str,
     **leak: Any,
 ) -> neuron.BaseNode:
@@ -153,8 +162,10 @@ def _node(
         raise ValueError(f"expected a finite v_reset, or None for a soft reset; got {v_reset}")
 
     name = backends.neuron_backend(kind, device, backend, function).name
+    if compiled:
+        _check_compiled(name, device)
     make = backends.NODES[kind] if name == "torch" else _FUSED[kind]
-    return make(
+    node = make(
         **leak,
         v_threshold=float(v_threshold),
         v_reset=None if v_reset is None else float(v_reset),
@@ -163,3 +174,20 @@ def _node(
         step_mode="m",
         **({"backend": name} if name in ("cupy", "triton") and backends.node_chooses() else {}),
     )
+    if compiled:
+        node.compiled = True
+    return node
+
+
+def _check_compiled(name: backends.BackendName, device: torch.device | str) -> None:
+    if name != "fused":
+        raise ValueError(
+            f'expected backend "fused" for compiled=True, since no other is compiled here; got "{name}" on device '
+            f"{device}; leave compiled away, or run fused on the CPU"
+        )
+    why_not = compiling.why_not()
+    if why_not is not None:
+        raise ValueError(
+            f"expected a C++ compiler that torch.compile can use, for compiled=True; got {why_not}; install one (g++; "
+            "the environment variable CXX names another), or leave compiled away"
+        )

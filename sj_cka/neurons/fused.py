@@ -20,13 +20,15 @@ float32 and rounds the gradients once.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sj_cka.neurons.chunks import chunks, empty_step, empty_steps, is_channels_last
+from sj_cka.neurons import compiling
+from sj_cka.neurons.chunks import chunks, dense, empty_step, empty_steps, is_channels_last, shaped
 from sj_cka.neurons.surrogates import Gradient
 
 
@@ -41,15 +43,18 @@ class Dynamics(NamedTuple):
     gradient: Gradient
 
 
-def multi_step(x_seq: Tensor, v: Tensor | float, q: Tensor | None, p: Dynamics, keep_v: bool) -> tuple[Tensor, Tensor]:
+def multi_step(
+    x_seq: Tensor, v: Tensor | float, q: Tensor | None, p: Dynamics, keep_v: bool, compiled: bool = False
+) -> tuple[Tensor, Tensor]:
     """Spikes [T, N, *], and v [T, N, *] (keep_v) or the last v [N, *], for an input [T, N, *] and an initial v."""
     p = p._replace(
         v_threshold=_rounded(p.v_threshold, x_seq.dtype),
         v_reset=None if p.v_reset is None else _rounded(p.v_reset, x_seq.dtype),
     )
+    compiled = compiled and compiling.fits(x_seq)
     if torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in (x_seq, v, q)):
-        return _MultiStep.apply(x_seq, v, q, p, keep_v)
-    spikes, v_out, _ = _forward(x_seq, v, q, p, keep_h=False, keep_v=keep_v)
+        return _MultiStep.apply(x_seq, v, q, p, keep_v, compiled)
+    spikes, v_out, _ = (_forward_compiled if compiled else _forward)(x_seq, v, q, p, keep_h=False, keep_v=keep_v)
     return spikes, v_out
 
 
@@ -91,6 +96,24 @@ def _reset(h: Tensor, spikes: Tensor, p: Dynamics, v: Tensor) -> None:
         v.add_(spikes, alpha=p.v_reset)
 
 
+def _forward_steps(
+    x: Sequence[Tensor],
+    v: Tensor,
+    q: Tensor | None,
+    p: Dynamics,
+    h: Sequence[Tensor],
+    spikes: Sequence[Tensor],
+    v_after: Sequence[Tensor],
+) -> None:
+    """Fills h, spikes and v after the reset, T times [M] each, for x of as many steps and the v before the first."""
+    v_threshold = x[0].new_full((), p.v_threshold)
+    for t in range(len(x)):
+        _charge(x[t], v, q, p, h[t])
+        torch.ge(h[t], v_threshold, out=spikes[t])
+        _reset(h[t], spikes[t], p, v_after[t])
+        v = v_after[t]
+
+
 def _forward(
     x_seq: Tensor, v: Tensor | float, q: Tensor | None, p: Dynamics, keep_h: bool, keep_v: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -99,7 +122,6 @@ def _forward(
     spikes = empty_steps(T, x0)
     v_out = empty_steps(T, x0) if keep_v else empty_step(x0)
     h_seq = empty_steps(T, x0) if keep_h else None
-    v_threshold = x_seq.new_full((), p.v_threshold)
 
     channels_last = is_channels_last(x0)
     xs, ss, vs = (chunks(seq, channels_last) for seq in (x_seq, spikes, v_out if keep_v else v_out[None]))
@@ -109,14 +131,32 @@ def _forward(
     start = x_seq.new_full((), 0.0 if isinstance(v, Tensor) else v)
     for i, (x, s, v_seq) in enumerate(zip(xs, ss, vs, strict=True)):
         h_scratch, v_scratch = (scratch[: len(s[0])] for scratch in scratches)
-        v_t = start.expand_as(v_scratch) if v0s is None else v0s[i][0]
-        for t in range(T):
-            h = h_scratch if hs is None else hs[i][t]
-            _charge(x[t], v_t, q, p, h)
-            torch.ge(h, v_threshold, out=s[t])
-            v_t = v_seq[t] if keep_v else v_seq[0] if t == T - 1 else v_scratch
-            _reset(h, s[t], p, v_t)
+        v_before = start.expand_as(v_scratch) if v0s is None else v0s[i][0]
+        h = [h_scratch] * T if hs is None else hs[i]
+        _forward_steps(x, v_before, q, p, h, s, v_seq if keep_v else [*[v_scratch] * (T - 1), v_seq[0]])
     return spikes, v_out, h_seq
+
+
+def _forward_kernel(x: Tensor, v: Tensor, q: Tensor | None, *, p: Dynamics, keep_h: bool, keep_v: bool) -> list[Tensor]:
+    """`_forward` without writing to what it is given, to be compiled: x [T, M], v [M] or a number."""
+    steps = x.unbind(0)
+    h, spikes, v_after = ([torch.empty_like(step) for step in steps] for _ in range(3))
+    _forward_steps(steps, torch.empty_like(steps[0]).copy_(v), q, p, h, spikes, v_after)
+    kept = [torch.stack(h)] if keep_h else []
+    return [torch.stack(spikes), torch.stack(v_after) if keep_v else v_after[-1], *kept]
+
+
+def _forward_compiled(
+    x_seq: Tensor, v: Tensor | float, q: Tensor | None, p: Dynamics, keep_h: bool, keep_v: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`_forward` by a compiled kernel."""
+    channels_last = is_channels_last(x_seq[0])
+    start = dense(v[None], channels_last)[0] if isinstance(v, Tensor) else x_seq.new_full((), v)
+    spikes, v_out, *kept = compiling.run(
+        _forward_kernel, (dense(x_seq, channels_last), start, q), p=p, keep_h=keep_h, keep_v=keep_v
+    )
+    h_seq = shaped(kept[0], x_seq[0]) if kept else None
+    return shaped(spikes, x_seq[0]), shaped(v_out, x_seq[0]), h_seq
 
 
 def _widened(step: Tensor, scratch: Tensor) -> Tensor:
@@ -131,26 +171,31 @@ def _before(h: Tensor, v_threshold: Tensor, p: Dynamics) -> Tensor:
     return v
 
 
-def _grad_q(grad_h: Tensor, x: Tensor | None, v: Tensor, p: Dynamics) -> float:
-    """Sum over a chunk of dL/dh[t] dh[t]/dq, v = v[t-1]; x = x[t] where the input leaks too, else None."""
-    leaking = v.to(grad_h.dtype).sub(p.v_reset or 0.0)
-    if x is not None:
-        return float(grad_h.dot(x.to(grad_h.dtype) - leaking))
-    return -float(grad_h.dot(leaking))
+def _dh_dq(x: Tensor | None, v: Tensor, p: Dynamics, wide: torch.dtype) -> Tensor:
+    """dh[t]/dq, v = v[t-1]; x = x[t] where the input leaks too, else None."""
+    leaking = v.to(wide).sub(p.v_reset or 0.0)
+    return leaking.neg_() if x is None else x.to(wide) - leaking
 
 
-def _backward(
-    grad_spikes: Tensor,
-    grad_v: Tensor | None,
-    h_seq: Tensor,
-    x_seq: Tensor | None,
-    v: Tensor,
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    """Inductor adds up in the dtype of the products one after the other, torch.dot in blocks."""
+    return (x.double() * y.double()).sum()
+
+
+def _backward_steps(
+    grad_spikes: Sequence[Tensor],
+    grad_v: Sequence[Tensor | None],
+    h: Sequence[Tensor],
+    x: Sequence[Tensor] | None,
+    v: Tensor | None,
     q: Tensor | None,
     p: Dynamics,
-    kept_v: bool,
-    needs_v: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Gradients of the input [T, N, *], of the initial v [N, *] (needs_v) and of q; grad_v as `_forward` gave v.
+    grad_x: Sequence[Tensor],
+    grad_v0: Tensor | None,
+    scratches: Sequence[Tensor],
+    dot: Callable[[Tensor, Tensor], Tensor],
+) -> list[Tensor]:
+    """Fills the gradients of x, T times [M], and of the v before the first step [M]; gives the parts of that of q.
 
     With L the loss, g = g(h[t] - v_threshold), gs = dL/ds[t] and gv = dL/dv[t] (all that reaches v[t]: from outside and
     from step t + 1), for t = T .. 1:
@@ -163,72 +208,171 @@ def _backward(
 
     and with detach_reset the bracket after g is gs alone. For IF, q = 0.
     """
+    d, bracket, kept, carry, wide_gs, wide_h, wide_gh = scratches
+    wide = d.dtype
+    # 0-dim tensors: wrapping a Python number costs 1 us a call
+    zero, one, v_reset = (d.new_full((), value) for value in (0.0, 1.0, p.v_reset or 0.0))
+    leak = q.to(h[0].dtype).to(wide) if q is not None else d.new_full((), 0.0 if p.tau is None else 1.0 / p.tau)
+    decay = one - leak
+    v_threshold = h[0].new_full((), p.v_threshold)
+    parts = []
+    gv = None
+    for t in reversed(range(len(h))):
+        outside = grad_v[t]
+        if outside is not None:
+            gv = outside.to(wide) if gv is None else gv.add_(outside)
+
+        gs, wide_h_t = _widened(grad_spikes[t], wide_gs), _widened(h[t], wide_h)
+        gh = grad_x[t] if grad_x[t].dtype == wide else wide_gh
+        into_g, past_g = gs, zero
+        torch.sub(h[t], v_threshold, out=d)  # rounded as there, since some surrogates jump
+        if gv is not None and not p.detach_reset:
+            if p.v_reset is None:
+                into_g = torch.sub(gs, gv, alpha=p.v_threshold, out=bracket)
+            elif p.v_reset == 0.0:
+                into_g = torch.addcmul(gs, gv, wide_h_t, value=-1.0, out=bracket)
+            else:
+                torch.sub(v_reset, wide_h_t, out=bracket)
+                into_g = torch.addcmul(gs, gv, bracket, out=bracket)
+        if gv is not None:
+            past_g = gv
+            if p.v_reset is not None:  # gv where d < 0, else 0: gv (1 - s[t]) in one pass
+                torch.ops.aten.hardtanh_backward.grad_input(gv, d, -math.inf, 0.0, grad_input=kept)
+                past_g = kept
+        p.gradient(past_g, into_g, d, gh)
+
+        if v is not None:
+            v_before = _before(h[t - 1], v_threshold, p) if t > 0 else v
+            parts.append(dot(gh, _dh_dq(None if x is None else x[t], v_before, p, wide)))
+        if t > 0:
+            gv = torch.mul(gh, decay, out=carry)
+        elif grad_v0 is not None:
+            torch.mul(gh, decay, out=grad_v0)
+        if p.decay_input:
+            torch.mul(gh, leak, out=grad_x[t])
+        elif gh is wide_gh:
+            grad_x[t].copy_(gh)
+    return parts
+
+
+def _backward(
+    grad_spikes: Tensor,
+    grad_v: Tensor | None,
+    h_seq: Tensor,
+    x_seq: Tensor | None,
+    v: Tensor | None,
+    q: Tensor | None,
+    p: Dynamics,
+    needs_v: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Gradients of the input [T, N, *], of the initial v [N, *] (needs_v) and of q.
+
+    grad_v is [T, N, *] or, for the last v, [1, N, *]; v, a number or [N, *], is the initial one where q learns.
+    """
     T, channels_last = len(h_seq), is_channels_last(h_seq[0])
     grad_x, grad_v0 = empty_steps(T, h_seq[0]), empty_step(h_seq[0]) if needs_v else None
-    wide = torch.promote_types(h_seq.dtype, torch.float32)
-    leak = q.to(h_seq.dtype).item() if q is not None else 0.0 if p.tau is None else 1.0 / p.tau
-    # 0-dim tensors: wrapping a Python number costs 1 us a call
-    zero, v_reset, decay = (h_seq.new_full((), x, dtype=wide) for x in (0.0, p.v_reset or 0.0, 1.0 - leak))
-    v_threshold = h_seq.new_full((), p.v_threshold)
-    total_q = 0.0
-
     gss, hs, gxs = (chunks(seq, channels_last) for seq in (grad_spikes, h_seq, grad_x))
     gv0s = None if grad_v0 is None else chunks(grad_v0[None], channels_last)
-    gvs = None if grad_v is None else chunks(grad_v if kept_v else grad_v[None], channels_last)
+    gvs = None if grad_v is None else chunks(grad_v, channels_last)
     xs = None if x_seq is None else chunks(x_seq, channels_last)
-    v0s = chunks(v[None], channels_last)
-    scratches = tuple(torch.empty_like(gxs[0][0], dtype=wide) for _ in range(7))
-    for i, (gs_steps, h_steps, gx) in enumerate(zip(gss, hs, gxs, strict=True)):
-        d, bracket, kept, carry, wide_gs, wide_h, wide_gh = (scratch[: len(gx[0])] for scratch in scratches)
-        gv = None
-        for t in reversed(range(T)):
-            if gvs is not None and (kept_v or t == T - 1):
-                outside = gvs[i][t if kept_v else 0]
-                gv = outside.to(wide) if gv is None else gv.add_(outside)
-
-            gs, h = _widened(gs_steps[t], wide_gs), _widened(h_steps[t], wide_h)
-            gh = gx[t] if gx[t].dtype == wide else wide_gh
-            into_g, past_g = gs, zero
-            torch.sub(h_steps[t], v_threshold, out=d)  # rounded as there, since some surrogates jump
-            if gv is not None and not p.detach_reset:
-                if p.v_reset is None:
-                    into_g = torch.sub(gs, gv, alpha=p.v_threshold, out=bracket)
-                elif p.v_reset == 0.0:
-                    into_g = torch.addcmul(gs, gv, h, value=-1.0, out=bracket)
-                else:
-                    torch.sub(v_reset, h, out=bracket)
-                    into_g = torch.addcmul(gs, gv, bracket, out=bracket)
-            if gv is not None:
-                past_g = gv
-                if p.v_reset is not None:  # gv where d < 0, else 0: gv (1 - s[t]) in one pass
-                    torch.ops.aten.hardtanh_backward.grad_input(gv, d, -math.inf, 0.0, grad_input=kept)
-                    past_g = kept
-            p.gradient(past_g, into_g, d, gh)
-
-            if q is not None:
-                v_before = _before(h_steps[t - 1], v_threshold, p) if t > 0 else v0s[i][0]
-                total_q += _grad_q(gh, None if xs is None else xs[i][t], v_before, p)
-            if t > 0:
-                gv = torch.mul(gh, decay, out=carry)
-            elif gv0s is not None:
-                torch.mul(gh, decay, out=gv0s[i][0])
-            if p.decay_input:
-                torch.mul(gh, leak, out=gx[t])
-            elif gh is wide_gh:
-                gx[t].copy_(gh)
+    v0s = None if v is None else chunks(v.expand_as(h_seq[0])[None], channels_last)
+    scratches = tuple(torch.empty_like(gxs[0][0], dtype=_wide(h_seq.dtype)) for _ in range(7))
+    total_q = 0.0
+    for i, (gs, h, gx) in enumerate(zip(gss, hs, gxs, strict=True)):
+        parts = _backward_steps(
+            gs,
+            _outside(None if gvs is None else gvs[i], T),
+            h,
+            None if xs is None else xs[i],
+            None if v0s is None else v0s[i][0],
+            q,
+            p,
+            gx,
+            None if gv0s is None else gv0s[i][0],
+            [scratch[: len(gx[0])] for scratch in scratches],
+            torch.dot,
+        )
+        total_q += sum(float(part) for part in parts)
     return grad_x, grad_v0, None if q is None else q.new_tensor(total_q)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the backward."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _outside(grad_v: Sequence[Tensor] | None, T: int) -> list[Tensor | None]:
+    """For each step the gradient that reaches its v from outside: that of each one, of the last alone, or none."""
+    known = [] if grad_v is None else list(grad_v)
+    return [*[None] * (T - len(known)), *known]
+
+
+def _backward_kernel(
+    grad_spikes: Tensor,
+    grad_v: Tensor | None,
+    h: Tensor,
+    x: Tensor | None,
+    v: Tensor | None,
+    q: Tensor | None,
+    *,
+    p: Dynamics,
+    needs_v: bool,
+) -> list[Tensor]:
+    """`_backward` without writing to what it is given, to be compiled: [T, M] (grad_v also [1, M]), v [M] or a number;
+    in the place of the gradient of q its parts [T]."""
+    steps = h.unbind(0)
+    grad_x, grad_v0 = [torch.empty_like(step) for step in steps], torch.empty_like(steps[0]) if needs_v else None
+    parts = _backward_steps(
+        grad_spikes.unbind(0),
+        _outside(None if grad_v is None else grad_v.unbind(0), len(steps)),
+        steps,
+        None if x is None else x.unbind(0),
+        None if v is None else torch.empty_like(steps[0]).copy_(v),
+        q,
+        p,
+        grad_x,
+        grad_v0,
+        [torch.empty_like(steps[0], dtype=_wide(h.dtype)) for _ in range(7)],
+        _dot,
+    )
+    return [
+        torch.stack(grad_x),
+        *([] if grad_v0 is None else [grad_v0]),
+        *([torch.stack(parts)] if parts else []),
+    ]
+
+
+def _backward_compiled(
+    grad_spikes: Tensor,
+    grad_v: Tensor | None,
+    h_seq: Tensor,
+    x_seq: Tensor | None,
+    v: Tensor | None,
+    q: Tensor | None,
+    p: Dynamics,
+    needs_v: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """`_backward` by a compiled kernel."""
+    channels_last = is_channels_last(h_seq[0])
+    gs, gv, h, x = (None if seq is None else dense(seq, channels_last) for seq in (grad_spikes, grad_v, h_seq, x_seq))
+    v0 = dense(v[None], channels_last)[0] if v is not None and v.ndim > 0 else v
+    grad_x, *others = compiling.run(_backward_kernel, (gs, gv, h, x, v0, q), p=p, needs_v=needs_v)
+    grad_v0 = shaped(others.pop(0), h_seq[0]) if needs_v else None
+    grad_q = None if q is None else others.pop().sum().to(q.dtype)
+    return shaped(grad_x, h_seq[0]), grad_v0, grad_q
 
 
 class _MultiStep(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x_seq: Tensor, v: Tensor | float, q: Tensor | None, p: Dynamics, keep_v: bool
+        ctx: Any, x_seq: Tensor, v: Tensor | float, q: Tensor | None, p: Dynamics, keep_v: bool, compiled: bool
     ) -> tuple[Tensor, Tensor]:
-        spikes, v_out, h_seq = _forward(x_seq, v, q, p, keep_h=True, keep_v=keep_v)
+        run = _forward_compiled if compiled else _forward
+        spikes, v_out, h_seq = run(x_seq, v, q, p, keep_h=True, keep_v=keep_v)
         learns = q is not None  # dL/dq needs v[0] too, and x if it leaks; the other v are made again from h
         v_kept = v if learns and isinstance(v, Tensor) else None
         ctx.save_for_backward(h_seq, x_seq if learns and p.decay_input else None, v_kept, q)
-        ctx.v, ctx.p, ctx.kept_v = (0.0 if isinstance(v, Tensor) else v), p, keep_v
+        ctx.v, ctx.p, ctx.kept_v, ctx.compiled = (0.0 if isinstance(v, Tensor) else v), p, keep_v, compiled
         ctx.set_materialize_grads(False)
         return spikes, v_out
 
@@ -238,16 +382,15 @@ class _MultiStep(torch.autograd.Function):
         h_seq, x_seq, v, q = ctx.saved_tensors
         if grad_spikes is None:
             grad_spikes = torch.zeros_like(h_seq)
-        grads = _backward(
+        grads = (_backward_compiled if ctx.compiled else _backward)(
             grad_spikes,
-            grad_v,
+            grad_v if grad_v is None or ctx.kept_v else grad_v[None],
             h_seq,
             x_seq,
-            h_seq.new_full((), ctx.v).expand_as(h_seq[0]) if v is None else v,
+            h_seq.new_full((), ctx.v) if q is not None and v is None else v,
             q,
             ctx.p,
-            ctx.kept_v,
             needs_v=ctx.needs_input_grad[1],
         )
         x, v0, q = (grad if needed else None for grad, needed in zip(grads, ctx.needs_input_grad, strict=False))
-        return x, v0, q, None, None
+        return x, v0, q, None, None, None

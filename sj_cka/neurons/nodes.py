@@ -24,6 +24,10 @@ class FusedNode(neuron.BaseNode):
     the input where a PLIF leaks it. Every other call (CUDA, single-step, another dtype or surrogate, torch.compile,
     torch.func) is SpikingJelly's own.
 
+    Where the attribute `compiled` is set, torch.compile makes a kernel of each pass (`sj_cka.neurons.compiling`), with
+    the same spikes and states. Inputs of bfloat16, of more than 32 steps or of less than 2 neurons run the passes as
+    they are.
+
     Spikes and states equal those of SpikingJelly's torch code bit for bit (finite input); gradients do up to rounding,
     those of `w`, of the initial `v` and through the final `v` and `v_seq` too. Two things differ: a second derivative
     raises, and in eval mode spikes carry the surrogate gradient, as in 2.0.0 and in 2.0.0rc1's CuPy and Triton kernels,
@@ -31,6 +35,7 @@ class FusedNode(neuron.BaseNode):
     """
 
     v: Tensor | float
+    compiled = False
 
     def _leak(self) -> tuple[float | None, Tensor | None, bool]:
         """tau, q and decay_input, as `fused` has them."""
@@ -45,7 +50,7 @@ class FusedNode(neuron.BaseNode):
             (v,) = self.materialize_states((x_seq,), (v,), "m")
         tau, q, decay_input = self._leak()
         p = fused.Dynamics(tau, decay_input, self.v_threshold, self.v_reset, self.detach_reset, gradient)
-        spikes, v_out = fused.multi_step(x_seq, v, q, p, self.store_v_seq)
+        spikes, v_out = fused.multi_step(x_seq, v, q, p, self.store_v_seq, self.compiled)
         if self.store_v_seq:
             self.v_seq = v_out
             v_out = v_out[-1].clone()  # functional.detach_net detaches in place, which a view refuses

@@ -86,11 +86,11 @@ def _piecewise_exp(past: Tensor, into: Tensor, d: Tensor, out: Tensor, *, alpha:
 
 
 def _soft_sign(past: Tensor, into: Tensor, d: Tensor, out: Tensor, *, alpha: float) -> None:
-    torch.addcdiv(past, into, d.abs_().add_(1 / alpha).square_(), value=1 / (2 * alpha), out=out)
+    torch.addcdiv(past, into, d.abs_().add_(1 / alpha).pow_(2), value=1 / (2 * alpha), out=out)
 
 
 def _super_spike(past: Tensor, into: Tensor, d: Tensor, out: Tensor, *, alpha: float) -> None:
-    torch.addcdiv(past, into, d.abs_().add_(1.0).square_(), value=alpha, out=out)
+    torch.addcdiv(past, into, d.abs_().add_(1.0).pow_(2), value=alpha, out=out)
 
 
 def _nonzero_sign_log_abs(past: Tensor, into: Tensor, d: Tensor, out: Tensor, *, alpha: float) -> None:
@@ -98,7 +98,7 @@ def _nonzero_sign_log_abs(past: Tensor, into: Tensor, d: Tensor, out: Tensor, *,
 
 
 def _erf(past: Tensor, into: Tensor, d: Tensor, out: Tensor, *, alpha: float) -> None:
-    torch.addcmul(past, into, d.mul_(alpha).square_().neg_().exp_(), value=alpha / math.sqrt(math.pi), out=out)
+    torch.addcmul(past, into, d.mul_(alpha).pow_(2).neg_().exp_(), value=alpha / math.sqrt(math.pi), out=out)
 
 
 def _rect(past: Tensor, into: Tensor, d: Tensor, out: Tensor, *, alpha: float) -> None:
@@ -180,7 +180,13 @@ def gradient_of(function: torch.nn.Module) -> Gradient | None:
     values = {name: getattr(function, name) for name in names}
     if not all(isinstance(value, (int, float)) for value in values.values()):
         return None
-    return functools.partial(gradient, **values)
+    return _bound(gradient, tuple(values.items()))
+
+
+@functools.cache
+def _bound(gradient: Callable[..., None], values: tuple[tuple[str, float], ...]) -> Gradient:
+    """One object for equal parameters, so that what is compiled for it can be found again."""
+    return functools.partial(gradient, **dict(values))
 
 
 def make_surrogate(name: str, alpha: float | None = None) -> surrogate.SurrogateFunctionBase:

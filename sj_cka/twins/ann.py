@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from spikingjelly.activation_based import functional, neuron
 from spikingjelly.activation_based import layer as sj_layer
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from sj_cka.recording.state import is_multi_step, is_neuron, outside_neurons
-from sj_cka.twins.drives import live_tensors, no_hooks
+from sj_cka.twins.drives import live_tensors, no_hooks, no_watching, takes_steps, watches_nothing
 from sj_cka.twins.fresh import Initialiser, built_anew, drawn_anew
 from sj_cka.twins.refusals import check_reads, check_translatable, warn_of_logic
 from sj_cka.twins.untimed import untimed
@@ -33,16 +33,23 @@ def ann_twin(
 
     Every spiking neuron becomes an activation, a non-spiking read-out `nn.Identity`, and `layer.Dropout`, which keeps
     its mask until a reset, `nn.Dropout`. All else is copied as it is, step modes and containers too. Neurons take their
-    own parameters (PLIF's, PSN's) with them, one that is shared stays shared; no state is taken over, and no hook that
-    watches outputs or gradients (a monitor's).
+    own parameters (PLIF's, PSN's) with them, one that is shared stays shared; no state is taken over. Hooks behind a
+    forward or backward pass are left out, and of those before a forward pass the ones of SpikingJelly's monitors and of
+    this package: the others, as torch's that make weights, may be part of the network. The twin of what `snn_twin` or
+    `converted_snn` gave is the network that it was made of, with one activation for all uses.
 
     The twin takes `[N, ...]` and gives `[N, ...]`. What the network's forward does with time is tried on copies of one
-    sample at the first call (anew for another number of axes, and in training): the input is given as it is, or with an
-    axis of one step at axis 0 or 1, whichever runs without that a neuron takes samples for steps; an attribute that
-    counts the steps (`T`, or of any name) is 1 meanwhile; an axis of steps is averaged out of the output. Frames
-    `[T, N, ...]` that fit none of that are given as they are. A forward that calls its neurons a number of times that
-    stands in no attribute gives the right output, but its activations are then called as often, and are uses
-    (`lif#0`, `lif#1`, ...) to `compare`.
+    sample at the first call (anew for another structure or shape of the input, another flag in it, and in training):
+    the input is given as it is, or with an axis of one step at axis 0 or 1, whichever runs without that a neuron takes
+    samples for steps or that samples mix. The input is the first argument with a tensor in it, which may be a list or a
+    dictionary; if that alone does not run, every tensor of N samples gets a step. An attribute that counts the steps
+    (`T`, or of any name) is 1 meanwhile; an axis of steps, wherever it is, is averaged out of the output. Frames
+    `[T, N, ...]` that fit none of that are given as they are, and so is an input that could be both, as `[T, N, D]`
+    where a batch normalisation has N features: where axis 1 could have no other length if axis 0 were samples, it is
+    N. A forward that calls its neurons a number of times that stands in no attribute gives the right output, but its
+    activations are then called as often, and are uses (`lif#0`, `lif#1`, ...) to `compare`.
+
+    Under `torch.compile` this trial is no part of the graph: the twin compiles with breaks, not with `fullgraph=True`.
 
     Args:
         net: any network of SpikingJelly's neurons (or of subclasses); it is left as it is.
@@ -57,10 +64,12 @@ def ann_twin(
         The twin, on the device of the network and in its training mode; a subclass of the network's own class.
 
     Raises:
-        ValueError: what cannot be translated, with its name and the reason; no neuron; or fresh parameters that cannot
-            be had: without `initialiser` and `build`, some that `reset_parameters` would not draw as the network's own
-            initialiser did (or that training has changed since, which looks alike).
-        TypeError: an `activation` that makes no module.
+        ValueError: what cannot be translated, with its name and the reason; a graph of torch.fx; no neuron; or fresh
+            parameters that cannot be had: without `initialiser` and `build`, some that `reset_parameters` would not
+            draw as the network's own initialiser did (or that training has changed since, which looks alike). The
+            twin's first call raises it where it can be run in no way, where its forward reads what only a neuron has,
+            or where it runs modules of the network itself, which a closure in it keeps.
+        TypeError: an `activation` that makes no module; the twin's call, on input without a tensor.
 
     Example:
         >>> from spikingjelly.activation_based import layer, neuron
@@ -74,18 +83,27 @@ def ann_twin(
         raise ValueError('initialiser= and build= draw new parameters: pass init="fresh", or leave them out')
     if initialiser is not None and build is not None:
         raise ValueError("expected one of initialiser= and build=, got both")
+    if isinstance(net, fx.GraphModule):
+        raise ValueError(
+            f"expected a network with a forward of its class, got a graph that torch.fx traced ({type(net).__name__}), "
+            "as SpikingJelly's ann2snn makes it: the network that was converted is its artificial twin, and "
+            "sj_cka.twins.converted_snn converts it under its own names"
+        )
     check_translatable(net)
     replaced = _replacements(net, activation)
     if not any(map(is_neuron, net.modules())):
         raise ValueError(f"expected a network with neurons of SpikingJelly, found none in {type(net).__name__}")
     check_reads(net, replaced)
     warn_of_logic(net)
-    twin: nn.Module = copy.deepcopy(net, {**replaced, **live_tensors(net), **no_hooks(net)})
+    twin: nn.Module = copy.deepcopy(net, {**replaced, **live_tensors(net), **no_hooks(net), **no_watching(net)})
+    for module in twin.modules():
+        for key in [key for key, hook in module._forward_pre_hooks.items() if hook is watches_nothing]:
+            del module._forward_pre_hooks[key]
     if init == "fresh" and build is not None:
         built_anew(twin, net, build)
     elif init == "fresh":
         drawn_anew(twin, net, initialiser)
-    return twin if is_neuron(net) else untimed(twin, _neuron_names(net))
+    return twin if is_neuron(net) else untimed(twin, _neuron_names(net), net)
 
 
 class _Decoded(nn.Identity):
@@ -162,7 +180,7 @@ def _read_out(module: nn.Module) -> nn.Module:
 def _lend(new: nn.Module, module: nn.Module) -> None:
     """Gives an activation what forwards, printing and SpikingJelly's `set_step_mode` and `set_backend` look up."""
     lent: Any = new
-    lent.step_mode = "m" if is_multi_step(module) else "s"
+    lent.step_mode = "m" if takes_steps(module) else "s"
     for attribute in ("backend", "supported_backends"):
         if hasattr(module, attribute):
             setattr(lent, attribute, getattr(module, attribute))

@@ -50,7 +50,7 @@ def converted_snn(ann: nn.Module, loader: Iterable[Any] | None, T: int, *, mode:
     Its states are reset by the caller (`sj_cka.recording.reset_states`).
 
     Args:
-        ann: the trained network; it is run in evaluation mode, and left as it was.
+        ann: the trained network, or artificial twin (`ann_twin`); it is run in evaluation mode, and left as it was.
         loader: batches that the thresholds are taken from: tensors, or tuples or lists that start with one. None:
             thresholds of 1, to load a `state_dict` into.
         T: number of time steps, from 1.

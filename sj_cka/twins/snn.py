@@ -36,9 +36,9 @@ def snn_twin(
     (`sj_cka.recording.reset_states`).
 
     Args:
-        ann: the network, e.g. of torchvision; it is left as it is.
+        ann: the network, e.g. of torchvision, or an artificial twin (`ann_twin`); it is left as it is.
         T: number of time steps, from 1.
-        neuron: a name of NEURONS, a mapping with `name` and its options, or what makes one multi-step neuron.
+        neuron: a name of NEURONS, a mapping with `name` and its options, or what makes a new multi-step neuron.
         activations: types of modules that become neurons.
 
     Raises:
@@ -53,17 +53,27 @@ def snn_twin(
     make = _factory(neuron)
     uses = Counter(uses_of(ann, activations))
     twin = copy.deepcopy(ann)
+    before: list[nn.Module] = []
     for name, count in uses.items():
-        made = [make() for _ in range(count)]
-        for one in made:
-            if not (is_neuron(one) and is_multi_step(one)):
-                raise ValueError(
-                    'neuron: expected a neuron of SpikingJelly in multi-step mode (step_mode="m"), got '
-                    f"{type(one).__name__}"
-                )
-        put(twin, name, Uses(made, T))
+        put(twin, name, Uses([_made(make, before) for _ in range(count)], T))
     over_time(twin)
     return twin
+
+
+def _made(make: Callable[[], nn.Module], before: list[nn.Module]) -> nn.Module:
+    """One neuron, which is none of those made before."""
+    new = make()
+    if not (is_neuron(new) and is_multi_step(new)):
+        raise ValueError(
+            f'neuron: expected a neuron of SpikingJelly in multi-step mode (step_mode="m"), got {type(new).__name__}'
+        )
+    if any(new is other for other in before):
+        raise ValueError(
+            "neuron: expected what makes a new neuron for every use, or one use would leave its state to the other; "
+            f"got the same {type(new).__name__} again"
+        )
+    before.append(new)
+    return new
 
 
 def check_steps(T: int) -> None:
@@ -74,9 +84,11 @@ def check_steps(T: int) -> None:
 
 def put(net: nn.Module, name: str, node: Uses) -> None:
     """Puts neurons in the place of an activation, on the network's device."""
-    node.train(net.get_submodule(name).training)
-    if (own := next(net.parameters(), None)) is not None:
-        node.to(own.device)
+    own = net.get_submodule(name)
+    node.train(own.training)
+    node.outer_mode = "m" if is_multi_step(own) else "s"
+    if (parameter := next(net.parameters(), None)) is not None:
+        node.to(parameter.device)
     net.set_submodule(name, node)
 
 

@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from spikingjelly.activation_based import layer as sj_layer
 from spikingjelly.activation_based import neuron
 from torch import Tensor, fx, nn
+
+from sj_cka.twins.untimed import timed
 
 # what acts on every number alone; a Sigmoid is left out, which mostly is a gate
 ACTIVATIONS: tuple[type[nn.Module], ...] = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
-    *(nn.Hardswish, nn.Hardtanh, nn.Tanh, nn.Softplus),
+    *(nn.Hardswish, nn.Hardtanh, nn.Tanh, nn.Softplus, nn.Threshold),
 )
-_FUNCTIONAL = {"relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "elu", "elu_", "gelu", "silu", "celu", "selu"}
+# the same as functions and methods; those that work in place end in _
+_FUNCTIONAL = {
+    *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish"),
+    *("hardswish", "hardtanh", "tanh", "softplus", "threshold"),
+}
 _NOT_FORWARD = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 _AXES = ((nn.Conv1d, 3), (nn.Conv2d, 4), (nn.Conv3d, 5))
+_CONTAINERS = (sj_layer.SeqToANNContainer, sj_layer.MultiStepContainer, sj_layer.StepModeContainer)
 
 
 class Uses(neuron.IFNode):
     """A neuron for each use of an activation within a forward pass, in turn; itself it integrates nothing.
 
     It is called on `[T*N, ...]`, as the layers around it are; hooks see `[T, N, ...]`, as those of any neuron. Being
-    one of SpikingJelly's by class, it is a layer to `compare`, and what lies in it is none.
+    one of SpikingJelly's by class, it is a layer to `compare`, and what lies in it is none. In a network of multi-step
+    layers, the artificial twin of a spiking one, it is called on `[1, T*N, ...]`: its `outer_mode` is "m", else "s".
     """
 
     def __init__(self, neurons: Sequence[nn.Module], T: int) -> None:
         super().__init__(step_mode="m")
         self.T, self.use = T, 0
+        self.outer_mode = "s"
+        self.samples_ndim: int | None = None
         self.uses = nn.ModuleList(neurons)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Spikes `[T*N, ...]`."""
-        spikes: Tensor = super().__call__(x.unflatten(0, (self.T, -1)))
-        return spikes.flatten(0, 1)
+        """Spikes `[T*N, ...]`, behind an axis of one step if the input is."""
+        if self.outer_mode == "m":
+            if x.shape[0] != 1:
+                raise ValueError(f"expected a network without steps of its own, one of its activations sees {len(x)}")
+            x = x.squeeze(0)
+        spikes: Tensor = super().__call__(x.unflatten(0, (self.T, -1))).flatten(0, 1)
+        return spikes.unsqueeze(0) if self.outer_mode == "m" else spikes
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Spikes `[T, N, ...]` of the neuron whose turn it is."""
@@ -52,14 +67,14 @@ def uses_of(ann: nn.Module, activations: tuple[type[nn.Module], ...] = ACTIVATIO
     """Names of the activations in the order of their uses in a forward pass, each as often as it is used.
 
     Raises:
-        ValueError: none; one that is called as a function; a recurrent layer or attention; or a forward that torch.fx
-            cannot follow.
+        ValueError: none; one that is called as a function (a sigmoid or softmax is none, but a gate); a recurrent layer
+            or attention; or a forward that torch.fx cannot follow.
     """
     for name, module in ann.named_modules():
         if isinstance(module, _NOT_FORWARD):
             raise ValueError(f"expected a feed-forward network, {name!r} is a {type(module).__name__}")
     try:
-        graph = _Tracer(samples_ndim(ann)).trace(ann)
+        graph = _Tracer(samples_ndim(ann)).trace(timed(ann))
     except Exception as error:  # whatever a forward says to symbols in place of numbers
         raise ValueError(
             f"expected a forward without control flow on its data: torch.fx cannot follow that of "
@@ -68,7 +83,7 @@ def uses_of(ann: nn.Module, activations: tuple[type[nn.Module], ...] = ACTIVATIO
     modules, found = dict(ann.named_modules()), []
     for node in graph.nodes:
         called = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-        if node.op in ("call_function", "call_method") and called in _FUNCTIONAL:
+        if node.op in ("call_function", "call_method") and str(called).strip("_") in _FUNCTIONAL:
             raise ValueError(
                 f"expected activations as modules, the forward calls {called} as a function ({node.name}): give the "
                 "network an nn.ReLU() for each"
@@ -89,7 +104,8 @@ def samples_ndim(ann: nn.Module) -> int | None:
 class _Tracer(fx.Tracer):
     """Knows the number of axes of the input, and takes every module without children as a whole.
 
-    A question about sizes is answered with no: mostly it is whether to raise.
+    SpikingJelly's containers, which loop over steps or merge them, are the layers in them in turn. A question about
+    sizes is answered with no: mostly it is whether to raise.
     """
 
     def __init__(self, ndim: int | None) -> None:
@@ -99,6 +115,17 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module is one node of the graph."""
         return next(m.children(), None) is None or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The value that a module gives."""
+        if not isinstance(m, _CONTAINERS):
+            return super().call_module(m, forward, args, kwargs)
+        (x,) = args
+        for member in m.children():
+            x = member(x)
+        return x
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """What stands for a value."""
@@ -138,8 +165,8 @@ class _Input(fx.Proxy):
 
 def over_time(net: nn.Module) -> None:
     """Lets a network with `Uses` in it take `[N, ...]` or `[T, N, ...]` and give `[T, N, ...]`, in place."""
-    root: Any = net
-    root.samples_ndim = samples_ndim(net)
+    for node in _nodes(net):
+        node.samples_ndim = samples_ndim(net)
     net.register_forward_pre_hook(_show)
     net.register_forward_hook(_unfold)
 
@@ -148,13 +175,14 @@ def _nodes(net: nn.Module) -> Iterator[Uses]:
     return (module for module in net.modules() if isinstance(module, Uses))
 
 
-def _show(net: Any, args: tuple[Tensor, ...]) -> Tensor:
+def _show(net: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
     """The input `[T*N, ...]`; every forward pass starts at the first use of each activation."""
     for node in _nodes(net):
         node.use = 0
     if len(args) != 1:
         raise TypeError(f"expected one input, [N, ...] or [T, N, ...], got {len(args)}")
-    (x,), T, ndim = args, next(_nodes(net)).T, net.samples_ndim
+    node = next(_nodes(net))
+    (x,), T, ndim = args, node.T, node.samples_ndim
     if ndim is None or x.ndim == ndim:
         return x.repeat(T, *[1] * (x.ndim - 1))
     if x.ndim != ndim + 1 or len(x) != T:
@@ -162,7 +190,7 @@ def _show(net: Any, args: tuple[Tensor, ...]) -> Tensor:
     return x.flatten(0, 1)
 
 
-def _unfold(net: Any, args: Any, output: Any) -> Any:
+def _unfold(net: nn.Module, args: Any, output: Any) -> Any:
     T = next(_nodes(net)).T
     if any(node.use for node in _nodes(net)):
         names = [name for name, node in net.named_modules() if isinstance(node, Uses) and node.use]

@@ -122,7 +122,7 @@ def test_options_out_of_range_are_refused_by_name(options, message):
 
 
 def test_no_time_step_at_all_is_refused():
-    with pytest.raises(OptionError, match="T: expected at least one time step, got 0"):
+    with pytest.raises(OptionError, match="T: expected at least one time step, a whole number of them, got 0"):
         small("resnet", "snn", T=0)
 
 

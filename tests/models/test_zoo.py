@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
+from spikingjelly.activation_based import neuron as sj_neuron
 from torch import Tensor, nn
 
 from sj_cka import compare
-from sj_cka.models import MODELS, build
+from sj_cka.models import MODELS, Kind, build
 from sj_cka.neurons import lif
 from sj_cka.plugins import OptionError
 from sj_cka.recording import is_neuron, reset_states
@@ -163,7 +165,7 @@ def test_every_neuron_layer_of_the_twins_pairs(name: str) -> None:
 def test_another_neuron_and_no_steps_and_other_input_are_taken_or_refused(name: str) -> None:
     net = build("snn", {"name": name, **ZOO[name][0]}, in_channels=2, num_classes=CLASSES, neuron={"name": "plif"})
     assert any(key.endswith(".w") for key in net.state_dict())
-    with pytest.raises(OptionError, match="expected at least one time step, got 0"):
+    with pytest.raises(OptionError, match=r"^T: expected at least one time step, .*got 0"):
         network(name, "snn", T=0)
     with pytest.raises(ValueError, match=r"expected .*got shape"):
         network(name, "ann")(torch.zeros(2, 2, 2, 2, 2, 2))
@@ -245,24 +247,78 @@ def test_a_neuron_sees_a_shown_image_at_every_step_and_what_lies_before_it_sees_
         ({"name": "spikformer", "heads": 5}, "heads"),
         ({"name": "spikformer", "depth": 0}, "depth"),
         ({"name": "spikformer", "mlp_ratio": 0.0}, "mlp_ratio"),
+        ({"name": "resnet", "width": 1.5}, "width"),
+        ({"name": "resnet", "width": float("nan")}, "width"),
+        ({"name": "resnet", "depth": 20.0}, "depth"),
+        ({"name": "resnet", "depth": True}, "depth"),
+        ({"name": "resnet", "residual": None}, "residual"),
+        ({"name": "resnet", "residual": [1.0]}, "residual"),
+        ({"name": "resnet", "residual": "12"}, "residual"),
+        ({"name": "resnet_imagenet", "width": float("inf")}, "width"),
+        ({"name": "resnet_imagenet", "width": "2"}, "width"),
+        ({"name": "resnet_imagenet", "depth": 18.0}, "depth"),
+        ({"name": "vgg", "width": float("inf")}, "width"),
+        ({"name": "vgg", "width": float("nan")}, "width"),
+        ({"name": "vgg", "pools": 2.5}, "pools"),
+        ({"name": "vgg", "depth": [11]}, "depth"),
+        ({"name": "convnet", "channels": 6}, "channels"),
+        ({"name": "convnet", "channels": [6, 8.0]}, "channels"),
+        ({"name": "mlp", "hidden": 64}, "hidden"),
+        ({"name": "mlp", "hidden": []}, "hidden"),
+        ({"name": "mlp", "inputs": 60.0}, "inputs"),
+        ({"name": "sew_resnet", "depth": None}, "depth"),
+        ({"name": "sew_resnet", "connect": ["ADD"]}, "connect"),
+        ({"name": "spikformer", "dim": 16.0}, "dim"),
+        ({"name": "spikformer", "mlp_ratio": "4"}, "mlp_ratio"),
     ],
 )
-def test_an_option_out_of_range_is_named(model: dict[str, Any], option: str) -> None:
-    with pytest.raises(OptionError, match=f"^{option}: expected ") as caught:
-        build("snn", model, in_channels=1, num_classes=3)
+@pytest.mark.parametrize("kind", ["snn", "ann"])
+def test_an_option_out_of_range_is_named(kind: Kind, model: dict[str, Any], option: str) -> None:
+    got = re.escape(repr(model[option]))
+    with pytest.raises(OptionError, match=f"^{option}: expected .*, got {got}(; nearest|$)") as caught:
+        build(kind, model, in_channels=1, num_classes=3)
     assert caught.value.option == option
+
+
+@CASES
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("in_channels", 0), ("in_channels", 1.0), ("num_classes", 0), ("num_classes", None), ("T", None), ("T", 2.5)],
+)
+def test_the_shape_of_the_data_and_the_steps_are_whole_numbers(name: str, option: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=f"^{option}: expected .*, got {value}$"):
+        build("snn", {"name": name, **ZOO[name][0]}, **{"in_channels": 2, "num_classes": 3, "T": 2} | {option: value})
+
+
+def test_a_twin_has_no_steps_and_another_kind_is_none() -> None:
+    options = {"name": "mlp", "inputs": 4}
+    assert build("ann", options, in_channels=1, num_classes=3, T=None)(torch.zeros(2, 4)).shape == (2, 3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='expected kind "snn" or "ann", got \'SNN\''):
+        build("SNN", options, in_channels=1, num_classes=3)  # type: ignore[arg-type]
+
+
+def test_options_of_a_neuron_without_a_name_are_those_of_lif() -> None:
+    net = build("snn", {"name": "mlp", "inputs": 4}, in_channels=1, num_classes=3, neuron={"tau": 4.0})
+    assert isinstance(net.layer1.lif, sj_neuron.LIFNode)
+    assert net.layer1.lif.tau == 4.0
 
 
 def test_sew_resnet_connects_as_asked() -> None:
     x = images("sew_resnet")
-    outputs = [run(network("sew_resnet", "ann", connect=how).eval(), x) for how in ("ADD", "AND", "IAND")]
+    networks = [network("sew_resnet", "ann", connect=how) for how in ("ADD", "AND")]
+    with pytest.warns(UserWarning, match=r"'layer1.0' and 7 more: IAND, x \(1 - y\), is a logical connection") as said:
+        networks.append(network("sew_resnet", "ann", connect="IAND"))
+    snn = network("sew_resnet", "snn", connect="IAND")  # of spikes it is logic
+    with pytest.warns(UserWarning, match="IAND") as of_twin:
+        ann_twin(snn)
+    assert [str(one.message) for one in said] == [str(one.message) for one in of_twin]
+    assert said[0].filename == of_twin[0].filename == __file__
+    outputs = [run(net.eval(), x) for net in networks]
     assert not torch.allclose(outputs[0], outputs[1])
     assert not torch.allclose(outputs[0], outputs[2])
 
 
 def test_spikformer_spikes_as_with_half_a_threshold_in_its_attention() -> None:
-    from spikingjelly.activation_based import neuron as sj_neuron
-
     snn, x = calibrated("spikformer", "snn"), images("spikformer")
     [block] = snn.blocks
     own, half = block.attn.attn_lif, lif(v_threshold=0.5)

@@ -11,7 +11,7 @@ import warnings
 
 import pytest
 import torch
-from spikingjelly.activation_based import functional, layer, neuron, surrogate
+from spikingjelly.activation_based import functional, layer, monitor, neuron, surrogate
 from torch import nn
 
 from sj_cka import compare
@@ -96,6 +96,44 @@ def test_what_watches_the_network_does_not_see_the_twin(snn):
     twin(numbers(3, 6))
     assert watches.seen == []
     assert watches_twin.seen == [(1, 3, 5)]
+
+
+def test_a_monitor_of_inputs_does_not_see_the_twin_and_sees_the_network_on(snn):
+    with monitor.InputMonitor(snn, neuron.BaseNode) as seen:
+        twin = ann_twin(snn)
+        twin(numbers(3, 6))
+        assert seen.records == []
+        assert not any(module._forward_pre_hooks for module in twin.modules())
+        snn(numbers(4, 3, 6))
+        assert len(seen.records) == 2
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_hook_of_the_network_that_changes_an_input_changes_the_twins(bound):
+    class Doubles(Spiking):
+        factor = 2.0
+
+        def __init__(self):
+            super().__init__()
+            hook = self.double if bound else (lambda module, args: (2 * args[0],))
+            self.fc1.register_forward_pre_hook(hook)
+
+        def double(self, module, args):
+            return (self.factor * args[0],)
+
+    net = Doubles().eval()
+    twin = ann_twin(net)
+    assert torch.allclose(twin(numbers(3, 6)), by_hand(net, numbers(3, 6)), atol=1e-6)
+    if bound:  # to the twin, not to the network
+        net.factor = 0.0
+        assert torch.allclose(twin(numbers(3, 6)), by_hand(Doubled(net), numbers(3, 6)), atol=1e-6)
+
+
+class Doubled:
+    """The same network with its hook as it was."""
+
+    def __init__(self, net):
+        self.fc1, self.fc2 = lambda x: nn.functional.linear(2 * x, net.fc1.weight, net.fc1.bias), net.fc2
 
 
 def test_weights_that_a_hook_makes_are_made_in_the_twin(snn):

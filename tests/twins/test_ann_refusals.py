@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 from spikingjelly.activation_based import encoding, functional, layer, neuron, rnn, surrogate
+from spikingjelly.activation_based.ann2snn import Converter, RateCodingRecipe
 from spikingjelly.activation_based.examples.rsnn_sequential_fmnist import FeedBackNet, StatefulSynapseNet
 from spikingjelly.activation_based.examples.spiking_lstm_sequential_mnist import Net as SpikingLSTMNet
 from spikingjelly.activation_based.model import sew_resnet
@@ -153,6 +154,97 @@ def test_other_things_of_that_name_and_what_is_never_called_are_no_reading():
 def test_a_network_without_neurons():
     with pytest.raises(ValueError, match="expected a network with neurons of SpikingJelly, found none in Linear"):
         ann_twin(nn.Linear(2, 2))
+
+
+class Closes(nn.Module):
+    """Its forward calls a function that keeps its modules."""
+
+    def __init__(self, keeps, mode="s"):
+        super().__init__()
+        self.fc, self.bn, self.lif = layer.Linear(3, 3), layer.BatchNorm1d(3), neuron.LIFNode(step_mode=mode)
+        self.last = neuron.IFNode(step_mode=mode)
+        fc, bn, lif = self.fc, self.bn, self.lif
+        self.run = {
+            "all": lambda x: lif(fc(x)),
+            "neuron": lambda x: lif(self.fc(x)),
+            "layer": lambda x: bn(x),
+            "forward": lambda x: lif.forward(x),
+            "part": lambda x: lif.forward(x),
+        }[keeps]
+        self.only = keeps == "forward"
+
+    def forward(self, x):
+        return self.run(x) if self.only else self.last(self.run(x))
+
+
+@pytest.mark.parametrize(
+    ("keeps", "message"),
+    [
+        ("all", r"the forward runs 'fc' \(Linear\) of the network that the twin was made of, through a function"),
+        ("neuron", r"the forward runs 'fc' \(Linear\) of the network"),
+        ("layer", r"the forward runs 'bn' \(BatchNorm1d\) of the network"),
+        ("forward", r"the forward runs 'lif' \(LIFNode\) of the network"),
+        ("part", r"the forward runs 'lif' \(LIFNode\) of the network"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_a_closure_that_runs_the_network_itself_is_an_error_and_leaves_it_as_it_is(keeps, message, mode):
+    net = Closes(keeps, mode).train()
+    twin = ann_twin(net)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message):
+            twin(torch.ones(2, 3))
+    assert net.bn.num_batches_tracked == 0
+    assert net.lif.v == 0.0
+    assert "forward" not in vars(net.lif)
+
+
+def test_a_neuron_that_is_no_module_of_the_network_is_an_error():
+    class Hides(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lif, self.hidden = neuron.LIFNode(), [neuron.IFNode()]
+
+        def forward(self, x):
+            return self.lif(self.hidden[0](x))
+
+    with pytest.raises(ValueError, match=r"the forward runs a neuron \(IFNode\) that is no module of it"):
+        ann_twin(Hides())(torch.ones(2, 3))
+
+
+def test_modules_that_a_forward_makes_or_keeps_for_itself_are_its_own():
+    class Makes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lif, self.kept = neuron.LIFNode(), [nn.Linear(3, 3)]
+
+        def forward(self, x):
+            return nn.Flatten()(self.lif(self.kept[0](x)))
+
+    net = Makes()
+    assert torch.equal(ann_twin(net)(torch.ones(2, 3)), net.kept[0](torch.ones(2, 3)).relu())
+
+
+def test_a_graph_is_refused_and_the_network_that_it_was_made_of_named_as_its_twin():
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    recipe = RateCodingRecipe([(torch.rand(5, 3), torch.zeros(5))], fuse_flag=False)
+    converted = Converter(recipe).convert(net)
+    assert isinstance(converted, torch.fx.GraphModule)
+    with pytest.raises(ValueError, match=r"a graph that torch.fx traced .*the network that was converted is its art"):
+        ann_twin(converted)
+
+
+def test_a_graph_within_a_network_is_translated():
+    class Holds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.graph, self.lif = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(3, 4), nn.Tanh())), neuron.LIFNode()
+
+        def forward(self, x):
+            return self.lif(self.graph(x))
+
+    net, x = Holds(), torch.ones(2, 3)
+    assert torch.equal(ann_twin(net)(x), net.graph(x).relu())
 
 
 def test_logic_on_spikes_gets_a_warning():

@@ -127,6 +127,60 @@ class HardCoded(Net):
         return torch.stack([self.layers(x) for _ in range(3)])
 
 
+class HardCodedBehind(Net):
+    """As many steps as classes, behind the samples."""
+
+    mode = "s"
+
+    def forward(self, x):
+        return torch.stack([self.layers(x) for _ in range(3)], dim=1)
+
+
+class HardCodedLast(Net):
+    mode = "s"
+
+    def forward(self, x):
+        return torch.stack([self.layers(x) for _ in range(3)], dim=-1)
+
+
+class HardCodedMultiStep(Net):
+    def forward(self, x):
+        return self.layers(x.unsqueeze(0).repeat(3, *[1] * x.ndim)).transpose(0, 1)
+
+
+class HardCodedRunningMean(Net):
+    """A step of the output is the mean over all until then."""
+
+    mode = "s"
+
+    def forward(self, x):
+        y = torch.stack([self.layers(x) for _ in range(4)], dim=1)
+        return y.cumsum(1) / torch.arange(1, 5)[:, None]
+
+
+class RepeatsBehind(Net):
+    def forward(self, x):
+        return self.layers(x.unsqueeze(0).repeat(self.T, *[1] * x.ndim)).transpose(0, 1)
+
+
+class LoopsBehind(Net):
+    mode = "s"
+
+    def forward(self, x):
+        return torch.stack([self.layers(x) for _ in range(self.T)], dim=1)
+
+
+class LoopsOnceBehind(LoopsBehind):
+    def __init__(self):
+        super().__init__()
+        self.T = 1
+
+
+class TakesStepsAndGivesThemBehind(Net):
+    def forward(self, x):
+        return self.layers(x).transpose(0, 1)
+
+
 class Several(Net):
     """Several outputs, of which one has steps."""
 
@@ -150,6 +204,19 @@ ALL = [
     LoopsOverWhatComes,
     LoopsOverSecond,
     HardCoded,
+    HardCodedBehind,
+    HardCodedLast,
+    HardCodedMultiStep,
+    HardCodedRunningMean,
+    RepeatsBehind,
+    LoopsBehind,
+    LoopsOnceBehind,
+    TakesStepsAndGivesThemBehind,
+]
+# a number of steps in the code alone gives uses: lif#0, lif#1, lif#2. The frames of LoopsOverFrames are not repeated
+UNPAIRED = [
+    *(HardCoded, HardCodedBehind, HardCodedLast, HardCodedMultiStep, HardCodedRunningMean),
+    *(LoopsOverFrames, LoopsOnceBehind),
 ]
 
 
@@ -206,6 +273,36 @@ def test_an_attribute_of_another_meaning_is_left():
     assert torch.allclose(ann_twin(net)(X), by_hand(net, X) / T, atol=1e-6)
 
 
+@pytest.mark.parametrize("train", [False, True])
+def test_an_attribute_that_counts_layers_is_left(train):
+    """Three times the same layers, one behind the other, look like three steps."""
+
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.depth = 3
+            self.fc, self.lif, self.head = layer.Linear(6, 6), neuron.LIFNode(), layer.Linear(6, 2)
+
+        def forward(self, x):
+            for _ in range(self.depth):
+                x = self.lif(self.fc(x))
+            return self.head(x)
+
+    net = Deep().train(train)
+    assert torch.allclose(ann_twin(net)(X), net.head(net.fc(net.fc(net.fc(X).relu()).relu()).relu()), atol=1e-6)
+
+
+def test_steps_that_are_summed_may_be_one():
+    class Sums(Net):
+        mode = "s"
+
+        def forward(self, x):
+            return sum(self.layers(x) for _ in range(self.T))
+
+    net = Sums()
+    assert torch.allclose(ann_twin(net)(X), by_hand(net, X), atol=1e-6)
+
+
 def test_the_first_call_leaves_no_trace():
     class Normed(Averages):
         def __init__(self):
@@ -232,8 +329,7 @@ def test_the_first_call_leaves_no_trace():
     assert twin.norm.num_batches_tracked == 2
 
 
-# a number of steps in the code alone gives uses: lif#0, lif#1, lif#2. The frames of LoopsOverFrames are not repeated
-@pytest.mark.parametrize("kind", [kind for kind in ALL if kind not in (HardCoded, LoopsOverFrames)])
+@pytest.mark.parametrize("kind", [kind for kind in ALL if kind not in UNPAIRED])
 def test_comparisons_pair_the_neurons(kind):
     snn = kind().eval()
     twin, x = ann_twin(snn), 3 * torch.randn(16, 6, generator=torch.Generator().manual_seed(1))

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from spikingjelly.activation_based import functional, layer, neuron
 from spikingjelly.activation_based.ann2snn import Converter, RateCodingRecipe
 from torch import Tensor, nn
 
 from sj_cka import compare
 from sj_cka.models import build
 from sj_cka.recording import reset_states
-from sj_cka.training import Settings, accuracy, train
-from sj_cka.twins import converted_snn
+from sj_cka.training import Resident, Settings, accuracy, train
+from sj_cka.twins import ann_twin, converted_snn
 
 
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -51,7 +52,8 @@ class Shared(nn.Module):
 def trained() -> nn.Module:
     x, y, *_ = digits()
     net = build("ann", {"name": "resnet", "depth": 8}, in_channels=1, num_classes=10, seed=0)
-    train(net, x, y, Settings(epochs=4), seed=0)
+    settings = Settings(epochs=4)
+    train(net, Resident(x, y, batch_size=settings.batch_size, seed=0, classes=10), settings, seed=0)
     return net.eval()
 
 
@@ -146,6 +148,29 @@ def test_the_network_is_left_as_it_was_and_nothing_is_said(
     assert not any(module._forward_hooks for module in ann.modules())
     assert torch.equal(first(x[:5]), second(x[:5]))
     assert capsys.readouterr() == ("", "")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_the_artificial_twin_of_a_spiking_network_is_converted(mode: str) -> None:
+    """As the same layers without a time step are, and the conversion's own twin is the network again."""
+    torch.manual_seed(0)
+    snn = nn.Sequential(
+        *(layer.Conv2d(1, 6, 3, padding=1), layer.BatchNorm2d(6), neuron.LIFNode(), layer.AvgPool2d(2)),
+        *(layer.Conv2d(6, 8, 3, padding=1), neuron.IFNode(), layer.Flatten(), layer.Linear(128, 10)),
+    )
+    functional.set_step_mode(snn, mode)
+    x = digits()[0]
+    snn.train()(x[:100] if mode == "s" else x[None, :100])
+    twin, ann = ann_twin(snn).eval(), plain()
+    ann.load_state_dict(snn.state_dict())
+    ours, expected = (converted_snn(net, batches(x), 12) for net in (twin, ann))
+    assert [own.scales.tolist() for own in ours if hasattr(own, "scales")] == [
+        own.scales.tolist() for own in expected if hasattr(own, "scales")
+    ]
+    torch.testing.assert_close(ours(x[:50]), expected(x[:50]))
+    assert ours(x[:50]).std() > 0
+    torch.testing.assert_close(ann_twin(ours)(x[:50]), ann(x[:50]), rtol=1e-4, atol=1e-5)
 
 
 class OnlyNaN(nn.Sequential):

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torchvision
-from spikingjelly.activation_based import neuron
+from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sj_cka import cka, compare, record
 from sj_cka.models import build
 from sj_cka.neurons import lif
 from sj_cka.recording import reset_states
 from sj_cka.training import calibrate
-from sj_cka.twins import snn_twin
+from sj_cka.twins import ann_twin, snn_twin
+from sj_cka.twins.uses import Uses
 
 
 class Shared(nn.Module):
@@ -41,6 +44,17 @@ class Functional(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.relu(self.fc(x))
+
+
+class Calls(nn.Module):
+    """An activation by a function."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.fc, self.relu, self.function = nn.Linear(4, 4), nn.ReLU(), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.function(self.fc(x)))
 
 
 class Branching(nn.Module):
@@ -125,6 +139,30 @@ def test_gradients_reach_every_parameter() -> None:
     names = [name for name, parameter in snn.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert set(names) <= {"conv1.bias"}  # batch normalisation takes it out
     assert "relu.uses.1.w" in dict(snn.named_parameters())
+
+
+@torch.no_grad()
+def test_vgg11_of_torchvision_becomes_spiking_as_a_whole() -> None:
+    """With its classifier of 120 million weights, against a loop over steps."""
+    torch.manual_seed(0)
+    ann = torchvision.models.vgg11(num_classes=3)
+    ann.eval()
+    snn, x = snn_twin(ann, 2, lambda: neuron.IFNode(step_mode="m", v_threshold=0.1)), images(2, 3, (32, 32))
+    uses = [name for name, module in snn.named_modules() if isinstance(module, Uses)]
+    assert uses == [name for name, module in ann.named_modules() if isinstance(module, nn.ReLU)]
+    assert len(uses) == 10
+    nodes = {name: neuron.IFNode(step_mode="s", v_threshold=0.1) for name in uses}
+    by_hand = []
+    for _ in range(2):
+        y = x
+        for name, module in ann.features.named_children():
+            y = nodes.get(f"features.{name}", module)(y)
+        y = ann.avgpool(y).flatten(1)
+        for name, module in ann.classifier.named_children():
+            y = nodes.get(f"classifier.{name}", module)(y)
+        by_hand.append(y)
+    assert not torch.equal(by_hand[0], by_hand[1])
+    torch.testing.assert_close(snn(x), torch.stack(by_hand), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["resnet18", "vgg11_bn"])
@@ -214,6 +252,146 @@ def test_an_activation_of_another_kind_is_one_if_it_is_named() -> None:
 def test_bad_input_is_refused(net: nn.Module, T: int, neuron: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         snn_twin(net, T, neuron)
+
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    **{
+        name: getattr(F, name)
+        for name in ("relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish")
+    },
+    **{name: getattr(F, name) for name in ("softplus", "hardtanh", "rrelu")},
+    **{
+        f"{name}_": getattr(F, f"{name}_")
+        for name in ("relu", "leaky_relu", "elu", "celu", "selu", "hardtanh", "rrelu")
+    },
+    "prelu": lambda x: F.prelu(x, torch.ones(1)),
+    "threshold": lambda x: F.threshold(x, 0.0, 0.0),
+    "threshold_": lambda x: F.threshold_(x, 0.0, 0.0),
+    "torch.threshold": lambda x: torch.threshold(x, 0.0, 0.0),
+    "tanh": torch.tanh,
+    "Tensor.tanh": lambda x: x.tanh(),
+    "Tensor.tanh_": lambda x: x.tanh_(),
+    "Tensor.relu": lambda x: x.relu(),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_activation_that_is_called_as_a_function_is_refused(name: str) -> None:
+    word = name.rpartition(".")[2].strip("_")
+    with pytest.raises(ValueError, match=f"the forward calls _?{word}_? as a function"):
+        snn_twin(Calls(FUNCTIONS[name]), 2)
+
+
+@pytest.mark.parametrize("gate", [torch.sigmoid, lambda x: torch.softmax(x, 1), F.sigmoid, lambda x: x.sigmoid()])
+def test_a_gate_stays_as_it_is(gate: Callable[[Tensor], Tensor]) -> None:
+    net = Calls(gate)
+    expected = lif(backend="torch")(gate(net.fc(torch.ones(3, 4))).expand(2, -1, -1))
+    torch.testing.assert_close(snn_twin(net, 2)(torch.ones(3, 4)), expected)
+
+
+def test_a_factory_that_gives_one_neuron_for_all_uses_is_refused() -> None:
+    one = neuron.LIFNode(step_mode="m")
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU())
+    with pytest.raises(ValueError, match=r"a new neuron for every use, .* got the same LIFNode again"):
+        snn_twin(net, 2, lambda: one)
+    with pytest.raises(ValueError, match="a new neuron for every use"):  # two uses of one activation
+        snn_twin(shared(), 2, lambda: one)
+
+
+class Spiking(nn.Module):
+    """A feed-forward network of SpikingJelly's layers, with a container in it."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.conv, self.bn, self.sn1 = layer.Conv2d(1, 3, 3, padding=1), layer.BatchNorm2d(3), neuron.LIFNode()
+        self.block = layer.SeqToANNContainer(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3))
+        self.loop = layer.MultiStepContainer(nn.Conv2d(3, 3, 3, padding=1), neuron.IFNode())
+        self.sn2, self.flat, self.fc = neuron.IFNode(), layer.Flatten(), layer.Linear(60, 2)
+        functional.set_step_mode(self, mode)
+        if mode == "s":
+            self.block, self.loop = nn.Sequential(*self.block), nn.Sequential(*self.loop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.flat(self.sn2(self.block(self.loop(self.sn1(self.bn(self.conv(x))))))))
+
+
+class Averages(Spiking):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.unsqueeze(0).repeat(4, 1, 1, 1, 1)).mean(0)
+
+
+def spiking(kind: type[Spiking], mode: str) -> Spiking:
+    torch.manual_seed(0)
+    net = kind(mode)
+    x = images(16) if mode == "s" or kind is Averages else images(16).expand(4, -1, -1, -1, -1)
+    net.train()(x)
+    reset_states(net)
+    return net.eval()
+
+
+def fires() -> nn.Module:
+    return neuron.LIFNode(step_mode="m", v_threshold=0.1, decay_input=False)
+
+
+def plain(net: Spiking) -> nn.Module:
+    """The same layers without a time step."""
+    parts = (net.conv, net.bn, nn.ReLU(), *(net.loop[0], nn.ReLU()), *net.block, nn.ReLU(), net.flat, net.fc)
+    ann = copy.deepcopy(nn.Sequential(*parts))
+    functional.set_step_mode(ann, "s")
+    return ann.eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("called", [False, True])
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_the_artificial_twin_of_a_spiking_network_becomes_spiking_again(mode: str, called: bool) -> None:
+    net, x = spiking(Spiking, mode), images()
+    twin = ann_twin(net)
+    if called:
+        twin(x)
+    again, direct = snn_twin(twin, 3, fires), snn_twin(plain(net), 3, fires)
+    assert list(again.state_dict()) == list(twin.state_dict())
+    torch.testing.assert_close(again(x), direct(x))
+    reset_states(again)
+    reset_states(direct)
+    frames = torch.stack([x, 2 * x, 0.5 * x])
+    torch.testing.assert_close(again(frames), direct(frames))
+    assert direct(frames).std(0).sum() > 0
+    reset_states(again)
+    result = compare(again, twin, [x], progress=False)
+    assert {"sn1", "loop.1", "sn2"} <= set(result.paired().index)
+    assert result.data.sizes["step_x"] == 3
+
+
+def test_a_twin_whose_forward_makes_steps_of_its_own_is_refused_in_its_first_call() -> None:
+    snn = snn_twin(ann_twin(spiking(Averages, "m")), 3)
+    with pytest.raises(ValueError, match="expected a network without steps of its own, one of its activations sees 4"):
+        snn(images())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_the_artificial_twin_of_a_spiking_twin_is_the_network_that_it_was_made_of(mode: str) -> None:
+    net, x = spiking(Spiking, mode), images()
+    twin = ann_twin(net)
+    snn = snn_twin(twin, 3)
+    snn(x)
+    back = ann_twin(snn)
+    torch.testing.assert_close(back(x), twin(x))
+    assert [name for name, _ in back.named_modules()] == [name for name, _ in twin.named_modules()]
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in back.modules())
+    torch.testing.assert_close(snn_twin(back, 3, fires)(x), snn_twin(twin, 3, fires)(x))
+
+
+@torch.no_grad()
+def test_the_artificial_twin_of_a_network_that_uses_a_neuron_twice_uses_an_activation_twice() -> None:
+    ann, x = shared(), images()
+    snn = snn_twin(ann, 4)
+    back = ann_twin(snn)
+    torch.testing.assert_close(back(x), ann(x))
+    assert isinstance(back.relu, nn.ReLU)
+    result = compare(snn, back, [images(16)], progress=False)
+    assert {"relu#0", "relu#1"} <= set(result.paired().index)
 
 
 def test_input_of_another_shape_is_refused() -> None:
