@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,34 +19,54 @@ Out = Annotated[Path | None, typer.Option(help="folder of the report; figures/<r
 StoreAt = Annotated[
     Path | None, typer.Option(help="folder of finished jobs; $SJ_CKA_STORE or .sj_cka/store by default")
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="lay a value over the recipe, e.g. data.path=mine.npz; repeatable"),
+]
 
 
 @app.command()
 def run(
     recipe: Recipe,
     profile: Profile = "quick",
+    settings: Settings = None,
     out: Out = None,
     store: StoreAt = None,
     workers: Annotated[int | None, typer.Option(min=1, help="processes; one a core by default")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the jobs, run none")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show jobs, data and costs, run none")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="write epochs as they end into the report's folder tensorboard")
+    ] = False,
 ) -> None:
     """Runs a study to its report; what is finished already is not done again."""
     with _told():
         from sj_cka import study
 
         if dry_run:
-            typer.echo(study.outline(recipe, profile=profile, store=store))
-        else:
-            typer.echo(study.run(recipe, profile=profile, out=out, store=store, workers=workers).summary())
+            typer.echo(study.outline(recipe, profile=profile, settings=settings or (), store=store))
+            return
+        made = study.run(
+            recipe,
+            profile=profile,
+            settings=settings or (),
+            out=out,
+            store=store,
+            workers=workers,
+            tensorboard=tensorboard,
+        )
+        if os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first
+            typer.echo(made.summary())
 
 
 @app.command()
-def report(recipe: Recipe, profile: Profile = "quick", out: Out = None, store: StoreAt = None) -> None:
+def report(
+    recipe: Recipe, profile: Profile = "quick", settings: Settings = None, out: Out = None, store: StoreAt = None
+) -> None:
     """Redraws a study's report from finished jobs; trains nothing."""
     with _told():
         from sj_cka import study
 
-        typer.echo(study.redraw(recipe, profile=profile, out=out, store=store).summary())
+        typer.echo(study.redraw(recipe, profile=profile, settings=settings or (), out=out, store=store).summary())
 
 
 @app.command()
@@ -64,9 +85,9 @@ def doctor() -> None:
 
 @app.command("list")
 def list_names() -> None:
-    """Lists what a recipe may name: data sets, models, neurons, measures, figures."""
+    """Lists what a recipe may name: data sets, augmentations, models, neurons, measures, figures."""
     from sj_cka.claims import MEASUREMENTS
-    from sj_cka.data import DATASETS
+    from sj_cka.data import AUGMENTATIONS, DATASETS
     from sj_cka.figures import FIGURES
     from sj_cka.models import MODELS, NEURONS
     from sj_cka.plugins import load_plugins
@@ -74,6 +95,7 @@ def list_names() -> None:
     load_plugins()
     tables: dict[str, Iterable[str]] = {
         "data": DATASETS,
+        "augment": AUGMENTATIONS,
         "model": MODELS,
         "neuron": NEURONS,
         "measure": MEASUREMENTS,

@@ -6,10 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from sj_cka import jobs
 from sj_cka.jobs import Job
 from sj_cka.progress import Progress
 from sj_cka.store import Store
-from sj_cka.training import NotFinite
+from sj_cka.training import Epoch, NotFinite
+from sj_cka.training.distributed import world
+from sj_cka.training.torchrun import agreed
 
+OnEpoch = Callable[[Job, Epoch], None]
 _ON_ONE_GPU = 4  # processes: each holds a CUDA context of its own
 
 
@@ -29,14 +32,25 @@ class JobFailed(RuntimeError):
     """A job that could not be done; the message says which and why. What was finished before stays in the store."""
 
 
-def execute(wanted: Sequence[Job], store: Store, *, workers: int | None = None, progress: bool = True) -> int:
+def execute(
+    wanted: Sequence[Job],
+    store: Store,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+    on_epoch: OnEpoch | None = None,
+) -> int:
     """Does the jobs that the store lacks, each after those that it builds on.
+
+    In a `torch.distributed` group all processes call this: a training is done by all of them together, see
+    `sj_cka.training.train`, what cannot be shared by the first alone; only the first writes.
 
     Args:
         wanted: jobs, in the order in which they are started where they may.
         store: where finished jobs lie.
-        workers: processes; None for one a core, 1 for this process itself.
+        workers: processes; None for one a core, 1 for this process itself. In a group there are no others.
         progress: show how far it is.
+        on_epoch: called in this process after each epoch of a training.
 
     Returns:
         How many jobs were done.
@@ -47,14 +61,21 @@ def execute(wanted: Sequence[Job], store: Store, *, workers: int | None = None, 
     if workers is not None and workers < 1:
         raise ValueError(f"expected at least 1 worker, got {workers}")
     ordered = in_order(wanted)
-    missing = [job for job in ordered if not store.has(job.key)]
-    count = min(workers or _default_workers(), len(missing))
-    with Progress(len(ordered), len(ordered) - len(missing), show=progress) as shown:
+    rank, processes = world()
+    missing = agreed([job for job in ordered if not store.has(job.key)])
+    count = 1 if processes > 1 else min(workers or _default_workers(), len(missing))
+    with Progress(len(ordered), len(ordered) - len(missing), show=progress and rank == 0) as shown:
         if count > 1:
-            _in_pool(missing, store, count, shown)
+            _in_pool(missing, store, count, shown, on_epoch)
         else:
             for job in missing:
-                _do(job, store, lambda line, job=job: shown.say(f"{job.label}: {line}"))  # type: ignore[misc]
+
+                def report(line: str, epoch: Epoch | None = None, job: Job = job) -> None:
+                    shown.say(f"{job.label}: {line}")
+                    if epoch is not None and on_epoch is not None:
+                        on_epoch(job, epoch)
+
+                (_do if processes == 1 else _do_together)(job, store, report)
                 shown.finished(job.label)
     return len(missing)
 
@@ -81,23 +102,52 @@ def _default_workers() -> int:
 
 
 def _do(job: Job, store: Store, report: jobs.Report) -> None:
+    with _named(job), store.working_on(job.key) as needed:
+        if needed:
+            store.write(job.key, jobs.run(job, store.read, jobs.Desk(report, store.shelf(job.key))))
+
+
+def _do_together(job: Job, store: Store, report: jobs.Report) -> None:
+    """A job in a group of processes: the first holds it against other runs, and writes it."""
+    with _named(job), ExitStack() as held:
+        first = world()[0] == 0
+        needed = held.enter_context(store.working_on(job.key)) if first else False
+        if not agreed(needed):
+            return
+        if first or jobs.KINDS[job.kind].together:
+            files = jobs.run(job, store.read, jobs.Desk(report if first else jobs.silent, store.shelf(job.key)))
+            if first:
+                store.write(job.key, files)
+        agreed(None)  # the others may read it only now
+
+
+@contextmanager
+def _named(job: Job) -> Iterator[None]:
+    """Says of a failure which job it was."""
     try:
-        with store.working_on(job.key) as needed:
-            if needed:
-                store.write(job.key, jobs.run(job, store.read, report))
+        yield
     except NotFinite as error:
         raise JobFailed(f"{job.label}: {error}") from error
+    except OSError as error:
+        raise JobFailed(f"{job.label}: {error.strerror or error}: {error.filename or ''}".rstrip(": ")) from error
     except Exception as error:
         raise JobFailed(f"{job.label}: {type(error).__name__}: {error}") from error
 
 
-def _in_pool(missing: list[Job], store: Store, count: int, shown: Progress) -> None:
+def _in_pool(missing: list[Job], store: Store, count: int, shown: Progress, on_epoch: OnEpoch | None) -> None:
     context = multiprocessing.get_context("spawn")  # a fork after torch has made threads can hang
     lines, over = context.SimpleQueue(), threading.Event()
     # only this process holds the other end: that it is closed, or gone with this process, tells the workers to end
     leash, hand = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(lines, leash))
-    listener = threading.Thread(target=_listen, args=(lines, shown, over), daemon=True)
+    by_key = {job.key: job for job in missing}
+
+    def heard(key: str, line: str, epoch: Epoch | None) -> None:
+        shown.say(f"{by_key[key].label}: {line}")
+        if epoch is not None and on_epoch is not None:
+            on_epoch(by_key[key], epoch)
+
+    listener = threading.Thread(target=_listen, args=(lines, heard, over), daemon=True)
     listener.start()
     waiting, running = list(missing), dict[Future[None], Job]()
     unfinished = {job.key for job in missing}
@@ -169,11 +219,13 @@ def _start_worker(lines: Any, leash: Connection) -> None:
 
 
 def _work(job: Job, root: Path) -> None:
-    _do(job, Store(root), lambda line: _lines.put(f"{job.label}: {line}"))
+    _do(job, Store(root), lambda line, epoch=None: _lines.put((job.key, line, epoch)))
 
 
-def _listen(lines: Any, shown: Progress, over: threading.Event) -> None:
+def _listen(lines: Any, heard: Callable[[str, str, Epoch | None], None], over: threading.Event) -> None:
     # never waits inside get, and nobody else puts: a process that was killed may have left the queue's locks behind
     while not over.wait(0.1):
         while not lines.empty():
-            shown.say(lines.get())
+            heard(*lines.get())
+    while not lines.empty():
+        heard(*lines.get())

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from itertools import combinations, permutations
 from typing import Any, Literal, NamedTuple
 
-from sj_cka.data import Images
+from sj_cka.data import AUGMENTATIONS, Images
 from sj_cka.jobs import DataBlock, Job
 from sj_cka.models import MODELS, NEURONS
 from sj_cka.recipe import Comparison, Condition, Sides, Study, network_of, without_defaults
 from sj_cka.recording import is_neuron
 from sj_cka.training import Settings
-from sj_cka.trial import check_layers, network_options, read_data, tried
+from sj_cka.trial import Size, check_layers, network_options, read_data, size, tried
 
 State = Literal["trained", "untrained", "ceiling"]
+_UNTRAINED = ("init", "0")  # moments of a network's training
 
 
 class Pair(NamedTuple):
@@ -44,16 +45,20 @@ class Plan:
         trained: (network name, seed) -> the job that trains it.
         evaluated: (network name, T, seed) -> the job that knows its accuracy with T steps: its training, where T is
             that of its training.
+        costs: (network name, seed) -> the job that counts its operations.
         pairs: every comparison of two networks.
         neurons: network name -> its layers of spiking neurons, in order.
+        sizes: network name -> its parameters and multiply-accumulates.
     """
 
     study: Study
     data: Images
     trained: dict[tuple[str, int], Job]
     evaluated: dict[tuple[str, int, int], Job]
+    costs: dict[tuple[str, int], Job]
     pairs: tuple[Pair, ...]
     neurons: dict[str, tuple[str, ...]]
+    sizes: dict[str, Size]
 
     def for_all(self, network: str) -> bool:
         """Whether a network is one and the same for every variant: what varies does not concern its kind."""
@@ -64,16 +69,21 @@ class Plan:
     @property
     def jobs(self) -> list[Job]:
         """The jobs to do, trainings first."""
-        return [*self.trained.values(), *self.evaluated.values(), *(pair.job for pair in self.pairs)]
+        others = (*self.evaluated.values(), *self.costs.values())
+        return [*self.trained.values(), *others, *(pair.job for pair in self.pairs)]
 
 
-def plan(study: Study) -> Plan:
+def plan(study: Study, *, imagined: bool = False) -> Plan:
     """The jobs of a study. Reads its data and builds and probes every network once, so that faults come before work.
+
+    Args:
+        study: the recipe as read.
+        imagined: take random images of the data set's shape where it is not there (keys are then not those of a run).
 
     Raises:
         RecipeError: data that cannot be read, options out of range, layers that are not there, too few test images.
     """
-    block, data = read_data(study)
+    block, data = read_data(study, imagined=imagined)
     networks = _networks(study)
     built = {network: tried(study, network, data) for network in networks}
     check_layers(study, built, data)
@@ -86,12 +96,14 @@ def plan(study: Study) -> Plan:
         for T in sorted({study.steps_of(network), *study.evaluated(network)})
         for seed in study.seeds
     }
+    costs = {key: jobs.cost(*key) for key in trained}
     pairs = [pair for comparison in study.recipe.compare for pair in _pairs(study, comparison, jobs)]
     neurons = {
         network: tuple(name for name, module in made.named_modules() if is_neuron(module))
         for network, made in built.items()
     }
-    return Plan(study, data, trained, evaluated, tuple(pairs), neurons)
+    sizes = {network: size(made, data) for network, made in built.items()}
+    return Plan(study, data, trained, evaluated, costs, tuple(pairs), neurons, sizes)
 
 
 def _pairs(study: Study, comparison: Comparison, jobs: _Jobs) -> Iterator[Pair]:
@@ -134,8 +146,15 @@ class _Jobs:
             return self.convert(network, self.train(f"{variant}.ann", seed), seed)
         condition, defaults = self.study.conditions[variant], Settings()
         settings = {k: v for k, v in condition.train.of(kind).items() if v != getattr(defaults, k)}
+        epochs = condition.train.of(kind)["epochs"]
         args = _network_args(condition, kind) | {"settings": settings}
-        return Job("train", args, {}, self.block, seed, condition.train.threads, f"{network}, seed {seed}")
+        if condition.train.augment:
+            blocks = (block.options() for block in condition.train.augment)
+            args["augment"] = [without_defaults(AUGMENTATIONS[block["name"]], block) for block in blocks]
+        if kept := [epoch for epoch in condition.train.keep if 0 < epoch < epochs]:
+            args["keep"] = kept
+        label, checkpoint = f"{network}, seed {seed}", condition.train.checkpoint
+        return Job("train", args, {}, self.block, seed, condition.train.threads, label, checkpoint)
 
     def convert(self, network: str, ann: Job, seed: int) -> Job:
         """The conversion of an artificial network."""
@@ -151,10 +170,15 @@ class _Jobs:
         label = f"{network} at T = {T}, seed {seed}"
         return Job("evaluate", {"T": T}, {"network": training}, self.block, None, training.threads, label)
 
+    def cost(self, network: str, seed: int) -> Job:
+        """The count of a trained network's operations."""
+        training = self.train(network, seed)
+        return Job("cost", {}, {"network": training}, self.block, None, training.threads, f"cost of {training.label}")
+
     def network(self, name: str, seed: int, state: State) -> Job:
         """What leaves the weights of a network: its training, or its first weights."""
         network, _, moment = name.partition("@")
-        if state != "untrained" and moment != "init":
+        if state != "untrained" and moment not in _UNTRAINED:
             return self.train(network, seed)
         variant, kind, _ = network_of(name)
         if kind == "converted":
@@ -172,9 +196,17 @@ class _Jobs:
             options["null"] = "timing" if comparison.timing_null else None
         for side, name, T in (("x", sides.x, sides.T_x), ("y", sides.y, sides.T_y)):
             options[f"T_{side}"] = T if T is not None and T != self.study.steps_of(name) else None
+            options[f"epoch_{side}"] = self._epoch(name) if state != "untrained" else None
         args |= {key: value for key, value in options.items() if value is not None}
         x, y = (self.network(name, seed, state) for name, seed in zip(sides[:2], seeds, strict=True))
         return Job("compare", args, {"x": x, "y": y}, self.block, None, self.study.recipe.train.threads, label)
+
+    def _epoch(self, name: str) -> int | None:
+        """The epoch in which a name means a network, None for the last."""
+        variant, kind, moment = network_of(name)
+        if moment in ("", *_UNTRAINED) or int(moment) == self.study.conditions[variant].train.of(kind)["epochs"]:
+            return None
+        return int(moment)
 
 
 def _networks(study: Study) -> list[str]:

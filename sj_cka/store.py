@@ -14,6 +14,49 @@ from filelock import FileLock
 _DONE = "done"
 
 
+class Checkpoint:
+    """One checkpoint in a file: a new one takes the place of the old, whole or not at all.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load(self) -> bytes | None:
+        """What was saved last, None if nothing was."""
+        return self.path.read_bytes() if self.path.is_file() else None
+
+    def save(self, content: bytes) -> None:
+        """Puts a checkpoint in the place of the last one.
+
+        Raises:
+            OSError: it could not be written; the last one is still there.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part")
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            before = "the one before is kept" if self.path.is_file() else "there is none yet"
+            raise OSError(
+                error.errno,
+                f"could not save a checkpoint of {len(content) / 1e6:.0f} MB ({error.strerror or error}; {before}): "
+                "make room and run the same command again",
+                str(self.path),
+            ) from error
+
+    def remove(self) -> None:
+        """Takes the checkpoint away, if there is one."""
+        self.path.unlink(missing_ok=True)
+
+
 class Store:
     """A folder with one folder for each finished job.
 
@@ -66,6 +109,11 @@ class Store:
                     part.rename(target)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+        self.shelf(key).remove()
+
+    def shelf(self, key: str) -> Checkpoint:
+        """Where the checkpoint of a job lies while it is worked on."""
+        return Checkpoint(self.folder(key).parent / f".{key}.checkpoint")
 
     @contextmanager
     def working_on(self, key: str) -> Iterator[bool]:

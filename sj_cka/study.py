@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +16,15 @@ import pandas as pd
 
 from sj_cka import jobs, recipe, sections, tables
 from sj_cka.claims import Finding, judge
+from sj_cka.curves import Curves
 from sj_cka.engine import JobFailed, execute, in_order
-from sj_cka.neurons import lif_backend
+from sj_cka.outline import costs, counted
 from sj_cka.plan import Plan, plan
 from sj_cka.report import Page, write_csv, write_page, write_pngs
 from sj_cka.sections import Results
 from sj_cka.store import Store
+from sj_cka.training.distributed import world
+from sj_cka.training.torchrun import joined
 
 
 @dataclass(frozen=True)
@@ -63,21 +68,27 @@ def run(
     path: str | Path,
     *,
     profile: str = "quick",
+    settings: Sequence[str] = (),
     out: str | Path | None = None,
     store: str | Path | None = None,
     workers: int | None = None,
     progress: bool = True,
+    tensorboard: bool = False,
 ) -> StudyResult:
     """Runs a study from its recipe to its report; jobs that are finished already are not done again.
+
+    Started by torchrun, each training is shared by its processes; only the first writes.
 
     Args:
         path: the recipe, a YAML file.
         profile: "quick" (embedded data, minutes on a laptop), "smoke", "paper", or another of the recipe.
+        settings: `key.path=value`, laid over recipe and profile, e.g. `data.path=mine.npz`.
         out: folder of the report; None for figures/<recipe>, or figures/<recipe>-<profile> for others than quick.
         store: folder of finished jobs; None for $SJ_CKA_STORE or .sj_cka/store.
         workers: processes; None for one a core, 1 for this process alone. The numbers do not depend on it. With more
             than one, a script must call this under `if __name__ == "__main__":`, as ever where Python starts processes.
         progress: show a bar.
+        tensorboard: write every epoch, as it ends, into the folder `tensorboard` of the report.
 
     Returns:
         A `StudyResult`.
@@ -88,17 +99,27 @@ def run(
         JobFailed: a job could not be done; finished ones are kept.
     """
     began = time.perf_counter()
-    planned, finished = plan(recipe.read(path, profile)), Store(store)
-    folder = _folder(planned, out)
-    backend = lif_backend(jobs.device())
-    if progress:
-        print(f"{outline_of(planned, finished)}\nLIF on {jobs.device().type}: {backend.name} ({backend.reason})")
-    done = execute(planned.jobs, finished, workers=workers, progress=progress)
-    return _finish(planned, finished, folder, done, time.perf_counter() - began)
+    with joined():
+        planned, finished = plan(recipe.read(path, profile, settings)), Store(store)
+        folder = _folder(planned, out)
+        first = world()[0] == 0
+        if progress and first:
+            print(f"{counted(planned, finished)}\nneurons on {jobs.device().type}: {_backends(planned)}")
+        with Curves(folder / "tensorboard") if tensorboard and first else nullcontext() as curves:
+            if curves is not None:
+                curves.add_finished(planned, finished)
+            on_epoch = None if curves is None else curves.add
+            done = execute(planned.jobs, finished, workers=workers, progress=progress, on_epoch=on_epoch)
+        return _finish(planned, finished, folder, done, time.perf_counter() - began, write=first)
 
 
 def redraw(
-    path: str | Path, *, profile: str = "quick", out: str | Path | None = None, store: str | Path | None = None
+    path: str | Path,
+    *,
+    profile: str = "quick",
+    settings: Sequence[str] = (),
+    out: str | Path | None = None,
+    store: str | Path | None = None,
 ) -> StudyResult:
     """Makes the report of a study anew from finished jobs, without running any.
 
@@ -106,31 +127,26 @@ def redraw(
         RecipeError: as `run`. JobFailed: a job is not finished yet.
     """
     began = time.perf_counter()
-    planned, finished = plan(recipe.read(path, profile)), Store(store)
+    planned, finished = plan(recipe.read(path, profile, settings)), Store(store)
     missing = [job for job in in_order(planned.jobs) if not finished.has(job.key)]
     if missing:
         raise JobFailed(f"{len(missing)} jobs of this study are not finished, first: {missing[0].label}; run it first")
     return _finish(planned, finished, _folder(planned, out), 0, time.perf_counter() - began)
 
 
-def outline(path: str | Path, *, profile: str = "quick", store: str | Path | None = None) -> str:
-    """What a study would run, in words."""
-    return outline_of(plan(recipe.read(path, profile)), Store(store))
+def outline(
+    path: str | Path, *, profile: str = "quick", settings: Sequence[str] = (), store: str | Path | None = None
+) -> str:
+    """What a study would run and what that costs, in words; of a public data set that is not there the shape is enough.
+
+    Raises:
+        RecipeError: as `run`.
+    """
+    planned = plan(recipe.read(path, profile, settings), imagined=True)
+    return f"{counted(planned, Store(store))}\n{costs(planned)}"
 
 
-def outline_of(planned: Plan, store: Store) -> str:
-    """The jobs of a plan, counted by kind, and how many of them are finished."""
-    study, ordered = planned.study, in_order(planned.jobs)
-    by_kind = {kind: sum(job.kind == kind for job in ordered) for kind in jobs.KINDS}
-    counts = ", ".join(f"{count} {kind}" for kind, count in by_kind.items() if count)
-    finished = sum(store.has(job.key) for job in ordered)
-    return (
-        f"{study.name} ({study.profile}): {len(study.conditions)} variants, seeds {', '.join(map(str, study.seeds))}\n"
-        f"{len(ordered)} jobs ({counts}), {finished} finished before"
-    )
-
-
-def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float) -> StudyResult:
+def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float, *, write: bool = True) -> StudyResult:
     """From finished jobs to tables, verdicts and the page."""
     study = planned.study
     compared = tables.compared(planned, store)
@@ -140,17 +156,21 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
         tables.accuracies(planned, store),
         tables.evaluated(planned, store),
         tables.histories(planned, store),
+        tables.costs(planned, store),
         tables.paired(compared),
         tables.dynamics(compared),
     )
     findings = tuple(judge(claim, results.evidence) for claim in study.recipe.claims)
-    shown = [sections.section(block, results) for block in study.recipe.figures]
     summary = tables.accuracy_summary(results.for_all(results.accuracy))
-
+    if not write:
+        return StudyResult(folder, findings, summary, results, done)
+    shown = [sections.section(block, results) for block in study.recipe.figures]
     undefined = tables.undefined(compared)
     write_csv(tables.tidy(compared), folder / "cka.csv")
     write_csv(results.accuracy, folder / "accuracy.csv")
-    for name, table in (("evaluated", results.evaluated), ("dynamics", results.dynamics)):
+    others = {"evaluated": results.evaluated, "dynamics": results.dynamics, "cost": results.cost}
+    others |= {"history": results.history, "firing_rates": tables.firing_rates(planned, store)}
+    for name, table in others.items():
         if len(table):
             write_csv(table, folder / f"{name}.csv")
     write_csv(tables.claims(findings), folder / "claims.csv")
@@ -197,16 +217,27 @@ def _provenance(planned: Plan, store: Store, done: int, seconds: float) -> dict[
     return {
         "recipe": str(study.source.path),
         "profile": study.profile,
+        **({"set": ", ".join(study.settings)} if study.settings else {}),
         "seeds": ", ".join(map(str, study.seeds)),
         "data": f"{study.recipe.data.name}: {len(data.x_train)} training and {len(data.x_test)} test images "
         f"{list(data.x_train.shape[1:])}, fingerprint {data.fingerprint[:12]}",
         "jobs": f"{len(ordered)}, of which {done} in this run ({seconds:.0f} s); threads a job: "
         f"{study.recipe.train.threads}",
         **here,
-        "neuron backend": f"{here['neuron backend']}: {lif_backend(jobs.device()).reason}",
+        "neuron backend": _backends(planned),
         "commit": _commit(),
         "time": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def _backends(planned: Plan) -> str:
+    """Which implementation of each neuron of the study runs here, and why."""
+    said = []
+    for condition in planned.study.conditions.values():
+        neuron = condition.snn.neuron.options()
+        backend = jobs.backend_of(neuron)
+        said.append(f"{neuron['name']}: {'its own' if backend is None else f'{backend.name} ({backend.reason})'}")
+    return "; ".join(dict.fromkeys(said))
 
 
 def _commit() -> str:
@@ -241,14 +272,16 @@ def _notes(planned: Plan, store: Store, undefined: pd.DataFrame) -> tuple[str, .
         notes.append(
             f"This is the profile {planned.study.profile!r}, not 'paper': smaller than what the paper did. It tests "
             "directions and shapes that the paper states, not its numbers."
+            + (" Nobody has run the profile 'paper' yet." if "paper" in planned.study.recipe.never_run else "")
         )
     return tuple(filter(None, notes))
 
 
 def _elsewhere(planned: Plan, store: Store) -> str:
     """Says so where finished jobs ran on another device, or with other versions, than those that the page names."""
-    here, others = jobs.environment(), dict[str, int]()
+    others = dict[str, int]()
     for job in in_order(planned.jobs):
+        here = jobs.environment(job)
         there = json.loads(store.read(job.key, "environment.json"))
         other = ", ".join(f"{key} {value}" for key, value in there.items() if value != here.get(key))
         if other:

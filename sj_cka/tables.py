@@ -12,6 +12,7 @@ import pandas as pd
 
 from sj_cka.cka import CKAResult
 from sj_cka.claims import Evidence, Finding, Interval, contrast, grid, half_width, interval
+from sj_cka.cost import Cost
 from sj_cka.jobs import read_result
 from sj_cka.plan import Pair, Plan
 from sj_cka.recipe import Sides, network_of
@@ -66,14 +67,33 @@ def accuracy_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def histories(plan: Plan, store: Store) -> pd.DataFrame:
-    """Columns network, seed, epoch, loss, accuracy, firing_rate, lr, seconds."""
-    parts = []
-    for (network, seed), job in plan.trained.items():
-        if job.kind != "train":
-            continue
-        history = pd.read_csv(BytesIO(store.read(job.key, "history.csv")))
-        parts.append(history.assign(network=network, seed=seed))
-    return pd.concat(parts, ignore_index=True)
+    """Columns network, seed, epoch, loss, accuracy, firing_rate, lr, seconds, images_s, memory_mb."""
+    return _of_trainings(plan, store, "history.csv")
+
+
+def firing_rates(plan: Plan, store: Store) -> pd.DataFrame:
+    """Columns network, seed, epoch, layer, rate: spikes per neuron and step while the networks trained."""
+    return _of_trainings(plan, store, "firing_rates.csv")
+
+
+def _of_trainings(plan: Plan, store: Store, name: str) -> pd.DataFrame:
+    """A table that every training leaves, with network and seed in front."""
+    parts = [
+        pd.read_csv(BytesIO(store.read(job.key, name))).assign(network=network, seed=seed)
+        for (network, seed), job in plan.trained.items()
+        if job.kind == "train"
+    ]
+    table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    return table[["network", "seed", *table.columns[:-2]]]
+
+
+def costs(plan: Plan, store: Store) -> pd.DataFrame:
+    """Columns network, seed, synops, macs, energy_nj, parameters: of one image, means over test images."""
+    rows = [
+        (network, seed, *Cost(**json.loads(store.read(job.key, "cost.json"))))
+        for (network, seed), job in plan.costs.items()
+    ]
+    return pd.DataFrame(rows, columns=["network", "seed", *Cost._fields])
 
 
 def paired(results: Iterable[Compared]) -> pd.DataFrame:

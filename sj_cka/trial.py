@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from pydantic_core import to_jsonable_python
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from sj_cka import recording
 from sj_cka.claims import selected
-from sj_cka.data import DATASETS, DataError, Images
+from sj_cka.data import DATASETS, SHAPES, DataError, Images, imagine
 from sj_cka.jobs import DataBlock
 from sj_cka.models import MODELS, NEURONS, Kind, build
 from sj_cka.plugins import OptionError, closest, lookup
@@ -21,8 +23,12 @@ from sj_cka.recording import reset_states
 from sj_cka.twins import converted_snn
 
 
-def read_data(study: Study) -> tuple[DataBlock, Images]:
+def read_data(study: Study, *, imagined: bool = False) -> tuple[DataBlock, Images]:
     """The data of a study.
+
+    Args:
+        study: the recipe as read.
+        imagined: take random images of a known shape where the data set is not there.
 
     Raises:
         RecipeError: they cannot be read, or are too few.
@@ -30,14 +36,16 @@ def read_data(study: Study) -> tuple[DataBlock, Images]:
     named = study.recipe.data.options()
     function = lookup(DATASETS, named["name"], "data set")
     options = typed(function, named)
-    path = options.get("path")
-    where = ("data", "path") if path is not None else ("data",)
-    if path is not None:
-        options["path"] = path.expanduser().absolute()
+    places = [key for key, value in options.items() if isinstance(value, Path)]
+    where: KeyPath = ("data", *places[:1])
+    for key in places:
+        options[key] = options[key].expanduser().absolute()
     try:
         data = function(**{key: value for key, value in options.items() if key != "name"})
     except DataError as error:
-        raise study.error(where, str(error)) from error
+        if not (imagined and named["name"] in SHAPES):
+            raise study.error(where, str(error)) from error
+        data = imagine(SHAPES[named["name"]])
     for split, images, least in (("test", data.x_test, 4), ("training", data.x_train, 2)):
         if len(images) < least:
             raise study.error(where, f"expected at least {least} {split} images, got {len(images)}")
@@ -53,7 +61,7 @@ def tried(study: Study, network: str, data: Images) -> nn.Module:
         if kind == "converted":
             made = converted_snn(made, None, study.recipe.converted.T)
         with torch.no_grad():
-            made(data.x_test[:2])
+            made(data.normalised(data.x_test[:2]))
     except (ValueError, RuntimeError) as error:
         shape = list(data.x_test.shape)
         message = f"{network} does not run on images of shape {shape}: {str(error).splitlines()[0]}"
@@ -62,8 +70,32 @@ def tried(study: Study, network: str, data: Images) -> nn.Module:
     return made
 
 
+class Size(NamedTuple):
+    """Parameters of a network, and multiply-accumulates of its forward pass on one image, spikes counted as numbers."""
+
+    parameters: int
+    macs: int
+
+
+@torch.no_grad()
+def size(network: nn.Module, data: Images) -> Size:
+    """How large a network is."""
+    with FlopCounterMode(display=False) as counter:
+        network(data.normalised(data.x_test[:1]))
+    reset_states(network)
+    return Size(sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2)
+
+
 def check_layers(study: Study, built: dict[str, nn.Module], data: Images) -> None:
-    """The layers that comparisons, figures and claims name must be in the networks that they are about."""
+    """The layers that comparisons, figures and claims name must be in the networks that they are about.
+
+    Where none are named, one network of each model and kind is looked at, the smallest: that its layers can be told.
+    """
+    named = _names_layers(study)
+    smallest: set[str] = set()
+    for model, kind in {(study.conditions[v].model["name"], kind) for v, kind, _ in map(network_of, built)}:
+        alike = [name for name in built if _is_of(study, name, model, kind)]
+        smallest.add(min(alike, key=lambda name: sum(p.numel() for p in built[name].parameters())))
     there: dict[str, dict[str, tuple[str, ...]]] = {}  # comparison -> variant -> layers of x
     probed: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
     for i, comparison in enumerate(study.recipe.compare):
@@ -72,21 +104,33 @@ def check_layers(study: Study, built: dict[str, nn.Module], data: Images) -> Non
         for variant, sides in study.sides(comparison).items():
             x, y = (name.partition("@")[0] for name in sides[:2])
             for network in (x, y):
-                if (network, tuple(wanted or ())) in probed:
+                if (network, tuple(wanted or ())) in probed or not (named or network in smallest):
                     continue
                 try:
-                    found = recording.plan(built[network], data.x_test[:4], layers=wanted).layers
+                    found = recording.plan(built[network], data.normalised(data.x_test[:4]), layers=wanted).layers
                 except ValueError as error:
                     key: KeyPath = ("compare", i, "layers") if comparison.layers else ("cka", "layers")
                     raise study.error(key, f"{network}: {str(error).removeprefix('layers: ')}") from error
                 probed[network, tuple(wanted or ())] = found
-            there[comparison.name][variant] = probed[x, tuple(wanted or ())]
+            there[comparison.name][variant] = probed.get((x, tuple(wanted or ())), ())
     for i, figure in enumerate(study.recipe.figures):
         _check_named(study, ("figures", i, "layers"), figure.layers, figure.comparison, None, there)
     for i, claim in enumerate(study.recipe.claims):
         for arm, m in claim.arms().items():
             which = None if claim.test == "trend" else m.variant or ""
             _check_named(study, ("claims", i, arm, "layers"), m.layers, m.comparison, which, there)
+
+
+def _is_of(study: Study, network: str, model: str, kind: str) -> bool:
+    variant, own, _ = network_of(network)
+    return (study.conditions[variant].model["name"], own) == (model, kind)
+
+
+def _names_layers(study: Study) -> bool:
+    """Whether anything in the recipe names layers."""
+    recipe = study.recipe
+    asked = [recipe.cka.layers, *(c.layers for c in recipe.compare), *(f.layers for f in recipe.figures)]
+    return any([*asked, *(m.layers for c in recipe.claims for m in c.arms().values())])
 
 
 def _check_named(

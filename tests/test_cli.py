@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from sj_cka import study
 from sj_cka.cli import app
-from sj_cka.data import DATASETS
+from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.engine import JobFailed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,8 +34,8 @@ BAD = {
     "unknown option": (("depth: 8}", "dept: 8} # <--"), "model.dept: unknown key; did you mean 'depth'?"),
     "wrong type": (("  T: 2", "  T: two # <--"), "snn.T: expected a number, got 'two'"),
     "unknown name": (
-        ("{name: npz, path: images.npz}", "{name: mnist} # <--"),
-        "data.name: unknown data set 'mnist'; known: digits, npz",
+        ("{name: npz, path: images.npz}", "{name: imagenet} # <--"),
+        "data.name: unknown data set 'imagenet'; known: digits, npz, cifar10, cifar100, mnist, fashion_mnist",
     ),
     "nobody trains it": (
         ("y: none.snn}", "y: bare.snn} # <--"),
@@ -137,10 +137,12 @@ def test_a_run_prints_the_plan_first_and_the_results_last(recipe_file: Write, mo
     code, out, told = call("run", recipe_file(("seeds: 2", "seeds: 1")), "--workers", 1, "--out", "here")
     assert code == 0
     assert out.startswith(
-        "tiny (quick): 2 variants, seeds 0\n14 jobs (4 init, 4 train, 6 compare), 0 finished before\nLIF on "
+        "tiny (quick): 2 variants, seeds 0\n"
+        "18 jobs (4 init, 4 train, 4 cost, 6 compare), 0 finished before\n"
+        "neurons on cpu: lif: fused (first that runs on cpu; "
     )
     assert out.endswith("\nreport: here/report.html\n")
-    assert "14/14 jobs" in told
+    assert "18/18 jobs" in told
 
 
 def test_a_job_that_fails_ends_with_code_1_and_names_network_epoch_and_step(recipe_file: Write) -> None:
@@ -154,15 +156,24 @@ def test_a_job_that_fails_ends_with_code_1_and_names_network_epoch_and_step(reci
 def test_a_report_before_its_run_ends_with_code_1(recipe_file: Write) -> None:
     code, out, told = call("report", recipe_file())
     assert (code, out) == (1, "")
-    assert told == "error: 32 jobs of this study are not finished, first: all.snn, seed 0; run it first\n"
+    assert told == "error: 40 jobs of this study are not finished, first: all.snn, seed 0; run it first\n"
 
 
 def test_a_dry_run_runs_nothing(recipe_file: Write, tmp_path: Path) -> None:
     code, out, _ = call("run", recipe_file(), "--dry-run")
-    assert (code, out) == (
-        0,
-        "tiny (quick): 2 variants, seeds 0, 1\n32 jobs (8 init, 8 train, 16 compare), 0 finished before\n",
-    )
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[:3] == [
+        "tiny (quick): 2 variants, seeds 0, 1",
+        "40 jobs (8 init, 8 train, 8 cost, 16 compare), 0 finished before",
+        "data: npz: 64 training and 32 test images [1, 8, 6], 4 classes; training split on the device: 0 MB",
+    ]
+    networks = {line.split()[0]: line.split()[1:] for line in lines[5:]}
+    assert list(networks) == ["all.snn", "all.ann", "none.snn", "none.ann", "all"]
+    assert networks["all.snn"][0] == networks["all.ann"][0] == "77,364"
+    assert networks["all.snn"][2:4] == ["2", "1"]  # trainings, epochs
+    # what is behind the first neuron is multiplied twice, T = 2
+    assert 1.8 < float(networks["all.snn"][1]) / float(networks["all.ann"][1]) <= 2  # of one decimal
     assert {file.name for file in tmp_path.iterdir()} == {"tiny.yaml", "images.npz"}
 
 
@@ -188,7 +199,8 @@ def test_what_a_recipe_may_name_is_listed() -> None:
     table = {line.split()[0]: line.split(maxsplit=1)[1].split(", ") for line in out.splitlines()}
     assert code == 0
     assert table["data"] == list(DATASETS)
-    assert set(table) == {"data", "model", "neuron", "measure", "figure"}
+    assert set(table) == {"data", "augment", "model", "neuron", "measure", "figure"}
+    assert table["augment"] == list(AUGMENTATIONS)
 
 
 def test_the_schema_is_printed_as_it_lies_in_the_checkout() -> None:
@@ -199,3 +211,35 @@ def test_without_a_command_there_is_help() -> None:
     _, out, told = call()
     assert "report" in out + told
     assert "schema" in out + told
+
+
+# values set on the command line
+
+
+def test_a_value_set_on_the_command_line_is_laid_over_the_recipe(recipe_file: Write, tmp_path: Path) -> None:
+    (tmp_path / "images.npz").rename(tmp_path / "mine.npz")
+    path = recipe_file()
+    code, _, told = call("run", path, "--dry-run")
+    assert code == 2
+    assert "found no file at" in told
+    code, out, _ = call("run", path, "--dry-run", "--set", "data.path=mine.npz", "--set", "seeds=[4, 7, 8]")
+    assert code == 0
+    assert "seeds 4, 7, 8" in out
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.epochs", "error: --set: expected KEY.PATH=VALUE, e.g. data.path=mine.npz, got 'train.epochs'"),
+        ("train..epochs=2", "error: --set: expected KEY.PATH=VALUE, e.g. data.path=mine.npz, got 'train..epochs=2'"),
+        ("train.epochs=0", "error: --set: train.epochs: expected at least 1, got 0"),
+        ("train.epoch=2", "error: --set: train.epoch: unknown key; did you mean 'epochs'?"),
+        ("data.path=nowhere.npz", "error: --set: data.path: expected an .npz file"),
+        ("seeds.first=1", "error: --set seeds.first: expected a map of keys at seeds, but seeds is 2"),
+        ("train.epochs=[", "error: --set train.epochs: expected a value in YAML, got '['"),
+    ],
+)
+def test_a_bad_setting_is_told_as_one(setting: str, message: str, recipe_file: Write) -> None:
+    code, out, told = call("run", recipe_file(), "--dry-run", "--set", setting)
+    assert (code, out) == (2, "")
+    assert told.startswith(message)

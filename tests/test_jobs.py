@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from sj_cka import jobs, recipe
 from sj_cka.jobs import KINDS, DataBlock, Job
 from sj_cka.plan import Plan, plan
 from sj_cka.recording import reset_states
+from sj_cka.store import Store
 
 Write = Callable[..., Path]
 
@@ -210,13 +213,23 @@ def test_the_order_of_data_comes_from_the_seed_alone(recipe_file: Write, monkeyp
 
 def test_a_training_leaves_weights_history_accuracies_spec_and_environment(recipe_file: Write) -> None:
     job = planned(recipe_file(("  epochs: 1", "  epochs: 2"))).trained["all.snn", 0]
-    said: list[str] = []
-    files = jobs.run(job, no_files, said.append)
-    assert sorted(files) == ["accuracy.json", "environment.json", "history.csv", "spec.json", "weights.safetensors"]
+    said: list[tuple[str, Any]] = []
+    files = jobs.run(job, no_files, jobs.Desk(lambda line, epoch=None: said.append((line, epoch))))
+    assert sorted(files) == [
+        *("accuracy.json", "environment.json", "firing_rates.csv", "history.csv", "spec.json", "weights.safetensors"),
+    ]
     assert json.loads(files["spec.json"]) == job.spec
-    assert json.loads(files["environment.json"]) == jobs.environment()
-    assert [line.split(":")[0] for line in said] == ["epoch 1/2", "epoch 2/2"]
-    assert files["history.csv"].decode().splitlines()[0] == "epoch,loss,accuracy,firing_rate,lr,seconds"
+    assert json.loads(files["environment.json"]) == jobs.environment(job)
+    assert json.loads(files["environment.json"])["neuron backend"] == "fused"
+    assert [line.split(":")[0] for line, _ in said] == ["epoch 1/2", "epoch 2/2"]
+    assert "images/s, 0 s left" in said[1][0]
+    assert [epoch.epoch for _, epoch in said] == [1, 2]
+    columns = "epoch,loss,accuracy,firing_rate,lr,seconds,images_s,memory_mb"
+    assert files["history.csv"].decode().splitlines()[0] == columns
+    rates = pd.read_csv(BytesIO(files["firing_rates.csv"]))
+    assert list(rates["layer"][:7]) == list(said[0][1].rates)
+    assert rates["layer"].nunique() == 7
+    assert rates["rate"].between(0, 1).all()
     assert set(json.loads(files["accuracy.json"])) == {"train", "test"}
 
 
@@ -245,7 +258,7 @@ def test_a_job_twice_gives_the_same_files_to_the_bit(recipe_file: Write) -> None
 def test_a_job_runs_with_its_threads_and_puts_back_those_that_were(recipe_file: Write) -> None:
     job = planned(recipe_file(("  lr: 0.1", "  threads: 2"))).trained["all.ann", 0]
     before, seen = torch.get_num_threads(), []
-    jobs.run(job, no_files, lambda line: seen.append(torch.get_num_threads()))
+    jobs.run(job, no_files, jobs.Desk(lambda line, epoch=None: seen.append(torch.get_num_threads())))
     assert seen == [2]
     assert torch.get_num_threads() == before
 
@@ -415,3 +428,100 @@ def test_a_converted_network_is_compared_layer_by_layer_with_its_ann(recipe_file
     paired = result.paired()
     assert paired["conv1"] == pytest.approx(1, abs=1e-6)  # in front of all neurons, and of the same weights
     assert 0.7 < paired["layer1.0.lif1"] < 1  # 6 steps say little of what lies deeper
+
+
+# kept epochs, checkpoints, costs
+
+
+def test_a_kept_epoch_lies_beside_the_last_and_is_compared_by_its_number(recipe_file: Write) -> None:
+    study = planned(
+        recipe_file(
+            ("  epochs: 1", "  epochs: 3\n  keep: [0, 1, 3]"),
+            ("x: all.snn, y: none.snn}", "x: all.snn@1, y: all.snn}"),
+        )
+    )
+    job = study.trained["all.snn", 0]
+    assert job.args["keep"] == [1]  # 0 are the first weights, 3 the last: both are there anyhow
+    files = jobs.run(job, no_files)
+    kept, last = (
+        jobs.read_network(files[name]).state_dict() for name in ("weights@1.safetensors", "weights.safetensors")
+    )
+    assert list(kept) == list(last)
+    assert not torch.equal(kept["conv1.weight"], last["conv1.weight"])
+    [pair] = [p for p in study.pairs if (p.comparison, p.state, p.seed) == ("shortcuts", "trained", 0)]
+    assert pair.job.args["epoch_x"] == 1
+    assert "epoch_y" not in pair.job.args
+    result = jobs.read_result(jobs.run(pair.job, lambda key, name: files[name])["cka.nc"])
+    paired = result.paired()
+    assert paired.notna().any()
+    assert not np.allclose(paired.dropna(), 1.0)
+    [floor] = [p for p in study.pairs if (p.comparison, p.state, p.seed) == ("shortcuts", "untrained", 0)]
+    assert floor.job.needs["x"].kind == floor.job.needs["y"].kind == "init"
+    assert "epoch_x" not in floor.job.args
+
+
+def test_epoch_0_is_the_untrained_network(recipe_file: Write) -> None:
+    text = ("x: all.snn, y: none.snn}", "x: all.snn@%s, y: all.snn}")
+    keep = ("  epochs: 1", "  epochs: 1\n  keep: [0]")
+    found = []
+    for moment in ("0", "init"):
+        study = planned(recipe_file(keep, (text[0], text[1] % moment)))
+        found.append({p.job.key for p in study.pairs if p.comparison == "shortcuts"})
+    assert found[0] == found[1]
+
+
+def test_a_training_that_was_killed_goes_on_from_its_checkpoint_to_the_same_weights(
+    recipe_file: Write, tmp_path: Path
+) -> None:
+    job = planned(recipe_file(("  epochs: 1", "  epochs: 3\n  checkpoint: 1\n  augment: [flip]"))).trained["all.snn", 0]
+    shelf, reported = Store(tmp_path / "shelf").shelf(job.key), []
+
+    def stop(line: str, epoch: Any = None) -> None:
+        reported.append(epoch.epoch)
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run(job, no_files, jobs.Desk(stop, shelf))
+    again = jobs.run(job, no_files, jobs.Desk(lambda line, epoch=None: reported.append(epoch.epoch), shelf))
+    whole = jobs.run(job, no_files)
+    assert reported == [1, 2, 3]
+    assert again["weights.safetensors"] == whole["weights.safetensors"]
+    assert again["firing_rates.csv"] == whole["firing_rates.csv"]
+
+
+def test_how_often_a_checkpoint_is_taken_is_no_part_of_the_spec(recipe_file: Write) -> None:
+    assert keys(recipe_file(("  lr: 0.1", "  checkpoint: 2"))) == keys(recipe_file())
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["augment: [flip]", "augment: [{name: crop, padding: 1}]", "loss: tet", "warmup: 1", "clip: 1.0", "decay: weights"],
+)
+def test_what_changes_the_training_changes_its_key(line: str, recipe_file: Write) -> None:
+    assert not keys(recipe_file(("  lr: 0.1", f"  {line}"))) & {
+        job.key for job in planned(recipe_file()).trained.values()
+    }
+
+
+def test_the_cost_of_a_spiking_network_is_mostly_accumulations_and_of_its_twin_none(recipe_file: Write) -> None:
+    study = planned(recipe_file())
+    found = {}
+    for kind in ("snn", "ann"):
+        files = jobs.run(study.trained[f"all.{kind}", 0], no_files)
+        counted = jobs.run(study.costs[f"all.{kind}", 0], lambda key, name, files=files: files[name])  # type: ignore[misc]
+        found[kind] = json.loads(counted["cost.json"])
+    assert found["ann"]["synops"] == 0 < found["snn"]["synops"]
+    assert found["snn"]["macs"] < found["ann"]["macs"] / 5
+    assert found["snn"]["parameters"] == found["ann"]["parameters"]
+
+
+@pytest.mark.parametrize(("backend", "name"), [("auto", "fused"), ("torch", "torch")])
+def test_the_environment_names_the_backend_of_the_recipe_s_own_neurons(
+    recipe_file: Write, backend: str, name: str
+) -> None:
+    study = planned(recipe_file(("tau: 2.0}", f"tau: 2.0, backend: {backend}}}")))
+    pair = next(p for p in study.pairs if p.comparison == "twins")
+    assert jobs.environment(study.trained["all.snn", 0])["neuron backend"] == name
+    assert jobs.environment(pair.job)["neuron backend"] == name
+    assert "neuron backend" not in jobs.environment(study.trained["all.ann", 0])

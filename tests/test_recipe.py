@@ -11,6 +11,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.models import NEURONS
 from sj_cka.recipe import RecipeError, network_of, options_model, read, schema, typed, without_defaults
 from sj_cka.typed import Float, Int
@@ -176,10 +177,25 @@ FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
         "data.name",
         "unknown data set 'digit'; did you mean 'digits'",
     ),
-    "announced data set": (
-        ("{name: npz, path: images.npz}", "{name: cifar10} # <--"),
-        "data.name",
-        "unknown data set 'cifar10'; known: digits, npz; it comes with a later release",
+    "unknown augmentation": (
+        ("batch_size: 32", "augment: [crop, flop] # <--"),
+        "train.augment[1]",
+        "unknown augmentation 'flop'; did you mean 'flip'",
+    ),
+    "unknown option of an augmentation": (
+        ("batch_size: 32", "augment: [{name: crop, pad: 4}] # <--"),
+        "train.augment[0].pad",
+        "unknown key; did you mean 'padding'",
+    ),
+    "fraction of an epoch": (("batch_size: 32", "warmup: 0.5 # <--"), "train.warmup", "expected a whole number"),
+    "clip of nothing": (("batch_size: 32", "clip: 0 # <--"), "train.clip", "expected more than 0, got 0"),
+    "unknown loss": (("batch_size: 32", "loss: mse # <--"), "train.loss", "expected 'mean' or 'tet', got 'mse'"),
+    "unknown precision": (("batch_size: 32", "precision: fp8 # <--"), "train.precision", "expected 'float32', 'bf16'"),
+    "epoch kept twice": (("batch_size: 32", "keep: [1, 1] # <--"), "train.keep", "expected epochs from 0, each once"),
+    "never run what is not there": (
+        ("profiles:", "never_run: [smok] # <--\nprofiles:"),
+        "never_run",
+        "no profile 'smok'; did you mean 'smoke'",
     ),
     "unknown model": (("name: resnet", "name: resnt"), "model.name", "unknown model 'resnt'; did you mean 'resnet'"),
     "unknown neuron": (("name: lif", "name: liff"), "snn.neuron.name", "unknown neuron 'liff'; did you mean 'lif'"),
@@ -286,7 +302,22 @@ FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
     "unknown moment": (
         ("y: none.snn}", "y: none.snn@5} # <--"),
         "compare[1].y",
-        "expected @init or nothing after none.snn",
+        r"expected an epoch up to 1, the last of none\.snn, got 5",
+    ),
+    "moment that is not kept": (
+        ("y: none.snn}", "y: none.snn@1} # <--"),
+        "compare[1].y",
+        r"expected an epoch of train\.keep, which keeps none, got 1",
+    ),
+    "moment of a converted network": (
+        ("y: none.snn}", "y: none.converted@1} # <--"),
+        "compare[1].y",
+        "expected a trained network before @1: a converted one has no epochs",
+    ),
+    "no moment": (
+        ("y: none.snn}", "y: none.snn@last} # <--"),
+        "compare[1].y",
+        r"expected @init, @<epoch> or nothing after none\.snn, got 'none\.snn@last'",
     ),
     "star on one side": (("y: none.snn}", 'y: "*.snn"}'), r"compare[1]", "expected \\* in both x and y, or in none"),
     "comparison given twice": (
@@ -802,7 +833,10 @@ def test_the_schema_names_every_key_of_every_block() -> None:
     assert set(made["properties"]) == blocks(Recipe)
     assert made["required"] == ["title", "question", "data", "model"]
     names = [entry["properties"]["name"]["const"] for entry in made["properties"]["data"]["oneOf"]]
-    assert names == ["digits", "npz"]
+    assert names == list(DATASETS) == ["digits", "npz", "cifar10", "cifar100", "mnist", "fashion_mnist"]
+    augmented = made["$defs"]["Train"]["properties"]["augment"]["items"]["oneOf"]
+    assert augmented[0] == {"enum": list(AUGMENTATIONS)}
+    assert augmented[1]["properties"]["padding"]["default"] == 4
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)

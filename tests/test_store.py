@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -160,3 +161,48 @@ def test_a_store_can_be_moved(store: Store, tmp_path: Path) -> None:
     store.write(KEY, {"a": b"1"})
     shutil.move(store.root, tmp_path / "elsewhere")
     assert Store(tmp_path / "elsewhere").read(KEY, "a") == b"1"
+
+
+# checkpoints
+
+
+def test_a_checkpoint_takes_the_place_of_the_last_and_goes_when_the_job_is_finished(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    shelf = store.shelf("abc")
+    assert shelf.load() is None
+    shelf.save(b"one")
+    shelf.save(b"two")
+    assert store.shelf("abc").load() == b"two"
+    assert not store.has("abc")
+    store.write("abc", {"file": b"done"})
+    assert shelf.load() is None
+    assert [path.name for path in (tmp_path / "ab").iterdir()] == ["abc"]
+
+
+def test_a_disk_that_fills_up_during_a_checkpoint_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Store(tmp_path).shelf("abc")
+    shelf.save(b"one")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    message = (
+        r"could not save a checkpoint of 3 MB \(No space left on device; the one before is kept\): make room and run"
+    )
+    with pytest.raises(OSError, match=message):
+        shelf.save(b"x" * 3_000_000)
+    assert shelf.load() == b"one"
+    assert [path.name for path in (tmp_path / "ab").iterdir()] == [".abc.checkpoint"]
+
+
+def test_what_a_killed_run_left_does_not_take_the_checkpoint_with_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.shelf("abc").save(b"one")
+    (tmp_path / "ab" / ".abc-left").mkdir()
+    with store.working_on("abc") as needed:
+        assert needed
+        assert store.shelf("abc").load() == b"one"
+    assert not (tmp_path / "ab" / ".abc-left").exists()

@@ -65,7 +65,9 @@ def test_the_smoke_profile_of_a_recipe_runs_to_its_page_and_tables(
     assert recipe.title in page
     assert [claim.says for claim in recipe.claims if claim.says.replace("'", "&#39;") not in page] == []
     if BROWSER is not None:
-        assert len(list(result.folder.glob("*.png"))) >= len(recipe.figures)
+        # floors and ceilings are on the page alone
+        shown = [figure for figure in recipe.figures if figure.state == "trained"]
+        assert len(list(result.folder.glob("*.png"))) >= len(shown) > 0
     assert result.summary().splitlines()[-1] == f"report: {result.report}"
 
 
@@ -119,6 +121,7 @@ def test_a_study_is_written_beside_other_figures_by_the_name_of_its_recipe_and_p
     quick, smoke = run(path), run(path, profile="smoke")
     assert (quick.folder, smoke.folder) == (Path("figures/tiny"), Path("figures/tiny-smoke"))
     names = {"report.html", "cka.csv", "accuracy.csv", "claims.csv", "undefined.csv"}
+    names |= {"cost.csv", "history.csv", "firing_rates.csv"}
     assert {file.name for file in quick.folder.iterdir()} == names
     assert (quick.done > 0, smoke.done) == (True, 0)  # the same networks: only the folder differs
 
@@ -127,7 +130,7 @@ def test_a_study_is_written_beside_other_figures_by_the_name_of_its_recipe_and_p
 def test_a_report_is_drawn_anew_without_running_a_job(recipe_file: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path = recipe_file(QUICKER)
     with pytest.raises(
-        JobFailed, match=r"14 jobs of this study are not finished, first: all\.snn, seed 0; run it first"
+        JobFailed, match=r"18 jobs of this study are not finished, first: all\.snn, seed 0; run it first"
     ):
         study.redraw(path)
     assert not Path("figures").exists()
@@ -147,7 +150,9 @@ def test_a_report_is_drawn_anew_without_running_a_job(recipe_file: Write, monkey
 
 def test_a_dry_run_counts_jobs_and_runs_none(recipe_file: Write, tmp_path: Path) -> None:
     told = study.outline(recipe_file())
-    assert "tiny (quick): 2 variants, seeds 0, 1\n32 jobs (8 init, 8 train, 16 compare), 0 finished before" in told
+    assert (
+        "tiny (quick): 2 variants, seeds 0, 1\n40 jobs (8 init, 8 train, 8 cost, 16 compare), 0 finished before" in told
+    )
     assert {file.name for file in tmp_path.iterdir()} == {"tiny.yaml", "images.npz"}
 
 
@@ -268,11 +273,11 @@ def test_a_short_last_minibatch_is_left_out_and_told(recipe_file: Write) -> None
 
 @pytest.mark.usefixtures("no_pictures")
 def test_jobs_of_another_environment_are_told_on_the_page(recipe_file: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, here = recipe_file(QUICKER), jobs.environment()
+    path, environment = recipe_file(QUICKER), jobs.environment
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(jobs, "environment", lambda: here | {"device": "toaster"})
+        elsewhere.setattr(jobs.kinds, "environment", lambda job=None: environment(job) | {"device": "toaster"})
         run(path)
-    assert "14 with device toaster" in run(path).report.read_text()
+    assert "18 with device toaster" in run(path).report.read_text()
     shutil.rmtree(path.parent / "store")
     assert "another environment" not in run(path).report.read_text()
 
@@ -446,15 +451,15 @@ def test_a_study_that_is_killed_and_interrupted_ends_with_the_numbers_of_an_undi
         assert now.items() > seen.items()
         seen = now
     result = run(path, store=store)
-    assert result.done == 32 - len(seen)
+    assert result.done == 40 - len(seen)
     assert finished(store).items() >= seen.items()  # nothing was done twice
     undisturbed = run(path, store=tmp_path / "other", out=tmp_path / "undisturbed")
-    assert undisturbed.done == 32
+    assert undisturbed.done == 40
     for name in ("accuracy.csv", "cka.csv", "claims.csv", "undefined.csv"):
         assert (result.folder / name).read_bytes() == (undisturbed.folder / name).read_bytes(), name
     for job in {job.key for job in result.results.plan.trained.values()}:
         one, other = (
-            jobs.load_weights((s / job[:2] / job / "weights.safetensors").read_bytes())
+            jobs.weights.load_weights((s / job[:2] / job / "weights.safetensors").read_bytes())
             for s in (store, tmp_path / "other")
         )
         assert all((one[name] == other[name]).all() for name in one)
@@ -471,3 +476,53 @@ def test_the_terminal_ends_with_accuracies_verdicts_and_the_path(recipe_file: Wr
     assert re.match(r"all\.snn +\d+\.\d % +\d+\.\d % +one seed", lines[2])
     assert lines[-3] == "not trained   not trained   Shortcuts help."
     assert lines[-1] == "report: figures/tiny/report.html"
+
+
+# epochs as they end, and several processes for one training
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_tensorboard_gets_every_epoch_of_every_training_also_of_one_done_before(
+    recipe_file: Write, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    path = recipe_file(*BARE, ("  epochs: 1", "  epochs: 2"), ("seeds: 2", "seeds: [3]"))
+    for folder in ("fresh", "again"):  # the second run does nothing but read
+        result = run(path, out=tmp_path / folder, tensorboard=True)
+        logs = tmp_path / folder / "tensorboard"
+        assert sorted(log.name for log in logs.iterdir()) == [
+            f"{variant}.{kind}-seed-3" for variant in ("all", "none") for kind in ("ann", "snn")
+        ]
+        events = EventAccumulator(str(logs / "all.snn-seed-3")).Reload()
+        history = result.results.history.query("network == 'all.snn'")
+        for column in ("loss", "accuracy", "firing_rate", "lr"):
+            scalars = events.Scalars(column)
+            assert [scalar.step for scalar in scalars] == [1, 2]
+            assert [scalar.value for scalar in scalars] == pytest.approx(list(history[column]), rel=1e-5)
+        assert len(events.Scalars("firing rate/layer1.0.lif1")) == 2
+    rates = pd.read_csv(tmp_path / "fresh" / "firing_rates.csv")
+    assert list(rates.columns) == ["network", "seed", "epoch", "layer", "rate"]
+    assert set(rates["network"]) == {"all.snn", "none.snn"}
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_two_processes_of_torchrun_do_a_study_together_as_one_does_alone(recipe_file: Write, tmp_path: Path) -> None:
+    path = recipe_file(("  lr: 0.1", "  lr: 0.1\n  sync_bn: true"), ("seeds: 2", "seeds: 1"))
+    alone = run(path, out=tmp_path / "alone", store=tmp_path / "one")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["-m", "sj_cka.cli", "run", str(path), "--out", "together", "--store", "two"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "BROWSER_PATH": "/nowhere"}
+    done = subprocess.run(
+        [*command, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("report: together/report.html") == 1
+    for name, columns in (("history", ["loss", "accuracy", "firing_rate"]), ("cka", ["cka"])):
+        one, two = (pd.read_csv(tmp_path / folder / f"{name}.csv") for folder in ("alone", "together"))
+        assert len(one) == len(two) > 0
+        for column in columns:
+            # rounding makes a few neurons fire otherwise
+            assert (one[column] - two[column]).abs().max() < 0.05
+            assert (one[column] - two[column]).abs().mean() < 0.01
+    assert (alone.accuracy["mean"] >= 0).all()

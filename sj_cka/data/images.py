@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+IMAGINED = "imagined"  # in place of a fingerprint
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -20,14 +23,14 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """A training and a test split, normalised by the training split's mean and std.
+    """A training and a test split, as they are stored: an image takes a byte a pixel until a network sees it.
 
     Args:
-        x_train, x_test: float32 `[N, C, H, W]`.
+        x_train, x_test: `[N, C, H, W]`; uint8, whose 0 to 255 stand for 0 to 1, or float32.
         y_train, y_test: int64 `[N]`, from 0 to classes - 1.
         classes: number of classes.
-        mean, std: of each channel of the training split, before normalising; raw = x * std + mean.
-        fingerprint: hash of the raw arrays.
+        mean, std: of each channel; what `normalised` takes out.
+        fingerprint: hash of the arrays.
     """
 
     x_train: Tensor
@@ -43,6 +46,18 @@ class Images:
     def channels(self) -> int:
         """Number of channels C."""
         return int(self.x_train.shape[1])
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Images as a network is given them: float32 `[N, C, H, W]`, (x - mean) / std, on the device of x.
+
+        Args:
+            x: images as they are stored.
+        """
+        if x.dtype == torch.uint8:
+            mean, std = (x.new_tensor(v, dtype=torch.float32).mul_(255).view(-1, 1, 1) for v in (self.mean, self.std))
+            return x.to(torch.float32).sub_(mean).div_(std)
+        mean, std = (x.new_tensor(v, dtype=torch.float64).view(-1, 1, 1) for v in (self.mean, self.std))
+        return ((x - mean) / std).to(torch.float32)
 
 
 def digits() -> Images:
@@ -62,7 +77,7 @@ def digits() -> Images:
     images = (bunch.images / 16.0).astype(np.float32)[:, None]
     parts = train_test_split(images, bunch.target, test_size=360, random_state=0, stratify=bunch.target)
     x_train, x_test, y_train, y_test = (np.ascontiguousarray(part) for part in parts)
-    return _normalised(x_train, y_train, x_test, y_test)
+    return _images(x_train, y_train, x_test, y_test)
 
 
 def npz(path: Path) -> Images:
@@ -99,10 +114,51 @@ def npz(path: Path) -> Images:
         raise DataError(
             f"{path}: expected test images of the training images' shape [C, H, W] {shapes[0]}, got {shapes[1]}"
         )
-    absent = sorted(set(np.unique(arrays["y_test"]).tolist()) - set(np.unique(arrays["y_train"]).tolist()))
+    there: set[int] = set(np.unique(arrays["y_train"]).tolist())
+    absent = sorted(set(np.unique(arrays["y_test"]).tolist()) - there)
     if absent:
         raise DataError(f"{path}: y_test holds the classes {absent}, which y_train lacks")
-    return _normalised(*(arrays[name] for name in _ARRAYS))
+    if gaps := sorted(set(range(max(there) + 1)) - there):
+        raise DataError(
+            f"{path}: expected labels 0 to {max(there)} in y_train, it lacks {gaps[:10]}: count the classes from 0 "
+            "without a gap"
+        )
+    return _images(*(arrays[name] for name in _ARRAYS))
+
+
+class Shape(NamedTuple):
+    """What a data set holds, so that a study can be planned without it.
+
+    Args:
+        channels: number of channels C.
+        size: height and width of an image, in pixels.
+        classes: number of classes.
+        train, test: number of images of each split, as published.
+    """
+
+    channels: int
+    size: int
+    classes: int
+    train: int
+    test: int
+
+
+def imagine(shape: Shape, *, train: int | None = None) -> Images:
+    """Random images of a data set's shape, for plans and tests of what the set is not needed for.
+
+    Args:
+        shape: of the set.
+        train: so many images in each split; None for as many as in the set, those of the training split one and the
+            same, so that they take no memory.
+    """
+    generator = torch.Generator().manual_seed(0)
+    size = (shape.channels, shape.size, shape.size)
+    x_train = torch.randint(256, (train or 1, *size), generator=generator, dtype=torch.uint8)
+    x_test = torch.randint(256, (train or shape.test, *size), generator=generator, dtype=torch.uint8)
+    x_train = x_train.expand(train or shape.train, *size)
+    labels = [torch.arange(len(x)) % shape.classes for x in (x_train, x_test)]
+    mean, std = [0.5] * shape.channels, [0.25] * shape.channels
+    return Images(x_train, labels[0], x_test, labels[1], shape.classes, tuple(mean), tuple(std), IMAGINED)
 
 
 def _check(path: Path, split: str, x: np.ndarray, y: np.ndarray) -> None:
@@ -134,32 +190,42 @@ def _check(path: Path, split: str, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def _as_nchw(x: np.ndarray) -> np.ndarray:
-    if x.dtype == np.uint8:
-        x = x.transpose(0, 3, 1, 2) / np.float32(255)
-    return np.ascontiguousarray(x, dtype=np.float32)
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2) if x.dtype == np.uint8 else x.astype(np.float32))
 
 
-def _normalised(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> Images:
-    digest = hashlib.sha256()
-    for array in (x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64)):
-        digest.update(str((array.dtype, array.shape)).encode())
-        digest.update(np.ascontiguousarray(array).data)
-    mean = x_train.mean((0, 2, 3), dtype=np.float64)
-    std = x_train.std((0, 2, 3), dtype=np.float64)
+def _images(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> Images:
+    """Checked arrays, to be normalised by the training split's mean and std."""
+    scale = 255.0 if x_train.dtype == np.uint8 else 1.0
+    mean = x_train.mean((0, 2, 3), dtype=np.float64) / scale
+    std = x_train.std((0, 2, 3), dtype=np.float64) / scale
     flat = np.flatnonzero(std == 0)
     if len(flat):
         raise DataError(f"expected images that vary, channel {flat[0]} of the training split is constant")
-    shape = (1, -1, 1, 1)
-    scaled = [
-        torch.from_numpy(((x - mean.reshape(shape)) / std.reshape(shape)).astype(np.float32)) for x in (x_train, x_test)
-    ]
+    return stored(x_train, y_train, x_test, y_test, int(y_train.max()) + 1, mean.tolist(), std.tolist())
+
+
+def stored(
+    x_train: np.ndarray,
+    y_train: np.ndarray,
+    x_test: np.ndarray,
+    y_test: np.ndarray,
+    classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Images:
+    """Arrays `[N, C, H, W]`, uint8 or float32, and integer labels `[N]` as `Images`."""
+    labels = [y.astype(np.int64) for y in (y_train, y_test)]
+    digest = hashlib.sha256()
+    for array in (x_train, labels[0], x_test, labels[1]):
+        digest.update(str((array.dtype, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).data)
     return Images(
-        scaled[0],
-        torch.from_numpy(y_train.astype(np.int64)),
-        scaled[1],
-        torch.from_numpy(y_test.astype(np.int64)),
-        classes=int(y_train.max()) + 1,
-        mean=tuple(mean.tolist()),
-        std=tuple(std.tolist()),
-        fingerprint=digest.hexdigest(),
+        torch.from_numpy(x_train),
+        torch.from_numpy(labels[0]),
+        torch.from_numpy(x_test),
+        torch.from_numpy(labels[1]),
+        classes,
+        tuple(mean),
+        tuple(std),
+        digest.hexdigest(),
     )

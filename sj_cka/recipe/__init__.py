@@ -7,6 +7,7 @@ profile and variants, `checks` follows every name. `editors` makes the JSON sche
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sj_cka.recipe.blocks import SNN, Comparison, FigureBlock, Named, Recipe, Train
@@ -36,17 +37,18 @@ __all__ = [
 ]
 
 
-def read(path: str | Path, profile: str = "quick") -> Study:
+def read(path: str | Path, profile: str = "quick", settings: Sequence[str] = ()) -> Study:
     """Reads a recipe under a profile and checks all that can be checked without its data.
 
     Args:
         path: a YAML file.
         profile: deep-merged over the recipe: maps join, null removes a key, anything else is replaced. "quick" may be
             missing.
+        settings: `key.path=value`, laid over it last; the value is YAML.
 
     Raises:
         RecipeError: the first fault found, with file, line and key path.
     """
-    study = resolve(Path(path), profile)
+    study = resolve(Path(path), profile, settings)
     check(study)
     return study

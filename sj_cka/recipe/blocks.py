@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+    model_validator,
+)
 
 from sj_cka.claims import Claim
 from sj_cka.training import Settings
+from sj_cka.training.settings import Layout, Precision
 from sj_cka.typed import Float, Int, Name, Strict, number
 
 
@@ -51,6 +61,15 @@ class Converted(Strict):
     )
 
 
+def _ascending(epochs: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(epochs)) != len(epochs) or (epochs and min(epochs) < 0):
+        raise ValueError("expected epochs from 0, each once")
+    return tuple(sorted(epochs))
+
+
+Epochs = Annotated[tuple[Int, ...], AfterValidator(_ascending)]
+
+
 class TrainOverride(Strict):
     """What one kind of network trains with differently."""
 
@@ -59,6 +78,23 @@ class TrainOverride(Strict):
     lr: Annotated[Float, Field(gt=0)] | None = None
     momentum: Annotated[Float, Field(ge=0, lt=1)] | None = None
     weight_decay: Annotated[Float, Field(ge=0)] | None = None
+    decay: Literal["all", "weights"] | None = None
+    warmup: Annotated[Int, Field(ge=0)] | None = None
+    clip: Annotated[Float, Field(gt=0)] | None = None
+    loss: Literal["mean", "tet"] | None = None
+    precision: Precision | None = None
+    layout: Layout | None = None
+    compile: StrictBool | None = None
+    sync_bn: StrictBool | None = None
+
+
+class Augmentation(Named):
+    """An augmentation of AUGMENTATIONS and its options; its name alone takes their defaults."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
 
 class Train(Strict):
@@ -66,9 +102,34 @@ class Train(Strict):
 
     epochs: Int = Field(Settings.epochs, ge=1, description="passes over the training split")
     batch_size: Int = Field(Settings.batch_size, ge=2, description="images a step")
-    lr: Float = Field(Settings.lr, gt=0, description="learning rate of the first step; a cosine takes it to 0")
+    lr: Float = Field(Settings.lr, gt=0, description="learning rate after the warm-up; a cosine takes it to 0")
     momentum: Float = Field(Settings.momentum, ge=0, lt=1)
-    weight_decay: Float = Field(Settings.weight_decay, ge=0, description="on all parameters")
+    weight_decay: Float = Field(Settings.weight_decay, ge=0, description="L2 penalty")
+    decay: Literal["all", "weights"] = Field(
+        Settings.decay, description="what the penalty is on: all parameters, or weights without biases and BN"
+    )
+    warmup: Int = Field(Settings.warmup, ge=0, description="epochs in which the learning rate rises to lr")
+    clip: Annotated[Float, Field(gt=0)] | None = Field(
+        Settings.clip, description="largest norm of all gradients together; no bound by default"
+    )
+    loss: Literal["mean", "tet"] = Field(
+        Settings.loss, description="cross-entropy of the mean logits over time, or the mean of that of every step (TET)"
+    )
+    precision: Precision = Field(
+        Settings.precision, description="of the forward pass; auto: fp16 on CUDA, float32 on the CPU"
+    )
+    layout: Layout = Field(Settings.layout, description="of images and convolutions in memory")
+    compile: StrictBool = Field(Settings.compile, description="let torch.compile make the forward pass")
+    sync_bn: StrictBool = Field(
+        Settings.sync_bn, description="with several processes: batch normalisation over the whole batch"
+    )
+    augment: list[Augmentation] = Field(
+        [], description="random changes of the training images, in turn, e.g. [crop, flip]"
+    )
+    keep: Epochs = Field((), description="epochs whose weights are kept, for <variant>.snn@<epoch>; 0 is untrained")
+    checkpoint: Annotated[Int, Field(ge=1)] | None = Field(
+        None, description="epochs between two savings of where a training stands; by default those of a minute"
+    )
     ann: TrainOverride = Field(TrainOverride(), description="what the artificial networks train with instead")
     snn: TrainOverride = Field(TrainOverride(), description="what the spiking networks train with instead")
     init: Literal["fresh", "same"] = Field(
@@ -80,7 +141,7 @@ class Train(Strict):
     threads: Int = Field(1, ge=1, description="threads of a job; numbers are identical at equal threads only")
 
     def of(self, kind: str) -> dict[str, Any]:
-        """Epochs, rates and sizes for networks of a kind."""
+        """The settings for networks of a kind."""
         common = self.model_dump(include=set(TrainOverride.model_fields))
         own = (self.ann if kind == "ann" else self.snn).model_dump(exclude_none=True)
         return common | own
@@ -118,7 +179,9 @@ class Comparison(Strict):
     """Two networks whose layers are compared; `*` stands for every variant."""
 
     name: Name
-    x: str = Field(description="<variant>.<snn|ann|converted>, with @init for the untrained network")
+    x: str = Field(
+        description="<variant>.<snn|ann|converted>, with @init for the untrained network, @<epoch> for a kept epoch"
+    )
     y: str = Field(description="like x; the same network shows what the steps inside its layers share")
     variants: Literal["same", "pairs"] = Field(
         "same", description="what * stands for: one variant in x and y, or every two different ones"
@@ -218,3 +281,4 @@ class Recipe(Strict):
     figures: list[FigureBlock] = Field([], description="what the page shows, in order")
     claims: list[Claim] = Field([], description="what is judged on the results")
     profiles: dict[str, dict[str, Any] | None] = Field({}, description="name: what is laid over the whole recipe")
+    never_run: list[str] = Field([], description="profiles that nobody has run yet; the report says so")

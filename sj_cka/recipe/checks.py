@@ -6,18 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sj_cka.claims import MEASUREMENTS, Claim, Measurement
-from sj_cka.data import DATASETS
+from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.figures import FIGURES
 from sj_cka.models import MODELS, NEURONS
 from sj_cka.plugins import UnknownName, closest, lookup
 from sj_cka.recipe.blocks import Comparison, FigureBlock, Named, Neuron
 from sj_cka.recipe.faults import checked, validated
 from sj_cka.recipe.options import options_model
-from sj_cka.recipe.reading import KINDS, SPIKING, Study, network_of
+from sj_cka.recipe.reading import KINDS, SPIKING, Condition, Study, network_of
 from sj_cka.recipe.source import KeyPath, Source
 
-# names that recipes of this package bear already
-_ANNOUNCED = {"cifar10": "it comes with a later release"}
 _OF_A_COMPARISON = ("heatmap", "heatmaps", "curve", "relative_curve", "trend", "variants", "steps", "dynamics")
 _OF_A_STATE = ("heatmap", "heatmaps", "dynamics")
 _WITH_CEILING = "a comparison of two kinds of network, or of pairs of variants: only that has a ceiling"
@@ -34,6 +32,7 @@ def check(study: Study) -> None:
     for condition in study.conditions.values():
         _check_table(condition.source, ("model",), MODELS, "model")
         _check_table(condition.source, ("snn", "neuron"), NEURONS, "neuron")
+        _check_augmentations(condition)
         if condition.train.trained_at != study.recipe.train.trained_at:
             key = ("train", "trained_at")
             raise condition.source.error(key, "expected one value for the whole study, under train")
@@ -54,10 +53,20 @@ def _check_table(source: Source, key: KeyPath, table: Mapping[str, Callable[...,
     try:
         function = lookup(table, block.name, what)
     except UnknownName as error:
-        message = f"{error}; {_ANNOUNCED[block.name]}" if block.name in _ANNOUNCED else str(error)
-        raise source.error((*key, "name"), message) from error
+        raise source.error((*key, "name"), str(error)) from error
     options = {name: value for name, value in block.options().items() if name != "name"}
     checked(options_model(function), options, source, key)
+
+
+def _check_augmentations(condition: Condition) -> None:
+    for i, augmentation in enumerate(condition.train.augment):
+        key: KeyPath = ("train", "augment", i)
+        try:
+            function = lookup(AUGMENTATIONS, augmentation.name, "augmentation")
+        except UnknownName as error:
+            raise condition.source.error(key, str(error)) from error
+        options = {name: value for name, value in augmentation.options().items() if name != "name"}
+        checked(options_model(function), options, condition.source, key)
 
 
 def _check_comparisons(study: Study) -> None:
@@ -234,8 +243,23 @@ def _check_network(study: Study, key: KeyPath, name: str) -> None:
     if variant not in study.conditions:
         hint = closest(variant, study.conditions)
         raise study.error(key, f"{name!r}: nobody trains a variant {variant!r}{hint}")
-    if moment not in ("", "init") or name.endswith("@"):
-        raise study.error(key, f"expected @init or nothing after {variant}.{kind}, got {name!r}")
+    if name.endswith("@") or (moment not in ("", "init") and not moment.isdigit()):
+        raise study.error(key, f"expected @init, @<epoch> or nothing after {variant}.{kind}, got {name!r}")
+    if moment.isdigit():
+        _check_kept(study, key, name)
+
+
+def _check_kept(study: Study, key: KeyPath, name: str) -> None:
+    variant, kind, moment = network_of(name)
+    train = study.conditions[variant].train
+    if kind == "converted":
+        raise study.error(key, f"expected a trained network before @{moment}: a converted one has no epochs")
+    epochs = train.of(kind)["epochs"]
+    if int(moment) > epochs:
+        raise study.error(key, f"expected an epoch up to {epochs}, the last of {variant}.{kind}, got {moment}")
+    if int(moment) not in train.keep:
+        kept = f"keeps {', '.join(map(str, train.keep))}" if train.keep else "keeps none"
+        raise study.error(key, f"expected an epoch of train.keep, which {kept}, got {moment}")
 
 
 def _check_comparison(study: Study, key: KeyPath, name: str) -> Comparison:

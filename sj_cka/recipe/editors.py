@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sj_cka.claims import MEASUREMENTS
-from sj_cka.data import DATASETS
+from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.figures import FIGURES
 from sj_cka.models import MODELS, NEURONS
 from sj_cka.recipe.blocks import Recipe
@@ -19,6 +19,8 @@ def schema() -> dict[str, Any]:
     for key, table in (("data", DATASETS), ("model", MODELS)):
         made["properties"][key] = {"oneOf": [_entry(name, function) for name, function in table.items()]}
     made["$defs"]["SNN"]["properties"]["neuron"] = {"oneOf": [_entry(name, make) for name, make in NEURONS.items()]}
+    named = [_entry(name, function) for name, function in AUGMENTATIONS.items()]
+    made["$defs"]["Train"]["properties"]["augment"]["items"] = {"oneOf": [{"enum": list(AUGMENTATIONS)}, *named]}
     made["$defs"]["Measurement"]["properties"]["measure"] = {"enum": list(MEASUREMENTS)}
     made["$defs"]["FigureBlock"]["properties"]["name"] = {"enum": list(FIGURES)}
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"

@@ -17,7 +17,9 @@ from pydantic_core import to_jsonable_python
 from sj_cka.typed import Float, Int, Strict
 
 # what the study itself hands to a function of a table; the rest of its arguments may stand in a recipe
-_HANDED = {"neuron", "T", "in_channels", "num_classes", "device"}
+_HANDED = {"neuron", "T", "in_channels", "num_classes", "device", "images", "generator"}
+# how a data set gets here, not what it is
+_MEANS = {"download"}
 _PLAIN: dict[Any, Any] = {int: Int, float: Float, bool: StrictBool}
 
 
@@ -41,13 +43,13 @@ def typed(function: Callable[..., Any], block: Mapping[str, Any]) -> dict[str, A
 def without_defaults(function: Callable[..., Any], block: Mapping[str, Any]) -> dict[str, Any]:
     """A block as plain data, options equal to their default left out: a new option then changes no spec.
 
-    Paths are left out too: what a file holds counts, not where it lies.
+    Paths are left out too, and whether a download is allowed: what the data are counts, not where they lie.
     """
     fields = options_model(function).model_fields
     return {
         key: to_jsonable_python(value)
         for key, value in typed(function, block).items()
-        if key == "name" or not (isinstance(value, Path) or _is_default(fields[key], value))
+        if key == "name" or not (isinstance(value, Path) or key in _MEANS or _is_default(fields[key], value))
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -53,9 +54,10 @@ class Study:
     Args:
         name: of the recipe file.
         profile: the profile that was laid over it.
-        recipe: its content.
+        recipe: its content, with all that was laid over it.
         conditions: variants by name, in order.
         source: the file.
+        settings: what was set from outside the file.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Study:
     recipe: Recipe
     conditions: dict[str, Condition]
     source: Source
+    settings: tuple[str, ...] = ()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -113,7 +116,7 @@ class Study:
         return self.recipe.converted.T if kind == "converted" else self.conditions[variant].snn.T
 
 
-def resolve(path: Path, profile: str) -> Study:
+def resolve(path: Path, profile: str, settings: Sequence[str] = ()) -> Study:
     """Reads a recipe under a profile; its blocks are checked one by one, but not yet against each other."""
     file = read_source(path)
     profiles = file.content.get("profiles") or {}
@@ -122,14 +125,19 @@ def resolve(path: Path, profile: str) -> Study:
     if profile not in profiles and profile != "quick":
         raise file.error(("profiles",), f"no profile {profile!r}{closest(profile, ['quick', *profiles])}")
     source = _under(file, profile)
+    for setting in settings:
+        source = source.set(setting)
     recipe = validated(Recipe, source)
     for other in profiles:  # a fault in a profile shows before its day comes
         validated(Recipe, _under(file, other))
-    return Study(path.stem, profile, recipe, _conditions(recipe, source), source)
+    for name in recipe.never_run:
+        if name not in profiles and name != "quick":
+            raise source.error(("never_run",), f"no profile {name!r}{closest(name, ['quick', *profiles])}")
+    return Study(path.stem, profile, recipe, _conditions(recipe, source), source, tuple(settings))
 
 
 def network_of(name: str) -> tuple[str, str, str]:
-    """Variant, kind and moment ("init", or "" for trained) of `<variant>.<kind>[@init]`."""
+    """Variant, kind and moment ("init", an epoch, or "" for trained) of `<variant>.<kind>[@init|@<epoch>]`."""
     head, _, moment = name.partition("@")
     variant, _, kind = head.rpartition(".")
     return variant, kind, moment

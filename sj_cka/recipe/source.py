@@ -14,6 +14,7 @@ import yaml
 from sj_cka.plugins import closest
 
 KeyPath = tuple[str | int, ...]
+_SET = "--set"
 _TEXT, _JOIN = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _KEYS = {"bool": "a truth value", "int": "a number", "float": "a number", "null": "nothing", "timestamp": "a date"}
 
@@ -23,7 +24,7 @@ class RecipeError(ValueError):
 
 
 class Place(NamedTuple):
-    """Where in the file something is written."""
+    """Where in the file something is written; line 0 for what was set on the command line."""
 
     key: KeyPath
     line: int
@@ -49,7 +50,8 @@ class Source:
         """An error at a key path of the content, or at the nearest one above it that is written."""
         near = self._nearest(key)
         place = self.written.get(near, Place((), 1))
-        return RecipeError(f"{self.path}:{place.line}: {_labelled((*place.key, *key[len(near) :]))}{message}")
+        where = f"{self.path}:{place.line}" if place.line else _SET
+        return RecipeError(f"{where}: {_labelled((*place.key, *key[len(near) :]))}{message}")
 
     def _nearest(self, key: KeyPath) -> KeyPath:
         """The longest part of a key path, from its start, that is written; () if none is."""
@@ -77,7 +79,7 @@ class Source:
             whole = (*at, *key)
             found = {k[len(at) :]: place for k, place in self.written.items() if k[: len(whole)] == whole}
             # a sweep writes one value for a whole key path: its place is that of the value
-            return found or {key: self.written[self._nearest(whole)]}
+            return found or {key: self.written.get(self._nearest(whole), Place(key, 0))}
 
         def join(below: dict[str, Any], above: dict[str, Any], here: KeyPath) -> dict[str, Any]:
             joined = dict(below)
@@ -96,6 +98,32 @@ class Source:
             return joined
 
         return Source(self.path, self.text, join(self.content, change, ()), written)
+
+    def set(self, setting: str) -> Source:
+        """This content with one value set from outside the file.
+
+        Args:
+            setting: `key.path=value`; the value is YAML.
+
+        Raises:
+            RecipeError: another form, a value that is no YAML, or a key below what is no map.
+        """
+        where, equals, value = setting.partition("=")
+        key = tuple(where.split("."))
+        if not equals or not all(key):
+            raise RecipeError(f"{_SET}: expected KEY.PATH=VALUE, e.g. data.path=mine.npz, got {setting!r}")
+        try:
+            content = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{_SET} {where}: expected a value in YAML, got {value!r}") from error
+        for i in range(1, len(key)):
+            if self.at(key[:i]) is not None and not isinstance(self.at(key[:i]), dict):
+                got = f"{where[: -len(key[-1]) - 1]} is {shown(self.at(key[:i]))}"
+                raise RecipeError(f"{_SET} {where}: expected a map of keys at {'.'.join(key[:i])}, but {got}")
+        change: Any = content
+        for part in reversed(key):
+            change = {part: change}
+        return self.over(change, (_SET,))
 
 
 def read_source(path: Path) -> Source:

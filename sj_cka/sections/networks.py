@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from sj_cka import figures, tables
+from sj_cka.cost import ASSUMPTION
 from sj_cka.recipe import FigureBlock
 from sj_cka.report import Panel, Section
 from sj_cka.sections.results import Results
@@ -25,7 +26,15 @@ def accuracy(block: FigureBlock, results: Results) -> Section:
             "seeds": summary["seeds"],
         }
     )
-    note = "Accuracy after the last epoch, never that of the best; intervals are 95 % over seeds."
+    costs = results.for_all(results.cost).groupby("network", sort=False)[["synops", "macs", "energy_nj"]].mean()
+    shown = costs.reindex(table["network"])
+    table["synaptic operations"] = [_count(value) for value in shown["synops"]]
+    table["MACs"] = [_count(value) for value in shown["macs"]]
+    table["energy"] = [f"{value / 1e3:.3g} µJ" for value in shown["energy_nj"]]
+    note = (
+        "Accuracy after the last epoch, never that of the best; intervals are 95 % over seeds. Operations and energy "
+        f"are those of one test image, {ASSUMPTION}."
+    )
     panel = Panel("accuracy", figures.accuracy(seen, summary))
     return Section(block.title or "Accuracy", note + _alike(seen), (panel,), table)
 
@@ -63,6 +72,11 @@ def _alike(table: pd.DataFrame) -> str:
     """Says so where one network stands for all variants."""
     names = [name for name in dict.fromkeys(table["network"]) if name.startswith("*")]
     return "".join(_FOR_ALL.format(name=name) for name in names)
+
+
+def _count(value: float) -> str:
+    """Operations in millions."""
+    return f"{value / 1e6:.3g} M" if value else "0"
 
 
 def _percent(low: float, high: float) -> str:

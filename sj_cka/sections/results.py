@@ -23,6 +23,7 @@ class Results:
     accuracy: pd.DataFrame
     evaluated: pd.DataFrame
     history: pd.DataFrame
+    cost: pd.DataFrame
     pairs: pd.DataFrame
     dynamics: pd.DataFrame
 

@@ -1,41 +1,52 @@
-"""The training loop: SGD with momentum, a cosine to zero, cross-entropy on the mean over time."""
+"""The training loop: SGD with momentum, a warm-up and a cosine to zero, cross-entropy on the mean over time."""
 
 from __future__ import annotations
 
+import math
+import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sj_cka.recording import is_neuron, reset_states
+from sj_cka.recording import reset_states
+from sj_cka.training.batches import check_labels
+from sj_cka.training.checkpoint import Checkpoints, random_state, set_random_state
+from sj_cka.training.distributed import share_weights, sum_gradients, sum_of, synchronised, world
+from sj_cka.training.evaluation import class_scores
+from sj_cka.training.forward import autocast, check_precision, compiled, in_layout
+from sj_cka.training.rates import RateMeter
+from sj_cka.training.settings import Settings
+
+
+class Batches(Protocol):
+    """An epoch in each iteration: `Resident`, or a DataLoader of pairs (images, labels)."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a network is trained; the defaults are those of Li et al. 2023 but for epochs and batch size.
+class Epoch:
+    """One epoch of a training.
 
     Args:
-        epochs: passes over the training split.
-        batch_size: images a step; a last batch of one image is left out (batch normalisation needs two).
-        lr: learning rate of the first step, falling to 0 along a cosine over all steps.
-        momentum: of SGD.
-        weight_decay: on all parameters.
+        epoch: its number, from 1.
+        loss, accuracy: means over its images, in training mode.
+        firing_rate: spikes per neuron and step, NaN without neurons.
+        lr: learning rate of its first step.
+        seconds: how long it took.
+        images_s: images a second.
+        memory_mb: largest memory so far: of the CUDA device, or of the process on the CPU (NaN on Windows); in MB of
+            10^6 bytes.
+        rates: firing rate of each layer of neurons.
     """
-
-    epochs: int = 10
-    batch_size: int = 64
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-
-
-class Epoch(NamedTuple):
-    """One epoch of a training: means over its images; `firing_rate` spikes per neuron and step, NaN without neurons."""
 
     epoch: int
     loss: float
@@ -43,155 +54,240 @@ class Epoch(NamedTuple):
     firing_rate: float
     lr: float
     seconds: float
+    images_s: float
+    memory_mb: float
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+
+class Trained(NamedTuple):
+    """What a training leaves beside the weights: its epochs, and the weights after those that were to be kept."""
+
+    history: list[Epoch]
+    kept: dict[int, dict[str, Tensor]]
 
 
 class NotFinite(RuntimeError):
     """The loss became NaN or infinite."""
 
 
-def class_scores(logits: Tensor) -> Tensor:
-    """Class scores `[N, classes]`: the mean over time of logits `[T, N, classes]`; logits without time as they are."""
-    return logits.mean(0) if logits.ndim == 3 else logits
-
-
 def train(
     network: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    batches: Batches,
     settings: Settings,
     *,
     seed: int,
+    keep: Collection[int] = (),
+    checkpoints: Checkpoints | None = None,
     report: Callable[[Epoch], None] | None = None,
     progress: bool = False,
-) -> list[Epoch]:
+) -> Trained:
     """Trains a network in place; the weights of the last epoch stand at the end.
+
+    In a `torch.distributed` group every process calls this with the same network and settings and its share of every
+    batch (`Resident` gives it): gradients are those of the whole batch, and all processes end with the same weights.
 
     Args:
         network: takes `[N, ...]`, gives logits `[N, classes]` or `[T, N, classes]`.
-        x: images `[N, ...]`, on the network's device.
-        y: labels `[N]`.
-        settings: epochs, rates and sizes.
-        seed: of the order of the images; the same seed gives every network the same order.
+        batches: images as the network takes them and labels `[N]`, an epoch in each iteration, e.g. `Resident` or a
+            DataLoader with torchvision transforms. If it has `state_dict` and `load_state_dict`, they go into the
+            checkpoint.
+        settings: epochs, rates and sizes; its `batch_size` is that of `batches`.
+        seed: of what is random in the network (dropout); that of the order is the batches'.
+        keep: epochs after which the weights are kept.
+        checkpoints: where the training saves how far it is; it starts from what lies there. On the CPU a training that
+            was killed ends with the same weights, bit for bit.
         report: called after each epoch.
         progress: show a bar with loss, accuracy and firing rate.
 
     Returns:
-        One `Epoch` for each epoch.
+        Its epochs and the kept weights, `{epoch: state_dict}` on the CPU.
 
     Raises:
         NotFinite: the loss became NaN or infinite; the message names epoch and step.
+        ValueError: labels outside the network's classes, or a precision that the network's neurons cannot have.
+        RuntimeError: `settings.compile` where nothing can be compiled, or a checkpoint of another training.
     """
-    order = torch.Generator().manual_seed(seed)
-    steps = [batch for batch in range(0, len(x), settings.batch_size) if len(x) - batch > 1]
-    optimiser = torch.optim.SGD(
-        network.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(1, settings.epochs * len(steps)))
-    history: list[Epoch] = []
-    network.train()
+    device = next(network.parameters()).device
+    check_precision(network, settings, device)
+    optimiser = torch.optim.SGD(_groups(network, settings), lr=settings.lr, momentum=settings.momentum)
+    scaler = torch.amp.GradScaler(device.type, enabled=settings.autocast_dtype(device) == torch.float16)
+    run = _Run(network, batches, settings, optimiser, scaler, [], {})
+    devices = [device.index or torch.cuda.current_device()] if device.type == "cuda" else []
     with (
-        _RateMeter(network) as rate,
-        tqdm(total=settings.epochs * len(steps), unit="step", disable=not progress) as bar,
+        torch.random.fork_rng(devices),
+        in_layout(network, settings, device) as as_laid_out,
+        synchronised(network) if settings.sync_bn else nullcontext(),
+        RateMeter(network) as rate,
     ):
-        for epoch in range(1, settings.epochs + 1):
-            began = time.perf_counter()
-            shuffled = torch.randperm(len(x), generator=order).to(x.device)
-            lr, seen, loss_sum, right = (
-                float(schedule.get_last_lr()[0]),
-                0,
-                torch.zeros((), device=x.device),
-                torch.zeros((), device=x.device),
-            )
-            for step, start in enumerate(steps, start=1):
-                chosen = shuffled[start : start + settings.batch_size]
-                reset_states(network)
-                scores = class_scores(network(x[chosen]))
-                loss = nn.functional.cross_entropy(scores, y[chosen])
-                if not torch.isfinite(loss):
-                    raise NotFinite(
-                        f"the loss became {loss.item()} in epoch {epoch}, step {step} of {len(steps)}: "
-                        f"lower train.lr (now {settings.lr:g}) or check the data"
-                    )
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                optimiser.step()
-                schedule.step()
-                seen += len(chosen)
-                loss_sum += loss.detach() * len(chosen)
-                right += (scores.detach().argmax(1) == y[chosen]).sum()
-                bar.update()
-            done = Epoch(
-                epoch, loss_sum.item() / seen, right.item() / seen, rate.take(), lr, time.perf_counter() - began
-            )
-            history.append(done)
-            bar.set_postfix(
-                epoch=epoch, loss=f"{done.loss:.3f}", accuracy=f"{done.accuracy:.3f}", rate=f"{done.firing_rate:.3f}"
-            )
-            if report is not None:
-                report(done)
+        torch.manual_seed((seed << 16) + world()[0])
+        share_weights(network)
+        saved = None if checkpoints is None else checkpoints.load()
+        if saved is not None:
+            run.load(saved)
+        elif 0 in keep:
+            run.kept[0] = _weights(network)
+        forward = compiled(network) if settings.compile else network
+        network.train()
+        done = len(run.history)
+        with tqdm(
+            total=settings.epochs * len(batches), initial=done * len(batches), unit="step", disable=not progress
+        ) as bar:
+            for epoch in range(done + 1, settings.epochs + 1):
+                began = time.perf_counter()
+                lr, loss, accuracy, images = run.epoch(epoch, forward, as_laid_out, bar.update)
+                seconds = time.perf_counter() - began
+                overall, rates = rate.take()
+                made = Epoch(epoch, loss, accuracy, overall, lr, seconds, images / seconds, _peak_memory(device), rates)
+                run.history.append(made)
+                if epoch in keep:
+                    run.kept[epoch] = _weights(network)
+                bar.set_postfix(epoch=epoch, loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", rate=f"{overall:.3f}")
+                if checkpoints is not None and epoch < settings.epochs:
+                    checkpoints.offer(epoch, run.state)
+                if report is not None:
+                    report(made)
     reset_states(network)
-    return history
+    return Trained(run.history, run.kept)
 
 
-@torch.no_grad()
-def accuracy(network: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 512) -> float:
-    """Share of images classified right, in evaluation mode; the network's mode is put back."""
-    was_training = network.training
-    network.eval()
-    right = 0
-    for start in range(0, len(x), batch_size):
-        reset_states(network)
-        scores = class_scores(network(x[start : start + batch_size]))
-        right += int((scores.argmax(1) == y[start : start + batch_size]).sum())
-    reset_states(network)
-    network.train(was_training)
-    return right / len(x)
+@dataclass
+class _Run:
+    """A training under way."""
+
+    network: nn.Module
+    batches: Batches
+    settings: Settings
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    history: list[Epoch]
+    kept: dict[int, dict[str, Tensor]]
+    classes: int | None = None
+
+    def epoch(
+        self,
+        epoch: int,
+        forward: Callable[[Tensor], Tensor],
+        as_laid_out: Callable[[Tensor], Tensor],
+        after_step: Callable[[], Any],
+    ) -> tuple[float, float, float, int]:
+        """One pass over the batches: learning rate of its first step, mean loss, accuracy and number of images."""
+        device = next(self.network.parameters()).device
+        first_lr, seen = self.lr((epoch - 1) * len(self.batches)), 0
+        sums = torch.zeros(2, dtype=torch.float64, device=device)  # of losses, of hits
+        losses: list[Tensor] = []
+        for step, (x, y) in enumerate(self.batches, start=1):
+            if self.classes is not None and y.device.type == "cpu":  # a look at others would wait for the device
+                check_labels(y, self.classes)
+            x, y = as_laid_out(x.to(device, non_blocking=True)), y.to(device, non_blocking=True)
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.lr((epoch - 1) * len(self.batches) + step - 1)
+            size = len(y) if world()[1] == 1 else int(sum_of(torch.tensor(len(y), device=device))[0])
+            reset_states(self.network)
+            with autocast(self.settings, device):
+                logits = forward(x)
+                if self.classes is None:
+                    self.classes = logits.shape[-1]
+                    check_labels(y, self.classes)
+                loss = self.loss(logits, y) / size
+            losses.append(loss.detach())
+            if device.type == "cpu":  # elsewhere a look at the loss would wait for the device
+                self.check_finite(losses, epoch, step)
+            self.optimiser.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()
+            sum_gradients(self.network)
+            if self.settings.clip is not None:
+                self.scaler.unscale_(self.optimiser)
+                nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+            hits = (class_scores(logits.detach()).argmax(1) == y).sum()
+            sums += torch.stack([losses[-1].double() * size, hits.double()])
+            seen += size
+            after_step()
+        self.check_finite(losses, epoch, 1)
+        [total] = sum_of(sums)
+        loss_sum, right = total.tolist()
+        return first_lr, loss_sum / seen, right / seen, seen
+
+    def lr(self, step: int) -> float:
+        """Learning rate of a step, from 0: a linear rise over the warm-up, then a cosine to 0 at the end."""
+        warm = self.settings.warmup * len(self.batches)
+        if step < warm:
+            return self.settings.lr * (step + 1) / warm
+        part = (step - warm) / max(1, self.settings.epochs * len(self.batches) - warm)
+        return self.settings.lr * (1 + math.cos(math.pi * part)) / 2
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Sum over the images of their loss."""
+        logits = logits.float()  # also under autocast
+        if self.settings.loss == "tet" and logits.ndim == 3:
+            T = len(logits)
+            return nn.functional.cross_entropy(logits.flatten(0, 1), y.repeat(T), reduction="sum") / T
+        return nn.functional.cross_entropy(class_scores(logits), y, reduction="sum")
+
+    def check_finite(self, losses: list[Tensor], epoch: int, first: int) -> None:
+        """Raises NotFinite if a loss, of those from step `first`, is not."""
+        finite = torch.isfinite(torch.stack(losses[first - 1 :]))
+        if not finite.all():
+            step = first + int((~finite).nonzero()[0])
+            raise NotFinite(
+                f"the loss became {losses[step - 1].item()} in epoch {epoch}, step {step} of {len(self.batches)}: "
+                f"lower train.lr (now {self.settings.lr:g}) or check the data"
+            )
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on after this epoch."""
+        random = random_state() | {"batches": getattr(self.batches, "state_dict", dict)()}
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": random,
+            "history": [asdict(epoch) for epoch in self.history],
+            "kept": self.kept,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state`."""
+        try:
+            self.network.load_state_dict(state["network"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError) as error:
+            raise RuntimeError(f"expected a checkpoint of this training, got one of another: {error}") from error
+        self.scaler.load_state_dict(state["scaler"])
+        set_random_state(state["random"])
+        if hasattr(self.batches, "load_state_dict"):
+            self.batches.load_state_dict(state["random"]["batches"])
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.kept = state["kept"]
 
 
-@torch.no_grad()
-def calibrate(network: nn.Module, x: Tensor, *, batch_size: int = 256) -> None:
-    """Sets the statistics of batch normalisation to the mean over one pass of the data; weights stay.
-
-    Untrained networks need it: with the initial statistics hardly anything spikes.
-    """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    was_training = network.training
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over batches
-    network.train()
-    for start in range(0, len(x) - 1, batch_size):
-        reset_states(network)
-        network(x[start : start + batch_size])
-    reset_states(network)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.train(was_training)
+def _groups(network: nn.Module, settings: Settings) -> list[dict[str, Any]]:
+    """Parameters with the weight decay of each."""
+    named = [p for p in network.parameters() if p.requires_grad]
+    if settings.decay == "all":
+        return [{"params": named, "weight_decay": settings.weight_decay}]
+    parts = [p for p in named if p.ndim > 1], [p for p in named if p.ndim <= 1]
+    return [
+        {"params": part, "weight_decay": decay}
+        for part, decay in zip(parts, (settings.weight_decay, 0.0), strict=True)
+        if part
+    ]
 
 
-class _RateMeter:
-    """Hooks that sum the spikes of all neurons; `take()` gives spikes per neuron and step since the last time."""
+def _weights(network: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in network.state_dict().items()
+    }
 
-    def __init__(self, network: nn.Module) -> None:
-        self.neurons = [module for module in network.modules() if is_neuron(module)]
-        self.hooks = ExitStack()
-        self.spikes: list[Tensor] = []
-        self.count = 0
 
-    def __enter__(self) -> _RateMeter:
-        for module in self.neurons:
-            self.hooks.callback(module.register_forward_hook(self._add).remove)
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.hooks.close()
-
-    def _add(self, module: nn.Module, args: Any, spikes: Tensor) -> None:
-        self.spikes.append(spikes.detach().sum())  # exact: float32 counts to 2^24
-        self.count += spikes.numel()
-
-    def take(self) -> float:
-        rate = torch.stack(self.spikes).sum(dtype=torch.float64).item() / self.count if self.count else float("nan")
-        self.spikes, self.count = [], 0
-        return rate
+def _peak_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    kilo = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo / 1e6

@@ -42,7 +42,7 @@ def test_the_digits_are_scikit_learn_s_each_once():
     from sklearn.datasets import load_digits
 
     data = digits()
-    whole = torch.cat([data.x_train, data.x_test]) * data.std[0] + data.mean[0]
+    whole = torch.cat([data.x_train, data.x_test])
     found = sorted(map(tuple, (whole.flatten(1) * 16).round().int().tolist()))
     assert found == sorted(map(tuple, load_digits().data.astype(int).tolist()))
 
@@ -55,16 +55,20 @@ def test_the_split_is_the_same_every_time():
 
 def test_mean_and_std_are_those_of_the_training_split(tmp_path):
     for data in (digits(), npz(saved(tmp_path))):
-        assert data.x_train.mean((0, 2, 3)).abs().max() < 1e-5
-        assert (data.x_train.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
-        assert data.x_test.mean().abs() > 1e-6
+        x_train, x_test = data.normalised(data.x_train), data.normalised(data.x_test)
+        assert x_train.dtype == x_test.dtype == torch.float32
+        assert x_train.mean((0, 2, 3)).abs().max() < 1e-5
+        assert (x_train.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
+        assert x_test.mean().abs() > 1e-6
 
 
-def test_bytes_are_nhwc_and_become_nchw_between_0_and_1(tmp_path):
+def test_bytes_are_nhwc_and_stay_bytes_nchw_until_they_are_normalised(tmp_path):
     data = npz(saved(tmp_path))
     raw = arrays()["x_test"]
     assert data.x_test.shape == (6, 3, 5, 4)
-    back = data.x_test[2, 1] * data.std[1] + data.mean[1]
+    assert data.x_test.dtype == torch.uint8
+    assert np.array_equal(data.x_test[2, 1].numpy(), raw[2, :, :, 1])
+    back = data.normalised(data.x_test)[2, 1] * data.std[1] + data.mean[1]
     assert np.allclose(back.numpy(), raw[2, :, :, 1] / 255, atol=1e-6)
 
 
@@ -72,7 +76,15 @@ def test_floats_are_nchw_as_they_are(tmp_path):
     rng = np.random.default_rng(1)
     x = {f"x_{s}": rng.random((n, 2, 5, 4)) for s, n in (("train", 12), ("test", 6))}
     data = npz(saved(tmp_path, **x))
-    assert np.allclose(data.x_test[3, 1] * data.std[1] + data.mean[1], x["x_test"][3, 1], atol=1e-6)
+    assert np.allclose(data.x_test[3, 1], x["x_test"][3, 1], atol=1e-6)
+    back = data.normalised(data.x_test)[3, 1] * data.std[1] + data.mean[1]
+    assert np.allclose(back, x["x_test"][3, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_images_are_normalised_where_they_are(tmp_path, device):
+    data = npz(saved(tmp_path))
+    assert data.normalised(data.x_train.to(device)).device.type == device
 
 
 def test_the_fingerprint_follows_the_content_not_the_path(tmp_path):

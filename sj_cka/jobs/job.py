@@ -1,0 +1,118 @@
+"""What a job is: its spec, on which alone its result depends, and the hash of that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
+
+from sj_cka.training import Epoch, Shelf
+from sj_cka.training.distributed import world
+
+Files = dict[str, bytes]
+Needs = Mapping[str, Callable[[str], bytes]]
+
+
+class Report(Protocol):
+    """What a job says while it runs: a line, and of a training the epoch that it is about."""
+
+    def __call__(self, line: str, epoch: Epoch | None = None, /) -> None: ...
+
+
+def silent(line: str, epoch: Epoch | None = None, /) -> None:
+    """A `Report` to nobody."""
+
+
+class Desk(NamedTuple):
+    """What a job has beside its spec, and what does not change its result.
+
+    Args:
+        report: takes what it says.
+        shelf: where a training keeps its checkpoint; None for nowhere.
+    """
+
+    report: Report = silent
+    shelf: Shelf | None = None
+
+
+class Kind(NamedTuple):
+    """A kind of job: its function, and a version that is raised when the function's meaning changes.
+
+    `together`: whether all processes of a `torch.distributed` group do it together; else the first does it alone.
+    """
+
+    run: Callable[[Job, Needs, Desk], Files]
+    version: int
+    together: bool = False
+
+
+KINDS: dict[str, Kind] = {}  # the functions are in sj_cka.jobs.kinds, which fills it
+
+
+@dataclass(frozen=True)
+class DataBlock:
+    """A data set: how to load it, and what it is.
+
+    Args:
+        load: `name` in DATASETS and all options, paths absolute.
+        name: the same without paths and without options equal to their default; part of a job's spec.
+        fingerprint: hash of what it holds; part of a job's spec.
+    """
+
+    load: Mapping[str, Any]
+    name: Mapping[str, Any]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work. What a job gives depends on `spec` alone; `label` is for people.
+
+    Args:
+        kind: a name of KINDS.
+        args: its arguments, those equal to their default left out.
+        needs: name -> the job that it builds on.
+        data: its data.
+        seed: of weights and order.
+        threads: of torch; the same numbers come out at equal threads only.
+        label: what the job is, in words.
+        checkpoint: epochs between two checkpoints of a training, see `Checkpoints`; no part of the spec.
+    """
+
+    kind: str
+    args: Mapping[str, Any]
+    needs: Mapping[str, Job]
+    data: DataBlock
+    seed: int | None = None
+    threads: int = 1
+    label: str = ""
+    checkpoint: int | None = None
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """All that the result depends on, as plain data."""
+        return {
+            "kind": self.kind,
+            "version": KINDS[self.kind].version,
+            "args": dict(self.args),
+            "needs": {name: job.key for name, job in self.needs.items()},
+            "data": {"options": dict(self.data.name), "fingerprint": self.data.fingerprint},
+            "seed": self.seed,
+            "dtype": "float32",
+            "threads": self.threads,
+            # among several processes each normalises its own share of a batch
+            **({"processes": world()[1]} if world()[1] > 1 and self.kind == "train" else {}),
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the spec."""
+        return hashlib.sha256(canonical(self.spec).encode()).hexdigest()[:24]
+
+
+def canonical(spec: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces."""
+    return json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,211 @@
+"""The kinds of job: each a pure function of its spec and of the files of the jobs that it builds on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import lru_cache
+from io import BytesIO
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from sj_cka.cka import CKAResult, compare
+from sj_cka.cost import cost
+from sj_cka.data import AUGMENTATIONS, DATASETS, Images
+from sj_cka.jobs.job import KINDS, Desk, Files, Job, Kind, Needs, canonical
+from sj_cka.jobs.machine import device, environment
+from sj_cka.jobs.weights import network_spec, read_network, saved, saved_weights, spec_of, weights_of
+from sj_cka.models import build
+from sj_cka.plugins import lookup
+from sj_cka.training import Checkpoints, Epoch, Resident, Settings, accuracy, calibrate, train
+from sj_cka.training.batches import with_options
+from sj_cka.training.distributed import world
+from sj_cka.twins import converted_snn
+
+_CALIBRATED = 1 << 16  # pixels in a batch that a conversion looks at, 256 images at most
+_COUNTED = 128  # test images that operations are counted on
+
+
+def run(job: Job, read: Callable[[str, str], bytes], desk: Desk | None = None) -> Files:
+    """Runs a job: its files, with `spec.json` and the environment that it ran in.
+
+    Args:
+        job: what to do.
+        read: (key, name) -> a file of a finished job.
+        desk: where its progress and its checkpoints go; None for nowhere.
+    """
+    needs = {name: _reader(read, needed.key) for name, needed in job.needs.items()}
+    with _threads(job.threads):
+        files = KINDS[job.kind].run(job, needs, desk or Desk())
+    return {
+        **files,
+        "spec.json": json.dumps(job.spec, indent=1).encode(),
+        "environment.json": json.dumps(environment(job)).encode(),
+    }
+
+
+def _data(job: Job) -> Images:
+    return _loaded(canonical(job.data.load), job.data.fingerprint)
+
+
+@lru_cache(maxsize=2)
+def _loaded(block: str, fingerprint: str) -> Images:
+    options = json.loads(block)
+    data = lookup(DATASETS, options.pop("name"), "data set")(**options)
+    if data.fingerprint != fingerprint:
+        raise RuntimeError(f"the data {block} changed while the study ran: run it again")
+    return data
+
+
+def _init(job: Job, needs: Needs, desk: Desk) -> Files:
+    """An untrained network whose batch normalisation has seen the training split once."""
+    data = _data(job)
+    spec = network_spec(job, data)
+    network = build(**spec, device=device())
+    calibrate(network, data.x_train.to(device()), normalise=data.normalised)
+    return {"weights.safetensors": saved(network, spec)}
+
+
+def _train(job: Job, needs: Needs, desk: Desk) -> Files:
+    """A trained network, its history and its accuracies; and its weights after the epochs that are kept."""
+    data, on, seed = _data(job), device(), int(job.seed or 0)
+    spec = network_spec(job, data)
+    network = build(**spec, device=on)
+    settings = Settings(**job.args.get("settings", {}))
+    batches = Resident(
+        data.x_train.to(on),
+        data.y_train.to(on),
+        batch_size=settings.batch_size,
+        seed=seed,
+        classes=data.classes,
+        normalise=data.normalised,
+        augment=[_augmentation(block) for block in job.args.get("augment", [])],
+    )
+
+    def tell(epoch: Epoch) -> None:
+        rate = "" if pd.isna(epoch.firing_rate) else f", rate {epoch.firing_rate:.3f}"
+        left = (settings.epochs - epoch.epoch) * epoch.seconds
+        desk.report(
+            f"epoch {epoch.epoch}/{settings.epochs}: loss {epoch.loss:.3f}, accuracy {epoch.accuracy:.3f}{rate}, "
+            f"{epoch.images_s:.0f} images/s, {duration(left)} left",
+            epoch,
+        )
+
+    checkpoints = None if desk.shelf is None else Checkpoints(desk.shelf, job.checkpoint, writes=world()[0] == 0)
+    keep = job.args.get("keep", [])
+    history, kept = train(network, batches, settings, seed=seed, keep=keep, checkpoints=checkpoints, report=tell)
+    epochs = pd.DataFrame([asdict(epoch) for epoch in history])
+    rates = [(e.epoch, layer, rate) for e in history for layer, rate in e.rates.items()]
+    return {
+        "weights.safetensors": saved(network, spec),
+        **{weights_of(epoch): saved_weights(tensors, spec) for epoch, tensors in kept.items()},
+        "history.csv": epochs.drop(columns="rates").to_csv(index=False).encode(),
+        "firing_rates.csv": pd.DataFrame(rates, columns=["epoch", "layer", "rate"]).to_csv(index=False).encode(),
+        "accuracy.json": _accuracies(network, data),
+    }
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    Example:
+        >>> duration(42), duration(4000), duration(90000)
+        ('42 s', '67 min', '25.0 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _augmentation(block: Mapping[str, Any]) -> Callable[..., torch.Tensor]:
+    options = dict(block)
+    return with_options(lookup(AUGMENTATIONS, options.pop("name"), "augmentation"), options)
+
+
+def _convert(job: Job, needs: Needs, desk: Desk) -> Files:
+    """A spiking network converted from an artificial one, with thresholds from the training split."""
+    data, weights = _data(job), needs["network"]("weights.safetensors")
+    images = data.x_train.to(device())
+    size = min(256, max(4, _CALIBRATED // images[0, 0].numel()))  # torch.quantile bears 16 million activations
+    batches = (data.normalised(images[i : i + size]) for i in range(0, len(images), size))
+    network = converted_snn(read_network(weights), batches, job.args["T"], mode=job.args["mode"])
+    spec = spec_of(weights) | {"converted": {"T": job.args["T"]}}
+    files = {"weights.safetensors": saved(network, spec)}
+    if job.needs["network"].kind == "train":  # nobody asks how accurate an untrained network is
+        files["accuracy.json"] = _accuracies(network, data)
+    return files
+
+
+def _evaluate(job: Job, needs: Needs, desk: Desk) -> Files:
+    """Accuracies of a trained spiking network that is run with another number of steps."""
+    network = read_network(needs["network"]("weights.safetensors"), job.args["T"])
+    return {"accuracy.json": _accuracies(network, _data(job))}
+
+
+def _accuracies(network: nn.Module, data: Images) -> bytes:
+    on = device()
+    splits = (("train", data.x_train, data.y_train), ("test", data.x_test, data.y_test))
+    found = {split: accuracy(network, x.to(on), y.to(on), normalise=data.normalised) for split, x, y in splits}
+    return json.dumps(found).encode()
+
+
+def _cost(job: Job, needs: Needs, desk: Desk) -> Files:
+    """Operations and energy of a network for one image, means over the first test images."""
+    data = _data(job)
+    network = read_network(needs["network"]("weights.safetensors"))
+    images = data.normalised(data.x_test[:_COUNTED].to(device()))
+    return {"cost.json": json.dumps(cost(network, images)._asdict()).encode()}
+
+
+def _compare(job: Job, needs: Needs, desk: Desk) -> Files:
+    """CKA of two networks on the test split; of one network with itself in one pass."""
+    data, args = _data(job), job.args
+    size, T = args["batch_size"], {side: args.get(f"T_{side}") for side in "xy"}
+    moment = {side: args.get(f"epoch_{side}") for side in "xy"}
+    x = read_network(needs["x"](weights_of(moment["x"])), T["x"])
+    itself = job.needs["x"].key == job.needs["y"].key and (T["x"], moment["x"]) == (T["y"], moment["y"])
+    y = x if itself else read_network(needs["y"](weights_of(moment["y"])), T["y"])
+    starts = list(range(0, len(data.x_test), size))
+    if len(data.x_test) - starts[-1] < 4:  # the plan has told so
+        starts.pop()
+    starts = starts[: args.get("batches")][world()[0] :: world()[1]]  # all processes compare, each its share
+    batches = [data.normalised(data.x_test[i : i + size]) for i in starts]
+    options = {key: args[key] for key in ("layers", "null") if key in args}
+    # intervals of a study are over seeds
+    result = compare(x, y, batches, **options, samples=False, progress=False)
+    desk.report(f"{len(result.layers_x)} x {len(result.layers_y)} layers")
+    return {"cka.nc": result.to_bytes()}
+
+
+def read_result(content: bytes) -> CKAResult:
+    """The result that a compare job left in `cka.nc`."""
+    return CKAResult.load(BytesIO(content))
+
+
+KINDS |= {
+    "init": Kind(_init, 1),
+    "train": Kind(_train, 2, together=True),
+    "convert": Kind(_convert, 1),
+    "evaluate": Kind(_evaluate, 1),
+    "cost": Kind(_cost, 1),
+    "compare": Kind(_compare, 2, together=True),
+}
+
+
+def _reader(read: Callable[[str, str], bytes], key: str) -> Callable[[str], bytes]:
+    return lambda name: read(key, name)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

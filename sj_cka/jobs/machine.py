@@ -1,0 +1,46 @@
+"""Where jobs run: the device, its versions, and which implementation of the neurons it has."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from sj_cka.jobs.job import Job
+from sj_cka.neurons import Backend, neuron_backend
+from sj_cka.neurons.backends import NODES
+from sj_cka.neurons.surrogates import make_surrogate
+
+
+def device() -> torch.device:
+    """Where jobs run: the first CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def environment(job: Job | None = None) -> dict[str, str]:
+    """Versions and machine of a run, and for a job with spiking networks which implementation of their neurons ran."""
+    packages = ("sj_cka", "torch", "spikingjelly", "numpy", "plotly")
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "machine": platform.platform(),
+        "device": device().type,
+        **({"neuron backend": ", ".join(names)} if job and (names := sorted(_backends(job))) else {}),
+    }
+
+
+def backend_of(neuron: Mapping[str, Any]) -> Backend | None:
+    """Which implementation runs here of a neuron as a recipe names it; None for one that a plugin brings."""
+    if neuron["name"] not in NODES:
+        return None
+    surrogate = make_surrogate(neuron.get("surrogate", "sigmoid"), neuron.get("alpha"))
+    return neuron_backend(neuron["name"], device(), neuron.get("backend", "auto"), surrogate)
+
+
+def _backends(job: Job) -> set[str]:
+    """Names of the implementations of the neurons of a job's networks."""
+    own = backend_of(job.args["neuron"]) if "neuron" in job.args else None
+    return {own.name} if own else {name for needed in job.needs.values() for name in _backends(needed)}

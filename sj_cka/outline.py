@@ -1,0 +1,48 @@
+"""A plan in words: its jobs, its data, and what its networks cost to train."""
+
+from __future__ import annotations
+
+from sj_cka.data.images import IMAGINED
+from sj_cka.engine import in_order
+from sj_cka.jobs import KINDS
+from sj_cka.plan import Plan
+from sj_cka.recipe import network_of
+from sj_cka.store import Store
+
+
+def counted(planned: Plan, store: Store) -> str:
+    """The jobs of a plan, counted by kind, and how many of them are finished."""
+    study, ordered = planned.study, in_order(planned.jobs)
+    by_kind = {kind: sum(job.kind == kind for job in ordered) for kind in KINDS}
+    counts = ", ".join(f"{count} {kind}" for kind, count in by_kind.items() if count)
+    finished = sum(store.has(job.key) for job in ordered)
+    return (
+        f"{study.name} ({study.profile}): {len(study.conditions)} variants, seeds {', '.join(map(str, study.seeds))}\n"
+        f"{len(ordered)} jobs ({counts}), {finished} finished before"
+    )
+
+
+def costs(planned: Plan) -> str:
+    """Data and networks of a plan, with what training them takes."""
+    data, trainings = planned.data, {job.key: (name, job) for (name, _), job in planned.trained.items()}
+    named = planned.study.recipe.data.name
+    if data.fingerprint == IMAGINED:
+        named += " (not here, or not to be read: only its shape was used, and nothing is known to be finished)"
+    held = data.x_train.numel() * data.x_train.element_size() / 1e6
+    shape = list(data.x_train.shape[1:])
+    lines = [
+        f"data: {named}: {len(data.x_train)} training and {len(data.x_test)} test images {shape}, {data.classes} "
+        f"classes; training split on the device: {held:.0f} MB",
+        "",
+        f"{'network':24} {'parameters':>12} {'MMAC an image':>14} {'trainings':>10} {'epochs':>7} {'PMAC':>10}",
+    ]
+    total = 0.0
+    for network, size in planned.sizes.items():
+        own = [job for name, job in trainings.values() if name == network and job.kind == "train"]
+        epochs = planned.study.conditions[network_of(network)[0]].train.of(network_of(network)[1])["epochs"]
+        work = 3 * size.macs * len(data.x_train) * epochs * len(own) / 1e15
+        total += work
+        counted = f"{len(own):10d} {epochs if own else 0:7d} {work:10.4g}"
+        lines.append(f"{network:24} {size.parameters:12,d} {size.macs / 1e6:14.1f} {counted}")
+    lines.append(f"{'all trainings':71} {total:10.4g}  (10^15 multiply-accumulates; backward counts twice)")
+    return "\n".join(lines)

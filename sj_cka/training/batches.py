@@ -1,0 +1,96 @@
+"""Batches of images that live on the device where the network is."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from sj_cka.training.distributed import own_share, world
+
+Change = Callable[[Tensor, Generator], Tensor]
+
+
+class Resident:
+    """Batches of images that live on a device as they are stored, gathered, augmented and normalised there.
+
+    Each iteration is an epoch: every image once, in an order from the seed alone, so that all networks of a seed see
+    the same. Among several processes each gets its share of every batch.
+
+    Args:
+        images: `[N, ...]`, of any dtype.
+        labels: int64 `[N]`, on the same device.
+        batch_size: images a batch, over all processes. A last batch of one image is left out, since batch normalisation
+            needs two, or of fewer than there are processes.
+        seed: of order and augmentation.
+        classes: number of classes.
+        normalise: from images as stored to what the network is given; None for as they are.
+        augment: `change(images, generator)`, e.g. of `sj_cka.data.AUGMENTATIONS`, in turn, before normalising.
+
+    Raises:
+        ValueError: labels outside the classes, or not one for each image.
+
+    Example:
+        >>> batches = Resident(torch.zeros(5, 1, 8, 8), torch.arange(5), batch_size=2, seed=0, classes=5)
+        >>> [len(y) for x, y in batches]
+        [2, 2]
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        seed: int,
+        classes: int,
+        normalise: Callable[[Tensor], Tensor] | None = None,
+        augment: Sequence[Change] = (),
+    ) -> None:
+        if labels.shape != (len(images),):
+            raise ValueError(f"expected a label for each of {len(images)} images, got labels {list(labels.shape)}")
+        check_labels(labels, classes)
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+        self.normalise, self.augment = normalise, tuple(augment)
+        self._order = Generator().manual_seed(seed)
+        # a stream of its own for each process; that of order is the same with and without augmentation
+        self._draws = Generator().manual_seed((seed << 16) + world()[0] + 1)
+
+    def __len__(self) -> int:
+        whole, left = divmod(len(self.images), self.batch_size)
+        return whole + (left >= max(2, world()[1]))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(self.images), generator=self._order).to(self.images.device)
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            chosen = own_share(order[start : start + self.batch_size])
+            x = self.images[chosen]
+            for change in self.augment:
+                x = change(x, self._draws)
+            yield x if self.normalise is None else self.normalise(x), self.labels[chosen]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the random streams are, between two epochs."""
+        return {"order": self._order.get_state(), "draws": self._draws.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict`."""
+        self._order.set_state(state["order"])
+        self._draws.set_state(state["draws"])
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Raises ValueError unless all labels are classes."""
+    if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < classes):
+        raise ValueError(
+            f"expected labels from 0 to {classes - 1}, since the network has {classes} classes; got labels from "
+            f"{int(labels.min())} to {int(labels.max())}"
+        )
+
+
+def with_options(change: Callable[..., Tensor], options: dict[str, Any]) -> Change:
+    """An augmentation with its options."""
+    return functools.partial(change, **options)
