@@ -16,13 +16,13 @@ import pandas as pd
 
 from sj_cka import jobs, recipe, sections, tables
 from sj_cka.claims import Finding, judge
-from sj_cka.curves import Curves
 from sj_cka.engine import JobFailed, execute, in_order
 from sj_cka.outline import costs, counted
 from sj_cka.plan import Plan, plan
 from sj_cka.report import Page, write_csv, write_page, write_pngs
 from sj_cka.sections import Results
 from sj_cka.store import Store
+from sj_cka.tensorboard import Curves
 from sj_cka.training.distributed import world
 from sj_cka.training.torchrun import joined
 
