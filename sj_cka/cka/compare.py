@@ -111,8 +111,9 @@ def compare(
         permutations: so many baselines with the samples of y in another order, for `result.baseline()`.
         samples: keep what every sample contributes (4 bytes a pair of layers), for `interval`, `difference`,
             `against_n` and `heaviest`; without it an interval needs 8 minibatches.
-        memory: bound on the centred Grams, e.g. "2GB"; beyond it they lie in a temporary file. The number of samples
-            never changes. None: no bound.
+        memory: bound on the centred Grams of a minibatch, e.g. "2GB"; beyond it they, and what is computed of them, lie
+            in a temporary file. What every sample contributes (`samples`) is part of the result and not of the bound.
+            The number of samples never changes. None: no bound.
         batches: use the first so many batches; None for all.
         device: where to run; None for where the network's parameters are.
         progress: show a progress bar.
@@ -206,7 +207,7 @@ def compare(
                 for note in observed.notes:
                     warnings.warn(f"network {side} ({type(models[side]).__name__}): {note}", stacklevel=2)
                 networks[side] = Network(side, models[side], observed, on, observables, null is not None, spatial)
-            _, stored, held = size(list(networks.values()), first.n)
+            held = size(list(networks.values()), first.n)[2]
             if limit is not None and held > limit:
                 who = [f"observe={name!r}" for name in ("rate", "latency") if name in observables]
                 who += ["the timing null"] if null else []
@@ -215,15 +216,10 @@ def compare(
                     "features, because the network is called once a step: take fewer layers=, smaller batches or more "
                     "memory"
                 )
-            in_memory = limit is None or stored <= limit
-            where = f"{in_words(stored)} in {'memory' if in_memory else 'a temporary file'}"
-            if not in_memory:
-                _log.warning("centred Grams take %s: more than memory=%r", where, memory)
             if plan:
                 inputs = {side: first.inputs(side, network.device) for side, network in networks.items()}
                 print(outline(list(networks.values()), inputs, source.count, limit))
-            work = _Work(networks, sums, seen, to, given, groups, None if in_memory else in_file)
-            attrs |= {"grams": where}
+            work = _Work(networks, sums, seen, to, given, groups, memory)
             with tqdm(total=source.count, desc="comparing", unit="batch", disable=not progress, leave=False) as bar:
                 try:
                     for batch in source:
@@ -250,11 +246,18 @@ class _Seen:
         batches: read so far.
         left_out: numbers of those that could not be used.
         units: observable, side and layer -> the number of units whose spikes are counted; None where it varies.
+        grams: bytes of the centred Grams of the largest batch, and whether they lay in a temporary file.
     """
 
     batches: int = 0
     left_out: list[int] = field(default_factory=list)
     units: dict[tuple[str, str, str], int | None] = field(default_factory=dict)
+    grams: tuple[int, bool] = (0, False)
+
+    @property
+    def where(self) -> str:
+        """Where the centred Grams of the largest batch were, in words."""
+        return f"{in_words(self.grams[0])} in {'a temporary file' if self.grams[1] else 'memory'}"
 
     def leave_out(self, batch: Batch) -> None:
         """Notes a batch that is too small, and warns."""
@@ -282,6 +285,7 @@ class _Seen:
         for part in parts:
             whole.left_out += [whole.batches + number for number in part.left_out]
             whole.batches += part.batches
+            whole.grams = max(whole.grams, part.grams)
             for (name, side, layer), units in part.units.items():
                 whole.count(name, side, layer, units)
         return whole
@@ -297,14 +301,20 @@ class _Work:
     to: Fixed | None
     given: Fixed | None
     groups: Groups | None
-    allocate: Allocate | None
+    memory: str | int | None
+
+    @property
+    def limit(self) -> int | None:
+        """The bound in bytes."""
+        return None if self.memory is None else bytes_of(self.memory)
 
     def add(self, batch: Batch) -> None:
         """Runs the networks on a batch and adds its Grams; all sums or none of them change."""
         z = None if self.given is None else fixed_grams(self.given, batch)
         masks = group_masks(self.groups, batch)
+        allocate = self.space(batch)
         seen = {
-            side: network.grams(batch.inputs(side, network.device), batch.seed, self.allocate)
+            side: network.grams(batch.inputs(side, network.device), batch.seed, allocate)
             for side, network in self.networks.items()
         }
         if self.to is not None:
@@ -325,6 +335,17 @@ class _Work:
             sums.update_grams(
                 x, y, given=z if first else None, groups=masks if first else None, place=batch.place, seed=batch.seed
             )
+
+    def space(self, batch: Batch) -> Allocate | None:
+        """What makes the space for a batch's Grams: a file where they are beyond the bound, else None."""
+        stored = size(list(self.networks.values()), batch.n)[1]
+        beyond = self.limit is not None and stored > self.limit
+        if stored > self.seen.grams[0]:
+            if beyond and not self.seen.grams[1]:
+                message = "centred Grams take %s in a temporary file: more than memory=%r"
+                _log.warning(message, in_words(stored), self.memory)
+            self.seen.grams = stored, beyond
+        return in_file if beyond else None
 
 
 def _reduced(sums: Mapping[str, CKA], attrs: Mapping[str, Any], seen: _Seen) -> CKAResult:
@@ -354,10 +375,8 @@ def _drop_varying(sums: Mapping[str, CKA], seen: _Seen) -> None:
 
 def _result(sums: Mapping[str, CKA], attrs: Mapping[str, Any], seen: _Seen) -> CKAResult:
     _drop_varying(sums, seen)
-    found = {
-        name: own.compute({**attrs, "observe": name, "batches": own.batches, "batches_left_out": str(seen.left_out)})
-        for name, own in sums.items()
-    }
+    common = dict(attrs) | {"batches_left_out": str(seen.left_out)} | ({"grams": seen.where} if seen.grams[0] else {})
+    found = {name: own.compute({**common, "observe": name, "batches": own.batches}) for name, own in sums.items()}
     main = next(iter(found))
     return CKAResult(found[main].data, {name: result for name, result in found.items() if name != main})
 

@@ -109,8 +109,9 @@ def centred_grams(X: Tensor, *, spikes: bool = False, out: Tensor | None = None)
     X = as_real(X)
     rows, diagonal, redo = raw_grams(X, spikes=spikes, out=out)
     reasons: list[str | None] = [None] * X.shape[0]
-    for step in redo.nonzero().flatten().tolist():
-        rows[step], diagonal[step], reasons[step] = _redo(X[step])
+    for step, again in enumerate(redo.tolist()):
+        if again:
+            rows[step], diagonal[step], reasons[step] = _redo(X[step])
     return CentredGrams(rows, diagonal, tuple(reasons))
 
 

@@ -41,7 +41,8 @@ def contributions(x: Whole, y: Whole) -> Contributions:
     rows = [side.rows if side.allocate else _shares(side.rows, own) for side, own in zip(sides, norms, strict=True)]
     xy = torch.empty((n, len(x.layers), len(y.layers)), dtype=torch.float32, device=device)
     own = [torch.empty((n, len(side.layers)), dtype=torch.float32, device=device) for side in sides]
-    step = max(1, (_CHUNK // 4 if x.allocate else _CHUNK) // (n * max(map(len, rows))))
+    chunk = _CHUNK // 4 if any(side.allocate for side in sides) else _CHUNK
+    step = max(1, chunk // (n * max(map(len, rows))))
     for first in range(0, n, step):
         block = slice(first, min(first + step, n))
         at = places(n, block, device).flatten()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -41,40 +40,6 @@ def in_words(size: float) -> str:
         if size >= unit:
             return f"{size / unit:.1f} {name}"
     return f"{size:.0f} bytes"
-
-
-@dataclass
-class Allocator:
-    """Space for the centred Grams of one minibatch: in memory as far as a bound goes, then in temporary files.
-
-    A larger minibatch later on is judged by its own size, so that each takes an allocator of its own.
-
-    Args:
-        limit: bytes that may be asked for in memory.
-        device: whose memory.
-        in_memory, in_files: bytes that were asked for so far.
-
-    Example:
-        >>> space = Allocator(1000)
-        >>> for rows in (3, 40):
-        ...     _ = space((rows, 28))
-        >>> space.in_memory, space.in_files
-        (672, 8960)
-    """
-
-    limit: int
-    device: torch.device | str = "cpu"
-    in_memory: int = 0
-    in_files: int = 0
-
-    def __call__(self, shape: tuple[int, ...]) -> Tensor:
-        """Float64 of a shape."""
-        size = prod(shape) * 8
-        if self.in_memory + size > self.limit:
-            self.in_files += size
-            return in_file(shape)
-        self.in_memory += size
-        return torch.empty(shape, dtype=torch.float64, device=self.device)
 
 
 def in_file(shape: tuple[int, ...]) -> Tensor:

@@ -90,7 +90,8 @@ class CKAResult:
 
         The steps are those of the output where it was observed, whatever was observed before it.
         """
-        data = self.also["output"].data if "output" in self.also else self.data
+        results = [self.also["output"], self] if "output" in self.also else [self]
+        data = next((own.data for own in results if {"rate_x", "rate_y"} & set(own.data)), self.data)
         parts = []
         for side in "xy":
             if f"rate_{side}" in data:

@@ -364,7 +364,7 @@ def test_two_processes_give_nulls_names_and_shares_as_one_does(tmp_path, sizes, 
         )
         for rank in (0, 1)
     ]
-    told = [process.communicate(timeout=120) for process in processes]
+    told = [process.communicate(timeout=400) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     named = [json.loads(out) for out, _ in told]
     assert named[0][0].startswith("batch 1 holds 2 samples and is left out")
