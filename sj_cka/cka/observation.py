@@ -80,14 +80,14 @@ class Book:
         part = slice(first, first + len(X))
         self.filled[part] = [True] * len(X)
         if again or not defers(X.device):
-            self.rows[part], self.diagonal[part], self.reasons[part] = centred_grams(X, spikes=spikes)
+            _, self.diagonal[part], self.reasons[part] = centred_grams(X, spikes=spikes, out=self.rows[part])
             return
         if self.stream is not None:
             X = X.clone()  # an in-place operation that follows must not reach the other stream
             self.stream.wait_stream(torch.cuda.current_stream(X.device))
             X.record_stream(self.stream)
         with self._queue():
-            self.rows[part], self.diagonal[part], redo = raw_grams(X, spikes=spikes)
+            _, self.diagonal[part], redo = raw_grams(X, spikes=spikes, out=self.rows[part])
             self.redo.append((layer, redo.any()))
 
     def _queue(self) -> AbstractContextManager[Any]:
@@ -235,10 +235,11 @@ class Observer:
     def _count(self, tap: Tap, step: int, X: Tensor) -> None:
         if not tap.neuron or self.only is not None:
             return
-        for book in self.books.values():  # any book will do: the first that holds the layer
-            if tap.layer in book.first:
-                book.count(tap.layer, step, over_samples(X), self.T if tap.time == "calls" else len(X))
-                return
+        holding = [book for book in self.books.values() if tap.layer in book.first]
+        # one that knows single steps, if there is one
+        book = self.books.get("output") or max(holding, key=lambda book: book.index.shape[1], default=None)
+        if book is not None:
+            book.count(tap.layer, step, over_samples(X), self.T if tap.time == "calls" else len(X))
 
     def _rate(self, tap: Tap, step: int, X: Tensor) -> None:
         book = self.books.get("rate")
@@ -291,7 +292,7 @@ def permuted_steps(X: Tensor, generator: torch.Generator) -> Tensor:
     if T <= _ALL_ORDERS:
         orders = torch.tensor(list(permutations(range(T))))
     else:
-        orders = torch.rand(_ORDERS, T, generator=generator).argsort(1)
+        orders = torch.rand(_ORDERS, T, generator=generator, dtype=torch.float32).argsort(1)
     orders = _on_device(orders.T.contiguous(), X.device)
     permuted = torch.empty_like(X)
     samples = max(1, _UNITS // max(1, X.shape[2]))

@@ -103,7 +103,7 @@ def outline(networks: Sequence[Network], inputs: dict[str, Any], batches: int | 
             began = _now(network.device)
             drive.run(network.model, some)
             seconds += (_now(network.device) - began) * n / tried
-    X = torch.rand(1, n, 2048, device=networks[0].device)
+    X = torch.rand(1, n, 2048, device=networks[0].device, dtype=torch.float32)
     raw_grams(X)
     began = _now(X.device)
     raw_grams(X)

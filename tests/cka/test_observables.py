@@ -389,3 +389,18 @@ def test_what_a_device_puts_off_is_taken_again_after_the_pass(seen, monkeypatch)
     for name in ("concat", "rate"):
         assert np.allclose(found.matrix(name), expected.matrix(name), rtol=0, atol=1e-12, equal_nan=True)
     assert found.undefined.equals(expected.undefined)
+
+
+def test_activity_is_that_of_every_step_in_whatever_order_observables_are_asked_for():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        layer.Linear(6, 12), neuron.LIFNode(v_threshold=0.2), layer.Linear(12, 5), neuron.LIFNode()
+    ).eval()
+    functional.set_step_mode(net, "m")
+    x = torch.randn(20, 6)
+    tables = []
+    for observe in (("output", "rate"), ("rate", "output"), ("latency", "rate", "output")):
+        result = compare(net, loader=[x], T=4, observe=observe, progress=False)
+        tables.append(result.activity)
+    assert set(tables[0]["step"]) == {1, 2, 3, 4}
+    assert all(table.equals(tables[0]) for table in tables[1:])
