@@ -98,7 +98,7 @@ def ours(kind: str, device: str, data: Images, batch_size: int, layout: str = "a
         batch_size=batch_size,
         seed=0,
         classes=10,
-        normalise=data.normalised,
+        normalise=data.as_input,
         augment=[AUGMENTATIONS["crop"], AUGMENTATIONS["flip"]],
     )
     return lambda: train(net, batches, settings, seed=0)

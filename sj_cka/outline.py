@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sj_cka.data.images import IMAGINED
+from sj_cka.data.imagined import IMAGINED
 from sj_cka.engine import in_order
 from sj_cka.jobs import KINDS
 from sj_cka.plan import Plan

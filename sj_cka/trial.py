@@ -61,7 +61,7 @@ def tried(study: Study, network: str, data: Images) -> nn.Module:
         if kind == "converted":
             made = converted_snn(made, None, study.recipe.converted.T)
         with torch.no_grad():
-            made(data.normalised(data.x_test[:2]))
+            made(data.as_input(data.x_test[:2]))
     except (ValueError, RuntimeError) as error:
         shape = list(data.x_test.shape)
         message = f"{network} does not run on images of shape {shape}: {str(error).splitlines()[0]}"
@@ -81,7 +81,7 @@ class Size(NamedTuple):
 def size(network: nn.Module, data: Images) -> Size:
     """How large a network is."""
     with FlopCounterMode(display=False) as counter:
-        network(data.normalised(data.x_test[:1]))
+        network(data.as_input(data.x_test[:1]))
     reset_states(network)
     return Size(sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2)
 
@@ -107,7 +107,7 @@ def check_layers(study: Study, built: dict[str, nn.Module], data: Images) -> Non
                 if (network, tuple(wanted or ())) in probed or not (named or network in smallest):
                     continue
                 try:
-                    found = recording.plan(built[network], data.normalised(data.x_test[:4]), layers=wanted).layers
+                    found = recording.plan(built[network], data.as_input(data.x_test[:4]), layers=wanted).layers
                 except ValueError as error:
                     key: KeyPath = ("compare", i, "layers") if comparison.layers else ("cka", "layers")
                     raise study.error(key, f"{network}: {str(error).removeprefix('layers: ')}") from error

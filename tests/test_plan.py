@@ -305,7 +305,7 @@ def test_every_network_of_a_large_profile_trains_two_steps(large: dict[tuple[str
         data = imagine(SHAPES["cifar100" if classes == 100 else "cifar10"], train=4)
         network = build(**network_spec(job, data))
         settings = Settings(**job.args["settings"] | {"epochs": 1, "batch_size": 2})
-        batches = Resident(data.x_train, data.y_train, batch_size=2, seed=0, classes=classes, normalise=data.normalised)
+        batches = Resident(data.x_train, data.y_train, batch_size=2, seed=0, classes=classes, normalise=data.as_input)
         before = network.get_parameter("fc.weight").clone()
         [epoch] = train(network, batches, settings, seed=0).history
         assert math.isfinite(epoch.loss), job.label

@@ -2,53 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-IMAGINED = "imagined"  # in place of a fingerprint
+from sj_cka.data.samples import DataError, Samples, fingerprint
+
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
-class DataError(ValueError):
-    """A data file that is missing or does not hold what is needed."""
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """A training and a test split, as they are stored: an image takes a byte a pixel until a network sees it.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Images(Samples):
+    """Static images: an image takes a byte a pixel until a network sees it.
 
     Args:
         x_train, x_test: `[N, C, H, W]`; uint8, whose 0 to 255 stand for 0 to 1, or float32.
-        y_train, y_test: int64 `[N]`, from 0 to classes - 1.
-        classes: number of classes.
-        mean, std: of each channel; what `normalised` takes out.
-        fingerprint: hash of the arrays.
+        mean, std: of each channel; what `as_input` takes out.
     """
 
-    x_train: Tensor
-    y_train: Tensor
-    x_test: Tensor
-    y_test: Tensor
-    classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    fingerprint: str
+    called: ClassVar[str] = "images"
 
     @property
     def channels(self) -> int:
-        """Number of channels C."""
         return int(self.x_train.shape[1])
 
-    def normalised(self, x: Tensor) -> Tensor:
-        """Images as a network is given them: float32 `[N, C, H, W]`, (x - mean) / std, on the device of x.
+    def as_input(self, x: Tensor) -> Tensor:
+        """Images `[N, C, H, W]`: (x - mean) / std, float32.
 
         Args:
             x: images as they are stored.
@@ -60,16 +47,36 @@ class Images:
         return ((x - mean) / std).to(torch.float32)
 
 
-def digits() -> Images:
+def digits(size: int | None = None, train: int | None = None) -> Images:
     """The 1,797 real handwritten digits that scikit-learn brings (Alpaydin & Kaynak 1998): 1 x 8 x 8, ten classes.
 
     A fixed stratified split into 1,437 for training and 360 for testing.
+
+    Args:
+        size: height and width of an image, bilinear between the 8 x 8 pixels; None for these themselves.
+        train: the first so many of the training split, from 10; None for all.
+
+    Raises:
+        DataError: size below 8, or no such number of training images.
 
     Example:
         >>> data = digits()
         >>> tuple(data.x_train.shape), tuple(data.x_test.shape)
         ((1437, 1, 8, 8), (360, 1, 8, 8))
     """
+    if size is not None and size < 8:
+        raise DataError(f"digits: expected a size from 8, the pixels of an image, got {size}")
+    x_train, y_train, x_test, y_test = first_of(digit_arrays(), train, "digits")
+    if size is not None and size != 8:
+        x_train, x_test = (_resized(x, size) for x in (x_train, x_test))
+    return _images(x_train, y_train, x_test, y_test)
+
+
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def digit_arrays() -> Arrays:
+    """Images `[N, 1, 8, 8]` from 0 to 1 and labels `[N]` of the digits: training split, then test split."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -77,7 +84,20 @@ def digits() -> Images:
     images = (bunch.images / 16.0).astype(np.float32)[:, None]
     parts = train_test_split(images, bunch.target, test_size=360, random_state=0, stratify=bunch.target)
     x_train, x_test, y_train, y_test = (np.ascontiguousarray(part) for part in parts)
-    return _images(x_train, y_train, x_test, y_test)
+    return x_train, y_train, x_test, y_test
+
+
+def first_of(arrays: Arrays, train: int | None, name: str) -> Arrays:
+    """Arrays with the first `train` of the training split alone; None for all of it."""
+    x_train, y_train, x_test, y_test = arrays
+    if train is not None and not 10 <= train <= len(x_train):
+        raise DataError(f"{name}: expected train, a number of training samples from 10 to {len(x_train)}, got {train}")
+    return x_train[:train], y_train[:train], x_test, y_test
+
+
+def _resized(x: np.ndarray, size: int) -> np.ndarray:
+    resized = torch.nn.functional.interpolate(torch.from_numpy(x), (size, size), mode="bilinear")
+    return resized.numpy()
 
 
 def npz(path: Path) -> Images:
@@ -124,41 +144,6 @@ def npz(path: Path) -> Images:
             "without a gap"
         )
     return _images(*(arrays[name] for name in _ARRAYS))
-
-
-class Shape(NamedTuple):
-    """What a data set holds, so that a study can be planned without it.
-
-    Args:
-        channels: number of channels C.
-        size: height and width of an image, in pixels.
-        classes: number of classes.
-        train, test: number of images of each split, as published.
-    """
-
-    channels: int
-    size: int
-    classes: int
-    train: int
-    test: int
-
-
-def imagine(shape: Shape, *, train: int | None = None) -> Images:
-    """Random images of a data set's shape, for plans and tests of what the set is not needed for.
-
-    Args:
-        shape: of the set.
-        train: so many images in each split; None for as many as in the set, those of the training split one and the
-            same, so that they take no memory.
-    """
-    generator = torch.Generator().manual_seed(0)
-    size = (shape.channels, shape.size, shape.size)
-    x_train = torch.randint(256, (train or 1, *size), generator=generator, dtype=torch.uint8)
-    x_test = torch.randint(256, (train or shape.test, *size), generator=generator, dtype=torch.uint8)
-    x_train = x_train.expand(train or shape.train, *size)
-    labels = [torch.arange(len(x)) % shape.classes for x in (x_train, x_test)]
-    mean, std = [0.5] * shape.channels, [0.25] * shape.channels
-    return Images(x_train, labels[0], x_test, labels[1], shape.classes, tuple(mean), tuple(std), IMAGINED)
 
 
 def _check(path: Path, split: str, x: np.ndarray, y: np.ndarray) -> None:
@@ -215,17 +200,13 @@ def stored(
 ) -> Images:
     """Arrays `[N, C, H, W]`, uint8 or float32, and integer labels `[N]` as `Images`."""
     labels = [y.astype(np.int64) for y in (y_train, y_test)]
-    digest = hashlib.sha256()
-    for array in (x_train, labels[0], x_test, labels[1]):
-        digest.update(str((array.dtype, array.shape)).encode())
-        digest.update(np.ascontiguousarray(array).data)
     return Images(
-        torch.from_numpy(x_train),
-        torch.from_numpy(labels[0]),
-        torch.from_numpy(x_test),
-        torch.from_numpy(labels[1]),
-        classes,
-        tuple(mean),
-        tuple(std),
-        digest.hexdigest(),
+        x_train=torch.from_numpy(x_train),
+        y_train=torch.from_numpy(labels[0]),
+        x_test=torch.from_numpy(x_test),
+        y_test=torch.from_numpy(labels[1]),
+        classes=classes,
+        mean=tuple(mean),
+        std=tuple(std),
+        fingerprint=fingerprint((x_train, labels[0], x_test, labels[1])),
     )

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from sj_cka.data.images import DataError, Images, Shape, stored
+from sj_cka.data.imagined import Shape
+from sj_cka.data.images import Images, stored
+from sj_cka.data.samples import DataError
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ _SETS = {
         folder="cifar-10-batches-py",
         files=(*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"),
         by_hand="unpack cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html into the data root",
-        shape=Shape(channels=3, size=32, classes=10, train=50_000, test=10_000),
+        shape=Shape(sample=(3, 32, 32), classes=10, train=50_000, test=10_000),
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2023, 0.1994, 0.2010),
     ),
@@ -48,7 +50,7 @@ _SETS = {
         folder="cifar-100-python",
         files=("train", "test", "meta"),
         by_hand="unpack cifar-100-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html into the data root",
-        shape=Shape(channels=3, size=32, classes=100, train=50_000, test=10_000),
+        shape=Shape(sample=(3, 32, 32), classes=100, train=50_000, test=10_000),
         mean=(0.5071, 0.4867, 0.4408),
         std=(0.2675, 0.2565, 0.2761),
     ),
@@ -58,7 +60,7 @@ _SETS = {
         folder="MNIST/raw",
         files=_idx_files(),
         by_hand="fetch each, with .gz, from https://ossci-datasets.s3.amazonaws.com/mnist/ and unpack it there",
-        shape=Shape(channels=1, size=28, classes=10, train=60_000, test=10_000),
+        shape=Shape(sample=(1, 28, 28), classes=10, train=60_000, test=10_000),
         mean=(0.1307,),
         std=(0.3081,),
     ),
@@ -68,7 +70,7 @@ _SETS = {
         folder="FashionMNIST/raw",
         files=_idx_files(),
         by_hand="fetch each, with .gz, from https://github.com/zalandoresearch/fashion-mnist and unpack it there",
-        shape=Shape(channels=1, size=28, classes=10, train=60_000, test=10_000),
+        shape=Shape(sample=(1, 28, 28), classes=10, train=60_000, test=10_000),
         mean=(0.2860,),
         std=(0.3530,),
     ),
@@ -200,11 +202,11 @@ def _unreadable(known: _Set, root: Path, error: Exception) -> DataError:
 
 
 def _check(known: _Set, root: Path, split: str, x: np.ndarray, y: np.ndarray) -> None:
-    C, size, classes = known.shape[:3]
+    (C, H, W), classes = known.shape[:2]
     where = f"{known.title} in {root / known.folder}: {split} split: expected"
-    if x.dtype != np.uint8 or x.shape[1:] != (C, size, size) or not len(x):
+    if x.dtype != np.uint8 or x.shape[1:] != (C, H, W) or not len(x):
         raise DataError(
-            f"{where} uint8 images [N, {C}, {size}, {size}], got {x.dtype} {list(x.shape)}; {_afresh(known)}"
+            f"{where} uint8 images [N, {C}, {H}, {W}], got {x.dtype} {list(x.shape)}; {_afresh(known)}"
         )
     if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
         raise DataError(f"{where} {len(x)} integer labels, got {y.dtype} {list(y.shape)}; {_afresh(known)}")

@@ -67,7 +67,7 @@ def _init(job: Job, needs: Needs, desk: Desk) -> Files:
     data = _data(job)
     spec = network_spec(job, data)
     network = build(**spec, device=device())
-    calibrate(network, data.x_train.to(device()), normalise=data.normalised)
+    calibrate(network, data.x_train.to(device()), normalise=data.as_input)
     return {"weights.safetensors": saved(network, spec)}
 
 
@@ -83,7 +83,7 @@ def _train(job: Job, needs: Needs, desk: Desk) -> Files:
         batch_size=settings.batch_size,
         seed=seed,
         classes=data.classes,
-        normalise=data.normalised,
+        normalise=data.as_input,
         augment=[_augmentation(block) for block in job.args.get("augment", [])],
     )
 
@@ -132,7 +132,7 @@ def _convert(job: Job, needs: Needs, desk: Desk) -> Files:
     data, weights = _data(job), needs["network"]("weights.safetensors")
     images = data.x_train.to(device())
     size = min(256, max(4, _CALIBRATED // images[0, 0].numel()))  # torch.quantile bears 16 million activations
-    batches = (data.normalised(images[i : i + size]) for i in range(0, len(images), size))
+    batches = (data.as_input(images[i : i + size]) for i in range(0, len(images), size))
     network = converted_snn(read_network(weights), batches, job.args["T"], mode=job.args["mode"])
     spec = spec_of(weights) | {"converted": {"T": job.args["T"]}}
     files = {"weights.safetensors": saved(network, spec)}
@@ -150,7 +150,7 @@ def _evaluate(job: Job, needs: Needs, desk: Desk) -> Files:
 def _accuracies(network: nn.Module, data: Images) -> bytes:
     on = device()
     splits = (("train", data.x_train, data.y_train), ("test", data.x_test, data.y_test))
-    found = {split: accuracy(network, x.to(on), y.to(on), normalise=data.normalised) for split, x, y in splits}
+    found = {split: accuracy(network, x.to(on), y.to(on), normalise=data.as_input) for split, x, y in splits}
     return json.dumps(found).encode()
 
 
@@ -158,7 +158,7 @@ def _cost(job: Job, needs: Needs, desk: Desk) -> Files:
     """Operations and energy of a network for one image, means over the first test images."""
     data = _data(job)
     network = read_network(needs["network"]("weights.safetensors"))
-    images = data.normalised(data.x_test[:_COUNTED].to(device()))
+    images = data.as_input(data.x_test[:_COUNTED].to(device()))
     return {"cost.json": json.dumps(cost(network, images)._asdict()).encode()}
 
 
@@ -174,7 +174,7 @@ def _compare(job: Job, needs: Needs, desk: Desk) -> Files:
     if len(data.x_test) - starts[-1] < 4:  # the plan has told so
         starts.pop()
     starts = starts[: args.get("batches")][world()[0] :: world()[1]]  # all processes compare, each its share
-    batches = [data.normalised(data.x_test[i : i + size]) for i in starts]
+    batches = [data.as_input(data.x_test[i : i + size]) for i in starts]
     options = {key: args[key] for key in ("layers", "null") if key in args}
     # intervals of a study are over seeds
     result = compare(x, y, batches, **options, samples=False, progress=False)

@@ -55,7 +55,7 @@ def test_the_split_is_the_same_every_time():
 
 def test_mean_and_std_are_those_of_the_training_split(tmp_path):
     for data in (digits(), npz(saved(tmp_path))):
-        x_train, x_test = data.normalised(data.x_train), data.normalised(data.x_test)
+        x_train, x_test = data.as_input(data.x_train), data.as_input(data.x_test)
         assert x_train.dtype == x_test.dtype == torch.float32
         assert x_train.mean((0, 2, 3)).abs().max() < 1e-5
         assert (x_train.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
@@ -68,7 +68,7 @@ def test_bytes_are_nhwc_and_stay_bytes_nchw_until_they_are_normalised(tmp_path):
     assert data.x_test.shape == (6, 3, 5, 4)
     assert data.x_test.dtype == torch.uint8
     assert np.array_equal(data.x_test[2, 1].numpy(), raw[2, :, :, 1])
-    back = data.normalised(data.x_test)[2, 1] * data.std[1] + data.mean[1]
+    back = data.as_input(data.x_test)[2, 1] * data.std[1] + data.mean[1]
     assert np.allclose(back.numpy(), raw[2, :, :, 1] / 255, atol=1e-6)
 
 
@@ -77,14 +77,14 @@ def test_floats_are_nchw_as_they_are(tmp_path):
     x = {f"x_{s}": rng.random((n, 2, 5, 4)) for s, n in (("train", 12), ("test", 6))}
     data = npz(saved(tmp_path, **x))
     assert np.allclose(data.x_test[3, 1], x["x_test"][3, 1], atol=1e-6)
-    back = data.normalised(data.x_test)[3, 1] * data.std[1] + data.mean[1]
+    back = data.as_input(data.x_test)[3, 1] * data.std[1] + data.mean[1]
     assert np.allclose(back, x["x_test"][3, 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_images_are_normalised_where_they_are(tmp_path, device):
     data = npz(saved(tmp_path))
-    assert data.normalised(data.x_train.to(device)).device.type == device
+    assert data.as_input(data.x_train.to(device)).device.type == device
 
 
 def test_the_fingerprint_follows_the_content_not_the_path(tmp_path):

@@ -178,7 +178,7 @@ def test_images_are_normalised_by_the_customary_constants(name, mean, std, tmp_p
     assert (data.mean, data.std) == (mean, std)
     last = len(mean) - 1
     expected = (made["x_test"][2, last] / 255 - mean[last]) / std[last]
-    assert np.allclose(data.normalised(data.x_test)[2, last].numpy(), expected, atol=1e-5)
+    assert np.allclose(data.as_input(data.x_test)[2, last].numpy(), expected, atol=1e-5)
 
 
 @EVERY

@@ -53,7 +53,7 @@ def test_what_is_stored_is_augmented_first_and_then_normalised():
 
 
 def test_a_state_brings_back_order_and_augmentation():
-    data = imagine(Shape(3, 8, 4, 20, 8), train=20)
+    data = imagine(Shape((3, 8, 8), 4, 20, 8), train=20)
 
     def made():
         return Resident(data.x_train, data.y_train, batch_size=8, seed=0, classes=4, augment=[AUGMENTATIONS["crop"]])

@@ -13,7 +13,7 @@ def network(kind="snn"):
 
 def some(n=48):
     data = digits()
-    return data.normalised(data.x_train[:n]), data.y_train[:n]
+    return data.as_input(data.x_train[:n]), data.y_train[:n]
 
 
 def test_accuracy_runs_in_evaluation_mode_and_puts_the_mode_back():

@@ -1,0 +1,128 @@
+"""Events counted in time steps: one number for each step, polarity and pixel."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+SplitBy = Literal["number", "time"]
+
+
+def bin_events(
+    t_us: ArrayLike,
+    x: ArrayLike,
+    y: ArrayLike,
+    p: ArrayLike,
+    *,
+    T: int,
+    H: int,
+    W: int,
+    split_by: SplitBy = "number",
+) -> Tensor:
+    """Frames of a recording of an event camera: each event is counted once, at its pixel, in one of T frames.
+
+    Where a frame ends is SpikingJelly's rule (`spikingjelly.datasets.utils`). By number, a frame has the next N // T
+    events, and the last one the rest too; with fewer events than frames all are in the last. By time, a frame lasts
+    (t_last - t_first) // T microseconds, and the last one takes the rest too. A frame without events is zero, where
+    SpikingJelly raises.
+
+    Args:
+        t_us: integer times in microseconds `[N]`, not falling; events of one time may stand in any order.
+        x: integer column of each event, 0 to W - 1.
+        y: integer row of each event, 0 to H - 1.
+        p: polarity of each event: 0 or False for OFF, 1 or True for ON.
+        T: number of frames, from 1.
+        H, W: rows and columns of the sensor.
+        split_by: "number" or "time".
+
+    Returns:
+        float32 counts `[T, 2, H, W]`, channel 0 OFF, channel 1 ON; exact up to 2^24 events a pixel and frame.
+
+    Raises:
+        ValueError: arrays of different lengths or no whole numbers, an event outside the sensor, a polarity that is
+            neither 0 nor 1, time that runs backwards, T below 1, or another word for split_by.
+
+    Example:
+        >>> bin_events([0, 10, 90], [1, 1, 0], [0, 0, 2], [1, 1, 0], T=2, H=3, W=2, split_by="time").nonzero().tolist()
+        [[0, 1, 0, 1], [1, 0, 2, 0]]
+    """
+    fields = {"t_us": t_us, "x": x, "y": y, "p": p}
+    t, column, row, polarity = (_integers(name, values) for name, values in fields.items())
+    _same_length(t_us=t, x=column, y=row, p=polarity)
+    _within("x", column, W, "a column of the sensor")
+    _within("y", row, H, "a row of the sensor")
+    _within("p", polarity, 2, "OFF or ON")
+    return _counted(t, (polarity * H + row) * W + column, (2, H, W), T, split_by)
+
+
+def bin_spikes(t_us: ArrayLike, unit: ArrayLike, *, T: int, D: int, split_by: SplitBy = "number") -> Tensor:
+    """The same of spikes without a place and polarity: float32 counts `[T, D]` of D units.
+
+    Args:
+        t_us: integer times in microseconds `[N]`, not falling.
+        unit: integer number of the unit of each spike, 0 to D - 1.
+        T: number of steps, from 1.
+        D: number of units.
+        split_by: "number" or "time", see `bin_events`.
+
+    Raises:
+        ValueError: as of `bin_events`.
+
+    Example:
+        >>> bin_spikes([0, 5, 9], [2, 0, 0], T=2, D=3, split_by="time").tolist()
+        [[0.0, 0.0, 1.0], [2.0, 0.0, 0.0]]
+    """
+    t, units = _integers("t_us", t_us), _integers("unit", unit)
+    _same_length(t_us=t, unit=units)
+    _within("unit", units, D, "a unit")
+    return _counted(t, units, (D,), T, split_by)
+
+
+def _counted(t: np.ndarray, cell: np.ndarray, shape: tuple[int, ...], T: int, split_by: SplitBy) -> Tensor:
+    """Counts `[T, *shape]` of events in the cells of the flattened shape."""
+    if T < 1:
+        raise ValueError(f"expected T, a number of frames from 1, got {T}")
+    if split_by not in ("number", "time"):
+        raise ValueError(f'expected split_by "number" or "time", got {split_by!r}')
+    cells = int(np.prod(shape))
+    if len(t) == 0:
+        return torch.zeros(T, *shape)
+    if len(back := np.flatnonzero(np.diff(t) < 0)):
+        i = int(back[0])
+        raise ValueError(
+            f"expected times that do not fall, got {t[i + 1]} us after {t[i]} us at event {i + 1}; sort the events by "
+            "time, if their order has no meaning"
+        )
+    # how many events, or microseconds, a frame has; 0: too few of them, so that all are in the last frame
+    each = len(t) // T if split_by == "number" else int(t[-1] - t[0]) // T
+    since = np.arange(len(t)) if split_by == "number" else t - t[0]
+    frame = np.minimum(since // each, T - 1) if each else np.full(len(t), T - 1)
+    counts = np.bincount(frame * cells + cell, minlength=T * cells)
+    return torch.from_numpy(counts.astype(np.float32)).view(T, *shape)
+
+
+def _integers(name: str, values: ArrayLike) -> np.ndarray:
+    array = np.asarray(values)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    whole = array.dtype == bool or np.issubdtype(array.dtype, np.integer)
+    if array.ndim != 1 or not whole:
+        raise ValueError(f"expected {name} as whole numbers [N], got {array.dtype} {list(array.shape)}")
+    return array.astype(np.int64)  # unsigned differences would wrap
+
+
+def _same_length(**arrays: np.ndarray) -> None:
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        got = ", ".join(f"{length} of {name}" for name, length in lengths.items())
+        raise ValueError(f"expected one value of each for every event, got {got}: the recording is cut off or damaged")
+
+
+def _within(name: str, values: np.ndarray, end: int, what: str) -> None:
+    if len(outside := np.flatnonzero((values < 0) | (values >= end))):
+        i = int(outside[0])
+        raise ValueError(f"expected {name} from 0 to {end - 1}, {what}, got {values[i]} at event {i}")

@@ -1,0 +1,72 @@
+"""What a study learns from: labelled samples in two splits, and how a network is given them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+
+class DataError(ValueError):
+    """A data file that is missing or does not hold what is needed."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Samples:
+    """A training and a test split, as they are stored: see `Images` and `Frames`.
+
+    Args:
+        x_train, x_test: `[N, ...]`.
+        y_train, y_test: int64 `[N]`, from 0 to classes - 1.
+        classes: number of classes.
+        fingerprint: hash of the arrays.
+    """
+
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    classes: int
+    fingerprint: str
+    called: ClassVar[str]  # what people call them
+
+    @property
+    def channels(self) -> int:
+        """Number of channels C that a network is given; of vectors, their length."""
+        raise NotImplementedError
+
+    @property
+    def T(self) -> int | None:
+        """Number of time steps that a sample has of its own; None for what does not change in time."""
+        return None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of results must know about how the samples were come by; whole sentences."""
+        return ()
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """What the test split holds, file by file, where it is no published split; else empty."""
+        return ()
+
+    def as_input(self, x: Tensor) -> Tensor:
+        """Samples as a network is given them, float32, on the device of x.
+
+        Args:
+            x: samples `[N, ...]` as they are stored.
+        """
+        raise NotImplementedError
+
+
+def fingerprint(arrays: Iterable[np.ndarray]) -> str:
+    """Hash of arrays, of their types, shapes and content."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(str((array.dtype, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
