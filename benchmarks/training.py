@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from sj_cka.data import AUGMENTATIONS, imagine
-from sj_cka.data.images import Images, Shape
+from sj_cka.data import Images, Shape
 from sj_cka.models import build
 from sj_cka.neurons import lif_backend
 from sj_cka.training import Resident, Settings, train
@@ -98,7 +98,7 @@ def ours(kind: str, device: str, data: Images, batch_size: int, layout: str = "a
         batch_size=batch_size,
         seed=0,
         classes=10,
-        normalise=data.as_input,
+        prepare=data.as_input,
         augment=[AUGMENTATIONS["crop"], AUGMENTATIONS["flip"]],
     )
     return lambda: train(net, batches, settings, seed=0)

@@ -41,7 +41,7 @@ class Cost(NamedTuple):
 
 
 @torch.no_grad()
-def cost(network: nn.Module, images: Tensor, *, batch_size: int = 64) -> Cost:
+def cost(network: nn.Module, images: Tensor, *, batch_size: int = 64, axis: int = 0) -> Cost:
     """Synaptic operations, multiply-accumulates and energy of an image, counted while a network sees images.
 
     Energy is 4.6 pJ a multiply-accumulate (MAC) and 0.9 pJ an accumulation: an addition, and for a MAC a multiplication
@@ -74,6 +74,7 @@ def cost(network: nn.Module, images: Tensor, *, batch_size: int = 64) -> Cost:
         network: takes images `[N, ...]`; run in evaluation mode from reset states, and left as it was.
         images: `[N, ...]`, on the network's device; N from 1.
         batch_size: images a step, from 1.
+        axis: that of the images; 1 for frames of recordings, `[T, N, ...]`.
 
     Returns:
         Means over the images. A neuron that is not one of SpikingJelly's or a subclass counts as dense, and so does
@@ -88,7 +89,8 @@ def cost(network: nn.Module, images: Tensor, *, batch_size: int = 64) -> Cost:
         >>> cost(nn.Sequential(neuron.IFNode(), nn.Linear(4, 3)), torch.tensor([[1.0, 0.0, 1.0, 0.0]]))
         Cost(synops=6.0, macs=0.0, energy_nj=0.0054, parameters=15)
     """
-    if len(images) < 1 or batch_size < 1:
+    N = images.shape[axis]
+    if N < 1 or batch_size < 1:
         raise ValueError(
             f"expected one image or more and a batch size from 1, got images of shape {tuple(images.shape)} and "
             f"batch size {batch_size}"
@@ -99,16 +101,16 @@ def cost(network: nn.Module, images: Tensor, *, batch_size: int = 64) -> Cost:
         torch.backends.mha.set_fastpath_enabled(False)  # like SDPA's kernels, it has no matrix products to see
         network.eval()
         reset_states(network)
-        network(images[:2])  # an artificial twin runs itself on probes the first time
+        network(images.narrow(axis, 0, min(2, N)))  # an artificial twin runs itself on probes the first time
         for module in network.modules():
             if is_neuron(module):
                 undo.callback(module.register_forward_hook(counter.fired).remove)
-        for batch in images.split(batch_size):
+        for batch in images.split(batch_size, axis):
             reset_states(network)
             with counter:
                 network(batch)
             counter.worths.clear()
-    synops, macs = counter.synops / len(images), counter.macs / len(images)
+    synops, macs = counter.synops / N, counter.macs / N
     energy_nj = (_SYNOP_PJ * synops + _MAC_PJ * macs) / 1000
     return Cost(synops, macs, energy_nj, sum(parameter.numel() for parameter in network.parameters()))
 

@@ -8,6 +8,7 @@ from sj_cka.jobs import KINDS
 from sj_cka.plan import Plan
 from sj_cka.recipe import network_of
 from sj_cka.store import Store
+from sj_cka.trial import Data
 
 
 def counted(planned: Plan, store: Store) -> str:
@@ -24,25 +25,35 @@ def counted(planned: Plan, store: Store) -> str:
 
 def costs(planned: Plan) -> str:
     """Data and networks of a plan, with what training them takes."""
-    data, trainings = planned.data, {job.key: (name, job) for (name, _), job in planned.trained.items()}
-    named = planned.study.recipe.data.name
-    if data.fingerprint == IMAGINED:
-        named += " (not here, or not to be read: only its shape was used, and nothing is known to be finished)"
-    held = data.x_train.numel() * data.x_train.element_size() / 1e6
-    shape = list(data.x_train.shape[1:])
-    lines = [
-        f"data: {named}: {len(data.x_train)} training and {len(data.x_test)} test images {shape}, {data.classes} "
-        f"classes; training split on the device: {held:.0f} MB",
+    trainings = {job.key: (name, job) for (name, _), job in planned.trained.items()}
+    lines = []
+    for data in planned.sets:
+        x, missing = data.samples.x_train, ""
+        if data.samples.fingerprint == IMAGINED:
+            missing = " (not here, or not to be read: only its shape was used, and nothing is known to be finished)"
+        held = x.numel() * x.element_size() / 1e6
+        lines.append(
+            f"data: {described(data)}, {data.samples.classes} classes; training split as stored: {held:.0f} MB{missing}"
+        )
+    lines += [
         "",
-        f"{'network':24} {'parameters':>12} {'MMAC an image':>14} {'trainings':>10} {'epochs':>7} {'PMAC':>10}",
+        f"{'network':24} {'parameters':>12} {'MMAC a sample':>14} {'trainings':>10} {'epochs':>7} {'PMAC':>10}",
     ]
     total = 0.0
     for network, size in planned.sizes.items():
         own = [job for name, job in trainings.values() if name == network and job.kind == "train"]
         epochs = planned.study.conditions[network_of(network)[0]].train.of(network_of(network)[1])["epochs"]
-        work = 3 * size.macs * len(data.x_train) * epochs * len(own) / 1e15
+        images = len(planned.data[network_of(network)[0]].samples.x_train)
+        work = 3 * size.macs * images * epochs * len(own) / 1e15
         total += work
         counted = f"{len(own):10d} {epochs if own else 0:7d} {work:10.4g}"
         lines.append(f"{network:24} {size.parameters:12,d} {size.macs / 1e6:14.1f} {counted}")
     lines.append(f"{'all trainings':71} {total:10.4g}  (10^15 multiply-accumulates; backward counts twice)")
     return "\n".join(lines)
+
+
+def described(data: Data) -> str:
+    """A data set with the numbers and the shape of its samples."""
+    samples = data.samples
+    counts = f"{len(samples.x_train)} training and {len(samples.x_test)} test {samples.called}"
+    return f"{data.block.name['name']}: {counts} {list(samples.x_train.shape[1:])}"

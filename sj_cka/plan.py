@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import combinations, permutations
 from typing import Any, Literal, NamedTuple
 
-from sj_cka.data import AUGMENTATIONS, Images
+from sj_cka.data import AUGMENTATIONS, Samples
 from sj_cka.jobs import DataBlock, Job
 from sj_cka.models import MODELS, NEURONS
 from sj_cka.recipe import Comparison, Condition, Sides, Study, network_of, without_defaults
 from sj_cka.recording import is_neuron
 from sj_cka.training import Settings
-from sj_cka.trial import Size, check_layers, network_options, read_data, size, tried
+from sj_cka.trial import Data, Size, check_layers, check_time, network_options, read_data, size, tried
 
 State = Literal["trained", "untrained", "ceiling"]
 _UNTRAINED = ("init", "0")  # moments of a network's training
@@ -41,7 +41,7 @@ class Plan:
 
     Args:
         study: the recipe as read.
-        data: its data.
+        data: variant -> its data.
         trained: (network name, seed) -> the job that trains it.
         evaluated: (network name, T, seed) -> the job that knows its accuracy with T steps: its training, where T is
             that of its training.
@@ -52,13 +52,18 @@ class Plan:
     """
 
     study: Study
-    data: Images
+    data: dict[str, Data]
     trained: dict[tuple[str, int], Job]
     evaluated: dict[tuple[str, int, int], Job]
     costs: dict[tuple[str, int], Job]
     pairs: tuple[Pair, ...]
     neurons: dict[str, tuple[str, ...]]
     sizes: dict[str, Size]
+
+    @property
+    def sets(self) -> list[Data]:
+        """The data sets of the study, each once."""
+        return list({id(data): data for data in self.data.values()}.values())
 
     def for_all(self, network: str) -> bool:
         """Whether a network is one and the same for every variant: what varies does not concern its kind."""
@@ -78,16 +83,17 @@ def plan(study: Study, *, imagined: bool = False) -> Plan:
 
     Args:
         study: the recipe as read.
-        imagined: take random images of the data set's shape where it is not there (keys are then not those of a run).
+        imagined: take random samples of a data set's shape where it is not there (keys are then not those of a run).
 
     Raises:
         RecipeError: data that cannot be read, options out of range, layers that are not there, too few test images.
     """
-    block, data = read_data(study, imagined=imagined)
+    study, data = read_data(study, imagined=imagined)
+    check_time(study, data)
     networks = _networks(study)
-    built = {network: tried(study, network, data) for network in networks}
+    built = {network: tried(study, network, _samples(data, network)) for network in networks}
     check_layers(study, built, data)
-    jobs = _Jobs(study, data, block)
+    jobs = _Jobs(study, data)
     trained = {(network, seed): jobs.train(network, seed) for network in networks for seed in study.seeds}
     evaluated = {
         (network, T, seed): jobs.evaluate(network, T, seed)
@@ -102,7 +108,7 @@ def plan(study: Study, *, imagined: bool = False) -> Plan:
         network: tuple(name for name, module in made.named_modules() if is_neuron(module))
         for network, made in built.items()
     }
-    sizes = {network: size(made, data) for network, made in built.items()}
+    sizes = {network: size(made, _samples(data, network)) for network, made in built.items()}
     return Plan(study, data, trained, evaluated, costs, tuple(pairs), neurons, sizes)
 
 
@@ -136,8 +142,11 @@ class _Jobs:
     """Makes the jobs of one study."""
 
     study: Study
-    data: Images
-    block: DataBlock
+    data: dict[str, Data]
+
+    def block(self, network: str) -> DataBlock:
+        """The data of a network."""
+        return self.data[network_of(network)[0]].block
 
     def train(self, network: str, seed: int) -> Job:
         """The training of a network, or its conversion from a trained one."""
@@ -154,13 +163,13 @@ class _Jobs:
         if kept := [epoch for epoch in condition.train.keep if 0 < epoch < epochs]:
             args["keep"] = kept
         label, checkpoint = f"{network}, seed {seed}", condition.train.checkpoint
-        return Job("train", args, {}, self.block, seed, condition.train.threads, label, checkpoint)
+        return Job("train", args, {}, self.block(network), seed, condition.train.threads, label, checkpoint)
 
     def convert(self, network: str, ann: Job, seed: int) -> Job:
         """The conversion of an artificial network."""
         options = self.study.recipe.converted.model_dump()
         label = f"{network}{' untrained' if ann.kind == 'init' else ''}, seed {seed}"
-        return Job("convert", options, {"network": ann}, self.block, None, ann.threads, label)
+        return Job("convert", options, {"network": ann}, self.block(network), None, ann.threads, label)
 
     def evaluate(self, network: str, T: int, seed: int) -> Job:
         """What knows the accuracy of a spiking network with T steps."""
@@ -168,12 +177,12 @@ class _Jobs:
         if T == self.study.steps_of(network):
             return training
         label = f"{network} at T = {T}, seed {seed}"
-        return Job("evaluate", {"T": T}, {"network": training}, self.block, None, training.threads, label)
+        return Job("evaluate", {"T": T}, {"network": training}, self.block(network), None, training.threads, label)
 
     def cost(self, network: str, seed: int) -> Job:
         """The count of a trained network's operations."""
         training = self.train(network, seed)
-        return Job("cost", {}, {"network": training}, self.block, None, training.threads, f"cost of {training.label}")
+        return Job("cost", {}, {"network": training}, self.block(network), None, training.threads, f"cost of {training.label}")
 
     def network(self, name: str, seed: int, state: State) -> Job:
         """What leaves the weights of a network: its training, or its first weights."""
@@ -185,7 +194,7 @@ class _Jobs:
             return self.convert(network, self.network(f"{variant}.ann", seed, "untrained"), seed)
         condition = self.study.conditions[variant]
         args, label = _network_args(condition, kind), f"{network} untrained, seed {seed}"
-        return Job("init", args, {}, self.block, seed, condition.train.threads, label)
+        return Job("init", args, {}, self.block(network), seed, condition.train.threads, label)
 
     def compare(self, comparison: Comparison, sides: Sides, seeds: tuple[int, int], state: State, label: str) -> Job:
         """A comparison of two networks on the test split."""
@@ -199,7 +208,7 @@ class _Jobs:
             options[f"epoch_{side}"] = self._epoch(name) if state != "untrained" else None
         args |= {key: value for key, value in options.items() if value is not None}
         x, y = (self.network(name, seed, state) for name, seed in zip(sides[:2], seeds, strict=True))
-        return Job("compare", args, {"x": x, "y": y}, self.block, None, self.study.recipe.train.threads, label)
+        return Job("compare", args, {"x": x, "y": y}, self.block(sides.x), None, self.study.recipe.train.threads, label)
 
     def _epoch(self, name: str) -> int | None:
         """The epoch in which a name means a network, None for the last."""
@@ -207,6 +216,10 @@ class _Jobs:
         if moment in ("", *_UNTRAINED) or int(moment) == self.study.conditions[variant].train.of(kind)["epochs"]:
             return None
         return int(moment)
+
+
+def _samples(data: dict[str, Data], network: str) -> Samples:
+    return data[network_of(network)[0]].samples
 
 
 def _networks(study: Study) -> list[str]:

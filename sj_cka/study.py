@@ -17,7 +17,7 @@ import pandas as pd
 from sj_cka import jobs, recipe, sections, tables
 from sj_cka.claims import Finding, judge
 from sj_cka.engine import JobFailed, execute, in_order
-from sj_cka.outline import costs, counted
+from sj_cka.outline import costs, counted, described
 from sj_cka.plan import Plan, plan
 from sj_cka.report import Page, write_csv, write_page, write_pngs
 from sj_cka.sections import Results
@@ -25,6 +25,11 @@ from sj_cka.store import Store
 from sj_cka.tensorboard import Curves
 from sj_cka.training.distributed import world
 from sj_cka.training.torchrun import joined
+
+_ANN_INPUT = {
+    "steps": "Of recordings, the artificial networks see each frame alone; their logits are averaged (ann_input: steps).",
+    "sum": "Of recordings, the artificial networks see the sum of all frames (ann_input: sum).",
+}
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,8 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
             write_csv(table, folder / f"{name}.csv")
     write_csv(tables.claims(findings), folder / "claims.csv")
     write_csv(undefined, folder / "undefined.csv")
+    if held_out := [(data.block.name["name"], name) for data in planned.sets for name in data.samples.held_out]:
+        write_csv(pd.DataFrame(held_out, columns=["data", "recording"]), folder / "test_split.csv")
     page = Page(
         study.recipe.title,
         study.recipe.question,
@@ -212,15 +219,14 @@ def _stills(blocks: list[recipe.FigureBlock], shown: list[sections.Section]) -> 
 
 
 def _provenance(planned: Plan, store: Store, done: int, seconds: float) -> dict[str, str]:
-    study, data, here = planned.study, planned.data, jobs.environment()
+    study, here = planned.study, jobs.environment()
     ordered = in_order(planned.jobs)
     return {
         "recipe": str(study.source.path),
         "profile": study.profile,
         **({"set": ", ".join(study.settings)} if study.settings else {}),
         "seeds": ", ".join(map(str, study.seeds)),
-        "data": f"{study.recipe.data.name}: {len(data.x_train)} training and {len(data.x_test)} test images "
-        f"{list(data.x_train.shape[1:])}, fingerprint {data.fingerprint[:12]}",
+        "data": "; ".join(f"{described(data)}, fingerprint {data.samples.fingerprint[:12]}" for data in planned.sets),
         "jobs": f"{len(ordered)}, of which {done} in this run ({seconds:.0f} s); threads a job: "
         f"{study.recipe.train.threads}",
         **here,
@@ -257,9 +263,15 @@ def _commit() -> str:
 
 def _notes(planned: Plan, store: Store, undefined: pd.DataFrame) -> tuple[str, ...]:
     notes = [_elsewhere(planned, store)]
-    alignment, n = planned.study.recipe.cka, len(planned.data.x_test)
-    if alignment.batches is None and 0 < (left := n % alignment.batch_size) < 4:
-        notes.append(f"The last minibatch of {left} test images is left out: the unbiased HSIC needs at least 4.")
+    alignment = planned.study.recipe.cka
+    for _, samples in planned.sets:
+        notes += samples.remarks
+        if alignment.batches is None and 0 < (left := len(samples.x_test) % alignment.batch_size) < 4:
+            notes.append(
+                f"The last minibatch of {left} test {samples.called} is left out: the unbiased HSIC needs at least 4."
+            )
+    if any(samples.T is not None for _, samples in planned.sets):
+        notes += [_ANN_INPUT[how] for how in dict.fromkeys(c.ann_input for c in planned.study.conditions.values())]
     trained = undefined[undefined.state == "trained"]
     if len(trained):
         reasons = ", ".join(f"{reason} ({count})" for reason, count in trained["reason"].value_counts().items())

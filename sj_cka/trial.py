@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sj_cka import recording
 from sj_cka.claims import selected
-from sj_cka.data import DATASETS, SHAPES, DataError, Images, imagine
-from sj_cka.jobs import DataBlock
+from sj_cka.data import DATASETS, SHAPES, DataError, Samples, imagine
+from sj_cka.jobs import DataBlock, canonical
 from sj_cka.models import MODELS, NEURONS, Kind, build
 from sj_cka.plugins import OptionError, closest, lookup
 from sj_cka.recipe import Condition, RecipeError, Study, network_of, typed, without_defaults
@@ -23,37 +24,96 @@ from sj_cka.recording import reset_states
 from sj_cka.twins import converted_snn
 
 
-def read_data(study: Study, *, imagined: bool = False) -> tuple[DataBlock, Images]:
-    """The data of a study.
+def read_data(study: Study, *, imagined: bool = False) -> tuple[Study, dict[str, Data]]:
+    """The data of every variant, and the study with the steps that recordings bring.
 
     Args:
         study: the recipe as read.
-        imagined: take random images of a known shape where the data set is not there.
+        imagined: take random samples of a known shape where a data set is not there.
 
     Raises:
-        RecipeError: they cannot be read, or are too few.
+        RecipeError: they cannot be read, are too few, or have other steps than the recipe gives.
     """
-    named = study.recipe.data.options()
+    read: dict[str, Data] = {}
+    found, conditions = {}, {}
+    for name, condition in study.conditions.items():
+        written = canonical(to_jsonable_python(condition.data))
+        if written not in read:
+            read[written] = _read(condition, imagined)
+        found[name] = read[written]
+        conditions[name] = _in_time(condition, found[name].samples)
+    return replace(study, conditions=conditions), found
+
+
+class Data(NamedTuple):
+    """A data set as a job names it, and its samples."""
+
+    block: DataBlock
+    samples: Samples
+
+
+def _read(condition: Condition, imagined: bool) -> Data:
+    named = condition.data
     function = lookup(DATASETS, named["name"], "data set")
     options = typed(function, named)
     places = [key for key, value in options.items() if isinstance(value, Path)]
     where: KeyPath = ("data", *places[:1])
     for key in places:
         options[key] = options[key].expanduser().absolute()
+    given = {key: value for key, value in options.items() if key != "name"}
     try:
-        data = function(**{key: value for key, value in options.items() if key != "name"})
+        samples = function(**given)
     except DataError as error:
         if not (imagined and named["name"] in SHAPES):
-            raise study.error(where, str(error)) from error
-        data = imagine(SHAPES[named["name"]])
-    for split, images, least in (("test", data.x_test, 4), ("training", data.x_train, 2)):
-        if len(images) < least:
-            raise study.error(where, f"expected at least {least} {split} images, got {len(images)}")
-    return DataBlock(to_jsonable_python(options), without_defaults(function, named), data.fingerprint), data
+            raise condition.source.error(where, str(error)) from error
+        samples = imagine(SHAPES[named["name"]](**given))
+    for split, x, least in (("test", samples.x_test, 4), ("training", samples.x_train, 2)):
+        if len(x) < least:
+            message = f"expected at least {least} {split} {samples.called}, got {len(x)}"
+            raise condition.source.error(where, message)
+    block = DataBlock(to_jsonable_python(options), without_defaults(function, named), samples.fingerprint)
+    return Data(block, samples)
 
 
-def tried(study: Study, network: str, data: Images) -> nn.Module:
-    """A network that has run on a few images, so that a bad option costs nothing."""
+def _in_time(condition: Condition, samples: Samples) -> Condition:
+    """A variant whose spiking networks run as many steps as its recordings have; images are one input to any network."""
+    if samples.T is None:
+        return replace(condition, ann_input="steps")
+    if "T" in condition.snn.model_fields_set and condition.snn.T != samples.T:
+        message = (
+            f"expected no snn.T, or {samples.T}: recordings bring their own steps, data.T of them; got {condition.snn.T}"
+        )
+        raise condition.source.error(("snn", "T"), message)
+    return replace(condition, snn=condition.snn.model_copy(update={"T": samples.T}))
+
+
+def check_time(study: Study, data: dict[str, Data]) -> None:
+    """What takes images, and what changes the number of steps, does not go with recordings.
+
+    Raises:
+        RecipeError: the first such thing.
+    """
+
+    def recorded(network: str) -> bool:
+        return data[network_of(network)[0]].samples.T is not None
+
+    why = "of recordings it has the steps of its data: sweep data.T to vary them"
+    for i, comparison in enumerate(study.recipe.compare):
+        for sides in study.sides(comparison).values():
+            for side, name, T in (("x", sides.x, sides.T_x), ("y", sides.y, sides.T_y)):
+                if recorded(name) and network_of(name)[1] == "converted":
+                    message = f"expected a trained network: {name} would be converted, which is for images"
+                    raise study.error(("compare", i, side), message)
+                if recorded(name) and T is not None:
+                    raise study.error(("compare", i, f"T_{side}"), f"expected none for {name}: {why}")
+    for i, evaluation in enumerate(study.recipe.evaluate):
+        for name in study.networks(evaluation.network):
+            if recorded(name):
+                raise study.error(("evaluate", i, "network"), f"{name} cannot run with another number of steps: {why}")
+
+
+def tried(study: Study, network: str, data: Samples) -> nn.Module:
+    """A network that has run on a few samples, so that a bad option costs nothing."""
     variant, kind, _ = network_of(network)
     condition = study.conditions[variant]
     made = _built(condition, "snn" if kind == "snn" else "ann", data).eval()
@@ -64,21 +124,21 @@ def tried(study: Study, network: str, data: Images) -> nn.Module:
             made(data.as_input(data.x_test[:2]))
     except (ValueError, RuntimeError) as error:
         shape = list(data.x_test.shape)
-        message = f"{network} does not run on images of shape {shape}: {str(error).splitlines()[0]}"
+        message = f"{network} does not run on {data.called} of shape {shape}: {str(error).splitlines()[0]}"
         raise condition.source.error(("model",), message) from error
     reset_states(made)
     return made
 
 
 class Size(NamedTuple):
-    """Parameters of a network, and multiply-accumulates of its forward pass on one image, spikes counted as numbers."""
+    """Parameters of a network, and multiply-accumulates of its forward pass on a sample, spikes counted as numbers."""
 
     parameters: int
     macs: int
 
 
 @torch.no_grad()
-def size(network: nn.Module, data: Images) -> Size:
+def size(network: nn.Module, data: Samples) -> Size:
     """How large a network is."""
     with FlopCounterMode(display=False) as counter:
         network(data.as_input(data.x_test[:1]))
@@ -86,7 +146,7 @@ def size(network: nn.Module, data: Images) -> Size:
     return Size(sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2)
 
 
-def check_layers(study: Study, built: dict[str, nn.Module], data: Images) -> None:
+def check_layers(study: Study, built: dict[str, nn.Module], data: dict[str, Data]) -> None:
     """The layers that comparisons, figures and claims name must be in the networks that they are about.
 
     Where none are named, one network of each model and kind is looked at, the smallest: that its layers can be told.
@@ -106,8 +166,10 @@ def check_layers(study: Study, built: dict[str, nn.Module], data: Images) -> Non
             for network in (x, y):
                 if (network, tuple(wanted or ())) in probed or not (named or network in smallest):
                     continue
+                samples = data[network_of(network)[0]].samples
                 try:
-                    found = recording.plan(built[network], data.as_input(data.x_test[:4]), layers=wanted).layers
+                    x_probe = samples.as_input(samples.x_test[:4])
+                    found = recording.plan(built[network], x_probe, layers=wanted, layout=samples.layout).layers
                 except ValueError as error:
                     key: KeyPath = ("compare", i, "layers") if comparison.layers else ("cka", "layers")
                     raise study.error(key, f"{network}: {str(error).removeprefix('layers: ')}") from error
@@ -151,7 +213,7 @@ def _check_named(
             raise study.error((*key, j), f"{pattern!r} is no layer of {x}{closest(pattern, layers)}")
 
 
-def _built(condition: Condition, kind: Kind, data: Images) -> nn.Module:
+def _built(condition: Condition, kind: Kind, data: Samples) -> nn.Module:
     options = network_options(condition, kind)
     try:
         if kind == "snn":
@@ -183,4 +245,6 @@ def network_options(condition: Condition, kind: str) -> dict[str, Any]:
         neuron = condition.snn.neuron.options()
         options["neuron"] = typed(lookup(NEURONS, neuron["name"], "neuron"), neuron)
         options["T"] = condition.snn.T
+    elif condition.ann_input != "steps":
+        options["ann_input"] = condition.ann_input
     return options

@@ -241,11 +241,11 @@ def test_a_network_is_made_again_from_its_file_alone(recipe_file: Write) -> None
     assert not again.training
     neuron = again.get_submodule("layer1.0.lif1")
     assert (neuron.tau, neuron.step_mode) == (1.5, "m")
-    assert again(study.data.x_test).shape == (2, 32, 4)
+    assert again(study.sets[0].samples.x_test).shape == (2, 32, 4)
     assert again.get_submodule("layer3.0").downsample is None
     from sj_cka.training import accuracy
 
-    assert accuracy(again, study.data.x_test, study.data.y_test) == json.loads(files["accuracy.json"])["test"]
+    assert accuracy(again, study.sets[0].samples.x_test, study.sets[0].samples.y_test) == json.loads(files["accuracy.json"])["test"]
 
 
 def test_a_job_twice_gives_the_same_files_to_the_bit(recipe_file: Write) -> None:
@@ -303,7 +303,7 @@ def finished(time_file: Write) -> Callable[[Job], dict[str, bytes]]:
 def test_a_network_runs_with_other_steps_than_it_was_trained_with(time_file: Write, finished: Any) -> None:
     study = planned(time_file())
     weights = finished(study.trained["T-2.snn", 0])["weights.safetensors"]
-    x = study.data.x_test[:6]
+    x = study.sets[0].samples.x_test[:6]
     two, three = (jobs.read_network(weights, T) for T in (None, 3))
     with torch.no_grad():
         assert [tuple(network(x).shape) for network in (two, three)] == [(2, 6, 4), (3, 6, 4)]
@@ -319,7 +319,7 @@ def test_an_evaluation_is_the_accuracy_of_the_same_weights_with_other_steps(time
     assert sorted(files) == ["accuracy.json", "environment.json", "spec.json"]
     network = jobs.read_network(finished(study.trained["T-4.snn", 0])["weights.safetensors"], 1)
     expected = {
-        split: accuracy(network, getattr(study.data, f"x_{split}"), getattr(study.data, f"y_{split}"))
+        split: accuracy(network, getattr(study.sets[0].samples, f"x_{split}"), getattr(study.sets[0].samples, f"y_{split}"))
         for split in ("train", "test")
     }
     assert json.loads(files["accuracy.json"]) == expected
@@ -404,7 +404,7 @@ def test_a_converted_network_is_made_again_from_its_file_and_runs_with_any_steps
     assert sorted(files) == ["accuracy.json", "environment.json", "spec.json", "weights.safetensors"]
     network, longer = (jobs.read_network(files["weights.safetensors"], T) for T in (None, 60))
     ann = jobs.read_network(finished(study.trained["all.ann", 0])["weights.safetensors"])
-    x, y = study.data.x_test, study.data.y_test
+    x, y = study.sets[0].samples.x_test, study.sets[0].samples.y_test
     assert accuracy(network, x, y) == json.loads(files["accuracy.json"])["test"]
     with torch.no_grad():
         logits = []

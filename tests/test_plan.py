@@ -274,9 +274,10 @@ def test_a_large_profile_has_the_settings_of_the_paper(
     path: Path, profile: str, large: dict[tuple[str, str], Plan]
 ) -> None:
     planned = large[path.stem, profile]
-    assert tuple(planned.data.x_train.shape) == (50_000, 3, 32, 32)
-    assert len(planned.data.x_test) == 10_000
-    assert planned.data.classes == (100 if profile == "cifar100" else 10)
+    [(_, samples)] = planned.sets
+    assert tuple(samples.x_train.shape) == (50_000, 3, 32, 32)
+    assert len(samples.x_test) == 10_000
+    assert samples.classes == (100 if profile == "cifar100" else 10)
     for (network, _), job in planned.trained.items():
         if job.kind != "train":
             continue
@@ -295,17 +296,17 @@ def test_a_large_profile_has_the_settings_of_the_paper(
 
 def test_every_network_of_a_large_profile_trains_two_steps(large: dict[tuple[str, str], Plan]) -> None:
     distinct = {
-        (canonical(job.args["model"]), job.args["kind"], planned.data.classes, job.args.get("T", 4)): job
+        (canonical(job.args["model"]), job.args["kind"], planned.sets[0].samples.classes, job.args.get("T", 4)): job
         for planned in large.values()
         for job in planned.trained.values()
         if job.kind == "train"
     }
     assert len(distinct) > 30
     for (_, _, classes, _), job in distinct.items():
-        data = imagine(SHAPES["cifar100" if classes == 100 else "cifar10"], train=4)
+        data = imagine(SHAPES["cifar100" if classes == 100 else "cifar10"](), train=4)
         network = build(**network_spec(job, data))
         settings = Settings(**job.args["settings"] | {"epochs": 1, "batch_size": 2})
-        batches = Resident(data.x_train, data.y_train, batch_size=2, seed=0, classes=classes, normalise=data.as_input)
+        batches = Resident(data.x_train, data.y_train, batch_size=2, seed=0, classes=classes, prepare=data.as_input)
         before = network.get_parameter("fc.weight").clone()
         [epoch] = train(network, batches, settings, seed=0).history
         assert math.isfinite(epoch.loss), job.label

@@ -102,10 +102,10 @@ FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
         "snn.neuron.taau",
         "unknown key; did you mean 'tau'",
     ),
-    "unknown option of data without options": (
+    "unknown option of data": (
         ("{name: npz, path: images.npz}", "{name: digits, path: x} # <--"),
         "data.path",
-        "unknown key; known: name",
+        "unknown key; known: size, train",
     ),
     "missing key": (("title: Tiny\n", ""), "title", "expected this key, it is missing"),
     "missing key in a claim": (
@@ -648,7 +648,7 @@ def test_a_sweep_makes_a_variant_of_each_value(recipe_file: Write) -> None:
             "cka.batches",
             "[1, 2]",
             "sweep.cka.batches",
-            "expected a key path under model, snn or train, got 'cka.batches'",
+            "expected a key path under data, model, snn or train, got 'cka.batches'",
         ),
         ("model.depth", "[]", "sweep.model.depth", "expected at least one value, got none"),
         ("model.depth", "[8, 8]", "sweep.model.depth[1]", "expected each value once, 8 is given twice"),
@@ -833,7 +833,7 @@ def test_the_schema_names_every_key_of_every_block() -> None:
     assert set(made["properties"]) == blocks(Recipe)
     assert made["required"] == ["title", "question", "data", "model"]
     names = [entry["properties"]["name"]["const"] for entry in made["properties"]["data"]["oneOf"]]
-    assert names == list(DATASETS) == ["digits", "npz", "cifar10", "cifar100", "mnist", "fashion_mnist"]
+    assert names == list(DATASETS) == ["digits", "digits_dvs", "npz", "cifar10", "cifar100", "mnist", "fashion_mnist"]
     augmented = made["$defs"]["Train"]["properties"]["augment"]["items"]["oneOf"]
     assert augmented[0] == {"enum": list(AUGMENTATIONS)}
     assert augmented[1]["properties"]["padding"]["default"] == 4

@@ -9,6 +9,7 @@ from sj_cka.data.binning import bin_events, bin_spikes
 from sj_cka.data.frames import Frames
 from sj_cka.data.imagined import Shape, imagine
 from sj_cka.data.images import Images, digits, npz
+from sj_cka.data.saccades import digits_dvs, saccades
 from sj_cka.data.samples import DataError, Samples
 from sj_cka.data.torchvision_sets import SHAPES, TORCHVISION_SETS
 
@@ -24,8 +25,10 @@ __all__ = [
     "bin_events",
     "bin_spikes",
     "digits",
+    "digits_dvs",
     "imagine",
     "npz",
+    "saccades",
 ]
 
-DATASETS: dict[str, Callable[..., Samples]] = {"digits": digits, "npz": npz, **TORCHVISION_SETS}
+DATASETS: dict[str, Callable[..., Samples]] = {"digits": digits, "digits_dvs": digits_dvs, "npz": npz, **TORCHVISION_SETS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
@@ -43,6 +43,11 @@ class Samples:
     def T(self) -> int | None:
         """Number of time steps that a sample has of its own; None for what does not change in time."""
         return None
+
+    @property
+    def layout(self) -> Literal["TNCHW"] | None:
+        """Layout of what `as_input` gives, for `sj_cka.compare`; None for samples first."""
+        return None if self.T is None else "TNCHW"
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,13 @@ _SETS = {
     ),
 }
 
-SHAPES: dict[str, Shape] = {name: known.shape for name, known in _SETS.items()}
+
+def _shape(known: _Set, **options: Any) -> Shape:
+    return known.shape
+
+
+SHAPES: dict[str, Callable[..., Shape]] = {name: partial(_shape, known) for name, known in _SETS.items()}
+"""What a set holds, by its name: a function of the set's options, as the set itself is."""
 
 
 def cifar10(root: Path | None = None, download: bool = False) -> Images:

@@ -16,7 +16,7 @@ from torch import nn
 
 from sj_cka.cka import CKAResult, compare
 from sj_cka.cost import cost
-from sj_cka.data import AUGMENTATIONS, DATASETS, Images
+from sj_cka.data import AUGMENTATIONS, DATASETS, Samples
 from sj_cka.jobs.job import KINDS, Desk, Files, Job, Kind, Needs, canonical
 from sj_cka.jobs.machine import device, environment
 from sj_cka.jobs.weights import network_spec, read_network, saved, saved_weights, spec_of, weights_of
@@ -28,7 +28,7 @@ from sj_cka.training.distributed import world
 from sj_cka.twins import converted_snn
 
 _CALIBRATED = 1 << 16  # pixels in a batch that a conversion looks at, 256 images at most
-_COUNTED = 128  # test images that operations are counted on
+_COUNTED = 128  # test samples that operations are counted on
 
 
 def run(job: Job, read: Callable[[str, str], bytes], desk: Desk | None = None) -> Files:
@@ -49,12 +49,12 @@ def run(job: Job, read: Callable[[str, str], bytes], desk: Desk | None = None) -
     }
 
 
-def _data(job: Job) -> Images:
+def _data(job: Job) -> Samples:
     return _loaded(canonical(job.data.load), job.data.fingerprint)
 
 
-@lru_cache(maxsize=2)
-def _loaded(block: str, fingerprint: str) -> Images:
+@lru_cache(maxsize=4)
+def _loaded(block: str, fingerprint: str) -> Samples:
     options = json.loads(block)
     data = lookup(DATASETS, options.pop("name"), "data set")(**options)
     if data.fingerprint != fingerprint:
@@ -67,7 +67,7 @@ def _init(job: Job, needs: Needs, desk: Desk) -> Files:
     data = _data(job)
     spec = network_spec(job, data)
     network = build(**spec, device=device())
-    calibrate(network, data.x_train.to(device()), normalise=data.as_input)
+    calibrate(network, data.x_train, prepare=data.as_input)
     return {"weights.safetensors": saved(network, spec)}
 
 
@@ -78,12 +78,12 @@ def _train(job: Job, needs: Needs, desk: Desk) -> Files:
     network = build(**spec, device=on)
     settings = Settings(**job.args.get("settings", {}))
     batches = Resident(
-        data.x_train.to(on),
+        _near(data.x_train, on),
         data.y_train.to(on),
         batch_size=settings.batch_size,
         seed=seed,
         classes=data.classes,
-        normalise=data.as_input,
+        prepare=data.as_input,
         augment=[_augmentation(block) for block in job.args.get("augment", [])],
     )
 
@@ -147,19 +147,26 @@ def _evaluate(job: Job, needs: Needs, desk: Desk) -> Files:
     return {"accuracy.json": _accuracies(network, _data(job))}
 
 
-def _accuracies(network: nn.Module, data: Images) -> bytes:
-    on = device()
+def _near(samples: torch.Tensor, on: torch.device) -> torch.Tensor:
+    """Samples on the device; where they would fill half of its free memory, left to go there batch by batch."""
+    if on.type == "cuda" and samples.numel() * samples.element_size() > torch.cuda.mem_get_info(on)[0] / 2:
+        return samples
+    return samples.to(on)
+
+
+def _accuracies(network: nn.Module, data: Samples) -> bytes:
     splits = (("train", data.x_train, data.y_train), ("test", data.x_test, data.y_test))
-    found = {split: accuracy(network, x.to(on), y.to(on), normalise=data.as_input) for split, x, y in splits}
+    found = {split: accuracy(network, x, y, prepare=data.as_input) for split, x, y in splits}
     return json.dumps(found).encode()
 
 
 def _cost(job: Job, needs: Needs, desk: Desk) -> Files:
-    """Operations and energy of a network for one image, means over the first test images."""
+    """Operations and energy of a network for one sample, means over the first of the test split."""
     data = _data(job)
     network = read_network(needs["network"]("weights.safetensors"))
-    images = data.as_input(data.x_test[:_COUNTED].to(device()))
-    return {"cost.json": json.dumps(cost(network, images)._asdict()).encode()}
+    samples = data.as_input(data.x_test[:_COUNTED].to(device()))
+    counted = cost(network, samples, axis=0 if data.T is None else 1)
+    return {"cost.json": json.dumps(counted._asdict()).encode()}
 
 
 def _compare(job: Job, needs: Needs, desk: Desk) -> Files:
@@ -175,7 +182,7 @@ def _compare(job: Job, needs: Needs, desk: Desk) -> Files:
         starts.pop()
     starts = starts[: args.get("batches")][world()[0] :: world()[1]]  # all processes compare, each its share
     batches = [data.as_input(data.x_test[i : i + size]) for i in starts]
-    options = {key: args[key] for key in ("layers", "null") if key in args}
+    options: dict[str, Any] = {key: args[key] for key in ("layers", "null") if key in args} | {"layout": data.layout}
     # intervals of a study are over seeds
     result = compare(x, y, batches, **options, samples=False, progress=False)
     desk.report(f"{len(result.layers_x)} x {len(result.layers_y)} layers")

@@ -12,7 +12,7 @@ from safetensors.torch import load as load_weights
 from safetensors.torch import save as save_weights
 from torch import nn
 
-from sj_cka.data import Images
+from sj_cka.data import Samples
 from sj_cka.jobs.job import Job, canonical
 from sj_cka.jobs.machine import device
 from sj_cka.models import build
@@ -24,10 +24,10 @@ def weights_of(epoch: int | None) -> str:
     return "weights.safetensors" if epoch is None else f"weights@{epoch}.safetensors"
 
 
-def network_spec(job: Job, data: Images) -> dict[str, Any]:
+def network_spec(job: Job, data: Samples) -> dict[str, Any]:
     """What `build` needs; its seed comes from the seed and the network, with `init: same` from the model alone."""
     spec = {"in_channels": data.channels, "num_classes": data.classes} | {
-        key: job.args[key] for key in ("kind", "model", "T", "neuron") if key in job.args
+        key: job.args[key] for key in ("kind", "model", "T", "neuron", "ann_input") if key in job.args
     }
     seeded: dict[str, Any] = (
         {"seed": job.seed, "model": spec["model"]} if job.args.get("init") == "same" else {"seed": job.seed, **spec}

@@ -14,7 +14,7 @@ from sj_cka.models.resnet import resnet
 from sj_cka.models.resnet_imagenet import resnet_imagenet
 from sj_cka.models.sew_resnet import sew_resnet
 from sj_cka.models.spikformer import spikformer
-from sj_cka.models.steps import time_steps
+from sj_cka.models.steps import sum_frames, time_steps
 from sj_cka.models.vgg import vgg
 from sj_cka.neurons import NEURONS
 from sj_cka.plugins import lookup
@@ -23,6 +23,7 @@ from sj_cka.twins.refusals import warn_of_logic
 __all__ = ["MODELS", "NEURONS", "Kind", "build"]
 
 Kind = Literal["snn", "ann"]
+AnnInput = Literal["steps", "sum"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": resnet,
@@ -43,6 +44,7 @@ def build(
     num_classes: int,
     T: int = 4,
     neuron: Mapping[str, Any] | None = None,
+    ann_input: AnnInput = "steps",
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
@@ -55,14 +57,19 @@ def build(
         in_channels, num_classes: shape of the data.
         T: time steps that the spiking network shows an image; of no meaning to its twin.
         neuron: `name` in NEURONS ("lif" without) and its options; None for the paper's LIF.
+        ann_input: what the artificial network makes of frames `[T, N, ...]`: "steps": each is an input of its own, and
+            logits are `[T, N, classes]`; "sum": their sum over time is one input. Of no meaning to the spiking one.
         seed: of the initial weights; the same seed gives both kinds the same weights.
         device: where the network is to live.
 
     Raises:
-        UnknownName: no such model or neuron. OptionError: an option out of range. ValueError: no such kind.
+        UnknownName: no such model or neuron. OptionError: an option out of range. ValueError: no such kind, or no
+            such input.
     """
     if kind not in get_args(Kind):
         raise ValueError(f'expected kind "snn" or "ann", got {kind!r}')
+    if ann_input not in get_args(AnnInput):
+        raise ValueError(f'expected ann_input "steps" or "sum", got {ann_input!r}')
     if kind == "snn":
         time_steps(T)
     make = lookup(MODELS, model["name"], "model")
@@ -80,4 +87,6 @@ def build(
         )
     if kind == "ann":
         warn_of_logic(network)
+        if ann_input == "sum":
+            sum_frames(network)
     return network.to(device)

@@ -74,6 +74,19 @@ def in_time(x: Tensor, T: int | None) -> Tensor:
     return x.expand(T, *x.shape[1:]) if T is not None and x.shape[0] == 1 else x
 
 
+def sum_frames(network: nn.Module) -> None:
+    """Makes a network see the sum over time of what it is given, where that has time: frames `[T, N, ...]`.
+
+    Those have an odd number of axes, see `OverTime`.
+    """
+    network.register_forward_pre_hook(_summed)
+
+
+def _summed(network: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    [x] = inputs
+    return (x.sum(0) if x.ndim % 2 == 1 else x,)
+
+
 def step_mode(T: int | None) -> str:
     """SpikingJelly's step mode of a network with T steps.
 

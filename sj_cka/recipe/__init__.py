@@ -42,7 +42,8 @@ def read(path: str | Path, profile: str = "quick", settings: Sequence[str] = ())
 
     Args:
         path: a YAML file.
-        profile: deep-merged over the recipe: maps join, null removes a key, anything else is replaced. "quick" may be
+        profile: deep-merged over the recipe: maps join, null removes a key, anything else is replaced (`data` too,
+            where its name is another). "quick" may be
             missing.
         settings: `key.path=value`, laid over it last; the value is YAML.
 

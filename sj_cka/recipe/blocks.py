@@ -41,7 +41,7 @@ class Neuron(Named):
 class SNN(Strict):
     """The spiking side: time steps and neuron."""
 
-    T: Int = Field(4, ge=1, description="time steps that an image is shown")
+    T: Int = Field(4, ge=1, description="time steps that an image is shown; of recordings those of the data, data.T")
     neuron: Neuron = Field(Neuron(), description="a neuron of NEURONS and its options")
 
 
@@ -226,11 +226,16 @@ class FigureBlock(Strict):
     title: str | None = None
 
 
+AnnInput = Literal["steps", "sum"]
+
+
 class Variant(Strict):
     """What a variant changes."""
 
+    data: dict[str, Any] = Field({}, description="laid over the recipe's data; another name replaces them")
     model: dict[str, Any] = Field({}, description="laid over the recipe's model")
     snn: dict[str, Any] = Field({}, description="laid over the recipe's snn")
+    ann_input: AnnInput | None = Field(None, description="in place of the recipe's ann_input")
     train: dict[str, Any] = Field({}, description="laid over the recipe's train")
 
 
@@ -268,6 +273,11 @@ class Recipe(Strict):
     data: Named
     model: Named
     snn: SNN = SNN()
+    ann_input: AnnInput = Field(
+        "steps",
+        description="what artificial networks see of recordings: each frame alone, their logits averaged; or the sum "
+        "of all frames",
+    )
     converted: Converted = Converted()
     train: Train = Train()
     cka: Alignment = Alignment()

@@ -14,7 +14,7 @@ from sj_cka.recipe.blocks import Comparison, FigureBlock, Named, Neuron
 from sj_cka.recipe.faults import checked, validated
 from sj_cka.recipe.options import options_model
 from sj_cka.recipe.reading import KINDS, SPIKING, Condition, Study, network_of
-from sj_cka.recipe.source import KeyPath, Source
+from sj_cka.recipe.source import KeyPath, Source, shown
 
 _OF_A_COMPARISON = ("heatmap", "heatmaps", "curve", "relative_curve", "trend", "variants", "steps", "dynamics")
 _OF_A_STATE = ("heatmap", "heatmaps", "dynamics")
@@ -30,6 +30,7 @@ def check(study: Study) -> None:
     _check_table(study.source, ("data",), DATASETS, "data set")
     _check_table(study.source, ("model",), MODELS, "model")
     for condition in study.conditions.values():
+        _check_table(condition.source, ("data",), DATASETS, "data set")
         _check_table(condition.source, ("model",), MODELS, "model")
         _check_table(condition.source, ("snn", "neuron"), NEURONS, "neuron")
         _check_augmentations(condition)
@@ -85,6 +86,10 @@ def _check_comparisons(study: Study) -> None:
                 _check_network(study, (*key, side), network)
                 if T is not None and network_of(network)[1] not in SPIKING:
                     raise study.error((*key, f"T_{side}"), f"expected none: {network} has no steps")
+            x, y = (study.conditions[network_of(name)[0]] for name in sides[:2])
+            if x.data != y.data:
+                got = f"{sides.x} has {shown(x.data)}, {sides.y} has {shown(y.data)}"
+                raise study.error(key, f"expected two networks with the same data, since both are shown them; {got}")
             if comparison.timing_null and network_of(sides.x)[1] not in SPIKING:
                 raise study.error((*key, "timing_null"), f"expected a spiking x: {sides.x} has no steps")
         if comparison.seeds == "other" and len(study.seeds) < 2:

@@ -17,7 +17,8 @@ from pydantic_core import to_jsonable_python
 from sj_cka.typed import Float, Int, Strict
 
 # what the study itself hands to a function of a table; the rest of its arguments may stand in a recipe
-_HANDED = {"neuron", "T", "in_channels", "num_classes", "device", "images", "generator"}
+_HANDED = {"neuron", "device", "samples", "generator"}
+_HANDED_TO_MODELS = {"T", "in_channels", "num_classes"}  # besides the neuron, by which one knows them
 # how a data set gets here, not what it is
 _MEANS = {"download"}
 _PLAIN: dict[Any, Any] = {int: Int, float: Float, bool: StrictBool}
@@ -26,8 +27,10 @@ _PLAIN: dict[Any, Any] = {int: Int, float: Float, bool: StrictBool}
 def options_model(function: Callable[..., Any]) -> type[BaseModel]:
     """A model of the options that a recipe may give to a function of a table, made from its signature."""
     fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
-        if name in _HANDED or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+    parameters = inspect.signature(function, eval_str=True).parameters
+    handed = _HANDED | (_HANDED_TO_MODELS if "neuron" in parameters else set())
+    for name, parameter in parameters.items():
+        if name in handed or parameter.kind is inspect.Parameter.VAR_KEYWORD:
             continue
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         fields[name] = (_in_yaml(parameter.annotation), default)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sj_cka.plugins import closest
-from sj_cka.recipe.blocks import SNN, Comparison, Recipe, Train
+from sj_cka.recipe.blocks import SNN, AnnInput, Comparison, Recipe, Train
 from sj_cka.recipe.faults import validated
 from sj_cka.recipe.source import KeyPath, RecipeError, Source, read_source, shown
 from sj_cka.typed import number
 
-_VARIED = ("model", "snn", "train")
+_VARIED = ("data", "model", "snn", "train")
 KINDS = ("snn", "ann", "converted")
 SPIKING = ("snn", "converted")
 
@@ -25,8 +25,10 @@ class Condition:
     """One variant of a study with all its settings resolved; `value` is the swept one, if it is a number."""
 
     name: str
+    data: dict[str, Any]
     model: dict[str, Any]
     snn: SNN
+    ann_input: AnnInput
     train: Train
     value: float | None
     source: Source
@@ -172,7 +174,7 @@ def _swept(where: str, values: list[Any], source: Source) -> dict[str, Condition
     at: KeyPath = ("sweep", where)
     parts = where.split(".")
     if parts[0] not in _VARIED or len(parts) < 2 or not all(parts):
-        raise source.error(at, f"expected a key path under model, snn or train, got {where!r}")
+        raise source.error(at, f"expected a key path under data, model, snn or train, got {where!r}")
     if not values:
         raise source.error(at, "expected at least one value, got none")
     conditions: dict[str, Condition] = {}
@@ -192,8 +194,10 @@ def _condition(name: str, source: Source, swept: Any = None) -> Condition:
         value = None
     return Condition(
         name,
+        source.content["data"],
         source.content["model"],
         validated(SNN, source, ("snn",)) if "snn" in source.content else SNN(),
+        source.content.get("ann_input", "steps"),
         validated(Train, source, ("train",)) if "train" in source.content else Train(),
         float(value) if isinstance(value, int | float) else None,
         source,

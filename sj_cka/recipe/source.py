@@ -65,7 +65,7 @@ class Source:
         return found
 
     def over(self, change: dict[str, Any], at: KeyPath, *, null_removes: bool = False) -> Source:
-        """This content with a change laid over it: maps join, anything else is replaced.
+        """This content with a change laid over it: maps join, anything else is replaced, and so are other data.
 
         Args:
             change: what to lay over it.
@@ -85,7 +85,7 @@ class Source:
             joined = dict(below)
             for name, value in above.items():
                 key = (*here, name)
-                if isinstance(value, dict) and isinstance(below.get(name), dict):
+                if isinstance(value, dict) and isinstance(below.get(name), dict) and not _other_data(key, value, below):
                     joined[name] = join(below[name], value, key)
                     continue
                 for replaced in [k for k in written if k[: len(key)] == key]:
@@ -174,6 +174,11 @@ def shown(value: Any) -> str:
         return {None: "nothing", True: "true", False: "false"}[value]
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _other_data(key: KeyPath, value: dict[str, Any], below: dict[str, Any]) -> bool:
+    """Whether this is the recipe's data under another name: options of one set mean nothing to another."""
+    return key == ("data",) and value.get("name", (old := below["data"].get("name"))) != old
 
 
 def _places(path: Path, node: Any, key: KeyPath) -> Iterator[tuple[KeyPath, Place]]:

@@ -1,4 +1,4 @@
-"""Batches of images that live on the device where the network is."""
+"""Batches of samples that are gathered and changed where they live, or where the network is."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ Change = Callable[[Tensor, Generator], Tensor]
 
 
 class Resident:
-    """Batches of images that live on a device as they are stored, gathered, augmented and normalised there.
+    """Batches of samples as they are stored, gathered where they live, then augmented and prepared beside the labels.
 
-    Each iteration is an epoch: every image once, in an order from the seed alone, so that all networks of a seed see
+    Each iteration is an epoch: every sample once, in an order from the seed alone, so that all networks of a seed see
     the same. Among several processes each gets its share of every batch.
 
     Args:
-        images: `[N, ...]`, of any dtype.
-        labels: int64 `[N]`, on the same device.
-        batch_size: images a batch, over all processes. A last batch of one image is left out, since batch normalisation
+        samples: `[N, ...]`, of any dtype; on the device of the labels, or, where they are too large for it, elsewhere.
+        labels: int64 `[N]`, on the network's device.
+        batch_size: samples a batch, over all processes. A last batch of one sample is left out, since batch normalisation
             needs two, or of fewer than there are processes.
         seed: of order and augmentation.
         classes: number of classes.
-        normalise: from images as stored to what the network is given; None for as they are.
-        augment: `change(images, generator)`, e.g. of `sj_cka.data.AUGMENTATIONS`, in turn, before normalising.
+        prepare: from samples as stored to what the network is given, e.g. `sj_cka.data.Samples.as_input`; None for as
+            they are.
+        augment: `change(samples, generator)`, e.g. of `sj_cka.data.AUGMENTATIONS`, in turn, before preparing.
 
     Raises:
-        ValueError: labels outside the classes, or not one for each image.
+        ValueError: labels outside the classes, or not one for each sample.
 
     Example:
         >>> batches = Resident(torch.zeros(5, 1, 8, 8), torch.arange(5), batch_size=2, seed=0, classes=5)
@@ -41,36 +42,36 @@ class Resident:
 
     def __init__(
         self,
-        images: Tensor,
+        samples: Tensor,
         labels: Tensor,
         *,
         batch_size: int,
         seed: int,
         classes: int,
-        normalise: Callable[[Tensor], Tensor] | None = None,
+        prepare: Callable[[Tensor], Tensor] | None = None,
         augment: Sequence[Change] = (),
     ) -> None:
-        if labels.shape != (len(images),):
-            raise ValueError(f"expected a label for each of {len(images)} images, got labels {list(labels.shape)}")
+        if labels.shape != (len(samples),):
+            raise ValueError(f"expected a label for each of {len(samples)} samples, got labels {list(labels.shape)}")
         check_labels(labels, classes)
-        self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.normalise, self.augment = normalise, tuple(augment)
+        self.samples, self.labels, self.batch_size = samples, labels, batch_size
+        self.prepare, self.augment = prepare, tuple(augment)
         self._order = Generator().manual_seed(seed)
         # a stream of its own for each process; that of order is the same with and without augmentation
         self._draws = Generator().manual_seed((seed << 16) + world()[0] + 1)
 
     def __len__(self) -> int:
-        whole, left = divmod(len(self.images), self.batch_size)
+        whole, left = divmod(len(self.samples), self.batch_size)
         return whole + (left >= max(2, world()[1]))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(self.images), generator=self._order).to(self.images.device)
+        order = torch.randperm(len(self.samples), generator=self._order).to(self.samples.device)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             chosen = own_share(order[start : start + self.batch_size])
-            x = self.images[chosen]
+            x = self.samples[chosen].to(self.labels.device)
             for change in self.augment:
                 x = change(x, self._draws)
-            yield x if self.normalise is None else self.normalise(x), self.labels[chosen]
+            yield x if self.prepare is None else self.prepare(x), self.labels[chosen.to(self.labels.device)]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the random streams are, between two epochs."""

@@ -21,24 +21,25 @@ def accuracy(
     x: Tensor,
     y: Tensor,
     *,
-    normalise: Callable[[Tensor], Tensor] | None = None,
+    prepare: Callable[[Tensor], Tensor] | None = None,
     batch_size: int = 512,
 ) -> float:
-    """Share of images classified right, in evaluation mode; the network's mode is put back.
+    """Share of samples classified right, in evaluation mode; the network's mode is put back.
 
     Args:
-        x: images `[N, ...]`.
+        x: samples `[N, ...]`, wherever they are.
         y: labels `[N]`.
-        normalise: from a batch of x to what the network is given; None for as it is.
+        prepare: from a batch of x to what the network is given; None for as it is.
     """
+    device = next(network.parameters()).device
     was_training = network.training
     network.eval()
     right = 0
     for start in range(0, len(x), batch_size):
         reset_states(network)
-        batch = x[start : start + batch_size]
-        scores = class_scores(network(batch if normalise is None else normalise(batch)))
-        right += int((scores.argmax(1) == y[start : start + batch_size]).sum())
+        batch = x[start : start + batch_size].to(device)
+        scores = class_scores(network(batch if prepare is None else prepare(batch)))
+        right += int((scores.argmax(1) == y[start : start + batch_size].to(device)).sum())
     reset_states(network)
     network.train(was_training)
     return right / len(x)
@@ -46,16 +47,17 @@ def accuracy(
 
 @torch.no_grad()
 def calibrate(
-    network: nn.Module, x: Tensor, *, normalise: Callable[[Tensor], Tensor] | None = None, batch_size: int = 256
+    network: nn.Module, x: Tensor, *, prepare: Callable[[Tensor], Tensor] | None = None, batch_size: int = 256
 ) -> None:
     """Sets the statistics of batch normalisation to the mean over one pass of the data; weights stay.
 
     Untrained networks need it: with the initial statistics hardly anything spikes.
 
     Args:
-        x: images `[N, ...]`.
-        normalise: as of `accuracy`.
+        x: samples `[N, ...]`, wherever they are.
+        prepare: as of `accuracy`.
     """
+    device = next(network.parameters()).device
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     was_training = network.training
@@ -65,8 +67,8 @@ def calibrate(
     network.train()
     for start in range(0, len(x) - 1, batch_size):
         reset_states(network)
-        batch = x[start : start + batch_size]
-        network(batch if normalise is None else normalise(batch))
+        batch = x[start : start + batch_size].to(device)
+        network(batch if prepare is None else prepare(batch))
     reset_states(network)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -37,10 +37,13 @@ def in_layout(network: nn.Module, settings: Settings, device: torch.device) -> I
 
     def as_laid_out(x: Tensor) -> Tensor:
         if not chosen:
-            chosen.append(channels_last(settings, x[0], device))
+            chosen.append(channels_last(settings, x[0, 0] if x.ndim == 5 else x[0], device))
             if chosen[0]:
                 _lay_out(network, torch.channels_last)
-        return x.contiguous(memory_format=torch.channels_last) if chosen[0] and x.ndim == 4 else x
+        if not chosen[0] or x.ndim not in (4, 5):
+            return x
+        images = x.flatten(0, 1) if x.ndim == 5 else x  # frames of recordings
+        return images.contiguous(memory_format=torch.channels_last).view(x.shape)
 
     try:
         yield as_laid_out

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sj_cka.data import AUGMENTATIONS, imagine
-from sj_cka.data.images import Shape
+from sj_cka.data import Shape
 from sj_cka.training import Resident
 
 IMAGES = torch.arange(23 * 2, dtype=torch.uint8).view(23, 2, 1, 1)
@@ -45,7 +45,7 @@ def test_a_last_batch_of_one_is_left_out():
 
 def test_what_is_stored_is_augmented_first_and_then_normalised():
     batches = resident(
-        augment=[lambda x, generator: x + 1, lambda x, generator: x * 2], normalise=lambda x: x.float() / 4
+        augment=[lambda x, generator: x + 1, lambda x, generator: x * 2], prepare=lambda x: x.float() / 4
     )
     x, _ = next(iter(batches))
     plain, _ = next(iter(resident()))
@@ -74,5 +74,5 @@ def test_labels_outside_the_classes_are_refused():
 
 
 def test_a_label_too_few_is_refused():
-    with pytest.raises(ValueError, match=r"expected a label for each of 23 images, got labels \[22\]"):
+    with pytest.raises(ValueError, match=r"expected a label for each of 23 samples, got labels \[22\]"):
         Resident(IMAGES, LABELS[1:], batch_size=5, seed=0, classes=4)

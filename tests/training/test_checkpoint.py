@@ -48,7 +48,7 @@ def run(kind, checkpoints=None, stop_after=None, **options):
         batch_size=16,
         seed=0,
         classes=10,
-        normalise=data.as_input,
+        prepare=data.as_input,
         augment=augment,
     )
 
