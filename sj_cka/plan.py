@@ -13,7 +13,17 @@ from sj_cka.models import MODELS, NEURONS
 from sj_cka.recipe import Comparison, Condition, Sides, Study, network_of, without_defaults
 from sj_cka.recording import is_neuron
 from sj_cka.training import Settings
-from sj_cka.trial import Data, Size, check_layers, check_time, network_options, read_data, size, tried
+from sj_cka.trial import (
+    Data,
+    Size,
+    check_augmentations,
+    check_layers,
+    check_time,
+    network_options,
+    read_data,
+    size,
+    tried,
+)
 
 State = Literal["trained", "untrained", "ceiling"]
 _UNTRAINED = ("init", "0")  # moments of a network's training
@@ -90,6 +100,7 @@ def plan(study: Study, *, imagined: bool = False) -> Plan:
     """
     study, data = read_data(study, imagined=imagined)
     check_time(study, data)
+    check_augmentations(study, data)
     networks = _networks(study)
     built = {network: tried(study, network, _samples(data, network)) for network in networks}
     check_layers(study, built, data)
@@ -182,7 +193,9 @@ class _Jobs:
     def cost(self, network: str, seed: int) -> Job:
         """The count of a trained network's operations."""
         training = self.train(network, seed)
-        return Job("cost", {}, {"network": training}, self.block(network), None, training.threads, f"cost of {training.label}")
+        return Job(
+            "cost", {}, {"network": training}, self.block(network), None, training.threads, f"cost of {training.label}"
+        )
 
     def network(self, name: str, seed: int, state: State) -> Job:
         """What leaves the weights of a network: its training, or its first weights."""

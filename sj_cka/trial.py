@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sj_cka import recording
 from sj_cka.claims import selected
-from sj_cka.data import DATASETS, SHAPES, DataError, Samples, imagine
+from sj_cka.data import AUGMENTATIONS, DATASETS, SHAPES, DataError, Samples, imagine
 from sj_cka.jobs import DataBlock, canonical
 from sj_cka.models import MODELS, NEURONS, Kind, build
 from sj_cka.plugins import OptionError, closest, lookup
@@ -80,9 +80,7 @@ def _in_time(condition: Condition, samples: Samples) -> Condition:
     if samples.T is None:
         return replace(condition, ann_input="steps")
     if "T" in condition.snn.model_fields_set and condition.snn.T != samples.T:
-        message = (
-            f"expected no snn.T, or {samples.T}: recordings bring their own steps, data.T of them; got {condition.snn.T}"
-        )
+        message = f"expected no snn.T, or {samples.T}: recordings bring their own steps, data.T of them; got {condition.snn.T}"
         raise condition.source.error(("snn", "T"), message)
     return replace(condition, snn=condition.snn.model_copy(update={"T": samples.T}))
 
@@ -110,6 +108,24 @@ def check_time(study: Study, data: dict[str, Data]) -> None:
         for name in study.networks(evaluation.network):
             if recorded(name):
                 raise study.error(("evaluate", i, "network"), f"{name} cannot run with another number of steps: {why}")
+
+
+def check_augmentations(study: Study, data: dict[str, Data]) -> None:
+    """Tries every augmentation on two samples of its data.
+
+    Raises:
+        RecipeError: an option out of range, or samples that it is not for.
+    """
+    for name, condition in study.conditions.items():
+        samples = data[name].samples.x_train[:2]
+        for i, augmentation in enumerate(condition.train.augment):
+            function = lookup(AUGMENTATIONS, augmentation.name, "augmentation")
+            options = typed(function, augmentation.options())
+            options.pop("name")
+            try:
+                function(samples, torch.Generator().manual_seed(0), **options)
+            except ValueError as error:
+                raise condition.source.error(("train", "augment", i), str(error)) from error
 
 
 def tried(study: Study, network: str, data: Samples) -> nn.Module:

@@ -407,3 +407,15 @@ def test_the_network_is_left_as_it_was_and_nothing_is_said(capsys: pytest.Captur
 def test_what_cannot_be_counted_is_refused(net: nn.Module, x: Tensor, batch_size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         cost(net, x, batch_size=batch_size)
+
+
+def test_recordings_lie_on_the_second_axis_and_count_each_by_itself() -> None:
+    net = build("snn", {"name": "convnet", "channels": [4, 6]}, in_channels=2, num_classes=5, T=3)
+    frames = torch.randint(0, 4, (3, 7, 2, 6, 5), generator=torch.Generator().manual_seed(0)).float()
+    together = cost(net, frames, axis=1, batch_size=3)
+    alone = [cost(net, frames[:, n : n + 1], axis=1) for n in range(7)]
+    assert together.synops == pytest.approx(sum(c.synops for c in alone) / 7)
+    assert together.macs == pytest.approx(sum(c.macs for c in alone) / 7)
+    # frames are dense to the first convolution, at every step
+    inside = 6 * 5 * 9 - 2 * (6 + 5) * 3 + 4
+    assert together.macs == 3 * 2 * 4 * inside

@@ -245,7 +245,10 @@ def test_a_network_is_made_again_from_its_file_alone(recipe_file: Write) -> None
     assert again.get_submodule("layer3.0").downsample is None
     from sj_cka.training import accuracy
 
-    assert accuracy(again, study.sets[0].samples.x_test, study.sets[0].samples.y_test) == json.loads(files["accuracy.json"])["test"]
+    assert (
+        accuracy(again, study.sets[0].samples.x_test, study.sets[0].samples.y_test)
+        == json.loads(files["accuracy.json"])["test"]
+    )
 
 
 def test_a_job_twice_gives_the_same_files_to_the_bit(recipe_file: Write) -> None:
@@ -319,7 +322,9 @@ def test_an_evaluation_is_the_accuracy_of_the_same_weights_with_other_steps(time
     assert sorted(files) == ["accuracy.json", "environment.json", "spec.json"]
     network = jobs.read_network(finished(study.trained["T-4.snn", 0])["weights.safetensors"], 1)
     expected = {
-        split: accuracy(network, getattr(study.sets[0].samples, f"x_{split}"), getattr(study.sets[0].samples, f"y_{split}"))
+        split: accuracy(
+            network, getattr(study.sets[0].samples, f"x_{split}"), getattr(study.sets[0].samples, f"y_{split}")
+        )
         for split in ("train", "test")
     }
     assert json.loads(files["accuracy.json"]) == expected

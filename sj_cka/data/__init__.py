@@ -31,4 +31,9 @@ __all__ = [
     "saccades",
 ]
 
-DATASETS: dict[str, Callable[..., Samples]] = {"digits": digits, "digits_dvs": digits_dvs, "npz": npz, **TORCHVISION_SETS}
+DATASETS: dict[str, Callable[..., Samples]] = {
+    "digits": digits,
+    "digits_dvs": digits_dvs,
+    "npz": npz,
+    **TORCHVISION_SETS,
+}

@@ -37,7 +37,9 @@ class Events(NamedTuple):
     p: np.ndarray
 
 
-def saccades(images: Tensor, *, size: Sequence[int] = (34, 34), seed: int = 0, batch_size: int = 64) -> Iterator[Events]:
+def saccades(
+    images: Tensor, *, size: Sequence[int] = (34, 34), seed: int = 0, batch_size: int = 64
+) -> Iterator[Events]:
     """What an event camera would see of still images in 300 ms, one recording an image.
 
     The camera moves along a triangle, and with it the image over the sensor, bilinear between pixels. A pixel has an ON
@@ -130,7 +132,7 @@ def _recorded(images: Tensor, H: int, W: int, generator: Generator) -> Iterator[
         k = torch.arange(len(which)) - (each.cumsum(0) - each)[which] + 1
         level = start[which] + k * step[which]
         share = ((level - before[which]) / (after - before)[which]).clamp(0, 1)
-        time = ((moment + share.double()) * moment_us).long()
+        time = ((moment + share.double()) * moment_us).long().clamp(max=3 * _SACCADE_US - 1)
         found.append((sample[which], pixel[which], time, (signed > 0)[which].long()))
         last = last + count * threshold
         seen = now

@@ -212,9 +212,7 @@ def _check(known: _Set, root: Path, split: str, x: np.ndarray, y: np.ndarray) ->
     (C, H, W), classes = known.shape[:2]
     where = f"{known.title} in {root / known.folder}: {split} split: expected"
     if x.dtype != np.uint8 or x.shape[1:] != (C, H, W) or not len(x):
-        raise DataError(
-            f"{where} uint8 images [N, {C}, {H}, {W}], got {x.dtype} {list(x.shape)}; {_afresh(known)}"
-        )
+        raise DataError(f"{where} uint8 images [N, {C}, {H}, {W}], got {x.dtype} {list(x.shape)}; {_afresh(known)}")
     if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
         raise DataError(f"{where} {len(x)} integer labels, got {y.dtype} {list(y.shape)}; {_afresh(known)}")
     if y.min() < 0 or y.max() >= classes:

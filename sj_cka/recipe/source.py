@@ -85,12 +85,16 @@ class Source:
             joined = dict(below)
             for name, value in above.items():
                 key = (*here, name)
-                if isinstance(value, dict) and isinstance(below.get(name), dict) and not _other_data(key, value, below):
+                maps = isinstance(value, dict) and isinstance(below.get(name), dict)
+                if maps and not _other_data(key, value, below):
                     joined[name] = join(below[name], value, key)
                     continue
                 for replaced in [k for k in written if k[: len(key)] == key]:
                     del written[replaced]
                 written.update(brought(key))
+                if maps:
+                    joined[name] = join({}, value, key)
+                    continue
                 if value is None and null_removes:
                     joined.pop(name, None)
                 else:

@@ -33,8 +33,9 @@ CASES = pytest.mark.parametrize("name", ZOO)
 T, N, CLASSES = 3, 6, 4
 
 
-def network(name: str, kind: Any, *, seed: int = 0, T: int = T, **changes: Any) -> nn.Module:
-    return build(kind, {"name": name, **ZOO[name][0], **changes}, in_channels=2, num_classes=CLASSES, T=T, seed=seed)
+def network(name: str, kind: Any, *, seed: int = 0, T: int = T, ann_input: Any = "steps", **changes: Any) -> nn.Module:
+    model = {"name": name, **ZOO[name][0], **changes}
+    return build(kind, model, in_channels=2, num_classes=CLASSES, T=T, seed=seed, ann_input=ann_input)
 
 
 def images(name: str, n: int = N, seed: int = 0) -> Tensor:
@@ -328,3 +329,30 @@ def test_spikformer_spikes_as_with_half_a_threshold_in_its_attention() -> None:
     assert isinstance(own, sj_neuron.BaseNode)
     reset_states(own)
     assert torch.equal(own(given[0]), half(given[0] / 2))
+
+
+# frames of recordings
+
+
+@CASES
+def test_an_artificial_network_sees_each_frame_alone_or_the_sum_of_all(name: str) -> None:
+    frames = torch.stack([images(name, seed=seed) for seed in range(T)])
+    alone, summed = (network(name, "ann", ann_input=how).eval() for how in ("steps", "sum"))
+    assert summed.state_dict().keys() == alone.state_dict().keys()
+    summed.load_state_dict(alone.state_dict())
+    assert torch.allclose(run(alone, frames), torch.stack([run(alone, frame) for frame in frames]), atol=1e-5)
+    assert torch.equal(run(summed, frames), run(alone, frames.sum(0)))
+    assert torch.equal(run(summed, frames[0]), run(alone, frames[0]))
+
+
+@CASES
+def test_what_an_artificial_network_sees_does_not_concern_the_spiking_one(name: str) -> None:
+    frames = torch.stack([images(name, seed=seed) for seed in range(T)])
+    a, b = (run(network(name, "snn", ann_input=how).eval(), frames) for how in ("steps", "sum"))
+    assert a.shape == (T, N, CLASSES)
+    assert torch.equal(a, b)
+
+
+def test_another_way_to_see_frames_is_refused() -> None:
+    with pytest.raises(ValueError, match='expected ann_input "steps" or "sum", got \'mean\''):
+        network("convnet", "ann", ann_input="mean")

@@ -348,3 +348,43 @@ def test_dropout_is_drawn_from_the_seed_alone_and_the_random_state_stays():
         found.append(net[2].weight.detach())
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+
+
+# recordings
+
+
+def recordings(n=48, size=16):
+    counts = torch.randint(0, 4, (n, 3, 2, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return counts, torch.arange(n) % 10
+
+
+def frames_first(x):
+    return x.transpose(0, 1).float()
+
+
+@pytest.mark.parametrize("kind", ["snn", "ann"])
+def test_frames_are_laid_out_as_images_are_and_train_the_same(kind):
+    x, y = recordings()
+    found = {}
+    for layout in ("contiguous", "channels_last"):
+        net = build(kind, {"name": "convnet", "channels": [4, 6]}, in_channels=2, num_classes=10, T=3)
+        seen = []
+        net.get_submodule("stage1.0.conv").register_forward_pre_hook(lambda m, x, seen=seen: seen.append(x[0]))
+        batches = Resident(x, y, batch_size=16, seed=0, classes=10, prepare=frames_first)
+        train(net, batches, Settings(epochs=1, batch_size=16, layout=layout), seed=0)
+        image = seen[0].flatten(0, -4)
+        assert image.is_contiguous(memory_format=torch.channels_last) == (layout == "channels_last")
+        found[layout] = net.state_dict()
+    for name, tensor in found["contiguous"].items():
+        assert torch.allclose(tensor, found["channels_last"][name], atol=1e-4), name
+
+
+def test_the_layout_of_frames_is_chosen_by_the_size_of_a_frame():
+    for size, chosen in ((8, False), (16, True)):
+        x, y = recordings(16, size)
+        net = build("snn", {"name": "convnet", "channels": [4, 6]}, in_channels=2, num_classes=10, T=3)
+        seen = []
+        net.get_submodule("stage1.0.conv").register_forward_pre_hook(lambda m, x, seen=seen: seen.append(x[0]))
+        batches = Resident(x, y, batch_size=16, seed=0, classes=10, prepare=frames_first)
+        train(net, batches, Settings(epochs=1, batch_size=16), seed=0)
+        assert seen[0].flatten(0, 1).is_contiguous(memory_format=torch.channels_last) == chosen
