@@ -32,8 +32,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from sj_cka.data import AUGMENTATIONS, imagine
-from sj_cka.data import Images, Shape
+from sj_cka.data import AUGMENTATIONS, Images, Shape, imagine
 from sj_cka.models import build
 from sj_cka.neurons import lif_backend
 from sj_cka.training import Resident, Settings, train

@@ -5,10 +5,10 @@ from __future__ import annotations
 from sj_cka.data.imagined import IMAGINED
 from sj_cka.engine import in_order
 from sj_cka.jobs import KINDS
+from sj_cka.materials import Data
 from sj_cka.plan import Plan
 from sj_cka.recipe import network_of
 from sj_cka.store import Store
-from sj_cka.trial import Data
 
 
 def counted(planned: Plan, store: Store) -> str:

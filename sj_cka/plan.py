@@ -9,21 +9,12 @@ from typing import Any, Literal, NamedTuple
 
 from sj_cka.data import AUGMENTATIONS, Samples
 from sj_cka.jobs import DataBlock, Job
+from sj_cka.materials import Data, check_time, read_data
 from sj_cka.models import MODELS, NEURONS
 from sj_cka.recipe import Comparison, Condition, Sides, Study, network_of, without_defaults
 from sj_cka.recording import is_neuron
 from sj_cka.training import Settings
-from sj_cka.trial import (
-    Data,
-    Size,
-    check_augmentations,
-    check_layers,
-    check_time,
-    network_options,
-    read_data,
-    size,
-    tried,
-)
+from sj_cka.trial import Size, check_augmentations, check_layers, network_options, size, tried
 
 State = Literal["trained", "untrained", "ceiling"]
 _UNTRAINED = ("init", "0")  # moments of a network's training

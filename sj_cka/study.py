@@ -27,7 +27,7 @@ from sj_cka.training.distributed import world
 from sj_cka.training.torchrun import joined
 
 _ANN_INPUT = {
-    "steps": "Of recordings, the artificial networks see each frame alone; their logits are averaged (ann_input: steps).",
+    "steps": "Of recordings, the artificial networks see each frame alone, with logits averaged (ann_input: steps).",
     "sum": "Of recordings, the artificial networks see the sum of all frames (ann_input: sum).",
 }
 

@@ -1,113 +1,24 @@
-"""What a study needs, tried before anything runs: its data are read, its networks built and probed once."""
+"""The networks and augmentations of a study, tried before anything runs."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic_core import to_jsonable_python
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sj_cka import recording
 from sj_cka.claims import selected
-from sj_cka.data import AUGMENTATIONS, DATASETS, SHAPES, DataError, Samples, imagine
-from sj_cka.jobs import DataBlock, canonical
+from sj_cka.data import AUGMENTATIONS, Samples
+from sj_cka.materials import Data
 from sj_cka.models import MODELS, NEURONS, Kind, build
 from sj_cka.plugins import OptionError, closest, lookup
-from sj_cka.recipe import Condition, RecipeError, Study, network_of, typed, without_defaults
+from sj_cka.recipe import Condition, RecipeError, Study, network_of, typed
 from sj_cka.recipe.source import KeyPath
 from sj_cka.recording import reset_states
 from sj_cka.twins import converted_snn
-
-
-def read_data(study: Study, *, imagined: bool = False) -> tuple[Study, dict[str, Data]]:
-    """The data of every variant, and the study with the steps that recordings bring.
-
-    Args:
-        study: the recipe as read.
-        imagined: take random samples of a known shape where a data set is not there.
-
-    Raises:
-        RecipeError: they cannot be read, are too few, or have other steps than the recipe gives.
-    """
-    read: dict[str, Data] = {}
-    found, conditions = {}, {}
-    for name, condition in study.conditions.items():
-        written = canonical(to_jsonable_python(condition.data))
-        if written not in read:
-            read[written] = _read(condition, imagined)
-        found[name] = read[written]
-        conditions[name] = _in_time(condition, found[name].samples)
-    return replace(study, conditions=conditions), found
-
-
-class Data(NamedTuple):
-    """A data set as a job names it, and its samples."""
-
-    block: DataBlock
-    samples: Samples
-
-
-def _read(condition: Condition, imagined: bool) -> Data:
-    named = condition.data
-    function = lookup(DATASETS, named["name"], "data set")
-    options = typed(function, named)
-    places = [key for key, value in options.items() if isinstance(value, Path)]
-    where: KeyPath = ("data", *places[:1])
-    for key in places:
-        options[key] = options[key].expanduser().absolute()
-    given = {key: value for key, value in options.items() if key != "name"}
-    try:
-        samples = function(**given)
-    except DataError as error:
-        if not (imagined and named["name"] in SHAPES):
-            raise condition.source.error(where, str(error)) from error
-        samples = imagine(SHAPES[named["name"]](**given))
-    for split, x, least in (("test", samples.x_test, 4), ("training", samples.x_train, 2)):
-        if len(x) < least:
-            message = f"expected at least {least} {split} {samples.called}, got {len(x)}"
-            raise condition.source.error(where, message)
-    block = DataBlock(to_jsonable_python(options), without_defaults(function, named), samples.fingerprint)
-    return Data(block, samples)
-
-
-def _in_time(condition: Condition, samples: Samples) -> Condition:
-    """A variant whose spiking networks run as many steps as its recordings have; images are one input to any network."""
-    if samples.T is None:
-        return replace(condition, ann_input="steps")
-    if "T" in condition.snn.model_fields_set and condition.snn.T != samples.T:
-        message = f"expected no snn.T, or {samples.T}: recordings bring their own steps, data.T of them; got {condition.snn.T}"
-        raise condition.source.error(("snn", "T"), message)
-    return replace(condition, snn=condition.snn.model_copy(update={"T": samples.T}))
-
-
-def check_time(study: Study, data: dict[str, Data]) -> None:
-    """What takes images, and what changes the number of steps, does not go with recordings.
-
-    Raises:
-        RecipeError: the first such thing.
-    """
-
-    def recorded(network: str) -> bool:
-        return data[network_of(network)[0]].samples.T is not None
-
-    why = "of recordings it has the steps of its data: sweep data.T to vary them"
-    for i, comparison in enumerate(study.recipe.compare):
-        for sides in study.sides(comparison).values():
-            for side, name, T in (("x", sides.x, sides.T_x), ("y", sides.y, sides.T_y)):
-                if recorded(name) and network_of(name)[1] == "converted":
-                    message = f"expected a trained network: {name} would be converted, which is for images"
-                    raise study.error(("compare", i, side), message)
-                if recorded(name) and T is not None:
-                    raise study.error(("compare", i, f"T_{side}"), f"expected none for {name}: {why}")
-    for i, evaluation in enumerate(study.recipe.evaluate):
-        for name in study.networks(evaluation.network):
-            if recorded(name):
-                raise study.error(("evaluate", i, "network"), f"{name} cannot run with another number of steps: {why}")
 
 
 def check_augmentations(study: Study, data: dict[str, Data]) -> None:

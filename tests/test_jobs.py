@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from sj_cka import jobs, recipe
+from sj_cka.data import Samples
 from sj_cka.jobs import KINDS, DataBlock, Job
 from sj_cka.plan import Plan, plan
 from sj_cka.recording import reset_states
@@ -25,6 +26,12 @@ Write = Callable[..., Path]
 
 def planned(path: Path, profile: str = "quick") -> Plan:
     return plan(recipe.read(path, profile))
+
+
+def samples_of(study: Plan) -> Samples:
+    """The data of a study that has one set."""
+    [data] = study.sets
+    return data.samples
 
 
 def keys(path: Path, profile: str = "quick") -> set[str]:
@@ -241,12 +248,12 @@ def test_a_network_is_made_again_from_its_file_alone(recipe_file: Write) -> None
     assert not again.training
     neuron = again.get_submodule("layer1.0.lif1")
     assert (neuron.tau, neuron.step_mode) == (1.5, "m")
-    assert again(study.sets[0].samples.x_test).shape == (2, 32, 4)
+    assert again(samples_of(study).x_test).shape == (2, 32, 4)
     assert again.get_submodule("layer3.0").downsample is None
     from sj_cka.training import accuracy
 
     assert (
-        accuracy(again, study.sets[0].samples.x_test, study.sets[0].samples.y_test)
+        accuracy(again, samples_of(study).x_test, samples_of(study).y_test)
         == json.loads(files["accuracy.json"])["test"]
     )
 
@@ -306,7 +313,7 @@ def finished(time_file: Write) -> Callable[[Job], dict[str, bytes]]:
 def test_a_network_runs_with_other_steps_than_it_was_trained_with(time_file: Write, finished: Any) -> None:
     study = planned(time_file())
     weights = finished(study.trained["T-2.snn", 0])["weights.safetensors"]
-    x = study.sets[0].samples.x_test[:6]
+    x = samples_of(study).x_test[:6]
     two, three = (jobs.read_network(weights, T) for T in (None, 3))
     with torch.no_grad():
         assert [tuple(network(x).shape) for network in (two, three)] == [(2, 6, 4), (3, 6, 4)]
@@ -322,9 +329,7 @@ def test_an_evaluation_is_the_accuracy_of_the_same_weights_with_other_steps(time
     assert sorted(files) == ["accuracy.json", "environment.json", "spec.json"]
     network = jobs.read_network(finished(study.trained["T-4.snn", 0])["weights.safetensors"], 1)
     expected = {
-        split: accuracy(
-            network, getattr(study.sets[0].samples, f"x_{split}"), getattr(study.sets[0].samples, f"y_{split}")
-        )
+        split: accuracy(network, getattr(samples_of(study), f"x_{split}"), getattr(samples_of(study), f"y_{split}"))
         for split in ("train", "test")
     }
     assert json.loads(files["accuracy.json"]) == expected
@@ -409,7 +414,7 @@ def test_a_converted_network_is_made_again_from_its_file_and_runs_with_any_steps
     assert sorted(files) == ["accuracy.json", "environment.json", "spec.json", "weights.safetensors"]
     network, longer = (jobs.read_network(files["weights.safetensors"], T) for T in (None, 60))
     ann = jobs.read_network(finished(study.trained["all.ann", 0])["weights.safetensors"])
-    x, y = study.sets[0].samples.x_test, study.sets[0].samples.y_test
+    x, y = samples_of(study).x_test, samples_of(study).y_test
     assert accuracy(network, x, y) == json.loads(files["accuracy.json"])["test"]
     with torch.no_grad():
         logits = []

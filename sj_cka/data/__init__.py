@@ -7,8 +7,8 @@ from collections.abc import Callable
 from sj_cka.data.augment import AUGMENTATIONS
 from sj_cka.data.binning import bin_events, bin_spikes
 from sj_cka.data.frames import Frames
-from sj_cka.data.imagined import Shape, imagine
 from sj_cka.data.images import Images, digits, npz
+from sj_cka.data.imagined import Shape, imagine
 from sj_cka.data.saccades import digits_dvs, saccades
 from sj_cka.data.samples import DataError, Samples
 from sj_cka.data.torchvision_sets import SHAPES, TORCHVISION_SETS

@@ -1,8 +1,8 @@
 """Random changes of training samples, each sample its own, on the device where the samples are.
 
-All work on samples as they are stored, before they are prepared for a network: images `[N, C, H, W]` of any dtype, where
-what is shifted in is black, as in the code of Li et al. 2023; or counts of events `[N, T, 2, H, W]`, whose frames all
-change alike. Random numbers are drawn on the CPU, so that every device gives the same samples.
+All work on samples as they are stored, before they are prepared for a network: images `[N, C, H, W]` of any dtype,
+where what is shifted in is black, as in the code of Li et al. 2023; or counts of events `[N, T, 2, H, W]`, whose frames
+all change alike. Random numbers are drawn on the CPU, so that every device gives the same samples.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def crop(samples: Tensor, generator: Generator, *, padding: int = 4) -> Tensor:
 def roll(samples: Tensor, generator: Generator, *, pixels: int = 5) -> Tensor:
     """A shift of the sample; what leaves it on one side comes in on the other.
 
-    One of the augmentations of event data of Li et al. 2022, "Neuromorphic data augmentation for training spiking neural
-    networks".
+    One of the augmentations of event data of Li et al. 2022, "Neuromorphic data augmentation for training spiking
+    neural networks".
 
     Args:
         samples: `[N, ..., H, W]`.

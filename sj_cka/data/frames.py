@@ -31,7 +31,7 @@ class Frames(Samples):
         return int(self.x_train.shape[2])
 
     @property
-    def T(self) -> int:
+    def T(self) -> int:  # noqa: N802
         return int(self.x_train.shape[1])
 
     @property

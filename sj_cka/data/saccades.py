@@ -8,6 +8,7 @@ datasets using saccades") is the way of recording: three saccades of 100 ms alon
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -150,7 +151,7 @@ def _places() -> Tensor:
     """Where the camera looks, moment by moment: (x, y) in amplitudes along the triangle, `[moments, 2]`."""
     corners = torch.tensor([*_TRIANGLE, _TRIANGLE[0]])
     share = torch.arange(_STEPS).view(-1, 1) / _STEPS
-    sides = [a + share * (b - a) for a, b in zip(corners[:-1], corners[1:], strict=True)]
+    sides = [a + share * (b - a) for a, b in pairwise(corners)]
     return torch.cat([*sides, corners[:1]])
 
 

@@ -40,7 +40,7 @@ class Samples:
         raise NotImplementedError
 
     @property
-    def T(self) -> int | None:
+    def T(self) -> int | None:  # noqa: N802
         """Number of time steps that a sample has of its own; None for what does not change in time."""
         return None
 

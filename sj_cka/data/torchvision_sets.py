@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sj_cka.data.imagined import Shape
 from sj_cka.data.images import Images, stored
+from sj_cka.data.imagined import Shape
 from sj_cka.data.samples import DataError
 
 

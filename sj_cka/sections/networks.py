@@ -33,7 +33,7 @@ def accuracy(block: FigureBlock, results: Results) -> Section:
     table["energy"] = [f"{value / 1e3:.3g} µJ" for value in shown["energy_nj"]]
     note = (
         "Accuracy after the last epoch, never that of the best; intervals are 95 % over seeds. Operations and energy "
-        f"are those of one test image, {ASSUMPTION}."
+        f"are those of one test sample, {ASSUMPTION}."
     )
     panel = Panel("accuracy", figures.accuracy(seen, summary))
     return Section(block.title or "Accuracy", note + _alike(seen), (panel,), table)

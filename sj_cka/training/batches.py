@@ -23,8 +23,8 @@ class Resident:
     Args:
         samples: `[N, ...]`, of any dtype; on the device of the labels, or, where they are too large for it, elsewhere.
         labels: int64 `[N]`, on the network's device.
-        batch_size: samples a batch, over all processes. A last batch of one sample is left out, since batch normalisation
-            needs two, or of fewer than there are processes.
+        batch_size: samples a batch, over all processes. A last batch of one sample is left out, since batch
+            normalisation needs two, or of fewer than there are processes.
         seed: of order and augmentation.
         classes: number of classes.
         prepare: from samples as stored to what the network is given, e.g. `sj_cka.data.Samples.as_input`; None for as

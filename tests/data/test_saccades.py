@@ -2,6 +2,7 @@
 
 import math
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def pixel_events(camera, picture, row, column):
     corners = [*camera._TRIANGLE, camera._TRIANGLE[0]]
     places = [
         (a[0] + s / camera._STEPS * (b[0] - a[0]), a[1] + s / camera._STEPS * (b[1] - a[1]))
-        for a, b in zip(corners[:-1], corners[1:], strict=True)
+        for a, b in pairwise(corners)
         for s in range(camera._STEPS)
     ] + [corners[0]]
     logs = []
@@ -105,9 +106,10 @@ def test_a_dark_image_gives_noise_alone_at_its_rate():
 def test_batches_do_not_change_what_is_seen_and_the_seed_does(still, monkeypatch):
     pictures = torch.cat([image(seed) for seed in range(5)])
     whole, parts = (list(saccades(pictures, size=(H, W), batch_size=size)) for size in (5, 2))
-    assert all(np.array_equal(a, b) for one, other in zip(whole, parts, strict=True) for a, b in zip(one, other))
+    for one, other in zip(whole, parts, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     monkeypatch.setattr(still, "_NOISE_HZ", 5.0)
-    first, again, other = (list(saccades(pictures, seed=seed))[0] for seed in (0, 0, 1))
+    first, again, other = (next(iter(saccades(pictures, seed=seed))) for seed in (0, 0, 1))
     assert np.array_equal(first.t_us, again.t_us)
     assert not np.array_equal(first.t_us, other.t_us)
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from sj_cka.data import AUGMENTATIONS, imagine
-from sj_cka.data import Shape
+from sj_cka.data import AUGMENTATIONS, Shape, imagine
 from sj_cka.training import Resident
 
 IMAGES = torch.arange(23 * 2, dtype=torch.uint8).view(23, 2, 1, 1)
