@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from sj_cka.data.imagined import Shape
 from sj_cka.data.images import Images, stored
+from sj_cka.data.imagined import Shape
+from sj_cka.data.root import cause, data_root
 from sj_cka.data.samples import DataError
 
 
@@ -135,7 +136,7 @@ def _read(name: str, root: Path | None, download: bool) -> Images:
     from torchvision import datasets
 
     known = _SETS[name]
-    root = _root(known, root)
+    root = data_root(known.title, root)
     reader = getattr(datasets, known.reader)
     if download and _missing(known, root):
         _download(known, reader, root)
@@ -147,20 +148,6 @@ def _read(name: str, root: Path | None, download: bool) -> Images:
     for split, (x, y) in splits.items():
         _check(known, root, split, x, y)
     return stored(*splits["train"], *splits["test"], known.shape.classes, known.mean, known.std)
-
-
-def _root(known: _Set, root: Path | None) -> Path:
-    """The data root: as given, or of the environment."""
-    given = root if root is not None else os.environ.get("SJ_CKA_DATA")
-    if not given:
-        raise DataError(
-            f"{known.title}: expected a folder of data sets, got none; give data.root in the recipe (on the command "
-            "line --set data.root=FOLDER) or set the environment variable SJ_CKA_DATA"
-        )
-    try:
-        return Path(given).expanduser()
-    except RuntimeError as error:
-        raise DataError(f"{known.title}: expected a data root, got {given}: {error}; write the folder out") from error
 
 
 def _missing(known: _Set, root: Path) -> list[str]:
@@ -175,7 +162,7 @@ def _download(known: _Set, reader: Callable[..., Any], root: Path) -> None:
         reader(root, train=False, download=True)
     except Exception as error:
         raise DataError(
-            f"{known.title}: expected to download it into the data root {root}, could not: {_cause(error)}; check the "
+            f"{known.title}: expected to download it into the data root {root}, could not: {cause(error)}; check the "
             f"network, and that the folder can be written and has room; or {known.by_hand}"
         ) from error
 
@@ -197,7 +184,7 @@ def _unreadable(known: _Set, root: Path, error: Exception) -> DataError:
         )
     return DataError(
         f"{known.title}: expected the published files in {root / known.folder}, at least one is damaged or cannot be "
-        f"read; torchvision says: {_cause(error)}; {_afresh(known)}"
+        f"read; torchvision says: {cause(error)}; {_afresh(known)}"
     )
 
 
@@ -205,9 +192,7 @@ def _check(known: _Set, root: Path, split: str, x: np.ndarray, y: np.ndarray) ->
     (C, H, W), classes = known.shape[:2]
     where = f"{known.title} in {root / known.folder}: {split} split: expected"
     if x.dtype != np.uint8 or x.shape[1:] != (C, H, W) or not len(x):
-        raise DataError(
-            f"{where} uint8 images [N, {C}, {H}, {W}], got {x.dtype} {list(x.shape)}; {_afresh(known)}"
-        )
+        raise DataError(f"{where} uint8 images [N, {C}, {H}, {W}], got {x.dtype} {list(x.shape)}; {_afresh(known)}")
     if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
         raise DataError(f"{where} {len(x)} integer labels, got {y.dtype} {list(y.shape)}; {_afresh(known)}")
     if y.min() < 0 or y.max() >= classes:
@@ -217,7 +202,3 @@ def _check(known: _Set, root: Path, split: str, x: np.ndarray, y: np.ndarray) ->
 def _afresh(known: _Set) -> str:
     """What to do about files that are there and wrong: a download leaves them as they are."""
     return f"remove the folder {known.folder}, then {known.by_hand}, or set data.download: true"
-
-
-def _cause(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
