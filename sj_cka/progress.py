@@ -1,14 +1,17 @@
-"""How far a run is: a bar on a terminal or in a notebook, and in a log one line now and then."""
+"""How far something is: a bar on a terminal or in a notebook, and in a log one line now and then; on stderr."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from tqdm.auto import tqdm
 
 LOG_SECONDS = 10.0
+SHOW, AFTER_SECONDS = True, 2.0  # of `bar`: False to be silent; what takes less is not shown
 
 
 class Progress:
@@ -29,7 +32,7 @@ class Progress:
         self.total, self.done, self.show, self.log_seconds = total, done, show, log_seconds
         self.began = self.said = time.monotonic()
         self.bar: Any = None
-        if show and (self.file.isatty() or "ipykernel" in sys.modules):
+        if show and _drawn(self.file):
             self.bar = tqdm(total=total, initial=done, unit="job", file=self.file, dynamic_ncols=True)
 
     def __enter__(self) -> Progress:
@@ -57,3 +60,36 @@ class Progress:
     def _log(self, line: str) -> None:
         self.said = time.monotonic()
         print(f"{self.done}/{self.total} jobs, {self.said - self.began:.0f} s: {line}", file=self.file, flush=True)
+
+
+@contextmanager
+def bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
+    """Gives a function that counts so many more as done; shows nothing of what takes less than AFTER_SECONDS.
+
+    Args:
+        total: how many in all.
+        title: what they are.
+    """
+    file = sys.stderr
+    if not SHOW:
+        yield lambda n: None
+    elif _drawn(file):
+        with tqdm(total=total, desc=title, file=file, delay=AFTER_SECONDS, leave=False, dynamic_ncols=True) as shown:
+            yield shown.update
+    else:
+        began = said = time.monotonic()
+        done = 0
+
+        def count(n: int) -> None:
+            nonlocal done, said
+            done += n
+            if (now := time.monotonic()) - said >= LOG_SECONDS:
+                said = now
+                print(f"{title}: {done:,}/{total:,}, {now - began:.0f} s", file=file, flush=True)
+
+        yield count
+
+
+def _drawn(file: TextIO) -> bool:
+    """Whether a bar can be drawn, and drawn anew."""
+    return file.isatty() or "ipykernel" in sys.modules

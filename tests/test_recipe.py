@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sj_cka.data import AUGMENTATIONS, DATASETS
+from sj_cka.data.events import EVENT_SETS
 from sj_cka.models import NEURONS
 from sj_cka.recipe import RecipeError, network_of, options_model, read, schema, typed, without_defaults
 from sj_cka.typed import Float, Int
@@ -833,7 +834,11 @@ def test_the_schema_names_every_key_of_every_block() -> None:
     assert set(made["properties"]) == blocks(Recipe)
     assert made["required"] == ["title", "question", "data", "model"]
     names = [entry["properties"]["name"]["const"] for entry in made["properties"]["data"]["oneOf"]]
-    assert names == list(DATASETS) == ["digits", "digits_dvs", "npz", "cifar10", "cifar100", "mnist", "fashion_mnist"]
+    assert (
+        names
+        == list(DATASETS)
+        == ["digits", "digits_dvs", "npz", "cifar10", "cifar100", "mnist", "fashion_mnist", *EVENT_SETS]
+    )
     augmented = made["$defs"]["Train"]["properties"]["augment"]["items"]["oneOf"]
     assert augmented[0] == {"enum": list(AUGMENTATIONS)}
     assert augmented[1]["properties"]["padding"]["default"] == 4

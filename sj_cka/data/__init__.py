@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sj_cka.data.augment import AUGMENTATIONS
-from sj_cka.data.binning import bin_events, bin_spikes
+from sj_cka.data.events import EVENT_SETS, EVENT_SHAPES, bin_events, bin_spikes, digits_dvs, saccades
 from sj_cka.data.frames import Frames
 from sj_cka.data.images import Images, digits, npz
 from sj_cka.data.imagined import Shape, imagine
-from sj_cka.data.saccades import digits_dvs, saccades
 from sj_cka.data.samples import DataError, Samples
-from sj_cka.data.torchvision_sets import SHAPES, TORCHVISION_SETS
+from sj_cka.data.torchvision_sets import TORCHVISION_SETS, TORCHVISION_SHAPES
 
 __all__ = [
     "AUGMENTATIONS",
@@ -36,4 +35,8 @@ DATASETS: dict[str, Callable[..., Samples]] = {
     "digits_dvs": digits_dvs,
     "npz": npz,
     **TORCHVISION_SETS,
+    **EVENT_SETS,
 }
+
+# what a public set holds as published: a function of the options of the set of that name
+SHAPES: dict[str, Callable[..., Shape]] = {**TORCHVISION_SHAPES, **EVENT_SHAPES}

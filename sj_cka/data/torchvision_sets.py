@@ -13,6 +13,7 @@ import numpy as np
 
 from sj_cka.data.images import Images, stored
 from sj_cka.data.imagined import Shape
+from sj_cka.data.root import cause, data_root
 from sj_cka.data.samples import DataError
 
 
@@ -82,8 +83,7 @@ def _shape(known: _Set, **options: Any) -> Shape:
     return known.shape
 
 
-SHAPES: dict[str, Callable[..., Shape]] = {name: partial(_shape, known) for name, known in _SETS.items()}
-"""What a set holds, by its name: a function of the set's options, as the set itself is."""
+TORCHVISION_SHAPES: dict[str, Callable[..., Shape]] = {name: partial(_shape, known) for name, known in _SETS.items()}
 
 
 def cifar10(root: Path | None = None, download: bool = False) -> Images:
@@ -142,7 +142,7 @@ def _read(name: str, root: Path | None, download: bool) -> Images:
     from torchvision import datasets
 
     known = _SETS[name]
-    root = _root(known, root)
+    root = data_root(known.title, root)
     reader = getattr(datasets, known.reader)
     if download and _missing(known, root):
         _download(known, reader, root)
@@ -154,20 +154,6 @@ def _read(name: str, root: Path | None, download: bool) -> Images:
     for split, (x, y) in splits.items():
         _check(known, root, split, x, y)
     return stored(*splits["train"], *splits["test"], known.shape.classes, known.mean, known.std)
-
-
-def _root(known: _Set, root: Path | None) -> Path:
-    """The data root: as given, or of the environment."""
-    given = root if root is not None else os.environ.get("SJ_CKA_DATA")
-    if not given:
-        raise DataError(
-            f"{known.title}: expected a folder of data sets, got none; give data.root in the recipe (on the command "
-            "line --set data.root=FOLDER) or set the environment variable SJ_CKA_DATA"
-        )
-    try:
-        return Path(given).expanduser()
-    except RuntimeError as error:
-        raise DataError(f"{known.title}: expected a data root, got {given}: {error}; write the folder out") from error
 
 
 def _missing(known: _Set, root: Path) -> list[str]:
@@ -182,7 +168,7 @@ def _download(known: _Set, reader: Callable[..., Any], root: Path) -> None:
         reader(root, train=False, download=True)
     except Exception as error:
         raise DataError(
-            f"{known.title}: expected to download it into the data root {root}, could not: {_cause(error)}; check the "
+            f"{known.title}: expected to download it into the data root {root}, could not: {cause(error)}; check the "
             f"network, and that the folder can be written and has room; or {known.by_hand}"
         ) from error
 
@@ -204,7 +190,7 @@ def _unreadable(known: _Set, root: Path, error: Exception) -> DataError:
         )
     return DataError(
         f"{known.title}: expected the published files in {root / known.folder}, at least one is damaged or cannot be "
-        f"read; torchvision says: {_cause(error)}; {_afresh(known)}"
+        f"read; torchvision says: {cause(error)}; {_afresh(known)}"
     )
 
 
@@ -222,7 +208,3 @@ def _check(known: _Set, root: Path, split: str, x: np.ndarray, y: np.ndarray) ->
 def _afresh(known: _Set) -> str:
     """What to do about files that are there and wrong: a download leaves them as they are."""
     return f"remove the folder {known.folder}, then {known.by_hand}, or set data.download: true"
-
-
-def _cause(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")

@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 from sj_cka.data import DataError
-from sj_cka.data.torchvision_sets import SHAPES, TORCHVISION_SETS
+from sj_cka.data.torchvision_sets import TORCHVISION_SETS, TORCHVISION_SHAPES
 
 FOLDERS = {
     "cifar10": "cifar-10-batches-py",
@@ -52,7 +52,7 @@ def _no_network(monkeypatch):
 def content(name, n_train=10, n_test=3):
     """Random images `[N, C, H, W]` and labels of both splits; labels run up to the last class."""
     random = np.random.default_rng(0)
-    (C, size, _), classes, *_ = SHAPES[name]()
+    (C, size, _), classes, *_ = TORCHVISION_SHAPES[name]()
     made = {}
     for split, n in (("train", n_train), ("test", n_test)):
         made[f"x_{split}"] = random.integers(0, 256, (n, C, size, size), dtype=np.uint8)
@@ -93,7 +93,7 @@ def put_cifar(name, folder, made, monkeypatch):
             batches[file] = {"data": pixels.reshape(len(pixels), 3 * 32 * 32), labels: of.tolist()}
             if name == "cifar100":
                 batches[file]["coarse_labels"] = [0] * len(of)
-    batches[meta] = {names: [str(i) for i in range(SHAPES[name]().classes)]}
+    batches[meta] = {names: [str(i) for i in range(TORCHVISION_SHAPES[name]().classes)]}
     sums = {}
     for file, batch in batches.items():
         packed = pickle.dumps(batch, protocol=2)
@@ -122,10 +122,10 @@ def serve(name, monkeypatch):
 
 
 def test_the_tables_name_the_same_sets_and_their_published_sizes():
-    assert list(TORCHVISION_SETS) == list(SHAPES) == list(FOLDERS)
-    assert SHAPES["cifar10"]() == ((3, 32, 32), 10, 50_000, 10_000)
-    assert SHAPES["cifar100"](root="anywhere") == ((3, 32, 32), 100, 50_000, 10_000)
-    assert SHAPES["mnist"]() == SHAPES["fashion_mnist"]() == ((1, 28, 28), 10, 60_000, 10_000)
+    assert list(TORCHVISION_SETS) == list(TORCHVISION_SHAPES) == list(FOLDERS)
+    assert TORCHVISION_SHAPES["cifar10"]() == ((3, 32, 32), 10, 50_000, 10_000)
+    assert TORCHVISION_SHAPES["cifar100"](root="anywhere") == ((3, 32, 32), 100, 50_000, 10_000)
+    assert TORCHVISION_SHAPES["mnist"]() == TORCHVISION_SHAPES["fashion_mnist"]() == ((1, 28, 28), 10, 60_000, 10_000)
 
 
 @EVERY
@@ -138,7 +138,7 @@ def test_pixels_and_labels_are_those_of_the_files_in_their_order(name, tmp_path,
         assert y.dtype == torch.int64
         assert np.array_equal(x.numpy(), made[f"x_{split}"])
         assert np.array_equal(y.numpy(), made[f"y_{split}"])
-    assert data.classes == SHAPES[name]().classes
+    assert data.classes == TORCHVISION_SHAPES[name]().classes
 
 
 @CIFARS
@@ -299,7 +299,7 @@ def test_a_file_that_is_no_batch_is_refused_even_where_checksums_agree(name, tmp
 @EVERY
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_label_that_is_no_class_is_refused(name, split, tmp_path, monkeypatch):
-    classes = SHAPES[name]().classes
+    classes = TORCHVISION_SHAPES[name]().classes
     labels = content(name)[f"y_{split}"]
     labels[1] = classes
     put(name, tmp_path, monkeypatch, **{f"y_{split}": labels})

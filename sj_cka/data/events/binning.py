@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import numpy as np
@@ -51,11 +52,11 @@ def bin_events(
         [[0, 1, 0, 1], [1, 0, 2, 0]]
     """
     fields = {"t_us": t_us, "x": x, "y": y, "p": p}
-    t, column, row, polarity = (_integers(name, values) for name, values in fields.items())
+    t, column, row, polarity = (whole_numbers(name, values) for name, values in fields.items())
     _same_length(t_us=t, x=column, y=row, p=polarity)
-    _within("x", column, W, "a column of the sensor")
-    _within("y", row, H, "a row of the sensor")
-    _within("p", polarity, 2, "OFF or ON")
+    check_within("x", column, W, "a column of the sensor")
+    check_within("y", row, H, "a row of the sensor")
+    check_within("p", polarity, 2, "OFF or ON")
     return _counted(t, (polarity * H + row) * W + column, (2, H, W), T, split_by)
 
 
@@ -76,9 +77,9 @@ def bin_spikes(t_us: ArrayLike, unit: ArrayLike, *, T: int, D: int, split_by: Sp
         >>> bin_spikes([0, 5, 9], [2, 0, 0], T=2, D=3, split_by="time").tolist()
         [[0.0, 0.0, 1.0], [2.0, 0.0, 0.0]]
     """
-    t, units = _integers("t_us", t_us), _integers("unit", unit)
+    t, units = whole_numbers("t_us", t_us), whole_numbers("unit", unit)
     _same_length(t_us=t, unit=units)
-    _within("unit", units, D, "a unit")
+    check_within("unit", units, D, "a unit")
     return _counted(t, units, (D,), T, split_by)
 
 
@@ -91,28 +92,37 @@ def _counted(t: np.ndarray, cell: np.ndarray, shape: tuple[int, ...], T: int, sp
     cells = int(np.prod(shape))
     if len(t) == 0:
         return torch.zeros(T, *shape)
-    if len(back := np.flatnonzero(np.diff(t) < 0)):
-        i = int(back[0])
+    if (t[1:] < t[:-1]).any():
+        i = int(np.argmax(t[1:] < t[:-1]))
         raise ValueError(
             f"expected times that do not fall, got {t[i + 1]} us after {t[i]} us at event {i + 1}; sort the events by "
             "time, if their order has no meaning"
         )
-    # how many events, or microseconds, a frame has; 0: too few of them, so that all are in the last frame
-    each = len(t) // T if split_by == "number" else int(t[-1] - t[0]) // T
-    since = np.arange(len(t)) if split_by == "number" else t - t[0]
-    frame = np.minimum(since // each, T - 1) if each else np.full(len(t), T - 1)
-    counts = np.bincount(frame * cells + cell, minlength=T * cells)
-    return torch.from_numpy(counts.astype(np.float32)).view(T, *shape)
+    counts = np.zeros((T, cells), np.float32)
+    for i, (begin, end) in enumerate(itertools.pairwise(_edges(t, T, split_by))):
+        counts[i] = np.bincount(cell[begin:end], minlength=cells)
+    return torch.from_numpy(counts).view(T, *shape)
 
 
-def _integers(name: str, values: ArrayLike) -> np.ndarray:
+def _edges(t: np.ndarray, T: int, split_by: SplitBy) -> list[int]:
+    """Where frames begin among the events, and where the last one ends."""
+    each = len(t) // T if split_by == "number" else int(t[-1] - t[0]) // T  # events or microseconds
+    if each == 0:
+        return [0] * T + [len(t)]  # too few for a frame of their own: all are in the last
+    starts = np.arange(T) * each
+    edges = starts if split_by == "number" else np.searchsorted(t, t[0] + starts)
+    return [*edges.tolist(), len(t)]
+
+
+def whole_numbers(name: str, values: ArrayLike) -> np.ndarray:
+    """Values `[N]` as int64; raises ValueError for others."""
     array = np.asarray(values)
     if array.size == 0:
         array = array.astype(np.int64)
     whole = array.dtype == bool or np.issubdtype(array.dtype, np.integer)
     if array.ndim != 1 or not whole:
         raise ValueError(f"expected {name} as whole numbers [N], got {array.dtype} {list(array.shape)}")
-    return array.astype(np.int64)  # unsigned differences would wrap
+    return array.astype(np.int64, copy=False)  # unsigned differences would wrap
 
 
 def _same_length(**arrays: np.ndarray) -> None:
@@ -122,7 +132,8 @@ def _same_length(**arrays: np.ndarray) -> None:
         raise ValueError(f"expected one value of each for every event, got {got}: the recording is cut off or damaged")
 
 
-def _within(name: str, values: np.ndarray, end: int, what: str) -> None:
-    if len(outside := np.flatnonzero((values < 0) | (values >= end))):
-        i = int(outside[0])
+def check_within(name: str, values: np.ndarray, end: int, what: str) -> None:
+    """Raises ValueError for the first value outside 0 to end - 1."""
+    if len(values) and (values.min() < 0 or values.max() >= end):
+        i = int(np.argmax((values < 0) | (values >= end)))
         raise ValueError(f"expected {name} from 0 to {end - 1}, {what}, got {values[i]} at event {i}")

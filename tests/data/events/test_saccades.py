@@ -20,7 +20,7 @@ def image(seed=0):
 @pytest.fixture
 def still(monkeypatch):
     """A camera all of whose pixels are alike, and without noise."""
-    here = sys.modules["sj_cka.data.saccades"]  # sj_cka.data.saccades is the function
+    here = sys.modules["sj_cka.data.events.saccades"]  # as an attribute it is the function
     monkeypatch.setattr(here, "_NOISE_HZ", 0.0)
     monkeypatch.setattr(here, "_MISMATCH", 0.0)
     return here

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from sj_cka.data.binning import SplitBy, bin_events
+from sj_cka.data.events.binning import SplitBy, bin_events
 from sj_cka.data.frames import Frames
 from sj_cka.data.images import digit_arrays, first_of
 from sj_cka.data.samples import DataError, fingerprint

@@ -1,0 +1,173 @@
+"""Frames on disk: written row by row in the smallest type that holds the counts, opened without being read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sj_cka.data.frames import Frames
+
+VERSION = 1  # of the files; another one is read anew from the recordings
+_TYPES = (np.uint8, np.int16, np.int32)  # what torch knows
+_CHUNK = 1 << 22  # bytes
+_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+class DamagedFrames(Exception):
+    """Files that are not what was written; the message names the file and says what is wrong."""
+
+
+class Counts:
+    """An .npy file of counts `[N, *shape]` that grows row by row; rows before are widened when a count asks for it.
+
+    Args:
+        path: of the file.
+        shape: of a row.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self.path, self.shape, self.rows = path, shape, 0
+        self.dtype = np.dtype(_TYPES[0])
+        self._file = open(path, "wb")  # noqa: SIM115 closed by close()
+        self._file.write(_header(self.dtype, (0, *shape)))
+
+    def add(self, counts: np.ndarray) -> None:
+        """Appends a row of whole numbers from 0."""
+        self.widen(_type_for(int(counts.max())))
+        self._file.write(counts.astype(self.dtype).tobytes())
+        self.rows += 1
+
+    def widen(self, dtype: np.dtype[Any]) -> None:
+        """Rewrites the rows in a type, if it is wider than theirs; a chunk of them is in memory at a time."""
+        if dtype.itemsize <= self.dtype.itemsize:
+            return
+        self._file.close()
+        old = self.path.with_suffix(".narrow")
+        os.replace(self.path, old)
+        self._file = open(self.path, "wb")  # noqa: SIM115
+        self._file.write(_header(dtype, (0, *self.shape)))
+        for chunk in _content(old):
+            self._file.write(np.frombuffer(chunk, self.dtype).astype(dtype).tobytes())
+        old.unlink()
+        self.dtype = dtype
+
+    def close(self) -> None:
+        """Writes the number of rows into the header."""
+        header = _header(self.dtype, (self.rows, *self.shape))
+        self._file.seek(0)
+        assert len(header) == len(_header(self.dtype, (0, *self.shape)))  # numpy leaves room for the first axis to grow
+        self._file.write(header)
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Closes the file as it is."""
+        self._file.close()
+
+
+def finish(
+    folder: Path, train: Counts, test: Counts, labels: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+) -> None:
+    """Closes the files of frames and writes labels and meta.json, with the fingerprint, beside them.
+
+    Args:
+        folder: that holds x_train.npy and x_test.npy.
+        train, test: these.
+        labels: y_train and y_test, int64.
+        meta: what else to keep.
+    """
+    for counts, other in ((train, test), (test, train)):
+        counts.widen(other.dtype)  # both splits of one type
+    for counts in (train, test):
+        counts.close()
+    for name, y in labels.items():
+        np.save(folder / f"{name}.npy", y)
+    arrays = {name: _described(folder / f"{name}.npy") for name in _ARRAYS}
+    digest = hashlib.sha256()
+    for name, (dtype, shape) in arrays.items():
+        digest.update(str((dtype, shape)).encode())  # as `samples.fingerprint` does, without all in memory
+        for chunk in _content(folder / f"{name}.npy"):
+            digest.update(chunk)
+    files = {name: {"dtype": str(dtype), "shape": shape} for name, (dtype, shape) in arrays.items()}
+    text = json.dumps({**meta, "version": VERSION, "arrays": files, "fingerprint": digest.hexdigest()}, indent=1)
+    (folder / "meta.json").write_text(text, encoding="utf-8")
+
+
+def read_meta(folder: Path) -> dict[str, Any] | None:
+    """What meta.json says; None where the folder is not there.
+
+    Raises:
+        DamagedFrames: it cannot be read.
+    """
+    if not folder.is_dir():
+        return None
+    path = folder / "meta.json"
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        if meta["version"] != VERSION or set(meta["arrays"]) != set(_ARRAYS):
+            raise ValueError(f"version {meta['version']}")
+        if lacking := {"classes", "fingerprint", "told", "held_out", "skipped"} - set(meta):
+            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedFrames(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    return dict(meta)
+
+
+def open_frames(folder: Path, meta: Mapping[str, Any]) -> Frames:
+    """Frames, memory-mapped: only what is indexed comes into memory, and nothing that is done to them reaches the file.
+
+    Raises:
+        DamagedFrames: a file is missing or is not what meta.json says.
+    """
+    arrays = {}
+    for name in _ARRAYS:
+        path = folder / f"{name}.npy"
+        expected = meta["arrays"][name]["dtype"], list(meta["arrays"][name]["shape"])
+        try:
+            array = np.load(path, mmap_mode="c")
+        except (OSError, ValueError, EOFError) as error:
+            raise DamagedFrames(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+        if (found := (str(array.dtype), list(array.shape))) != expected:
+            raise DamagedFrames(f"{path}: expected {expected[0]} {expected[1]}, got {found[0]} {found[1]}")
+        arrays[name] = torch.from_numpy(array)
+    return Frames(
+        **arrays,
+        classes=meta["classes"],
+        fingerprint=meta["fingerprint"],
+        told=tuple(meta["told"]),
+        named=tuple(meta["held_out"]),
+    )
+
+
+def _type_for(count: int) -> np.dtype[Any]:
+    return np.dtype(next(own for own in _TYPES if count <= np.iinfo(own).max))
+
+
+def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    text = io.BytesIO()
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(text, described)
+    return text.getvalue()
+
+
+def _described(path: Path) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    with open(path, "rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    return dtype, shape
+
+
+def _content(path: Path) -> Iterator[bytes]:
+    """What an .npy file holds after its header, in pieces."""
+    with open(path, "rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        while chunk := file.read(_CHUNK):
+            yield chunk

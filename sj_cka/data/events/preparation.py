@@ -1,0 +1,311 @@
+"""From what a user fetched to the recordings that SpikingJelly's classes read: download/ -> extract/ -> events_np/.
+
+Each step is SpikingJelly's own, but writes into a folder beside, which is renamed when it is whole. The classes alone
+leave a marker `events_np.building` wherever a step fails, which breaks every later call; delete archives of another
+checksum; and convert in threads, of which one that fails does not say at which file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from sj_cka.data.events.raw_files import EventSet, Source
+from sj_cka.data.root import cause, is_of_the_machine
+from sj_cka.data.samples import DataError
+from sj_cka.progress import bar
+
+OnError = Literal["raise", "skip"]
+STEPS = ("download", "extract", "events_np", "events_h5")  # folders of SpikingJelly
+FRAMES = "sj_cka_frames"  # what is written beside SpikingJelly's folders
+_BROKEN = "unconverted.json"
+
+
+class Prepared(NamedTuple):
+    """Recordings in the form that SpikingJelly's class reads.
+
+    Args:
+        events: folder events_np/ or events_h5/.
+        extract: folder extract/, None if there is none.
+        lost: files of extract/ that are damaged.
+        missing: files of extract/ that are still to be converted.
+    """
+
+    events: Path
+    extract: Path | None
+    lost: tuple[Source, ...]
+    missing: tuple[Source, ...]
+
+
+def look(known: EventSet, folder: Path, written: Path) -> Prepared | None:
+    """What is there, changing nothing; None where the set is neither extracted nor converted.
+
+    Args:
+        known: the set.
+        folder: that holds download/, extract/ or events_np/.
+        written: the folder for what is made; may be the same.
+
+    Raises:
+        DataError: recordings of a preparation that did not finish, and no files to go on from.
+    """
+    extract = next((own for own in (folder / "extract", written / "extract") if _filled(own)), None)
+    sources = [] if extract is None else _known_broken(known.find(extract), extract, written)
+    lost = tuple(source for source in sources if source.wrong)
+    found = None
+    for own in dict.fromkeys((folder, written)):
+        events = own / known.events
+        if not (sources or _filled(events)):
+            continue
+        missing = tuple(s for s in sources if not s.wrong and not all(os.path.exists(f"{events}/{m}") for m in s.makes))
+        found = Prepared(events, extract, lost, missing)
+        if _filled(events) and not missing:
+            break
+    if found is not None and not sources and (marker := _marker(found.events)).exists():
+        raise DataError(
+            f"{known.title}: expected whole recordings in {found.events}, got some of a preparation that did not "
+            f"finish, as {marker.name} beside it says; remove both, and put {known.extracted} into {folder / 'extract'}"
+        )
+    return found
+
+
+def prepare(known: EventSet, folder: Path, written: Path, on_error: OnError, download: bool) -> Prepared:
+    """Makes what `look` finds missing; for one process at a time.
+
+    Raises:
+        DataError: files are missing or have another checksum; one is damaged and on_error is "raise"; a download
+            failed; nothing can be written.
+    """
+    found = look(known, folder, written)
+    if found is None:
+        _extract(known, folder, written, download)
+        found = look(known, folder, written)
+    if found is None:
+        raise DataError(
+            f"{known.title}: expected {known.extracted} in {', '.join(known.archives)}, found none in "
+            f"{written / 'extract'}; remove this folder, and fetch the archives anew"
+        )
+    refuse_lost(known, found, on_error)
+    if found.missing:
+        _remember(_convert(known, found), found, written)
+        _marker(found.events).unlink(missing_ok=True)
+    again = look(known, folder, written)
+    assert again is not None
+    assert not again.missing
+    refuse_lost(known, again, on_error)
+    return again
+
+
+def refuse_lost(known: EventSet, found: Prepared, on_error: OnError) -> None:
+    """Raises for the first damaged file, unless damaged files are skipped."""
+    if found.lost and on_error == "raise":
+        raise damaged(known, f"{found.extract}/{found.lost[0].path}", found.lost[0].wrong, len(found.lost) - 1)
+
+
+def damaged(known: EventSet, file: str, reason: str, others: int = 0, remedy: str = "fetch the file anew") -> DataError:
+    """The error for a recording that cannot be used."""
+    more = f" (and {others:,} other files are damaged)" if others else ""
+    return DataError(
+        f"{known.title}: {file}: {reason}{more}; {remedy}, or leave out what is damaged by data.on_error: skip"
+    )
+
+
+def _filled(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(True for _ in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _marker(events: Path) -> Path:
+    return events.with_name(f"{events.name}.building")
+
+
+def _known_broken(sources: list[Source], extract: Path, written: Path) -> list[Source]:
+    """Sources with what is known from an earlier conversion, as long as the file is the same."""
+    try:
+        broken = json.loads((written / FRAMES / _BROKEN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return sources
+    return [
+        source._replace(wrong=entry["wrong"])
+        if (entry := broken.get(source.path)) and entry["state"] == state_of(extract / source.path)
+        else source
+        for source in sources
+    ]
+
+
+def _remember(broken: Sequence[Source], found: Prepared, written: Path) -> None:
+    assert found.extract is not None
+    if not broken:
+        return
+    known = {s.path: {"wrong": s.wrong, "state": state_of(found.extract / s.path)} for s in (*found.lost, *broken)}
+    path = written / FRAMES / _BROKEN
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    os.replace(part, path)
+
+
+def state_of(path: str | os.PathLike[str]) -> list[int] | None:
+    """What tells a file from one that was put in its place: size and time of the last change."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _convert(known: EventSet, found: Prepared) -> list[Source]:
+    """Converts what is missing, which may take hours; gives what could not be converted."""
+    assert found.extract is not None
+    part = found.events.with_name(f"{known.events}.part")
+    whole = part / "whole"
+    shutil.rmtree(part, ignore_errors=True)
+    whole.mkdir(parents=True)
+    broken: list[Source] = []
+    try:
+        with bar(len(found.missing), f"{known.title}: converting files") as count:
+            for start in range(0, len(found.missing), known.together):
+                batch = found.missing[start : start + known.together]
+                for source, error in _convert_all(known, batch, found.extract, part):
+                    broken.append(source._replace(wrong=f"SpikingJelly cannot convert it: {cause(error)}"))
+                count(len(batch))
+        _put(whole, found.events)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return broken
+
+
+def _convert_all(
+    known: EventSet, sources: Sequence[Source], extract: Path, part: Path
+) -> Iterator[tuple[Source, Exception]]:
+    """Those that could not be converted, and why: SpikingJelly does not say which it was, so each is tried alone."""
+    try:
+        _convert_some(known, sources, extract, part)
+    except Exception as error:
+        if is_of_the_machine(error):
+            raise
+        if len(sources) == 1:
+            yield sources[0], error
+            return
+        for source in sources:
+            yield from _convert_all(known, [source], extract, part)
+
+
+def _convert_some(known: EventSet, sources: Sequence[Source], extract: Path, part: Path) -> None:
+    staged, made, whole = (part / name for name in ("staged", "made", "whole"))
+    for folder in (staged, made):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    known.in_spikingjelly().create_raw_from_extracted(known.stage(sources, extract, staged), made)
+    for name in (name for source in sources for name in source.makes):
+        (whole / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(made / name, whole / name)
+
+
+def _put(whole: Path, events: Path) -> None:
+    """The folder in its place; where there are recordings already, its files among these."""
+    if not _filled(events):
+        os.rename(whole, events)  # over an empty folder, too
+        return
+    for folder, _, files in os.walk(whole):
+        target = events / os.path.relpath(folder, whole)
+        target.mkdir(exist_ok=True)
+        for file in files:
+            os.replace(os.path.join(folder, file), target / file)
+
+
+def _extract(known: EventSet, folder: Path, written: Path, download: bool) -> None:
+    reader = known.in_spikingjelly()
+    published = {name: (url, md5) for name, url, md5 in reader.resource_url_md5()}
+    places = [folder / "download", written / "download"]
+    archives = {name: next((p / name for p in places if (p / name).is_file()), None) for name in known.archives}
+    absent = [name for name, path in archives.items() if path is None]
+    if absent and not (download and reader.downloadable()):
+        raise _missing(known, folder, absent, published, reader.downloadable())
+    for name, path in archives.items():
+        if path is not None:
+            _check_md5(known, path, published[name][1])
+    part = written / "extract.part"
+    shutil.rmtree(part, ignore_errors=True)
+    staged, made = part / "staged", part / "made"
+    try:
+        for own in (staged, made):
+            own.mkdir(parents=True)
+        for name in absent:
+            archives[name] = _download(known, name, *published[name], part, written / "download")
+        for name, path in archives.items():
+            assert path is not None
+            os.symlink(path.absolute(), staged / name)
+        _unpack(known, reader, staged, made)
+        os.rename(made, written / "extract")
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _unpack(known: EventSet, reader: Any, archives: Path, into: Path) -> None:
+    try:
+        reader.extract_downloaded_files(archives, into)
+    except Exception as error:
+        raise DataError(
+            f"{known.title}: expected to unpack {', '.join(known.archives)} beside {into.parent}, could not: "
+            f"{cause(error)}; the folder must be writable and have room (data.cache names another one)"
+        ) from error
+
+
+def _check_md5(known: EventSet, path: Path, expected: str) -> None:
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    if found != expected:
+        raise DataError(
+            f"{known.title}: {path}: expected the published archive, with md5 {expected}, got {found}: it is damaged, "
+            "cut off, or another edition; it is left as it is. Fetch it anew; or, if you trust it, unpack it into the "
+            f"folder extract beside {path.parent.name}, so that there are {known.extracted}"
+        )
+
+
+def _download(known: EventSet, name: str, url: str, md5: str, part: Path, into: Path) -> Path:
+    from torchvision.datasets.utils import download_url
+
+    # besides OSError: RuntimeError of a bad checksum, and what http raises
+    try:
+        into.mkdir(exist_ok=True)
+        download_url(url, str(part), filename=name, md5=md5)
+        os.replace(part / name, into / name)
+    except Exception as error:
+        raise DataError(
+            f"{known.title}: expected to download {name} from {url} into {into}, could not: {cause(error)}; check the "
+            "network, and that the folder can be written and has room; or fetch it by hand and put it there"
+        ) from error
+    return into / name
+
+
+def _missing(
+    known: EventSet, folder: Path, absent: Sequence[str], published: dict[str, tuple[str, str]], downloadable: bool
+) -> DataError:
+    sources: dict[str, list[str]] = {}
+    for name in absent:
+        sources.setdefault(published[name][0], []).append(name)
+    fetch = "; ".join(f"{', '.join(names)} from {url}" for url, names in sources.items())
+    lacking = "the archives" if len(absent) == len(known.archives) else ", ".join(absent)
+    by_program = ", or set data.download: true" if downloadable else "; SpikingJelly cannot download them"
+    return DataError(
+        f"{known.title}: expected the set in {folder}, found neither recordings in {known.events}, nor files in "
+        f"extract, nor in download {lacking}; put into {folder / 'download'}: {fetch}; or put what they hold, "
+        f"{known.extracted}, into {folder / 'extract'}{by_program}"
+    )
+
+
+def is_prepared(reader: Any) -> Any:
+    """SpikingJelly's class, for a set that is prepared: it then looks for no marker and no archives."""
+
+    class Reader(reader):
+        def prepare_raw_dataset(self) -> None:
+            """There is nothing left to do."""
+
+    return Reader

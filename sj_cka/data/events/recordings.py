@@ -1,0 +1,260 @@
+"""Recordings as SpikingJelly's classes give them, one at a time, and the counts of their events."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sj_cka.data.events.binning import SplitBy, bin_events, bin_spikes, check_within, whole_numbers
+from sj_cka.data.events.preparation import Prepared, is_prepared
+from sj_cka.data.events.raw_files import EventSet, files_in, folders_in
+from sj_cka.data.root import cause, is_of_the_machine
+from sj_cka.data.samples import DataError
+
+SPLITS = ("train", "test")
+_SEED = 0  # of the splits that are ours
+
+
+class Recording(NamedTuple):
+    """A file of a recording, or of many spike trains.
+
+    Args:
+        file: relative to events_np/.
+        group: its class folder; empty for a file of many.
+        size: in bytes.
+        lost: why it is left out; empty where it is not.
+    """
+
+    file: str
+    group: str
+    size: int
+    lost: str = ""
+
+
+def listed(known: EventSet, found: Prepared) -> dict[str, list[Recording]]:
+    """Files of both splits, in the order of SpikingJelly's class, those that are lost at the end.
+
+    Raises:
+        DataError: class folders differ between the splits, are more than the set has, or are none.
+    """
+    if known.h5:
+        names = [name for source in known.find(found.events) for name in source.makes]
+        sizes = {name: os.path.getsize(found.events / name) for name in names}
+        if absent := [name for name in known.h5 if name not in sizes]:
+            raise DataError(
+                f"{known.title}: expected {known.extracted} in {found.events}, missing: {', '.join(absent)}"
+            )
+        return {split: [Recording(name, "", sizes[name])] for split, name in zip(SPLITS, known.h5, strict=True)}
+    lost = {made: f"{source.path}: {source.wrong}" for source in found.lost for made in source.makes}
+    own = {split: _in_folders(found.events, split, lost) for split in known.splits or ("",)}
+    _check_classes(known, found.events, own)
+    splits = own if known.splits else _split(own[""])
+    _check_kept(known, found.events, splits)
+    return splits
+
+
+def _in_folders(events: Path, split: str, lost: dict[str, str]) -> list[Recording]:
+    there = [
+        Recording(name, group, size, lost.get(name, ""))
+        for group in folders_in(events / split)
+        for file, size in files_in(events / split / group, (".npy", ".npz")).items()
+        for name in (os.path.join(split, group, file),)
+    ]
+    # of a lost file there may be no recording at all
+    seen = {recording.file for recording in there}
+    gone = [name for name in lost if name not in seen and name.startswith(os.path.join(split, ""))]
+    depth = 2 if split == "" else 3
+    for name in sorted(gone):
+        parts = name.split(os.sep)
+        there.append(Recording(name, parts[-2] if len(parts) == depth else "", 0, lost[name]))
+    return there
+
+
+def _check_classes(known: EventSet, events: Path, own: Mapping[str, Sequence[Recording]]) -> None:
+    groups = {split: {r.group for r in recordings} - {""} for split, recordings in own.items()}
+    folders = {split: set(folders_in(events / split)) | groups[split] for split in own}
+    first, *others = folders.items()
+    for split, found in others:
+        if different := sorted(found ^ first[1]):
+            raise DataError(
+                f"{known.title}: expected the same class folders in {first[0]} and {split} of {events}, only one of "
+                f"both has {', '.join(different)}"
+            )
+    classes = known.published.classes
+    if not 0 < len(first[1]) <= classes:
+        some = ", ".join(sorted(first[1])[: classes + 3]) or "none"
+        raise DataError(
+            f"{known.title}: expected up to {classes} class folders in {events / first[0]}, got {len(first[1])}: "
+            f"{some}; move away what is no class"
+        )
+
+
+def _check_kept(known: EventSet, events: Path, splits: Mapping[str, Sequence[Recording]]) -> None:
+    """Every class folder must have a whole recording in each split."""
+    groups = {recording.group for recordings in splits.values() for recording in recordings} - {""}
+    groups.update(folders_in(events / known.splits[0]) if known.splits else folders_in(events))
+    for split, recordings in splits.items():
+        for group in sorted(groups - {recording.group for recording in recordings if not recording.lost}):
+            lost = [recording.lost for recording in recordings if recording.group == group]
+            why = f"all {len(lost):,} are damaged, the first is {lost[0]}" if lost else "got none"
+            needed = "" if known.splits or lost else " (a class needs two, one for each split)"
+            raise DataError(
+                f"{known.title}: expected {split} recordings of class {group} in {events}{needed}, {why}; fetch the "
+                "files anew"
+            )
+
+
+def classes_of(recordings: Mapping[str, Sequence[Recording]]) -> int:
+    """How many classes the folders name."""
+    return len({recording.group for recording in recordings["train"]} - {""})
+
+
+def _split(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
+    """A tenth of each class, to the nearest and at least one, for testing: whose names come first by `_order`."""
+    groups: dict[str, list[Recording]] = {}
+    for recording in recordings:
+        groups.setdefault(recording.group, []).append(recording)
+    test: set[str] = set()
+    for group in groups.values():
+        chosen = sorted(group, key=lambda recording: _order(name_of(recording.file)))
+        test.update(recording.file for recording in chosen[: max(1, (len(group) + 5) // 10)])
+    return {
+        "train": [recording for recording in recordings if recording.file not in test],
+        "test": [recording for recording in recordings if recording.file in test],
+    }
+
+
+def _order(name: str) -> str:
+    """A random number of a name, the same everywhere: independent of numpy, of the platform and of other files."""
+    return hashlib.sha256(f"{_SEED}/{name}".encode()).hexdigest()
+
+
+def name_of(file: str) -> str:
+    """Class and name of a recording, as results name it."""
+    return os.path.splitext(file)[0].replace(os.sep, "/")
+
+
+class Item(NamedTuple):
+    """A recording to be read.
+
+    Args:
+        name: of the file, or of the recording in it; relative to events_np/.
+        label: from 0.
+        read: gives the arrays of SpikingJelly's class.
+        lost: why it is not to be read; empty where it is.
+    """
+
+    name: str
+    label: int
+    read: Callable[[], Any]
+    lost: str = ""
+
+
+def items(known: EventSet, found: Prepared, split: str, recordings: Sequence[Recording]) -> list[Item]:
+    """The recordings of a split in SpikingJelly's class.
+
+    Raises:
+        DataError: the class cannot read the folder, or finds recordings where none should be.
+    """
+    train = {"train": split == "train"} if known.splits else {}
+    try:
+        dataset = is_prepared(known.in_spikingjelly())(str(found.events.parent), data_type="event", **train)
+        if known.h5:
+            return _of_h5(known, found.events / recordings[0].file, dataset)
+    except Exception as error:
+        if isinstance(error, DataError) or is_of_the_machine(error):
+            raise
+        where = found.events / recordings[0].file if known.h5 else found.events
+        raise DataError(
+            f"{known.title}: {where}: SpikingJelly cannot read it: {cause(error)}; fetch it anew"
+        ) from error
+    index = {os.path.relpath(path, found.events): i for i, (path, _) in enumerate(dataset.samples)}
+    if known.splits and (stray := sorted(set(index) - {recording.file for recording in recordings})):
+        raise DataError(
+            f"{known.title}: expected recordings in class folders, got {found.events / stray[0]}; move it away"
+        )
+    return [
+        Item(r.file, dataset.samples[index[r.file]][1], partial(_loaded, dataset.loader, found.events / r.file))
+        if not r.lost
+        else Item(r.file, -1, lambda: None, r.lost)
+        for r in recordings
+    ]
+
+
+def _loaded(loader: Callable[[Any], Any], path: Path) -> Any:
+    # opened here: numpy leaves a truncated file open
+    with open(path, "rb") as file:
+        return loader(file)
+
+
+def _of_h5(known: EventSet, path: Path, dataset: Any) -> list[Item]:
+    import h5py
+
+    with h5py.File(path) as file:
+        labels, lengths = file["labels"][:], [len(file["spikes"][name]) for name in ("times", "units")]
+    classes = known.published.classes
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or set(lengths) != {len(labels)}:
+        raise DataError(
+            f"{known.title}: {path}: expected as many times and units as integer labels, got {lengths[0]:,} and "
+            f"{lengths[1]:,} of {labels.dtype} {list(labels.shape)}; fetch the file anew"
+        )
+    if len(wrong := np.flatnonzero((labels < 0) | (labels >= classes))):
+        raise DataError(
+            f"{known.title}: {path}: expected labels 0 to {classes - 1}, got {labels[wrong[0]]} of recording "
+            f"{wrong[0]}; fetch the file anew"
+        )
+    return [
+        Item(f"{path.name}, recording {i}", int(label), lambda i=i: dataset[i][0])  # type: ignore[misc]
+        for i, label in enumerate(labels)
+    ]
+
+
+def counted(item: Item, known: EventSet, shape: tuple[int, ...], split_by: SplitBy) -> np.ndarray:
+    """Counts of a recording's events, of shape `(T, 2, H, W)` or `(T, D)`.
+
+    Raises:
+        ValueError: why the recording is damaged.
+    """
+    try:
+        arrays = item.read()
+    except Exception as error:
+        if is_of_the_machine(error):
+            error.add_note(f"while {item.name} of {known.title} was read")
+            raise
+        raise ValueError(f"it cannot be read: {cause(error)}") from error
+    names = ("t", "x", "y", "p") if len(known.sensor) == 2 else ("t", "x")
+    if not isinstance(arrays, dict) or not set(names) <= set(arrays):
+        got = ", ".join(sorted(arrays)) if isinstance(arrays, dict) else type(arrays).__name__
+        raise ValueError(f"expected arrays {', '.join(names)}, got {got}")
+    if all(np.size(arrays[name]) == 0 for name in names):
+        raise ValueError("it holds no events")
+    if len(known.sensor) == 1:
+        t, unit = _in_order(arrays["t"], whole_numbers("units", arrays["x"]))
+        return bin_spikes(t, unit, T=shape[0], D=shape[1], split_by=split_by).numpy()
+    T, _, H, W = shape
+    rows, columns = known.sensor
+    x, y = whole_numbers("x", arrays["x"]), whole_numbers("y", arrays["y"])
+    check_within("x", x, columns, "a column of the sensor")
+    check_within("y", y, rows, "a row of the sensor")
+    x, y = x * W // columns, y * H // rows
+    return bin_events(arrays["t"], x, y, arrays["p"], T=T, H=H, W=W, split_by=split_by).numpy()
+
+
+def _in_order(seconds: Any, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Spikes by time in microseconds: a file of spike trains may list them unit by unit."""
+    t = np.asarray(seconds)
+    if t.ndim != 1 or not np.issubdtype(t.dtype, np.floating) or not np.isfinite(t).all():
+        raise ValueError(
+            f"expected finite times in seconds [N], got {t.dtype} {list(t.shape)}, or NaN or infinity among them"
+        )
+    if len(t) != len(unit):
+        return t.astype(np.int64), unit  # told by the binning
+    t_us = np.rint(t.astype(np.float64) * 1e6).astype(np.int64)
+    order = np.argsort(t_us, kind="stable")
+    return t_us[order], unit[order]
