@@ -86,7 +86,7 @@ class Source:
             for name, value in above.items():
                 key = (*here, name)
                 maps = isinstance(value, dict) and isinstance(below.get(name), dict)
-                if maps and not _other_data(key, value, below):
+                if maps and not _other_data(key, below[name], value):
                     joined[name] = join(below[name], value, key)
                     continue
                 for replaced in [k for k in written if k[: len(key)] == key]:
@@ -180,9 +180,9 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _other_data(key: KeyPath, value: dict[str, Any], below: dict[str, Any]) -> bool:
-    """Whether this is the recipe's data under another name: options of one set mean nothing to another."""
-    return key == ("data",) and value.get("name", (old := below["data"].get("name"))) != old
+def _other_data(key: KeyPath, below: dict[str, Any], above: dict[str, Any]) -> bool:
+    """Whether these are data under another name, of recipe or variant: options of one set mean nothing to another."""
+    return key[-1] == "data" and "name" in above and above["name"] != below.get("name")
 
 
 def _places(path: Path, node: Any, key: KeyPath) -> Iterator[tuple[KeyPath, Place]]:
