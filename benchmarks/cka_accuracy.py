@@ -2,9 +2,10 @@
 
     python benchmarks/cka_accuracy.py [--n 256]
 
-The reference is the trace formula in float64 on recorded features, concatenated over time. The networks have random
-weights and have seen the images once in training mode (else nothing spikes). The second line shifts the features of one
-layer by 1000 times their std and compares with the reference of the shifted numbers, as float32 holds them.
+The reference is the trace formula in float64 on the CPU, on recorded features, concatenated over time. The networks run
+on CUDA where it is; they have random weights and have seen the images once in training mode (else nothing spikes). The
+second line shifts the features of one layer by 1000 times their std and compares with the reference of the shifted
+numbers, as float32 holds them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ T = 4
 
 def gram(X: Tensor) -> np.ndarray:
     """Float64 Gram, zero diagonal, of features [S, n, ...] concatenated over S = T steps (or one, shown T times)."""
-    flat = X.expand(T, *X.shape[1:]).flatten(2).transpose(0, 1).flatten(1).double()
+    flat = X.expand(T, *X.shape[1:]).flatten(2).transpose(0, 1).flatten(1).cpu().double()
     flat = flat - flat.mean(0)  # HSIC_1 does not change with it, and float64 keeps its digits
     K = (flat @ flat.T).numpy()
     np.fill_diagonal(K, 0)
@@ -56,10 +57,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=256, help="images")
     n = parser.parse_args().n
-    x = torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    on = "cuda" if torch.cuda.is_available() else "cpu"
+    x = torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(on)
     nets = []
     for kind in ("snn", "ann"):
-        net = build(kind, {"name": "resnet", "depth": 20}, in_channels=3, num_classes=10, T=T, seed=1)  # type: ignore[arg-type]
+        net = build(kind, {"name": "resnet", "depth": 20}, in_channels=3, num_classes=10, T=T, seed=1, device=on)  # type: ignore[arg-type]
         calibrate(net, x, batch_size=64)
         nets.append(net.eval())
     began = time.perf_counter()
@@ -71,7 +73,7 @@ def main() -> None:
     own = [[trace_formula(G, G) for G in side] for side in (K, L)]
     expected = np.array([[trace_formula(k, m) for m in L] for k in K]) / np.sqrt(np.outer(*own))
     defined = np.isfinite(found)
-    print(f"{found.shape[0]} x {found.shape[1]} layers, n = {n}, T = {T}: compare took {seconds:.1f} s")
+    print(f"{on}: {found.shape[0]} x {found.shape[1]} layers, n = {n}, T = {T}: compare took {seconds:.1f} s")
     print(
         f"defined: {100 * defined.mean():.1f} % of the pairs; largest error {np.nanmax(np.abs(found - expected)):.1e}"
     )

@@ -111,7 +111,7 @@ def main() -> None:
     for name in ("this project", "with samples", "pairwise formula"):
         print(f"  {name:18} {1000 * past[name]:8.1f} ms")
     print(f"the formula takes {past['pairwise formula'] / past['this project']:.1f} times as long (wanted: at least 5)")
-    found = torch.from_numpy(compare(*nets, [x], progress=False).matrix().to_numpy())
+    found = torch.tensor(compare(*nets, [x], progress=False).matrix().to_numpy())
     there = pairwise(nets, x, layers).cpu().double()
     print(f"largest difference from the formula in float32: {(found - there).abs().nan_to_num().max():.1e}")
     spikes = (torch.rand(T, 256, 16384, device=on) < 0.2).float()

@@ -1,6 +1,6 @@
 """LIF: one layer, and a ResNet-20's training step, with the chosen backend, SpikingJelly's torch code and a plain loop.
 
-    python benchmarks/neuron_backends.py [--threads 1 2] [--rounds 30] [--steps 8]
+    python benchmarks/neuron_backends.py [--threads 1 2] [--rounds 30] [--steps 8] [--only cpu|cuda]
 
 The layer takes a float32 input [4, 32, 16, 32, 32], forward and backward; the training step (forward, loss, backward,
 SGD) a batch of 32 images [3, 32, 32], shown for 4 time steps. "plain loop" is a module that loops over time and leaves
@@ -245,15 +245,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads of torch on the CPU")
     parser.add_argument("--rounds", type=int, default=30, help="of the layer, 3 passes each; 2 or more")
     parser.add_argument("--steps", type=int, default=8, help="training steps of each; 2 or more")
+    parser.add_argument("--only", choices=["cpu", "cuda"], help="one device alone; both where they are by default")
     arguments = parser.parse_args()
     print(f"torch {torch.__version__}, spikingjelly {version('spikingjelly')}, [T, N, C, H, W] = {list(SHAPE)}")
     verdicts = []
-    for threads in arguments.threads:
+    for threads in arguments.threads if arguments.only != "cuda" else []:
         torch.set_num_threads(threads)
         print(f"cpu, {threads} thread{'s'[: threads - 1]}; chosen: {lif_backend('cpu').name}")
         reached = measure_on("cpu", arguments.rounds, arguments.steps)
         verdicts += reached if threads == 2 else []
-    if torch.cuda.is_available():
+    if arguments.only != "cpu" and torch.cuda.is_available():
         print(f"{torch.cuda.get_device_name()}; chosen: {lif_backend('cuda').name}")
         verdicts += measure_on("cuda", arguments.rounds, arguments.steps)
     print("targets (on the CPU with 2 threads)")

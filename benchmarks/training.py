@@ -7,7 +7,9 @@ CUDA). All take an epoch of the same images in turn, so that a busy machine hits
 round and given as the median over rounds.
 
 - "this project": `sj_cka.training.train`; images live as bytes on the device and are augmented there.
-- "SpikingJelly": its own LIFNode, multi-step, torch backend; a DataLoader with torchvision's transforms on PIL images.
+- "fused", on CUDA: this project with `neuron: {backend: fused}`, whose kernels torch.compile makes in the first epoch.
+- "SpikingJelly": its own LIFNode, multi-step, torch backend (2.0.0 on CUDA: the kernels that it chooses); a DataLoader
+  with torchvision's transforms on PIL images.
 - "plain loop": as released code has it: neurons loop over time and leave the rest to autograd, the image is repeated
   before the first layer; the same DataLoader.
 
@@ -35,9 +37,11 @@ from torchvision import transforms
 from sj_cka.data import AUGMENTATIONS, Images, Shape, imagine
 from sj_cka.models import build
 from sj_cka.neurons import lif_backend
+from sj_cka.neurons.backends import node_chooses
 from sj_cka.training import Resident, Settings, train
 
 T, OURS, SCRIPT, LOOP = 4, "this project", "SpikingJelly", "plain loop"
+FUSED = "fused"  # this project with the fused neurons, which CUDA has to be asked for
 TARGETS = {("cpu", "snn"): 1.4, ("cuda", "snn"): 4.0}  # times the plain loop
 IN_KERNELS = 0.8  # of the time, on CUDA
 Epoch = Callable[[], object]
@@ -67,13 +71,14 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
 
 def network(kind: str, device: str, form: str) -> nn.Module:
+    own = "torch" if device == "cpu" or node_chooses() else "auto"  # 2.0.0 takes its kernels on CUDA by itself
     net = build(
         "snn" if kind == "snn" else "ann",
         {"name": "resnet", "depth": 20},
         in_channels=3,
         num_classes=10,
         T=T,
-        neuron={"name": "lif", "backend": "auto" if form == OURS else "torch"} if kind == "snn" else None,
+        neuron={"name": "lif", "backend": {OURS: "auto", FUSED: "fused"}.get(form, own)} if kind == "snn" else None,
         device=device,
     )
     if form == LOOP:
@@ -83,8 +88,8 @@ def network(kind: str, device: str, form: str) -> nn.Module:
     return net
 
 
-def ours(kind: str, device: str, data: Images, batch_size: int, layout: str = "auto") -> Epoch:
-    net = network(kind, device, OURS)
+def ours(kind: str, device: str, data: Images, batch_size: int, layout: str = "auto", form: str = OURS) -> Epoch:
+    net = network(kind, device, form)
     settings = Settings(
         epochs=1,
         batch_size=batch_size,
@@ -106,7 +111,14 @@ def ours(kind: str, device: str, data: Images, batch_size: int, layout: str = "a
 def script(kind: str, device: str, data: Images, batch_size: int, form: str) -> Epoch:
     net = network(kind, device, form).train()
     workers = 0 if device == "cpu" else 4
-    loader = DataLoader(Pictures(data), batch_size, shuffle=True, num_workers=workers, pin_memory=device == "cuda")
+    loader = DataLoader(
+        Pictures(data),
+        batch_size,
+        shuffle=True,
+        num_workers=workers,
+        pin_memory=device == "cuda",
+        persistent_workers=workers > 0,  # to start them takes longer than these epochs
+    )
     optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
 
     def epoch() -> None:
@@ -153,7 +165,7 @@ def in_kernels(run: Epoch) -> float:
 
     run()
     torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as profiler:
         began = time.perf_counter()
         run()
         torch.cuda.synchronize()
@@ -203,6 +215,8 @@ def main() -> None:
     for kind in ("snn", "ann"):
         runs = {OURS: ours(kind, device, data, batch_size)}
         if kind == "snn":
+            if device == "cuda":
+                runs[FUSED] = ours(kind, device, data, batch_size, form=FUSED)
             runs[SCRIPT] = script(kind, device, data, batch_size, SCRIPT)
         runs[LOOP] = script(kind, device, data, batch_size, LOOP)
         print(f"\n  ResNet-20, {kind.upper()}" + (f", T = {T}" if kind == "snn" else ", the two scripts are one"))

@@ -39,6 +39,15 @@ def test_without_a_browser_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -
     assert "figures as PNG: no; no Chromium or Chrome found: install one" in said
 
 
+def test_an_extra_in_another_version_than_it_pins_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "requires", lambda name: ["a>=1; extra == 'x'", "b==2.0rc1; extra == 'x'"])
+    found = {"a": "1.5", "b": "2.0"}
+    monkeypatch.setattr(doctor, "version", found.__getitem__)
+    assert list(doctor._extras()) == ["x: has b 2.0, not 2.0rc1: pip install 'sj-cka[x]'"]
+    found["b"] = "2.0rc1"
+    assert list(doctor._extras()) == ["x: a 1.5, b 2.0rc1"]
+
+
 def too_eager(**options: object) -> torch.nn.Module:
     return lif(v_threshold=0.9, **options)
 

@@ -118,9 +118,11 @@ class Book:
         self.counts[layer][step : step + len(counts)] += counts
 
     def to_take_again(self) -> set[str]:
-        """Layers of which a step was marked; waits for the device, once."""
+        """Layers of which a step was marked; waits for the device, once. What is taken again is so in the network's own
+        stream: a copy of it (`repeat`) in another one could come before it."""
         if self.stream is not None:
             torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
+            self.stream = None
         if not self.redo:
             return set()
         marked = torch.stack([flag for _, flag in self.redo]).tolist()

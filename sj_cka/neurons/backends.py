@@ -11,6 +11,7 @@ import torch
 from spikingjelly.activation_based import base, functional, neuron
 from spikingjelly.activation_based import surrogate as surrogates
 
+from sj_cka.neurons import compiling
 from sj_cka.neurons.surrogates import gradient_of
 
 BackendName = Literal["cupy", "native", "triton", "fused", "torch"]
@@ -56,7 +57,8 @@ def neuron_backend(
     - "triton": Triton kernels, in 2.0.0rc1 chosen by the node's `backend`, in 2.0.0 by SpikingJelly for the process;
       these and "native" with the surrogates sigmoid, atan, piecewise_quadratic, piecewise_exp, soft_sign, super_spike
       and erf;
-    - "fused": `FusedNode` on the CPU, with the surrogates of SURROGATES;
+    - "fused": `FusedNode`, with the surrogates of SURROGATES; on the CPU, and on CUDA where it is asked for: there
+      torch.compile makes its kernels, in some seconds for each kind of layer in the process;
     - "torch": SpikingJelly's own torch code, on any device.
 
     What 2.0.0 chooses on CUDA is asked of SpikingJelly itself; its environment variables SJ_LIF_CUDA_IMPLEMENTATION,
@@ -92,7 +94,10 @@ def neuron_backend(
     for name in names:
         if wish not in ("auto", name):
             continue
-        why_not = _why_not(name, kind, device, surrogate)
+        if name == "fused" and device.type == "cuda" and wish == "auto":
+            why_not: str | None = "is compiled on CUDA, which takes time, and has to be asked for"
+        else:
+            why_not = _why_not(name, kind, device, surrogate)
         if why_not is None:
             return Backend(name, "asked for" if wish == name else "; ".join([f"first that runs on {device}", *refused]))
         refused.append(f'"{name}" {why_not}')
@@ -116,7 +121,10 @@ def _why_not(
     if name == "fused":
         if gradient_of(surrogate) is None:
             return f"has no gradient of the surrogate {type(surrogate).__name__}"
-        return None if device.type == "cpu" else "runs on the CPU"
+        if device.type == "cuda":
+            told = compiling.why_not("cuda")
+            return None if told is None else f"cannot be compiled on CUDA ({told})"
+        return None if device.type == "cpu" else "runs on the CPU and on CUDA"
     if name == "torch" and (device.type != "cuda" or node_chooses()):
         return None
     if device.type != "cuda":

@@ -176,6 +176,8 @@ def _node(
     )
     if compiled:
         node.compiled = True
+    if name == "fused" and torch.device(device).type == "cuda":
+        node.fused_on_cuda = True
     return node
 
 
@@ -183,9 +185,10 @@ def _check_compiled(name: backends.BackendName, device: torch.device | str) -> N
     if name != "fused":
         raise ValueError(
             f'expected backend "fused" for compiled=True, since no other is compiled here; got "{name}" on device '
-            f"{device}; leave compiled away, or run fused on the CPU"
+            f'{device}; leave compiled away, or ask for backend "fused"'
         )
-    why_not = compiling.why_not()
+    # on CUDA nothing else than compiled is fused, and whether that can be was asked already
+    why_not = compiling.why_not() if torch.device(device).type == "cpu" else None
     if why_not is not None:
         raise ValueError(
             f"expected a C++ compiler that torch.compile can use, for compiled=True; got {why_not}; install one (g++; "

@@ -8,7 +8,7 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor
 
-from sj_cka.neurons import fused
+from sj_cka.neurons import compiling, fused
 from sj_cka.neurons.surrogates import gradient_of
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -16,17 +16,17 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 class FusedNode(neuron.BaseNode):
     """What the fused nodes have in common: a node of SpikingJelly, its multi-step forward and backward on CPU tensors
-    each one hand-written pass.
+    each one hand-written pass, and on CUDA tensors, if asked for, each one compiled kernel.
 
     Arguments, attributes and state (`v`, `v_seq`, `step_mode`, `surrogate_function`, ...) are those of the installed
     SpikingJelly's node. Fused are multi-step calls (`step_mode="m"`) on CPU tensors [T, N, *] of float32, float64 or
     bfloat16 with the surrogates of SURROGATES and any other option; for the backward only h [T, N, *] is saved, and
-    the input where a PLIF leaks it. Every other call (CUDA, single-step, another dtype or surrogate, torch.compile,
-    torch.func) is SpikingJelly's own.
+    the input where a PLIF leaks it. Every other call (on CUDA, single-step, another dtype or surrogate, under
+    torch.compile or torch.func) is SpikingJelly's own.
 
     Where the attribute `compiled` is set, torch.compile makes a kernel of each pass (`sj_cka.neurons.compiling`), with
     the same spikes and states. Inputs of bfloat16, of more than 32 steps or of less than 2 neurons run the passes as
-    they are.
+    they are. Where `fused_on_cuda` is set, CUDA tensors, of float16 too, run such kernels, for up to 32 steps.
 
     Spikes and states equal those of SpikingJelly's torch code bit for bit (finite input); gradients do up to rounding,
     those of `w`, of the initial `v` and through the final `v` and `v_seq` too. Two things differ: a second derivative
@@ -36,21 +36,25 @@ class FusedNode(neuron.BaseNode):
 
     v: Tensor | float
     compiled = False
+    fused_on_cuda = False
 
     def _leak(self) -> tuple[float | None, Tensor | None, bool]:
         """tau, q and decay_input, as `fused` has them."""
         raise NotImplementedError
 
     def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        gradient = gradient_of(self.surrogate_function)
-        if args or kwargs or gradient is None or not self._is_fusible(x_seq):
+        # the surrogate last: torch.compile, under which nothing is fused, warns of the cache in `gradient_of`
+        if args or kwargs or not self._is_fusible(x_seq):
             return super().multi_step_forward(x_seq, *args, **kwargs)
+        gradient = gradient_of(self.surrogate_function)
+        if gradient is None:
+            return super().multi_step_forward(x_seq)
         v = self.v
         if isinstance(v, Tensor):
             (v,) = self.materialize_states((x_seq,), (v,), "m")
         tau, q, decay_input = self._leak()
         p = fused.Dynamics(tau, decay_input, self.v_threshold, self.v_reset, self.detach_reset, gradient)
-        spikes, v_out = fused.multi_step(x_seq, v, q, p, self.store_v_seq, self.compiled)
+        spikes, v_out = fused.multi_step(x_seq, v, q, p, self.store_v_seq, self.compiled or x_seq.is_cuda)
         if self.store_v_seq:
             self.v_seq = v_out
             v_out = v_out[-1].clone()  # functional.detach_net detaches in place, which a view refuses
@@ -58,11 +62,13 @@ class FusedNode(neuron.BaseNode):
         return spikes
 
     def _is_fusible(self, x_seq: Tensor) -> bool:
+        if x_seq.ndim == 0 or len(x_seq) == 0:
+            return False
+        # an empty share of a batch always: 2.0.0's CUDA kernels refuse it
+        on_cuda = x_seq.is_cuda and (x_seq.numel() == 0 or (self.fused_on_cuda and compiling.fits(x_seq)))
         return (
-            x_seq.device.type == "cpu"
-            and x_seq.dtype in _DTYPES
-            and x_seq.ndim > 0
-            and len(x_seq) > 0
+            (on_cuda or x_seq.device.type == "cpu")
+            and (x_seq.dtype in _DTYPES or (on_cuda and x_seq.dtype == torch.float16))
             # SpikingJelly's mixed precision, in 2.0.0rc1 and in 2.0.0
             and getattr(self, "_triton_precision", None) is None
             and getattr(self, "_neuron_precision", None) is None
@@ -112,4 +118,4 @@ class FusedPLIFNode(FusedNode, neuron.ParametricLIFNode):
         return None, self.w.sigmoid(), self.decay_input
 
     def _is_fusible(self, x_seq: Tensor) -> bool:
-        return super()._is_fusible(x_seq) and self.w.ndim == 0 and self.w.device.type == "cpu"
+        return super()._is_fusible(x_seq) and self.w.ndim == 0 and self.w.device == x_seq.device

@@ -112,7 +112,8 @@ def train(
     optimiser = torch.optim.SGD(_groups(network, settings), lr=settings.lr, momentum=settings.momentum)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.autocast_dtype(device) == torch.float16)
     run = _Run(network, batches, settings, optimiser, scaler, [], {})
-    devices = [device.index or torch.cuda.current_device()] if device.type == "cuda" else []
+    own = torch.cuda.current_device() if device.type == "cuda" and device.index is None else device.index
+    devices = [own] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
         in_layout(network, settings, device) as as_laid_out,

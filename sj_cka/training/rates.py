@@ -14,24 +14,23 @@ from sj_cka.training.distributed import sum_of
 
 
 class RateMeter:
-    """Hooks that sum the spikes of every layer of neurons; `take()` gives their rates since the last time."""
+    """Hooks that sum the spikes of every layer of neurons; `take()` gives their rates since the last time.
+
+    Both sums live on the device, and a hook knows no name: torch.compile then makes one graph of all hooks of a
+    network, and compiles nothing anew as they count.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         self.neurons = {name: module for name, module in outside_neurons(network).items() if is_neuron(module)}
         self.device = next(network.parameters()).device
         self.hooks = ExitStack()
-        self.spikes: dict[str, Tensor] = {}
-        self.count: dict[str, int] = {}
+        self.spikes, self.counts = (
+            [torch.zeros((), dtype=torch.float64, device=self.device) for _ in self.neurons] for _ in range(2)
+        )
 
     def __enter__(self) -> RateMeter:
-        for name, module in self.neurons.items():
-
-            def add(module: nn.Module, args: Any, spikes: Tensor, name: str = name) -> None:
-                seen = spikes.detach().sum(dtype=torch.float32)
-                self.spikes[name] = self.spikes[name] + seen if name in self.spikes else seen.to(torch.float64)
-                self.count[name] = self.count.get(name, 0) + spikes.numel()
-
-            self.hooks.callback(module.register_forward_hook(add).remove)
+        for module, spikes, count in zip(self.neurons.values(), self.spikes, self.counts, strict=True):
+            self.hooks.callback(module.register_forward_hook(_adder(spikes, count)).remove)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -39,10 +38,19 @@ class RateMeter:
 
     def take(self) -> tuple[float, dict[str, float]]:
         """Spikes per neuron and step of all layers together, NaN without neurons, and of each layer."""
-        names, device = list(self.neurons), self.device
-        none = torch.zeros((), dtype=torch.float64, device=device)
-        spikes = torch.stack([self.spikes.get(name, none) for name in names]) if names else none.view(1)
-        counts = torch.tensor([self.count.get(name, 0) for name in names] or [0], dtype=torch.float64, device=device)
-        spikes, counts = (total.cpu() for total in sum_of(spikes, counts))
-        self.spikes, self.count = {}, {}
-        return float(spikes.sum() / counts.sum()), dict(zip(names, (spikes / counts).tolist(), strict=False))
+        if not self.neurons:
+            return float("nan"), {}
+        spikes, counts = (total.cpu() for total in sum_of(torch.stack(self.spikes), torch.stack(self.counts)))
+        for total in (*self.spikes, *self.counts):
+            total.zero_()
+        return float(spikes.sum() / counts.sum()), dict(zip(self.neurons, (spikes / counts).tolist(), strict=True))
+
+
+def _adder(spikes: Tensor, count: Tensor) -> Any:
+    """A hook that adds the spikes of a call, and the number of those that could have been."""
+
+    def add(module: nn.Module, args: Any, out: Tensor) -> None:
+        spikes.add_(out.detach().sum(dtype=torch.float32))
+        count.add_(out.numel())
+
+    return add

@@ -9,10 +9,12 @@ import torch
 from spikingjelly.activation_based import base, functional, neuron, surrogate
 
 from sj_cka.neurons import (
+    NEURONS,
     SURROGATES,
     FusedLIFNode,
     FusedPLIFNode,
     backends,
+    compiling,
     if_,
     lif,
     lif_backend,
@@ -75,6 +77,7 @@ def release_candidate(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(backends, "node_chooses", lambda: True)
     monkeypatch.setattr(base, "check_backend_library", check, raising=False)
+    monkeypatch.setattr(compiling, "why_not", lambda device: None)
     if not hasattr(neuron.LIFNode, "supported_backends"):  # then SpikingJelly 2.0.0 is installed
         for kind in backends.NODES.values():
             monkeypatch.setattr(kind, "supported_backends", ("torch", "cupy", "triton"), raising=False)
@@ -84,7 +87,9 @@ def release_candidate(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("libraries", "name"), [({"cupy", "triton"}, "cupy"), ({"triton"}, "triton"), (set(), "torch")], ids=str
+    ("libraries", "name"),
+    [({"cupy", "triton"}, "cupy"), ({"triton"}, "triton"), (set(), "torch")],
+    ids=["cupy and triton", "triton", "neither"],
 )
 def test_with_the_release_candidate_cuda_runs_cupy_then_triton_then_torch(
     release_candidate: set[str], libraries: set[str], name: str, kind: backends.NeuronKind
@@ -98,7 +103,25 @@ def test_with_the_release_candidate_cuda_runs_cupy_then_triton_then_torch(
     assert neuron_backend(kind, "cuda", "torch").name == "torch"
     with pytest.raises(ValueError, match=r'"native" needs SpikingJelly 2\.0\.0'):
         neuron_backend(kind, "cuda", "native")
-    with pytest.raises(ValueError, match='"fused" runs on the CPU; got device cuda'):
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fused_is_compiled_on_cuda_where_it_is_asked_for_and_can_be(
+    release_candidate: set[str], kind: backends.NeuronKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert neuron_backend(kind, "cuda").name == "torch"
+    assert (
+        '"fused" is compiled on CUDA, which takes time, and has to be asked for' in neuron_backend(kind, "cuda").reason
+    )
+    assert neuron_backend(kind, "cuda", "fused") == ("fused", "asked for")
+    made = NEURONS[kind](device="cuda", backend="fused")
+    assert made.fused_on_cuda
+    assert NEURONS[kind](device="cuda", backend="fused", compiled=True).fused_on_cuda
+    assert not NEURONS[kind](backend="fused").fused_on_cuda
+    x_seq = torch.rand(4, 3, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(made(x_seq), NEURONS[kind]()(x_seq))
+    monkeypatch.setattr(compiling, "why_not", lambda device: f"no Triton on {device}")
+    with pytest.raises(ValueError, match=r'"fused" cannot be compiled on CUDA \(no Triton on cuda\); got device cuda'):
         neuron_backend(kind, "cuda", "fused")
 
 
