@@ -32,7 +32,7 @@ def run(
     settings: Settings = None,
     out: Out = None,
     store: StoreAt = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="processes; one a core by default")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes; by default as many as the cores hold")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show jobs, data and costs, run none")] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="write epochs as they end into the report's folder tensorboard")

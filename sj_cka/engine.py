@@ -48,7 +48,8 @@ def execute(
     Args:
         wanted: jobs, in the order in which they are started where they may.
         store: where finished jobs lie.
-        workers: processes; None for one a core, 1 for this process itself. In a group there are no others.
+        workers: processes; None for as many as the cores hold at the threads of a job, 1 for this process itself. In a
+            group there are no others.
         progress: show how far it is.
         on_epoch: called in this process after each epoch of a training.
 
@@ -63,7 +64,7 @@ def execute(
     ordered = in_order(wanted)
     rank, processes = world()
     missing = agreed([job for job in ordered if not store.has(job.key)])
-    count = 1 if processes > 1 else min(workers or _default_workers(), len(missing))
+    count = 1 if processes > 1 else min(workers or _default_workers(missing), len(missing))
     with Progress(len(ordered), len(ordered) - len(missing), show=progress and rank == 0) as shown:
         if count > 1:
             _in_pool(missing, store, count, shown, on_epoch)
@@ -95,9 +96,10 @@ def in_order(wanted: Iterable[Job]) -> list[Job]:
     return list(found.values())
 
 
-def _default_workers() -> int:
+def _default_workers(missing: Sequence[Job]) -> int:
     # the cores that this process may use: a container often has fewer than its machine
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // max((job.threads for job in missing), default=1))
     return cores if jobs.device().type == "cpu" else min(cores, _ON_ONE_GPU)
 
 

@@ -90,8 +90,9 @@ def run(
         settings: `key.path=value`, laid over recipe and profile, e.g. `data.path=mine.npz`.
         out: folder of the report; None for figures/<recipe>, or figures/<recipe>-<profile> for others than quick.
         store: folder of finished jobs; None for $SJ_CKA_STORE or .sj_cka/store.
-        workers: processes; None for one a core, 1 for this process alone. The numbers do not depend on it. With more
-            than one, a script must call this under `if __name__ == "__main__":`, as ever where Python starts processes.
+        workers: processes; None for as many as the cores hold, 1 for this process alone. The numbers do not depend on
+            it. With more than one, a script must call this under `if __name__ == "__main__":`, as ever where Python
+            starts processes.
         progress: show a bar.
         tensorboard: write every epoch, as it ends, into the folder `tensorboard` of the report.
 

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,15 @@ def test_no_workers_at_all_are_refused(tmp_path: Path) -> None:
         execute([], Store(tmp_path), workers=0)
 
 
-def test_by_default_there_is_one_process_a_core_and_few_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_default_the_cores_are_shared_out_and_few_are_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine.os, "sched_getaffinity", lambda pid: set(range(32)), raising=False)
     monkeypatch.setattr(jobs, "device", lambda: jobs.machine.torch.device("cpu"))
-    assert engine._default_workers() == 32
+    one = job("a")
+    assert engine._default_workers([one]) == 32
+    assert engine._default_workers([one, replace(one, threads=12)]) == 2
+    assert engine._default_workers([replace(one, threads=64)]) == 1
     monkeypatch.setattr(jobs, "device", lambda: jobs.machine.torch.device("cuda"))
-    assert engine._default_workers() == 4
+    assert engine._default_workers([one]) == 4
 
 
 # processes
