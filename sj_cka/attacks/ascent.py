@@ -136,6 +136,7 @@ def ascend(
 
 
 def _better(x: Tensor, losses: Tensor, best: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
+    losses = losses.detach()
     higher = losses > highest
     return torch.where(higher.view(-1, *[1] * (x.ndim - 1)), x, best), torch.where(higher, losses, highest)
 
