@@ -105,7 +105,8 @@ def test_constraints_leave_the_gpu_packages_to_torch() -> None:
 
 @pytest.mark.parametrize(
     "requirement",
-    _requirements(CONFIG["options"]["install_requires"]) + _requirements(EXTRAS["png"]) + _requirements(EXTRAS["test"]),
+    _requirements(CONFIG["options"]["install_requires"])
+    + [requirement for extra in ("attacks", "png", "test") for requirement in _requirements(EXTRAS[extra])],
     ids=str,
 )
 def test_the_ranges_admit_the_pinned_versions(requirement: Requirement) -> None:

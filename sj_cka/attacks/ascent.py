@@ -1,0 +1,162 @@
+"""Projected gradient ascent on the loss of every sample, inside a ball around it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from sj_cka.attacks.victim import LOSSES, NoGradient, Slope, Victim
+
+Norm = Literal["linf", "l2"]
+Keep = Literal["best", "last"]
+LossName = Literal["cross_entropy", "margin"]
+NORMS: tuple[Norm, ...] = ("linf", "l2")
+
+
+class MaskedGradient(UserWarning):
+    """Samples that an attack could not move, because their gradient is exactly zero."""
+
+
+class Ball(NamedTuple):
+    """All inputs that an attack may give: within eps of its start, and within the bounds.
+
+    Args:
+        eps: radius.
+        norm: of the difference, over all values of a sample.
+        bounds: smallest and largest value; None for none.
+    """
+
+    eps: float
+    norm: Norm
+    bounds: tuple[float, float] | None
+
+    def project(self, x: Tensor, centre: Tensor) -> Tensor:
+        """The nearest inputs inside, of `[N, ...]` around centres `[N, ...]`; then clipped to the bounds."""
+        delta = x - centre
+        if self.norm == "linf":
+            delta = delta.clamp(-self.eps, self.eps)
+        else:
+            delta = delta * (self.eps / l2(delta)).clamp(max=1.0)
+        return self.clip(centre + delta)
+
+    def clip(self, x: Tensor) -> Tensor:
+        """Inputs clipped to the bounds."""
+        return x if self.bounds is None else x.clamp(*self.bounds)
+
+    def draw(self, centre: Tensor, generator: Generator) -> Tensor:
+        """Inputs drawn uniformly from the ball around `[N, ...]`, then clipped to the bounds."""
+        if self.norm == "linf":
+            delta = torch.rand(centre.shape, generator=generator).mul_(2).sub_(1).to(centre)
+        else:
+            direction = torch.randn(centre.shape, generator=generator)
+            D = math.prod(centre.shape[1:])
+            radius = torch.rand(len(centre), generator=generator, dtype=torch.float64) ** (1 / D)
+            delta = (unit(direction) * radius.to(direction).view(-1, *[1] * (centre.ndim - 1))).to(centre)
+        return self.project(centre + self.eps * delta, centre)
+
+
+def l2(x: Tensor) -> Tensor:
+    """L2 norm of each sample of `[N, ...]`, as `[N, 1, ...]`."""
+    return torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)), keepdim=True)
+
+
+def scaled(gradient: Tensor) -> Tensor:
+    """Gradients `[N, ...]` with mean absolute value 1 in each sample; zeros stay zeros."""
+    axes = tuple(range(1, gradient.ndim))
+    tiny = torch.finfo(gradient.dtype).tiny
+    # by the largest first: squares and sums of what passed many layers can underflow
+    gradient = gradient / gradient.abs().amax(axes, keepdim=True).clamp_min(tiny)
+    return gradient / gradient.abs().mean(axes, keepdim=True).clamp_min(tiny)
+
+
+def unit(x: Tensor) -> Tensor:
+    """`[N, ...]` with L2 norm 1 in each sample; zeros stay zeros."""
+    x = scaled(x)
+    return x / l2(x).clamp_min(torch.finfo(x.dtype).tiny)
+
+
+def ascend(
+    victim: Victim,
+    ball: Ball,
+    generator: Generator,
+    *,
+    steps: int,
+    step: float,
+    random_start: bool,
+    restarts: int,
+    momentum: float,
+    loss: LossName,
+    keep: Keep,
+    slope: Callable[[Tensor], Slope] | None = None,
+) -> Tensor:
+    """Inputs `[N, ...]` after `steps` steps of length `step`; see `sj_cka.attacks.pgd`.
+
+    Each step is one forward and one backward pass: the loss of an iterate is known when its gradient is. What is
+    beside them: with keep="best" one forward pass for the last iterate of a restart, and one for x itself where no
+    restart begins there.
+
+    Args:
+        slope: losses and gradient at inputs `[N, ...]`; None for those of the victim itself.
+
+    Raises:
+        NoGradient: all gradients of the first step are zero, or some gradient is not finite.
+    """
+    x, loss_of = victim.x, LOSSES[loss]
+    at = slope or (lambda inputs: victim.slope(inputs, loss_of))
+    highest = victim.losses(x, loss_of) if keep == "best" and random_start else x.new_full((len(x),), -torch.inf)
+    best, moved, right = x, None, None
+    for _ in range(restarts):
+        here = ball.draw(x, generator) if random_start else x
+        velocity = torch.zeros_like(x)
+        for _ in range(steps):
+            losses, gradient, fits = at(here)
+            moves = gradient.flatten(1).ne(0).any(1)
+            if moved is None or right is None:
+                _check_first(moves)
+                moved, right = moves, fits
+            moved = moved | moves
+            if keep == "best":
+                best, highest = _better(here, losses, best, highest)
+            velocity = gradient if momentum == 0 else momentum * velocity + scaled(gradient)
+            direction = velocity.sign() if ball.norm == "linf" else unit(velocity)
+            here = ball.project(here + step * direction, x)
+        if keep == "best":
+            best, highest = _better(here, victim.losses(here, loss_of), best, highest)
+        else:
+            best = here
+    assert moved is not None
+    assert right is not None
+    _tell(moved, right)
+    return best
+
+
+def _better(x: Tensor, losses: Tensor, best: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
+    losses = losses.detach()
+    higher = losses > highest
+    return torch.where(higher.view(-1, *[1] * (x.ndim - 1)), x, best), torch.where(higher, losses, highest)
+
+
+def _check_first(moves: Tensor) -> None:
+    if not bool(moves.any()):
+        raise NoGradient(
+            f"expected a gradient to follow, it is exactly zero for all {len(moves)} samples, so that no success would "
+            "mean nothing; a wider surrogate at attack time (pgd_surrogates), loss='margin', or an attack without "
+            "gradients (square) may do"
+        )
+
+
+def _tell(moved: Tensor, right: Tensor) -> None:
+    stuck = int((right & ~moved).sum())
+    if stuck:
+        warnings.warn(
+            f"the gradient of {stuck} of {int(right.sum())} samples that are classified right is exactly zero at every "
+            "step: they stay as they are, and count as robust for no better reason (sj_cka.attacks.without_gradient "
+            "tells which); compare with an attack without gradients, e.g. square",
+            MaskedGradient,
+            stacklevel=4,
+        )

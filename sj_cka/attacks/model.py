@@ -1,0 +1,124 @@
+"""The network that is attacked: from inputs in the unit of eps to class scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sj_cka.attacks.checks import whole
+from sj_cka.recording import neurons, reset_states
+from sj_cka.recording.state import is_multi_step
+from sj_cka.training import class_scores
+
+
+def pixel_model(
+    net: nn.Module,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    T: int | None = None,
+    *,
+    sample_axis: Literal[0, 1] = 0,
+) -> PixelModel:
+    """A network as attacks take it: pixels in, class scores `[N, classes]` out, so that eps means pixels.
+
+    It normalises, (x - mean) / std, resets the states of the neurons, runs the network and takes the mean of its logits
+    over time. `net` is used, not copied. Mode and statistics of batch normalisation are the caller's; the attacks
+    themselves run it in evaluation mode.
+
+    Where the samples lie is told here once: attacks read `sample_axis` of the network they are given (0 for one that
+    has none). Inputs keep their layout, and norms, bests and restarts are those of each sample along that axis.
+
+    Args:
+        net: takes images `[N, ...]`, or frames `[T, N, ...]` where `sample_axis` is 1.
+        mean, std: of each channel, the third axis from the end, or one number for all; None for inputs that the network
+            takes as they are.
+        T: how often an image is shown, for a network that does not do so itself: as one input `[T, N, ...]` to
+            multi-step neurons, in T calls to single-step ones. None: the network does, needs no time, or gets frames.
+        sample_axis: 0 for `[N, ...]`, 1 for `[T, N, ...]`.
+
+    Raises:
+        ValueError: mean without std or the reverse, a std that is not above 0, another axis, T below 1 or beside
+            frames.
+
+    Example:
+        >>> net = pixel_model(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), mean=0.5, std=0.25)
+        >>> net(torch.rand(2, 1, 2, 2)).shape
+        torch.Size([2, 3])
+    """
+    return PixelModel(net, mean, std, T, sample_axis)
+
+
+class PixelModel(nn.Module):
+    """See `pixel_model`."""
+
+    mean: Tensor | None
+    std: Tensor | None
+
+    def __init__(
+        self,
+        net: nn.Module,
+        mean: float | Sequence[float] | None,
+        std: float | Sequence[float] | None,
+        T: int | None,
+        sample_axis: int,
+    ) -> None:
+        super().__init__()
+        if (mean is None) != (std is None):
+            raise ValueError(f"expected mean and std together, or neither, got mean={mean!r} and std={std!r}")
+        if sample_axis not in (0, 1):
+            raise ValueError(f"expected sample_axis 0 for [N, ...] or 1 for [T, N, ...], got {sample_axis!r}")
+        if T is not None:
+            whole("T", T)
+            if sample_axis == 1:
+                raise ValueError(f"expected no T beside sample_axis=1, since frames are the steps, got T={T}")
+        self.net, self.T, self.sample_axis = net, T, sample_axis
+        device = next((p.device for p in net.parameters()), torch.device("cpu"))
+        self.register_buffer("mean", _per_channel(mean, device), persistent=False)
+        self.register_buffer("std", _per_channel(std, device), persistent=False)
+        if self.std is not None and not bool((self.std > 0).all()):
+            raise ValueError(f"expected std above 0 in every channel, got {std!r}")
+        stepping = [net.get_submodule(name) for name in neurons(net)]
+        self._step_by_step = bool(stepping) and not any(map(is_multi_step, stepping))
+        self.training = net.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores `[N, classes]`.
+
+        Args:
+            x: in attack units, `[N, ...]` or frames `[T, N, ...]`.
+        """
+        reset_states(self.net)
+        if self.mean is not None and self.std is not None:
+            x = (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
+        if self.T is None:
+            return class_scores(self.net(x))
+        if self._step_by_step:
+            return torch.stack([self.net(x) for _ in range(self.T)]).mean(0)
+        return class_scores(self.net(x.unsqueeze(0).expand(self.T, *x.shape)))
+
+
+def pixels(x: Tensor) -> Tensor:
+    """Images as attacks take them, float: bytes 0 to 255 become 0 to 1, floating-point numbers stay as they are.
+
+    Raises:
+        ValueError: other whole numbers, such as counts of events, whose unit nobody knows here.
+
+    Example:
+        >>> pixels(torch.tensor([0, 51, 255], dtype=torch.uint8))
+        tensor([0.0000, 0.2000, 1.0000])
+    """
+    if x.dtype == torch.uint8:
+        return x.to(torch.float32) / 255
+    if not x.is_floating_point():
+        raise ValueError(f"expected uint8 or floating-point images, got {x.dtype}; counts of events: x.float()")
+    return x
+
+
+def _per_channel(values: float | Sequence[float] | None, device: torch.device) -> Tensor | None:
+    if values is None:
+        return None
+    made = torch.as_tensor(values, dtype=torch.float64, device=device)
+    return made.to(torch.float32) if made.ndim == 0 else made.to(torch.float32).view(-1, 1, 1)

@@ -1,0 +1,114 @@
+"""Random noise on images, as a floor for attacks: neither the network nor the label is looked at."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+
+from sj_cka.attacks import checks
+from sj_cka.attacks.checks import Bounds
+from sj_cka.attacks.victim import sample_axis
+
+
+def gaussian(
+    net: nn.Module | None,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    generator: Generator | None = None,
+    bounds: Bounds = (0.0, 1.0),
+) -> Tensor:
+    """Normal noise: x + eps n, n of variance 1, clipped to the bounds.
+
+    Its L2 norm before clipping is eps sqrt(D) in expectation for D values a sample, that of an L-inf attack that uses
+    its eps everywhere. The same generator gives the same n for every eps.
+
+    Args:
+        net: tells on which axis the samples lie; not run.
+        x: inputs, floating point, any shape.
+        y: labels `[N]`; not used.
+        eps: standard deviation in units of x, from 0.
+        generator: what the noise is drawn from, on the CPU; None for a new one, seeded 0.
+        bounds: smallest and largest value of an input, which is clipped to them; None for none.
+
+    Returns:
+        Inputs like x.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    eps, limits, generator = _checked(net, x, y, eps, generator, bounds)
+    return _clipped(x, eps * torch.randn(x.shape, generator=generator).to(x), limits, eps)
+
+
+def uniform(
+    net: nn.Module | None,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    generator: Generator | None = None,
+    bounds: Bounds = (0.0, 1.0),
+) -> Tensor:
+    """Uniform noise: x + u, each u from -eps to eps, clipped to the bounds; a random point of the L-inf ball.
+
+    Its L2 norm before clipping is eps sqrt(D / 3) in expectation. Arguments: see `gaussian`.
+
+    Args:
+        eps: largest change of a value in units of x, from 0.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    eps, limits, generator = _checked(net, x, y, eps, generator, bounds)
+    return _clipped(x, eps * torch.rand(x.shape, generator=generator).mul_(2).sub_(1).to(x), limits, eps)
+
+
+def salt_and_pepper(
+    net: nn.Module | None,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    generator: Generator | None = None,
+    bounds: Bounds = (0.0, 1.0),
+) -> Tensor:
+    """Some pixels become the smallest value in all channels, as many others the largest.
+
+    The pixels that change at one eps change at every larger one, for the same generator. Arguments: see `gaussian`.
+
+    Args:
+        x: with four axes or more the third from the end is the channels, and a pixel is all of them; with fewer, each
+            value is a pixel.
+        eps: share of the pixels, the probability of each, 0 to 1.
+        bounds: pepper and salt; has to be given.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    checks.strength(eps, most=1.0)
+    eps, limits, generator = _checked(net, x, y, eps, generator, bounds)
+    if limits is None:
+        raise ValueError("expected bounds (low, high), the values of pepper and salt, got None")
+    shape = [1 if x.ndim >= 4 and axis == x.ndim - 3 else size for axis, size in enumerate(x.shape)]
+    drawn = torch.rand(shape, generator=generator).to(x.device)
+    low, high = (torch.full_like(x, value) for value in limits)
+    made = torch.where(drawn < eps / 2, low, torch.where(drawn >= 1 - eps / 2, high, x.detach()))
+    return made if eps else x.detach().clone()
+
+
+def _checked(
+    net: nn.Module | None, x: Tensor, y: Tensor, eps: float, generator: Generator | None, bounds: Bounds
+) -> tuple[float, tuple[float, float] | None, Generator]:
+    limits = checks.limits(bounds)
+    checks.labelled(x, y, sample_axis(net))
+    checks.continuous(x, limits)
+    return checks.strength(eps), limits, checks.own(generator)
+
+
+def _clipped(x: Tensor, noise: Tensor, limits: tuple[float, float] | None, eps: float) -> Tensor:
+    if eps == 0:
+        return x.detach().clone()
+    made = x.detach() + noise
+    return made if limits is None else made.clamp(*limits)

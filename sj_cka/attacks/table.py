@@ -1,0 +1,33 @@
+"""All attacks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from sj_cka.attacks.decision import boundary, hop_skip_jump
+from sj_cka.attacks.events import add_events, drop_events
+from sj_cka.attacks.gradient import fgsm, pgd, pgd_paper
+from sj_cka.attacks.masking import pgd_surrogates
+from sj_cka.attacks.noise import gaussian, salt_and_pepper, uniform
+from sj_cka.attacks.square import square
+from sj_cka.attacks.transfer import transfer
+
+Attack = Callable[..., Tensor]
+
+ATTACKS: dict[str, Attack] = {
+    "fgsm": fgsm,
+    "pgd": pgd,
+    "pgd_paper": pgd_paper,
+    "pgd_surrogates": pgd_surrogates,
+    "square": square,
+    "boundary": boundary,
+    "hop_skip_jump": hop_skip_jump,
+    "transfer": transfer,
+    "gaussian": gaussian,
+    "uniform": uniform,
+    "salt_and_pepper": salt_and_pepper,
+    "drop_events": drop_events,
+    "add_events": add_events,
+}
