@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from itertools import combinations, permutations
 from typing import Any, Literal, NamedTuple
 
+from sj_cka.attacks import ATTACKS
 from sj_cka.data import AUGMENTATIONS, Samples
 from sj_cka.jobs import DataBlock, Job
 from sj_cka.materials import Data, check_time, read_data
 from sj_cka.models import MODELS, NEURONS
 from sj_cka.recipe import Comparison, Condition, Sides, Study, network_of, without_defaults
+from sj_cka.recipe.attacks import NOISE, Attacking
 from sj_cka.recording import is_neuron
 from sj_cka.training import Settings
 from sj_cka.trial import Size, check_augmentations, check_layers, network_options, size, tried
@@ -47,6 +49,8 @@ class Plan:
         evaluated: (network name, T, seed) -> the job that knows its accuracy with T steps: its training, where T is
             that of its training.
         costs: (network name, seed) -> the job that counts its operations.
+        attacks: (network name, entry of attack.by, eps, seed) -> the job that attacks it so; eps is None where the
+            entry gives a success rate.
         pairs: every comparison of two networks.
         neurons: network name -> its layers of spiking neurons, in order.
         sizes: network name -> its parameters and multiply-accumulates.
@@ -57,6 +61,7 @@ class Plan:
     trained: dict[tuple[str, int], Job]
     evaluated: dict[tuple[str, int, int], Job]
     costs: dict[tuple[str, int], Job]
+    attacks: dict[tuple[str, str, float | None, int], Job]
     pairs: tuple[Pair, ...]
     neurons: dict[str, tuple[str, ...]]
     sizes: dict[str, Size]
@@ -75,7 +80,7 @@ class Plan:
     @property
     def jobs(self) -> list[Job]:
         """The jobs to do, trainings first."""
-        others = (*self.evaluated.values(), *self.costs.values())
+        others = (*self.evaluated.values(), *self.costs.values(), *self.attacks.values())
         return [*self.trained.values(), *others, *(pair.job for pair in self.pairs)]
 
 
@@ -105,19 +110,28 @@ def plan(study: Study, *, imagined: bool = False) -> Plan:
         for seed in study.seeds
     }
     costs = {key: jobs.cost(*key) for key in trained}
+    attacks = {
+        (network, entry.name, eps, seed): jobs.attack(network, entry, eps, seed)
+        for network in study.attacked()
+        for entry in study.attacks.values()
+        if entry.concerns(network)
+        for eps in entry.eps
+        for seed in study.seeds
+    }
     pairs = [pair for comparison in study.recipe.compare for pair in _pairs(study, comparison, jobs)]
     neurons = {
         network: tuple(name for name, module in made.named_modules() if is_neuron(module))
         for network, made in built.items()
     }
     sizes = {network: size(made, _samples(data, network)) for network, made in built.items()}
-    return Plan(study, data, trained, evaluated, costs, tuple(pairs), neurons, sizes)
+    return Plan(study, data, trained, evaluated, costs, attacks, tuple(pairs), neurons, sizes)
 
 
 def _pairs(study: Study, comparison: Comparison, jobs: _Jobs) -> Iterator[Pair]:
     """A comparison of every variant: trained, its floor (untrained) and, where it has one, its ceiling."""
     seeds = [(s, s) for s in study.seeds] if comparison.seeds == "same" else list(permutations(study.seeds, 2))
-    states: tuple[State, ...] = ("trained", "untrained")
+    # an attack on a network that knows nothing has nothing to overcome
+    states: tuple[State, ...] = ("trained", "untrained") if comparison.data_y is None else ("trained",)
     for variant, sides in study.sides(comparison).items():
         title = f"{comparison.name} {variant}".strip()
         for state in states:
@@ -188,6 +202,23 @@ class _Jobs:
             "cost", {}, {"network": training}, self.block(network), None, training.threads, f"cost of {training.label}"
         )
 
+    def attack(self, network: str, entry: Attacking, eps: float | None, seed: int) -> Job:
+        """An attack of one strength on a trained network."""
+        block, training = self.study.recipe.attack, self.train(network, seed)
+        assert block is not None  # else there are no entries
+        attack = {"name": entry.attack, **entry.options}
+        if entry.attack != NOISE:
+            attack = without_defaults(ATTACKS[entry.attack], attack)
+        args: dict[str, Any] = {"attack": attack, "images": block.images, "batch_size": block.batch_size}
+        args |= {"rate": entry.rate, "most": entry.most} if entry.rate is not None else {"eps": eps}
+        needs = {"network": training}
+        if (source := entry.source_of(network)) is not None:
+            needs["source"] = self.train(source, seed)
+        if entry.like is not None:
+            needs["like"] = self.attack(network, self.study.attacks[entry.like], eps, seed)
+        label = f"{entry.label(eps)} on {network}, seed {seed}"
+        return Job("attack", args, needs, self.block(network), seed, training.threads, label)
+
     def network(self, name: str, seed: int, state: State) -> Job:
         """What leaves the weights of a network: its training, or its first weights."""
         network, _, moment = name.partition("@")
@@ -212,7 +243,13 @@ class _Jobs:
             options[f"epoch_{side}"] = self._epoch(name) if state != "untrained" else None
         args |= {key: value for key, value in options.items() if value is not None}
         x, y = (self.network(name, seed, state) for name, seed in zip(sides[:2], seeds, strict=True))
-        return Job("compare", args, {"x": x, "y": y}, self.block(sides.x), None, self.study.recipe.train.threads, label)
+        needs = {"x": x, "y": y}
+        if sides.under is not None:
+            name, eps = sides.under
+            needs["under"] = self.attack(sides.y, self.study.attacks[name], eps, seeds[1])
+            args.pop("batches", None)
+            del args["batch_size"]  # all samples under attack are one minibatch
+        return Job("compare", args, needs, self.block(sides.x), None, self.study.recipe.train.threads, label)
 
     def _epoch(self, name: str) -> int | None:
         """The epoch in which a name means a network, None for the last."""
@@ -231,6 +268,9 @@ def _networks(study: Study) -> list[str]:
     compared = [name for c in study.recipe.compare for sides in study.sides(c).values() for name in sides[:2]]
     named = compared or [f"{variant}.{kind}" for variant in study.conditions for kind in ("snn", "ann")]
     named += [name for block in study.recipe.evaluate for name in study.networks(block.network)]
+    named += study.attacked()
+    for entry in study.attacks.values():
+        named += [source for network in study.attacked() if (source := entry.source_of(network)) is not None]
     for claim in study.recipe.claims:
         for measurement in claim.arms().values():
             if measurement.network is not None:  # in a trend it is a kind, of every variant

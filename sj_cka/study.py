@@ -165,6 +165,7 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
         tables.costs(planned, store),
         tables.paired(compared),
         tables.dynamics(compared),
+        tables.attacks(planned, store),
     )
     findings = tuple(judge(claim, results.evidence) for claim in study.recipe.claims)
     summary = tables.accuracy_summary(results.for_all(results.accuracy))
@@ -175,6 +176,7 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
     write_csv(tables.tidy(compared), folder / "cka.csv")
     write_csv(results.accuracy, folder / "accuracy.csv")
     others = {"evaluated": results.evaluated, "dynamics": results.dynamics, "cost": results.cost}
+    others["attacks"] = results.attacks
     others |= {"history": results.history, "firing_rates": tables.firing_rates(planned, store)}
     for name, table in others.items():
         if len(table):

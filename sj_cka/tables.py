@@ -18,6 +18,7 @@ from sj_cka.plan import Pair, Plan
 from sj_cka.recipe import Sides, network_of
 from sj_cka.store import Store
 
+_ATTACKED = ["eps", "clean", "accuracy", "success", "loss_before", "loss", "linf", "l2", "changed", "masked"]
 CEILING_SEED = -1  # a ceiling belongs to all seeds together
 
 
@@ -94,6 +95,31 @@ def costs(plan: Plan, store: Store) -> pd.DataFrame:
         for (network, seed), job in plan.costs.items()
     ]
     return pd.DataFrame(rows, columns=["network", "seed", *Cost._fields])
+
+
+def attacks(plan: Plan, store: Store) -> pd.DataFrame:
+    """What every attack did, a row for each network, strength and seed.
+
+    Columns network, attack (the entry of attack.by), function, strength (in words), rate (wanted success, NaN where eps
+    was given), linf_ball (whether eps is the radius of an L-inf ball in pixels), seed, eps, clean, accuracy, success,
+    loss_before, loss, linf, l2, changed (means over the samples, measured), masked.
+    """
+    rows = []
+    for (network, name, eps, seed), job in plan.attacks.items():
+        entry = plan.study.attacks[name]
+        own = dict(entry.options.get("options") or {}) if entry.attack == "transfer" else entry.options
+        function = entry.options.get("attack", "pgd") if entry.attack == "transfer" else entry.attack
+        in_ball = function in ("fgsm", "pgd", "pgd_surrogates", "square") and own.get("norm", "linf") == "linf"
+        told = json.loads(store.read(job.key, "attack.json"))
+        rate = (entry if entry.like is None else plan.study.attacks[entry.like]).rate
+        strength = f"eps {eps:g}" if eps is not None else f"success {rate:g}"
+        if entry.like is not None:
+            strength = f"norm of {entry.like}, {strength}"
+        told["eps"] = float("nan") if told["eps"] is None else told["eps"]
+        wanted = float("nan") if rate is None else rate
+        rows.append((network, name, entry.attack, strength, wanted, in_ball, seed, *(told[key] for key in _ATTACKED)))
+    columns = ["network", "attack", "function", "strength", "rate", "linf_ball", "seed", *_ATTACKED]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def paired(results: Iterable[Compared]) -> pd.DataFrame:
@@ -175,7 +201,12 @@ def undefined(results: Iterable[Compared]) -> pd.DataFrame:
 
 
 def evidence(
-    plan: Plan, accuracy: pd.DataFrame, pairs: pd.DataFrame, steps: pd.DataFrame, at_other_T: pd.DataFrame
+    plan: Plan,
+    accuracy: pd.DataFrame,
+    pairs: pd.DataFrame,
+    steps: pd.DataFrame,
+    at_other_T: pd.DataFrame,
+    attacked: pd.DataFrame,
 ) -> Evidence:
     """What the claims of a study are judged on."""
     study = plan.study
@@ -185,7 +216,7 @@ def evidence(
         for variant, sides in study.sides(comparison).items()
     }
     swept = {name: c.value for name, c in study.conditions.items() if c.value is not None}
-    return Evidence(accuracy, pairs, networks, study.recipe.train.trained_at, swept, steps, at_other_T)
+    return Evidence(accuracy, pairs, networks, study.recipe.train.trained_at, swept, steps, at_other_T, attacked)
 
 
 def claims(findings: Iterable[Finding]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from sj_cka.claims.measures import MEASUREMENTS, selected
@@ -25,6 +26,7 @@ class Evidence:
         steps: columns comparison, variant, state, seed, layer, cka, null: mean CKA between different steps inside the
             layers of x, and the same of the timing null.
         evaluated: columns network, T, seed, split, accuracy: at other numbers of steps than those of training.
+        attacked: columns network, attack, eps, seed, accuracy: of test samples under attack.
     """
 
     accuracy: pd.DataFrame
@@ -34,6 +36,7 @@ class Evidence:
     swept: Mapping[str, float] = field(default_factory=dict)
     steps: pd.DataFrame | None = None
     evaluated: pd.DataFrame | None = None
+    attacked: pd.DataFrame | None = None
 
     def accuracies(self, network: str, split: str, T: int | None = None) -> pd.Series:
         """Accuracy of a network by seed, with the steps of its training or with T of them."""
@@ -43,9 +46,28 @@ class Evidence:
             t = self.evaluated[self.evaluated["T"] == T]
         return t[(t.network == network) & (t.split == split)].set_index("seed")["accuracy"].sort_index()
 
+    def of_network(self, m: Measurement) -> pd.Series:
+        """A measurement of a network, by seed: its accuracy, under an attack if one is named."""
+        if m.attack is None:
+            return self.accuracies(str(m.network), m.split, m.T)
+        assert self.attacked is not None  # a claim names only what the recipe attacks
+        t = self.attacked
+        rows = t[(t.network == m.network) & (t.attack == m.attack)]
+        if m.eps is not None:
+            rows = rows[np.isclose(rows["eps"], m.eps)]
+        return rows.set_index("seed")["accuracy"].sort_index()
+
     def layers(self, m: Measurement, state: str, variant: str | None = None) -> pd.DataFrame:
-        """What a measurement of a comparison is made of, `[seed, layer]`, at the layers that it names."""
-        return self._layers(m, state, variant, MEASUREMENTS[m.measure].column)
+        """What a measurement of a comparison is made of, `[seed, layer]`, at the layers that it names.
+
+        Less the same of the comparison `minus`, at the layers that both have.
+        """
+        column = MEASUREMENTS[m.measure].column
+        own = self._layers(m, state, variant, column)
+        if m.minus is None:
+            return own
+        other = self._layers(m.model_copy(update={"comparison": m.minus}), state, variant, column)
+        return (own - other)[[layer for layer in own if layer in other]]
 
     def beside(self, m: Measurement, layers: list[str]) -> pd.DataFrame:
         """What is shown with a measurement, `[seed, layer]`."""

@@ -17,7 +17,10 @@ class Measurement(Strict):
     T: Annotated[Int, Field(ge=1)] | None = Field(
         None, description="for accuracy: steps that the network runs with, out of those that evaluate names"
     )
+    attack: str | None = Field(None, description="for accuracy: the entry of attack.by that the network is under")
+    eps: Float | None = Field(None, description="for accuracy under attack: its strength, if it has several")
     comparison: str | None = Field(None, description="for CKA: the comparison whose layers are meant")
+    minus: str | None = Field(None, description="for CKA: another comparison, whose value is taken off")
     variant: str | None = Field(None, description="the variant, where the comparison is over all")
     layers: list[str] | None = Field(None, min_length=1, description="for CKA: dotted names or globs; all by default")
     split: Literal["train", "test"] = "test"
@@ -68,6 +71,28 @@ class Differs(TwoArms):
     test: Literal["differs"]
 
 
+class Pair(Strict):
+    """Two measurements of `greater_in_all`."""
+
+    a: Measurement
+    b: Measurement
+
+
+class GreaterInAll(_Claim):
+    """a is greater than b in every pair: contradicted if it is in one of them."""
+
+    test: Literal["greater_in_all"]
+    pairs: list[Pair] = Field(min_length=2)
+
+    def arms(self) -> dict[str, Measurement]:
+        """The measurements, by key."""
+        return {f"pairs.{i}.{arm}": getattr(pair, arm) for i, pair in enumerate(self.pairs) for arm in "ab"}
+
+    def parts(self) -> list[Greater]:
+        """Each pair as a claim of its own."""
+        return [Greater(test="greater", says=self.says, source=self.source, a=pair.a, b=pair.b) for pair in self.pairs]
+
+
 class Above(OneArm):
     """a lies above a value."""
 
@@ -95,4 +120,5 @@ class Trend(OneArm):
     direction: Literal["up", "down"]
 
 
-Claim = Annotated[Greater | Less | Differs | Above | Below | NearCeiling | Trend, Field(discriminator="test")]
+Single = Greater | Less | Differs | Above | Below | NearCeiling | Trend
+Claim = Annotated[Single | GreaterInAll, Field(discriminator="test")]

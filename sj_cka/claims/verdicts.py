@@ -12,7 +12,19 @@ from scipy import stats
 
 from sj_cka.claims.evidence import Evidence
 from sj_cka.claims.measures import MEASUREMENTS
-from sj_cka.claims.statements import Above, Below, Claim, Greater, Less, Measurement, NearCeiling, Trend, TwoArms
+from sj_cka.claims.statements import (
+    Above,
+    Below,
+    Claim,
+    Greater,
+    GreaterInAll,
+    Less,
+    Measurement,
+    NearCeiling,
+    Single,
+    Trend,
+    TwoArms,
+)
 
 Verdict = Literal["holds", "contradicted", "undecided", "not trained"]
 MIN_SEEDS = 3
@@ -76,6 +88,8 @@ def verdict_of(estimate: Interval, *, two_sided: bool = False) -> Verdict:
 
 def judge(claim: Claim, evidence: Evidence) -> Finding:
     """The verdict on one claim, on the value itself and on what training added to it (`learned`)."""
+    if isinstance(claim, GreaterInAll):
+        return _in_all(claim, evidence)
     effects, measured, note = _effects(claim, evidence)
     two_sided = claim.test == "differs"
     sign = -1.0 if claim.test in ("less", "below") or (claim.test == "trend" and claim.direction == "down") else 1.0
@@ -86,46 +100,72 @@ def judge(claim: Claim, evidence: Evidence) -> Finding:
         learned_estimate = interval(effects["learned"])
         learned = verdict_of(interval(sign * effects["learned"]), two_sided=two_sided)
     missing = evidence.not_trained(_networks(claim, evidence))
-    if missing and "learned" in effects:
-        verdict = learned = "not trained"
+    if missing and MEASUREMENTS[claim.a.measure].of != "network":
+        verdict = "not trained"
+        learned = None if learned is None else "not trained"
         note = f"training accuracy below {evidence.trained_at:g}: {', '.join(missing)}; {note}".removesuffix("; ")
     return Finding(claim.says, claim.source, claim.test, verdict, learned, measured, estimate, learned_estimate, note)
 
 
-def _effects(claim: Claim, evidence: Evidence) -> tuple[dict[str, pd.Series], str, str]:
+def _in_all(claim: GreaterInAll, evidence: Evidence) -> Finding:
+    """The verdict on pairs that must all hold; the estimate is that of the pair that holds least."""
+    found = [judge(part, evidence) for part in claim.parts()]
+    weakest = min(found, key=lambda finding: (finding.estimate.low, finding.estimate.mean))
+    verdicts = [finding.verdict for finding in found]
+    verdict: Verdict = "undecided"
+    if "not trained" in verdicts:
+        verdict = "not trained"
+    elif "contradicted" in verdicts:
+        verdict = "contradicted"
+    elif set(verdicts) == {"holds"}:
+        verdict = "holds"
+    measured = "; ".join(f"{i}: {finding.measured} ({finding.verdict})" for i, finding in enumerate(found, 1))
+    note = "; ".join(dict.fromkeys(finding.note for finding in found if finding.note))
+    return Finding(claim.says, claim.source, claim.test, verdict, None, measured, weakest.estimate, None, note)
+
+
+def _effects(claim: Single, evidence: Evidence) -> tuple[dict[str, pd.Series], str, str]:
     """Per-seed effects, positive where a is larger: "value" and, for representations, "learned"; in words; a note."""
     if isinstance(claim, Trend):
         return _slopes(claim, evidence)
     arms = claim.arms()
     if MEASUREMENTS[claim.a.measure].of == "network":
-        values = {arm: evidence.accuracies(str(m.network), m.split, m.T) for arm, m in arms.items()}
+        values = {arm: evidence.of_network(m) for arm, m in arms.items()}
         return {"value": _against(claim, values)}, _in_words(claim, values), ""
     tables = {(arm, state): evidence.layers(m, state) for arm, m in arms.items() for state in _STATES}
+    for arm in [arm for arm, state in tables if tables[arm, state].empty and state == "untrained"]:
+        del tables[arm, "untrained"]  # under attack there is no floor
     layers = _layers(claim, tables)
-    values, floors = (
-        {arm: MEASUREMENTS[m.measure].value(tables[arm, state][layers[arm]]) for arm, m in arms.items()}
-        for state in _STATES
-    )
     if isinstance(claim, NearCeiling):
         return _way_to_ceiling(claim, evidence, tables, layers["a"])
-    value, floor = _against(claim, values), _against(claim, floors)
+    found = {
+        state: {
+            arm: MEASUREMENTS[m.measure].value(tables[arm, state][layers[arm]])
+            for arm, m in arms.items()
+            if (arm, state) in tables
+        }
+        for state in _STATES
+    }
+    values, floors = found["trained"], found["untrained"]
+    value = _against(claim, values)
     words = _in_words(claim, values)
     if beside := MEASUREMENTS[claim.a.measure].beside:
         shown = [evidence.beside(m, layers[arm]).mean(axis=1).mean() for arm, m in arms.items()]
         words += f"; {beside} {' against '.join(f'{mean:.3f}' for mean in shown)}"
-    return {"value": value, "learned": value - floor}, words, _used(claim, layers)
+    effects = {"value": value}
+    if floors.keys() == values.keys():
+        effects["learned"] = value - _against(claim, floors)
+    return effects, words, _used(claim, layers)
 
 
-def _layers(claim: Claim, tables: Mapping[tuple[str, str], pd.DataFrame]) -> dict[str, list[str]]:
+def _layers(claim: Single, tables: Mapping[tuple[str, str], pd.DataFrame]) -> dict[str, list[str]]:
     """The layers of each arm: arms that name the same ones share those that are defined in all of them.
 
     Arms may have different layers (no shortcut, no downsampling), and a layer may be undefined in one of them.
     """
     arms = claim.arms()
     return {
-        arm: _defined_in_all(
-            tables[other, state] for other in arms for state in _STATES if arms[other].layers == m.layers
-        )
+        arm: _defined_in_all(table for (other, _), table in tables.items() if arms[other].layers == m.layers)
         for arm, m in arms.items()
     }
 
@@ -154,7 +194,7 @@ def _way_to_ceiling(
     return {"value": share - 0.5, "learned": value - floor}, f"{measure.label} {words}", note
 
 
-def _against(claim: Claim, values: Mapping[str, pd.Series]) -> pd.Series:
+def _against(claim: Single, values: Mapping[str, pd.Series]) -> pd.Series:
     if isinstance(claim, TwoArms):
         return values["a"] - values["b"]
     return values["a"] - (claim.value if isinstance(claim, Above | Below) else 0.0)
@@ -213,7 +253,7 @@ def _slopes(claim: Trend, evidence: Evidence) -> tuple[dict[str, pd.Series], str
     return slopes, f"{measure.label} by swept value {means}; slope per doubling {slopes['value'].mean():+.4f}", note
 
 
-def _in_words(claim: Claim, values: Mapping[str, pd.Series]) -> str:
+def _in_words(claim: Single, values: Mapping[str, pd.Series]) -> str:
     label = MEASUREMENTS[claim.a.measure].label
     if isinstance(claim, TwoArms):
         margin = f", margin {_margin(claim):g}" if _margin(claim) else ""
@@ -222,7 +262,7 @@ def _in_words(claim: Claim, values: Mapping[str, pd.Series]) -> str:
     return f"{label} {values['a'].mean():.3f}{against}"
 
 
-def _margin(claim: Claim) -> float:
+def _margin(claim: Single) -> float:
     return claim.margin if isinstance(claim, Greater | Less) else 0.0
 
 
@@ -236,7 +276,7 @@ def _defined_in_all(tables: Iterable[pd.DataFrame]) -> list[str]:
     ]
 
 
-def _used(claim: Claim, layers: Mapping[str, list[str]]) -> str:
+def _used(claim: Single, layers: Mapping[str, list[str]]) -> str:
     measure = MEASUREMENTS[claim.a.measure]
     parts = [measure.parts(own) for own in layers.values()]
     if not all(parts):
@@ -246,7 +286,7 @@ def _used(claim: Claim, layers: Mapping[str, list[str]]) -> str:
     return f"over the {len(parts[0])} {measure.unit} defined in all arms"
 
 
-def _networks(claim: Claim, evidence: Evidence) -> tuple[str, ...]:
+def _networks(claim: Single, evidence: Evidence) -> tuple[str, ...]:
     """The networks whose representations a claim is about."""
     found: list[str] = []
     for m in claim.arms().values():

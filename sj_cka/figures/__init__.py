@@ -13,6 +13,7 @@ from sj_cka.figures.curves import curve
 from sj_cka.figures.matrices import heatmap, variants
 from sj_cka.figures.multiples import heatmaps
 from sj_cka.figures.networks import accuracy, training
+from sj_cka.figures.robustness import robustness
 from sj_cka.figures.steps import accuracy_by_steps, steps_map
 from sj_cka.figures.style import GREY, PALETTE, TEMPLATE
 from sj_cka.figures.trend import trend
@@ -27,6 +28,7 @@ __all__ = [
     "curve",
     "heatmap",
     "heatmaps",
+    "robustness",
     "steps_map",
     "training",
     "trend",
@@ -45,4 +47,5 @@ FIGURES: dict[str, Callable[..., go.Figure]] = {
     "accuracy": accuracy,
     "accuracy_by_steps": accuracy_by_steps,
     "training": training,
+    "robustness": robustness,
 }

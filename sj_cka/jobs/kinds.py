@@ -17,6 +17,7 @@ from torch import nn
 from sj_cka.cka import CKAResult, compare
 from sj_cka.cost import cost
 from sj_cka.data import AUGMENTATIONS, DATASETS, Samples
+from sj_cka.jobs.attack import INPUTS, made, read_inputs, target
 from sj_cka.jobs.job import KINDS, Desk, Files, Job, Kind, Needs, canonical
 from sj_cka.jobs.machine import device, environment
 from sj_cka.jobs.weights import network_spec, read_network, saved, saved_weights, spec_of, weights_of
@@ -172,7 +173,7 @@ def _cost(job: Job, needs: Needs, desk: Desk) -> Files:
 def _compare(job: Job, needs: Needs, desk: Desk) -> Files:
     """CKA of two networks on the test split; of one network with itself in one pass."""
     data, args = _data(job), job.args
-    size, T = args["batch_size"], {side: args.get(f"T_{side}") for side in "xy"}
+    size, T = args.get("batch_size", len(data.x_test)), {side: args.get(f"T_{side}") for side in "xy"}
     moment = {side: args.get(f"epoch_{side}") for side in "xy"}
     x = read_network(needs["x"](weights_of(moment["x"])), T["x"])
     itself = job.needs["x"].key == job.needs["y"].key and (T["x"], moment["x"]) == (T["y"], moment["y"])
@@ -183,10 +184,27 @@ def _compare(job: Job, needs: Needs, desk: Desk) -> Files:
     starts = starts[: args.get("batches")][world()[0] :: world()[1]]  # all processes compare, each its share
     batches = [data.as_input(data.x_test[i : i + size]) for i in starts]
     options: dict[str, Any] = {key: args[key] for key in ("layers", "null") if key in args} | {"layout": data.layout}
+    if "under" in needs:
+        attacked, axis = read_inputs(needs["under"](INPUTS)), 0 if data.T is None else 1
+        batches = [data.as_input(data.x_test[: attacked.shape[axis]])]
+        options["y_loader"] = [attacked]
     # intervals of a study are over seeds
     result = compare(x, y, batches, **options, samples=False, progress=False)
     desk.report(f"{len(result.layers_x)} x {len(result.layers_y)} layers")
     return {"cka.nc": result.to_bytes()}
+
+
+def _attack(job: Job, needs: Needs, desk: Desk) -> Files:
+    """The first test samples under an attack on a trained network, and what it did."""
+    data, args, on = _data(job), job.args, device()
+    aim = target(data, args["images"], args["attack"]["name"], on)
+    source = read_network(needs["source"]("weights.safetensors")) if "source" in needs else None
+    like = read_inputs(needs["like"](INPUTS)).to(on) if "like" in needs else None
+    net, y = read_network(needs["network"]("weights.safetensors")), data.y_test[: args["images"]].to(on)
+    files = made(aim, y, net, args, int(job.seed or 0), source, like)
+    told = json.loads(files["attack.json"])
+    desk.report(f"accuracy {told['clean']:.3f}, under attack {told['accuracy']:.3f}")
+    return files
 
 
 def read_result(content: bytes) -> CKAResult:
@@ -200,6 +218,7 @@ KINDS |= {
     "convert": Kind(_convert, 1),
     "evaluate": Kind(_evaluate, 1),
     "cost": Kind(_cost, 1),
+    "attack": Kind(_attack, 1),
     "compare": Kind(_compare, 2, together=True),
 }
 

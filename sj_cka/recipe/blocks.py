@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from sj_cka.claims import Claim
+from sj_cka.recipe.attacks import Attacks
 from sj_cka.training import Settings
 from sj_cka.training.settings import Layout, Precision
 from sj_cka.typed import Float, Int, Name, Strict, number
@@ -194,6 +195,9 @@ class Comparison(Strict):
         description="steps that a spiking x runs with, in place of those of its training; several: each in turn",
     )
     T_y: Annotated[Int, Field(ge=1)] | None = Field(None, description="steps that a spiking y runs with")
+    data_y: str | None = Field(
+        None, description="an entry of attack.by: y is shown the test samples under that attack, x the same without"
+    )
     layers: list[str] | None = Field(None, min_length=1, description="in place of cka.layers")
     timing_null: StrictBool = Field(
         False, description="also compare with the spikes of every neuron put at random steps, their number kept"
@@ -287,6 +291,7 @@ class Recipe(Strict):
         None, min_length=1, max_length=1, description="one key path and its values, e.g. model.depth: [8, 14, 20]"
     )
     compare: list[Comparison] = Field([], description="which networks are compared")
+    attack: Attacks | None = Field(None, description="which networks are attacked, with what")
     evaluate: list[Evaluation] = Field([], description="which networks are run at other numbers of steps")
     figures: list[FigureBlock] = Field([], description="what the page shows, in order")
     claims: list[Claim] = Field([], description="what is judged on the results")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sj_cka.attacks import ATTACKS
 from sj_cka.claims import MEASUREMENTS, Claim, Measurement
 from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.figures import FIGURES
 from sj_cka.models import MODELS, NEURONS
 from sj_cka.plugins import UnknownName, closest, lookup
+from sj_cka.recipe.attacks import NOISE, WITH_GRADIENTS, WITHOUT_GRADIENTS, Attacking
 from sj_cka.recipe.blocks import Comparison, FigureBlock, Named, Neuron
 from sj_cka.recipe.faults import checked, validated
 from sj_cka.recipe.options import options_model
@@ -18,6 +20,7 @@ from sj_cka.recipe.source import KeyPath, Source, shown
 
 _OF_A_COMPARISON = ("heatmap", "heatmaps", "curve", "relative_curve", "trend", "variants", "steps", "dynamics")
 _OF_A_STATE = ("heatmap", "heatmaps", "dynamics")
+_OF_A_NETWORK = ("network", "split", "T", "attack", "eps")  # keys of a measurement
 _WITH_CEILING = "a comparison of two kinds of network, or of pairs of variants: only that has a ceiling"
 
 
@@ -38,6 +41,7 @@ def check(study: Study) -> None:
             key = ("train", "trained_at")
             raise condition.source.error(key, "expected one value for the whole study, under train")
     _check_comparisons(study)
+    _check_attacks(study)
     for i, evaluation in enumerate(study.recipe.evaluate):
         for network in study.networks(evaluation.network):
             _check_evaluated(study, ("evaluate", i, "network"), network)
@@ -90,6 +94,8 @@ def _check_comparisons(study: Study) -> None:
             if x.data != y.data:
                 got = f"{sides.x} has {shown(x.data)}, {sides.y} has {shown(y.data)}"
                 raise study.error(key, f"expected two networks with the same data, since both are shown them; {got}")
+            if comparison.data_y is not None:
+                _check_under(study, (*key, "data_y"), comparison.data_y, sides.y)
             if comparison.timing_null and network_of(sides.x)[1] not in SPIKING:
                 raise study.error((*key, "timing_null"), f"expected a spiking x: {sides.x} has no steps")
         if comparison.seeds == "other" and len(study.seeds) < 2:
@@ -114,6 +120,64 @@ def _check_evaluated(study: Study, key: KeyPath, network: str) -> None:
     _, kind, moment = network_of(network)
     if kind not in SPIKING or moment:
         raise study.error(key, f"expected a trained spiking network, <variant>.<snn|converted>, got {network!r}")
+
+
+def _check_attacks(study: Study) -> None:
+    """Attacks, their options, and the networks that they are on."""
+    if study.recipe.attack is None:
+        return
+    for i, name in enumerate(study.recipe.attack.networks):
+        for network in study.networks(name):
+            _check_network(study, ("attack", "networks", i), network)
+            if network_of(network)[2]:
+                message = f"expected a trained network, <variant>.<snn|ann|converted>, got {network!r}"
+                raise study.error(("attack", "networks", i), message)
+    before: list[str] = []
+    for name, entry in study.attacks.items():
+        key: KeyPath = ("attack", "by", name)
+        _check_attack(study, key, entry, before)
+        before.append(name)
+    used = [entry.attack for entry in study.attacks.values()]
+    if any(name in WITH_GRADIENTS for name in used) and not any(name in WITHOUT_GRADIENTS for name in used):
+        message = "expected a gradient-free attack too, e.g. square: without one, masked gradients look like robustness"
+        raise study.error(("attack", "by"), message)
+
+
+def _check_attack(study: Study, key: KeyPath, entry: Attacking, before: list[str]) -> None:
+    if (entry.like is not None) != (entry.attack == NOISE):
+        message = f"expected like, an entry above this one, with {NOISE} and with it alone"
+        raise study.error((*key, "like"), message)
+    if (entry.source is not None) != (entry.attack == "transfer"):
+        raise study.error((*key, "source"), "expected source, a network, with transfer and with it alone")
+    if entry.attack == NOISE:
+        if entry.like not in before:
+            raise study.error((*key, "like"), f"expected an entry above this one, got {entry.like!r}")
+        if entry.options or entry.rate is not None:
+            message = f"expected name and like alone: noise has the strengths of {entry.like}"
+            raise study.error(key, message)
+        return
+    try:
+        function = lookup(ATTACKS, entry.attack, "attack")
+    except UnknownName as error:
+        raise study.error((*key, "name"), str(error)) from error
+    checked(options_model(function), dict(entry.options), study.source, key)
+    if entry.source is not None:
+        for network in study.attacked():
+            source = str(entry.source_of(network))
+            _check_network(study, (*key, "source"), source)
+            if network_of(source)[2]:
+                raise study.error((*key, "source"), f"expected a trained network, got {source!r}")
+            if study.conditions[network_of(source)[0]].data != study.conditions[network_of(network)[0]].data:
+                raise study.error((*key, "source"), f"expected a network with the data of {network}, got {source}")
+
+
+def _check_under(study: Study, key: KeyPath, name: str, network: str) -> None:
+    if name not in study.attacks:
+        raise study.error(key, f"expected an entry of attack.by, got {name!r}{closest(name, study.attacks)}")
+    if network not in study.attacked():
+        raise study.error(key, f"expected y among attack.networks, got {network}")
+    if not study.attacks[name].concerns(network):
+        raise study.error(key, f"expected another y: {name} is made on {network} itself")
 
 
 def _check_figures(study: Study) -> None:
@@ -171,14 +235,16 @@ def _check_sweep(study: Study, key: KeyPath) -> None:
 
 
 def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
-    for arm, measurement in claim.arms().items():
-        here = (*key, arm)
+    arms = claim.arms()
+    first = next(iter(arms.values()))
+    for arm, measurement in arms.items():
+        here = (*key, *(int(part) if part.isdigit() else part for part in arm.split(".")))
         if measurement.measure not in MEASUREMENTS:
             hint = closest(measurement.measure, MEASUREMENTS)
             raise study.error((*here, "measure"), f"unknown measure {measurement.measure!r}{hint}")
         of = MEASUREMENTS[measurement.measure].of
-        if of != MEASUREMENTS[claim.a.measure].of:
-            got = f"got {measurement.measure} against {claim.a.measure}"
+        if of != MEASUREMENTS[first.measure].of:
+            got = f"got {measurement.measure} against {first.measure}"
             raise study.error((*here, "measure"), f"expected two arms that can be compared, {got}")
         _check_stray(study, here, measurement, of)
         (_check_network_arm if of == "network" else _check_comparison_arm)(study, here, claim, measurement)
@@ -195,7 +261,8 @@ def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
 def _check_stray(study: Study, key: KeyPath, measurement: Measurement, of: str) -> None:
     """A key that this measure does not look at would be believed to matter."""
     whose = "network" if of == "network" else "comparison"
-    for name in ("comparison", "variant", "layers") if of == "network" else ("network", "split", "T"):
+    strays = ("comparison", "variant", "layers", "minus") if of == "network" else _OF_A_NETWORK
+    for name in strays:
         if name in measurement.model_fields_set:
             raise study.error((*key, name), f"expected no {name}: {measurement.measure} is that of a {whose}")
 
@@ -213,9 +280,28 @@ def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Me
     _check_network(study, at, name)
     if network_of(name)[2]:
         raise study.error(at, f"expected a trained network: only its {measurement.measure} is kept, got {name!r}")
+    if measurement.attack is not None or measurement.eps is not None:
+        _check_attacked_arm(study, key, measurement)
     if T is not None and T not in study.evaluated(name):
         known = ", ".join(map(str, study.evaluated(name))) or "none"
         raise study.error((*key, "T"), f"expected a T that evaluate names for {name} ({known}), got {T}")
+
+
+def _check_attacked_arm(study: Study, key: KeyPath, measurement: Measurement) -> None:
+    name, eps = measurement.attack, measurement.eps
+    if name not in study.attacks:
+        got = "it is missing" if name is None else f"got {name!r}{closest(name, study.attacks)}"
+        raise study.error((*key, "attack"), f"expected an entry of attack.by, {got}")
+    entry = study.attacks[name]
+    if measurement.network not in study.attacked() or not entry.concerns(str(measurement.network)):
+        raise study.error((*key, "network"), f"expected a network that {name} is on, got {measurement.network!r}")
+    if measurement.split != "test" or measurement.T is not None:
+        stray = "T" if measurement.T is not None else "split"
+        raise study.error((*key, stray), "expected none under attack: test samples, and the steps of the training")
+    known = [own for own in entry.eps if own is not None]
+    if (eps is None) != (len(known) < 2) or (eps is not None and eps not in known):
+        expected = f"one of the strengths of {name} ({', '.join(f'{own:g}' for own in known)})" if known else "no eps"
+        raise study.error((*key, "eps"), f"expected {expected}, got {'none' if eps is None else f'{eps:g}'}")
 
 
 def _check_comparison_arm(study: Study, key: KeyPath, claim: Claim, measurement: Measurement) -> None:
@@ -223,6 +309,11 @@ def _check_comparison_arm(study: Study, key: KeyPath, claim: Claim, measurement:
         raise study.error((*key, "comparison"), f"expected the comparison whose {measurement.measure} is meant")
     comparison = _check_comparison(study, (*key, "comparison"), measurement.comparison)
     variants = list(study.sides(comparison))
+    if measurement.minus is not None:
+        other = list(study.sides(_check_comparison(study, (*key, "minus"), measurement.minus)))
+        if other != variants:
+            message = f"expected a comparison with the variants of {comparison.name}, {measurement.minus} has others"
+            raise study.error((*key, "minus"), message)
     if MEASUREMENTS[measurement.measure].of == "time" and not comparison.timing_null:
         message = (
             f"expected a comparison with timing_null: true for {measurement.measure}, {comparison.name!r} has no null"

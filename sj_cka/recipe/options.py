@@ -17,7 +17,7 @@ from pydantic_core import to_jsonable_python
 from sj_cka.typed import Float, Int, Strict
 
 # what the study itself hands to a function of a table; the rest of its arguments may stand in a recipe
-_HANDED = {"neuron", "device", "samples", "generator"}
+_HANDED = {"neuron", "device", "samples", "generator", "net", "x", "y", "eps", "source"}
 _HANDED_TO_MODELS = {"T", "in_channels", "num_classes"}  # besides the neuron, by which one knows them
 # how a data set gets here, not what it is
 _MEANS = {"download"}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import cached_property
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sj_cka.plugins import closest
+from sj_cka.recipe.attacks import Attacking, resolved
 from sj_cka.recipe.blocks import SNN, AnnInput, Comparison, Recipe, Train
 from sj_cka.recipe.faults import validated
 from sj_cka.recipe.source import KeyPath, RecipeError, Source, read_source, shown
@@ -35,17 +37,27 @@ class Condition:
 
 
 class Sides(NamedTuple):
-    """The two networks of a comparison, and the steps that they run with: None for those of their training."""
+    """The two networks of a comparison, the steps that they run with, and what y is shown.
+
+    Args:
+        x, y: names of networks.
+        T_x, T_y: steps; None for those of their training.
+        under: the entry of attack.by, and its eps, under which y sees the samples; None for as they are.
+    """
 
     x: str
     y: str
     T_x: int | None = None
     T_y: int | None = None
+    under: tuple[str, float | None] | None = None
 
     @property
     def titles(self) -> tuple[str, str]:
         """The two networks as a figure names them."""
         x, y = (f"{name} at T = {T}" if T else name for name, T in ((self.x, self.T_x), (self.y, self.T_y)))
+        if self.under is not None:
+            name, eps = self.under
+            y += f" under {name}" + ("" if eps is None else f" at eps {eps:g}")
         return x, y
 
 
@@ -81,7 +93,8 @@ class Study:
     def sides(self, comparison: Comparison) -> dict[str, Sides]:
         """The networks that a comparison compares, by variant; by "" where it names its variants itself.
 
-        Of pairs of variants the name is "a and b", of several `T_x` "a at T = 1", or "at T = 1".
+        Of pairs of variants the name is "a and b", of several `T_x` "a at T = 1", or "at T = 1", and of an attack of
+        several strengths "a at eps 0.1", or "at eps 0.1".
         """
         x, y = comparison.x, comparison.y
         if "*" not in x + y:
@@ -91,16 +104,31 @@ class Study:
         else:
             stands = {variant: (variant, variant) for variant in self.conditions}
         steps = comparison.T_x or (None,)
+        strengths = self.attacks[comparison.data_y].eps if comparison.data_y in self.attacks else (None,)
         found = {}
         for name, (a, b) in stands.items():
-            for T in steps:
-                label = f"{name} at T = {T}".strip() if len(steps) > 1 else name
-                found[label] = Sides(x.replace("*", a), y.replace("*", b), T, comparison.T_y)
+            for T, eps in product(steps, strengths):
+                label = f"{name} at T = {T}" if len(steps) > 1 else name
+                label += f" at eps {eps:g}" if len(strengths) > 1 else ""
+                under = None if comparison.data_y is None else (comparison.data_y, eps)
+                found[label.strip()] = Sides(x.replace("*", a), y.replace("*", b), T, comparison.T_y, under)
         return found
+
+    @cached_property
+    def attacks(self) -> dict[str, Attacking]:
+        """The entries of attack.by."""
+        return {} if self.recipe.attack is None else resolved(self.recipe.attack)
+
+    def attacked(self) -> list[str]:
+        """The networks that are attacked."""
+        named = self.recipe.attack.networks if self.recipe.attack is not None else []
+        return list(dict.fromkeys(network for name in named for network in self.networks(name)))
 
     def has_ceiling(self, comparison: Comparison) -> bool:
         """Whether seed against seed is a ceiling of it: for two kinds of network, and for two variants."""
         kinds = {network_of(name)[1] for name in (comparison.x, comparison.y)}
+        if comparison.data_y is not None:
+            return False
         return len(kinds) == 2 or comparison.variants == "pairs"
 
     def networks(self, name: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from sj_cka.recipe import FigureBlock
 from sj_cka.report import Section
-from sj_cka.sections import comparisons, networks, time
+from sj_cka.sections import attacks, comparisons, networks, time
 from sj_cka.sections.answers import answer
 from sj_cka.sections.results import Results
 
@@ -24,6 +24,7 @@ _SECTIONS: dict[str, Callable[[FigureBlock, Results], Section]] = {
     "accuracy": networks.accuracy,
     "accuracy_by_steps": networks.accuracy_by_steps,
     "training": networks.training,
+    "robustness": attacks.robustness,
 }
 
 

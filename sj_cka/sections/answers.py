@@ -25,6 +25,7 @@ def _effect(test: str, estimate: Interval) -> str:
         "differs": "difference",
         "near_ceiling": "share beyond one half",
         "trend": "slope",
+        "greater_in_all": "least of the differences",
     }.get(test, "distance from it")
     return f"{name} {_numbers(estimate)}"
 

@@ -1,0 +1,122 @@
+"""An attack on a network, as a job: the samples under attack, and what it did."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Generator, Tensor, nn
+
+from sj_cka import attacks
+from sj_cka.attacks import MaskedGradient, PixelModel, pixel_model
+from sj_cka.data import Images, Samples
+
+INPUTS = "inputs.safetensors"
+_IN_NETWORK_UNITS = ("pgd_paper",)
+
+
+class Target(NamedTuple):
+    """Samples in the unit of an attack, and what turns them into a network's inputs.
+
+    Args:
+        x: `[N, ...]`, or frames `[T, N, ...]`.
+        axis: of the samples.
+        bounds: smallest and largest value of x; None for none.
+        model: from a network to one that takes x.
+        as_input: from x, or x under attack, to what the network itself takes.
+        from_input: the reverse.
+    """
+
+    x: Tensor
+    axis: Literal[0, 1]
+    bounds: tuple[float, float] | None
+    model: Callable[[nn.Module], PixelModel]
+    as_input: Callable[[Tensor], Tensor]
+    from_input: Callable[[Tensor], Tensor]
+
+
+def target(data: Samples, count: int, attack: str, on: torch.device) -> Target:
+    """The first test samples: images as pixels from 0 to 1, or normalised for `pgd_paper`; recordings as counts."""
+    stored = data.x_test[:count].to(on)
+    if not isinstance(data, Images) or attack in _IN_NETWORK_UNITS:
+        axis: Literal[0, 1] = 0 if data.T is None else 1
+        return Target(data.as_input(stored), axis, None, lambda net: pixel_model(net, sample_axis=axis), _same, _same)
+    mean, std = (torch.tensor(values, device=on).view(-1, 1, 1) for values in (data.mean, data.std))
+    return Target(
+        attacks.pixels(stored),
+        0,
+        (0.0, 1.0),
+        lambda net: pixel_model(net, data.mean, data.std),
+        lambda x: (x - mean) / std,
+        lambda x: x * std + mean,
+    )
+
+
+def made(
+    aim: Target,
+    y: Tensor,
+    net: nn.Module,
+    args: Mapping[str, Any],
+    seed: int,
+    source: nn.Module | None = None,
+    like: Tensor | None = None,
+) -> dict[str, bytes]:
+    """The files of an attack: the inputs that the network is shown, and `attack.json`.
+
+    Args:
+        aim: the samples.
+        y: their labels.
+        net: the network.
+        args: `attack` (name and options), `batch_size`, and `eps` or `rate` and `most`.
+        seed: of what is drawn.
+        source: the network that a transfer attacks.
+        like: inputs under the attack whose norm noise is to have.
+    """
+    model, options = aim.model(net), dict(args["attack"])
+    name, generator = options.pop("name"), Generator().manual_seed(seed)
+    told: dict[str, Any] = {"eps": args.get("eps")}
+    if source is not None:
+        options["source"] = aim.model(source)
+    common = {"batch_size": args["batch_size"], "generator": generator, **options}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", MaskedGradient)
+        if like is not None:
+            near = aim.from_input(like).clamp(*aim.bounds) if aim.bounds else aim.from_input(like)
+            x_adv = attacks.noise_like(aim.x, near, generator=generator, bounds=aim.bounds, sample_axis=aim.axis)
+        elif "rate" in args:
+            found = attacks.eps_for_success(name, model, aim.x, y, rate=args["rate"], most=args["most"], **common)
+            x_adv, told["eps"] = found.x_adv, found.eps
+        else:
+            x_adv = attacks.craft(name, model, aim.x, y, eps=args["eps"], **common)
+    masked = [str(warning.message) for warning in said if issubclass(warning.category, MaskedGradient)]
+    for warning in said:
+        if not issubclass(warning.category, MaskedGradient):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    size = attacks.perturbation(aim.x, x_adv, sample_axis=aim.axis)
+    told |= {
+        "clean": attacks.accuracy(model, aim.x, y),
+        "accuracy": attacks.accuracy(model, x_adv, y),
+        "success": attacks.success_rate(model, aim.x, x_adv, y),
+        "loss_before": float(attacks.losses(model, aim.x, y).mean()),
+        "loss": float(attacks.losses(model, x_adv, y).mean()),
+        "linf": float(size.linf.mean()),
+        "l2": float(size.l2.mean()),
+        "changed": float(size.changed.mean()),
+        "masked": masked[-1] if masked else "",
+    }
+    inputs = aim.as_input(x_adv).to("cpu", torch.float32).contiguous()
+    return {INPUTS: save_tensors({"x": inputs}), "attack.json": json.dumps(told).encode()}
+
+
+def read_inputs(content: bytes) -> Tensor:
+    """What a network is shown under an attack, `[N, ...]` or `[T, N, ...]`."""
+    return load_tensors(content)["x"]
+
+
+def _same(x: Tensor) -> Tensor:
+    return x

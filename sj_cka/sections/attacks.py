@@ -1,0 +1,94 @@
+"""What attacks do to the networks."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from sj_cka import figures, tables
+from sj_cka.claims import interval
+from sj_cka.recipe import FigureBlock
+from sj_cka.recipe.attacks import WITH_GRADIENTS, WITHOUT_GRADIENTS
+from sj_cka.report import Panel, Section
+from sj_cka.sections.results import Results
+
+_UNITS = (
+    "eps is in pixels, from 0 to 1 (images), and counts as each attack says: radius of the L-inf ball for fgsm, pgd, "
+    "square and transfer, standard deviation or half-width of noise, share of pixels or events."
+)
+
+
+def robustness(block: FigureBlock, results: Results) -> Section:
+    """Accuracy against the strength of every attack, what the attacks changed, and signs of masked gradients."""
+    table = results.attacks
+    lines: dict[str, dict[str, pd.DataFrame]] = {}
+    for (attack, network), rows in table[table["rate"].isna()].groupby(["attack", "network"], sort=False):
+        clean = rows.drop_duplicates("seed").assign(eps=0.0, accuracy=lambda own: own["clean"])
+        lines.setdefault(str(attack), {})[str(network)] = tables.over_seeds(
+            pd.concat([clean, rows]).sort_values("eps", kind="stable"), "eps"
+        )
+    count = results.plan.study.recipe.attack
+    images = 0 if count is None else count.images
+    note = (
+        f"Accuracy on {images} test samples, mean and 95 % interval over seeds; at eps 0 without attack. {_UNITS} A "
+        "transfer shows a network what was made on another. Below: means over seeds of what was measured on the "
+        "samples that the networks were shown, whatever eps said."
+    )
+    note += "".join(f" {sentence}" for sentence in masking(table))
+    panels = (Panel("robustness", figures.robustness(lines)),) if lines else ()
+    return Section(block.title or "Accuracy under attack", note, panels, _measured(table))
+
+
+def masking(table: pd.DataFrame) -> list[str]:
+    """Sentences on signs of masked gradients: gradient attacks that a gradient-free or transferred one beats.
+
+    Args:
+        table: of `tables.attacks`.
+    """
+    told = []
+    own = table[table["rate"].isna() & table["linf_ball"]]
+    for network, rows in own.groupby("network", sort=False):
+        by = {
+            str(name): part.set_index(["eps", "seed"])["success"] for name, part in rows.groupby("attack", sort=False)
+        }
+        kinds = rows.drop_duplicates("attack").set_index("attack")["function"]
+        with_gradient = [name for name in by if kinds[name] in WITH_GRADIENTS]
+        others = [name for name in by if kinds[name] in (*WITHOUT_GRADIENTS, "transfer")]
+        if not with_gradient:
+            continue
+        best = pd.concat([by[name] for name in with_gradient], axis=1).max(axis=1)
+        for name in others:
+            difference = (by[name] - best).dropna()
+            for eps, values in difference.groupby(level="eps"):
+                over = interval(values.to_numpy())
+                if over.low > 0:
+                    told.append(
+                        f"On {network} {name} succeeds more often than every gradient attack at eps {eps:g} (by "
+                        f"{100 * over.mean:.0f} points, {100 * over.low:.0f} to {100 * over.high:.0f}): a sign that "
+                        "its gradients are masked."
+                    )
+    if not told and len(own):
+        told.append("No gradient-free or transferred attack beats the gradient attacks: no sign of masked gradients.")
+    said = table[table["masked"].astype(bool)]
+    if len(said):
+        networks = ", ".join(said["network"].drop_duplicates())
+        told.append(f"Some samples had a gradient of exactly zero ({networks}): see the column masked of attacks.csv.")
+    return told
+
+
+def _measured(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each attack and strength: success, and size of what was changed, of every network."""
+    means = table.groupby(["attack", "strength", "network"], sort=False)[
+        ["eps", "success", "linf", "l2", "changed"]
+    ].mean()
+    shown = means.reset_index()
+    return pd.DataFrame(
+        {
+            "attack": shown["attack"],
+            "strength": shown["strength"],
+            "network": shown["network"],
+            "success": [f"{100 * value:.1f} %" for value in shown["success"]],
+            "L-inf": [f"{value:.3f}" for value in shown["linf"]],
+            "L2": [f"{value:.3f}" for value in shown["l2"]],
+            "changed": [f"{100 * value:.0f} %" for value in shown["changed"]],
+        }
+    )
