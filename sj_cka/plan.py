@@ -49,6 +49,7 @@ class Plan:
         evaluated: (network name, T, seed) -> the job that knows its accuracy with T steps: its training, where T is
             that of its training.
         costs: (network name, seed) -> the job that counts its operations.
+        backdoors: (network name, seed) -> the job that measures the backdoor in it.
         attacks: (network name, entry of attack.by, eps, seed) -> the job that attacks it so; eps is None where the
             entry gives a success rate.
         pairs: every comparison of two networks.
@@ -61,6 +62,7 @@ class Plan:
     trained: dict[tuple[str, int], Job]
     evaluated: dict[tuple[str, int, int], Job]
     costs: dict[tuple[str, int], Job]
+    backdoors: dict[tuple[str, int], Job]
     attacks: dict[tuple[str, str, float | None, int], Job]
     pairs: tuple[Pair, ...]
     neurons: dict[str, tuple[str, ...]]
@@ -80,7 +82,7 @@ class Plan:
     @property
     def jobs(self) -> list[Job]:
         """The jobs to do, trainings first."""
-        others = (*self.evaluated.values(), *self.costs.values(), *self.attacks.values())
+        others = (*self.evaluated.values(), *self.costs.values(), *self.backdoors.values(), *self.attacks.values())
         return [*self.trained.values(), *others, *(pair.job for pair in self.pairs)]
 
 
@@ -110,6 +112,7 @@ def plan(study: Study, *, imagined: bool = False) -> Plan:
         for seed in study.seeds
     }
     costs = {key: jobs.cost(*key) for key in trained}
+    backdoors = {key: jobs.backdoor(*key) for key in trained if study.conditions[network_of(key[0])[0]].train.poison}
     attacks = {
         (network, entry.name, eps, seed): jobs.attack(network, entry, eps, seed)
         for network in study.attacked()
@@ -124,7 +127,7 @@ def plan(study: Study, *, imagined: bool = False) -> Plan:
         for network, made in built.items()
     }
     sizes = {network: size(made, _samples(data, network)) for network, made in built.items()}
-    return Plan(study, data, trained, evaluated, costs, attacks, tuple(pairs), neurons, sizes)
+    return Plan(study, data, trained, evaluated, costs, backdoors, attacks, tuple(pairs), neurons, sizes)
 
 
 def _pairs(study: Study, comparison: Comparison, jobs: _Jobs) -> Iterator[Pair]:
@@ -176,6 +179,8 @@ class _Jobs:
         if condition.train.augment:
             blocks = (block.options() for block in condition.train.augment)
             args["augment"] = [without_defaults(AUGMENTATIONS[block["name"]], block) for block in blocks]
+        if condition.train.poison is not None:
+            args["poison"] = condition.train.poison.model_dump(exclude_defaults=True)
         if kept := [epoch for epoch in condition.train.keep if 0 < epoch < epochs]:
             args["keep"] = kept
         label, checkpoint = f"{network}, seed {seed}", condition.train.checkpoint
@@ -201,6 +206,14 @@ class _Jobs:
         return Job(
             "cost", {}, {"network": training}, self.block(network), None, training.threads, f"cost of {training.label}"
         )
+
+    def backdoor(self, network: str, seed: int) -> Job:
+        """The measurement of the backdoor in a trained network."""
+        training, poison = self.train(network, seed), self.study.conditions[network_of(network)[0]].train.poison
+        assert poison is not None  # only poisoned networks are measured
+        args = {"target": poison.target, **poison.trigger()}
+        label = f"backdoor in {training.label}"
+        return Job("backdoor", args, {"network": training}, self.block(network), None, training.threads, label)
 
     def attack(self, network: str, entry: Attacking, eps: float | None, seed: int) -> Job:
         """An attack of one strength on a trained network."""

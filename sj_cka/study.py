@@ -166,6 +166,7 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
         tables.paired(compared),
         tables.dynamics(compared),
         tables.attacks(planned, store),
+        tables.backdoors(planned, store),
     )
     findings = tuple(judge(claim, results.evidence) for claim in study.recipe.claims)
     summary = tables.accuracy_summary(results.for_all(results.accuracy))
@@ -176,7 +177,7 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
     write_csv(tables.tidy(compared), folder / "cka.csv")
     write_csv(results.accuracy, folder / "accuracy.csv")
     others = {"evaluated": results.evaluated, "dynamics": results.dynamics, "cost": results.cost}
-    others["attacks"] = results.attacks
+    others |= {"attacks": results.attacks, "backdoors": results.backdoors}
     others |= {"history": results.history, "firing_rates": tables.firing_rates(planned, store)}
     for name, table in others.items():
         if len(table):

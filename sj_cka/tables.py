@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from sj_cka.attacks import Backdoor
 from sj_cka.cka import CKAResult
 from sj_cka.claims import Evidence, Finding, Interval, contrast, grid, half_width, interval
 from sj_cka.cost import Cost
@@ -122,6 +123,15 @@ def attacks(plan: Plan, store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def backdoors(plan: Plan, store: Store) -> pd.DataFrame:
+    """Columns network, seed, accuracy, success_rate, unprompted: of networks that were trained on poisoned samples."""
+    rows = [
+        (network, seed, *Backdoor(**json.loads(store.read(job.key, "backdoor.json"))))
+        for (network, seed), job in plan.backdoors.items()
+    ]
+    return pd.DataFrame(rows, columns=["network", "seed", *Backdoor._fields])
+
+
 def paired(results: Iterable[Compared]) -> pd.DataFrame:
     """Columns comparison, variant, state, seed, layer, cka, contrast, grid: layers of the same name, all steps.
 
@@ -207,6 +217,7 @@ def evidence(
     steps: pd.DataFrame,
     at_other_T: pd.DataFrame,
     attacked: pd.DataFrame,
+    backdoored: pd.DataFrame,
 ) -> Evidence:
     """What the claims of a study are judged on."""
     study = plan.study
@@ -216,7 +227,9 @@ def evidence(
         for variant, sides in study.sides(comparison).items()
     }
     swept = {name: c.value for name, c in study.conditions.items() if c.value is not None}
-    return Evidence(accuracy, pairs, networks, study.recipe.train.trained_at, swept, steps, at_other_T, attacked)
+    return Evidence(
+        accuracy, pairs, networks, study.recipe.train.trained_at, swept, steps, at_other_T, attacked, backdoored
+    )
 
 
 def claims(findings: Iterable[Finding]) -> pd.DataFrame:

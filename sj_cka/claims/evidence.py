@@ -26,6 +26,7 @@ class Evidence:
         steps: columns comparison, variant, state, seed, layer, cka, null: mean CKA between different steps inside the
             layers of x, and the same of the timing null.
         evaluated: columns network, T, seed, split, accuracy: at other numbers of steps than those of training.
+        backdoored: columns network, seed, success_rate: of networks that were trained on poisoned samples.
         attacked: columns network, attack, eps, seed, accuracy: of test samples under attack.
     """
 
@@ -37,6 +38,7 @@ class Evidence:
     steps: pd.DataFrame | None = None
     evaluated: pd.DataFrame | None = None
     attacked: pd.DataFrame | None = None
+    backdoored: pd.DataFrame | None = None
 
     def accuracies(self, network: str, split: str, T: int | None = None) -> pd.Series:
         """Accuracy of a network by seed, with the steps of its training or with T of them."""
@@ -47,7 +49,11 @@ class Evidence:
         return t[(t.network == network) & (t.split == split)].set_index("seed")["accuracy"].sort_index()
 
     def of_network(self, m: Measurement) -> pd.Series:
-        """A measurement of a network, by seed: its accuracy, under an attack if one is named."""
+        """A measurement of a network, by seed: its accuracy, under an attack if one is named; success of a backdoor."""
+        if m.measure == "backdoor_success":
+            assert self.backdoored is not None  # a claim names only poisoned networks
+            rows = self.backdoored[self.backdoored["network"] == m.network]
+            return rows.set_index("seed")["success_rate"].sort_index()
         if m.attack is None:
             return self.accuracies(str(m.network), m.split, m.T)
         assert self.attacked is not None  # a claim names only what the recipe attacks

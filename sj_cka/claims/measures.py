@@ -60,6 +60,7 @@ def _blocks(layers: list[str]) -> list[str]:
 
 MEASUREMENTS: dict[str, Measure] = {
     "accuracy": Measure("network", lambda table: table["accuracy"], "accuracy"),
+    "backdoor_success": Measure("network", lambda table: table["success_rate"], "success rate of the backdoor"),
     "paired_cka": Measure("comparison", _mean, "mean CKA of paired layers"),
     "restoration": Measure(
         "comparison", _restoration, "CKA at block outputs minus CKA at their last convolutions", "blocks", _blocks

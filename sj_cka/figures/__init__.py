@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import plotly.graph_objects as go
 
+from sj_cka.figures.backdoors import backdoors
 from sj_cka.figures.curves import curve
 from sj_cka.figures.matrices import heatmap, variants
 from sj_cka.figures.multiples import heatmaps
@@ -25,6 +26,7 @@ __all__ = [
     "TEMPLATE",
     "accuracy",
     "accuracy_by_steps",
+    "backdoors",
     "curve",
     "heatmap",
     "heatmaps",
@@ -48,4 +50,5 @@ FIGURES: dict[str, Callable[..., go.Figure]] = {
     "accuracy_by_steps": accuracy_by_steps,
     "training": training,
     "robustness": robustness,
+    "backdoors": backdoors,
 }

@@ -12,8 +12,9 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Generator, nn
 
+from sj_cka.attacks import backdoor, poison
 from sj_cka.cka import CKAResult, compare
 from sj_cka.cost import cost
 from sj_cka.data import AUGMENTATIONS, DATASETS, Samples
@@ -78,9 +79,12 @@ def _train(job: Job, needs: Needs, desk: Desk) -> Files:
     spec = network_spec(job, data)
     network = build(**spec, device=on)
     settings = Settings(**job.args.get("settings", {}))
+    x_train, y_train = data.x_train, data.y_train
+    if "poison" in job.args:
+        x_train, y_train, _ = poison(x_train, y_train, generator=Generator().manual_seed(seed), **job.args["poison"])
     batches = Resident(
-        _near(data.x_train, on),
-        data.y_train.to(on),
+        _near(x_train, on),
+        y_train.to(on),
         batch_size=settings.batch_size,
         seed=seed,
         classes=data.classes,
@@ -207,6 +211,17 @@ def _attack(job: Job, needs: Needs, desk: Desk) -> Files:
     return files
 
 
+def _backdoor(job: Job, needs: Needs, desk: Desk) -> Files:
+    """How well the backdoor in a network works, on the test split."""
+    data, on, args = _data(job), device(), dict(job.args)
+    net = read_network(needs["network"]("weights.safetensors"))
+    aim = target(data, len(data.x_test), "", on)
+    if args.get("value") is not None and data.x_test.dtype == torch.uint8:
+        args["value"] /= 255  # as stored, and as attacks see pixels
+    found = backdoor(aim.model(net), aim.x, data.y_test.to(on), **args)
+    return {"backdoor.json": json.dumps(found._asdict()).encode()}
+
+
 def read_result(content: bytes) -> CKAResult:
     """The result that a compare job left in `cka.nc`."""
     return CKAResult.load(BytesIO(content))
@@ -219,6 +234,7 @@ KINDS |= {
     "evaluate": Kind(_evaluate, 1),
     "cost": Kind(_cost, 1),
     "attack": Kind(_attack, 1),
+    "backdoor": Kind(_backdoor, 1),
     "compare": Kind(_compare, 2, together=True),
 }
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from sj_cka.attacks.backdoor import Place
 from sj_cka.typed import Float, Int, Name, Strict
 
 NOISE = "noise_like"  # not in ATTACKS: it is made from another attack
@@ -69,6 +70,20 @@ class Attacks(Strict):
         description="strengths of every attack: in pixels from 0 to 1; for some another unit, see the attack"
     )
     by: dict[Name, AttackBlock | None] = Field(min_length=1, description="name: an attack and its options")
+
+
+class Poison(Strict):
+    """A backdoor: a trigger on a share of the training samples, which get the label of one class."""
+
+    target: Int = Field(ge=0, description="the class that the trigger is to mean")
+    share: Float = Field(gt=0, le=1, description="share of the training samples, drawn from those of other classes")
+    size: Int = Field(3, ge=1, description="side of the trigger, a square, in pixels")
+    place: Place = Field("bottom_right", description="the corner that it is in")
+    value: Float | None = Field(None, description="of its pixels, as the samples are stored; the largest by default")
+
+    def trigger(self) -> dict[str, Any]:
+        """What it looks like, without what is as by default."""
+        return self.model_dump(include={"size", "place", "value"}, exclude_defaults=True)
 
 
 class Attacking(NamedTuple):

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from sj_cka.claims import Claim
-from sj_cka.recipe.attacks import Attacks
+from sj_cka.recipe.attacks import Attacks, Poison
 from sj_cka.training import Settings
 from sj_cka.training.settings import Layout, Precision
 from sj_cka.typed import Float, Int, Name, Strict, number
@@ -127,6 +127,7 @@ class Train(Strict):
     augment: list[Augmentation] = Field(
         [], description="random changes of the training images, in turn, e.g. [crop, flip]"
     )
+    poison: Poison | None = Field(None, description="a backdoor in the training samples")
     keep: Epochs = Field((), description="epochs whose weights are kept, for <variant>.snn@<epoch>; 0 is untrained")
     checkpoint: Annotated[Int, Field(ge=1)] | None = Field(
         None, description="epochs between two savings of where a training stands; by default those of a minute"

@@ -205,6 +205,10 @@ def _check_figures(study: Study) -> None:
             raise study.error((*key, "measure"), f"expected none: {figure.name} has no measure to choose")
         if figure.name == "accuracy_by_steps" and not study.recipe.evaluate:
             raise study.error((*key, "name"), "expected networks under evaluate for the accuracy at other T, got none")
+        if figure.name == "robustness" and study.recipe.attack is None:
+            raise study.error((*key, "name"), "expected networks under attack, got none")
+        if figure.name == "backdoors" and not any(c.train.poison for c in study.conditions.values()):
+            raise study.error((*key, "name"), "expected a variant with train.poison, got none")
         if figure.state != "trained" and figure.name not in _OF_A_STATE:
             raise study.error((*key, "state"), f"expected none: {figure.name} has no state to choose")
         if figure.state == "ceiling" and figure.name != "heatmap":
@@ -272,6 +276,8 @@ def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Me
     if name is None:
         raise study.error(at, f"expected the network whose {measurement.measure} is meant")
     if claim.test == "trend":
+        if measurement.measure != "accuracy" or measurement.attack is not None:
+            raise study.error((*key, "measure"), "expected accuracy without attack, or a measure of a comparison")
         if name not in KINDS:
             raise study.error(at, f"expected snn, ann or converted, of every variant of the sweep, got {name!r}")
         if T is not None:
@@ -280,11 +286,22 @@ def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Me
     _check_network(study, at, name)
     if network_of(name)[2]:
         raise study.error(at, f"expected a trained network: only its {measurement.measure} is kept, got {name!r}")
+    if measurement.measure == "backdoor_success":
+        _check_poisoned_arm(study, key, measurement)
     if measurement.attack is not None or measurement.eps is not None:
         _check_attacked_arm(study, key, measurement)
     if T is not None and T not in study.evaluated(name):
         known = ", ".join(map(str, study.evaluated(name))) or "none"
         raise study.error((*key, "T"), f"expected a T that evaluate names for {name} ({known}), got {T}")
+
+
+def _check_poisoned_arm(study: Study, key: KeyPath, measurement: Measurement) -> None:
+    if study.conditions[network_of(str(measurement.network))[0]].train.poison is None:
+        message = f"expected a network whose training has train.poison, got {measurement.network!r}"
+        raise study.error((*key, "network"), message)
+    for name in ("split", "T", "attack", "eps"):
+        if name in measurement.model_fields_set:
+            raise study.error((*key, name), f"expected no {name}: a backdoor is measured on the test split")
 
 
 def _check_attacked_arm(study: Study, key: KeyPath, measurement: Measurement) -> None:

@@ -25,6 +25,7 @@ _SECTIONS: dict[str, Callable[[FigureBlock, Results], Section]] = {
     "accuracy_by_steps": networks.accuracy_by_steps,
     "training": networks.training,
     "robustness": attacks.robustness,
+    "backdoors": attacks.backdoors,
 }
 
 

@@ -21,7 +21,8 @@ def robustness(block: FigureBlock, results: Results) -> Section:
     """Accuracy against the strength of every attack, what the attacks changed, and signs of masked gradients."""
     table = results.attacks
     lines: dict[str, dict[str, pd.DataFrame]] = {}
-    for (attack, network), rows in table[table["rate"].isna()].groupby(["attack", "network"], sort=False):
+    several = table.groupby("attack")["strength"].transform("nunique") > 1  # one strength makes no line
+    for (attack, network), rows in table[several].groupby(["attack", "network"], sort=False):
         clean = rows.drop_duplicates("seed").assign(eps=0.0, accuracy=lambda own: own["clean"])
         lines.setdefault(str(attack), {})[str(network)] = tables.over_seeds(
             pd.concat([clean, rows]).sort_values("eps", kind="stable"), "eps"
@@ -36,6 +37,25 @@ def robustness(block: FigureBlock, results: Results) -> Section:
     note += "".join(f" {sentence}" for sentence in masking(table))
     panels = (Panel("robustness", figures.robustness(lines)),) if lines else ()
     return Section(block.title or "Accuracy under attack", note, panels, _measured(table))
+
+
+def backdoors(block: FigureBlock, results: Results) -> Section:
+    """How well the backdoors work."""
+    columns = {"accuracy": "accuracy", "success": "success_rate", "without trigger": "unprompted"}
+    lines = {name: tables.over_seeds(results.backdoors, "network", column) for name, column in columns.items()}
+    table = pd.DataFrame({name: [_percent(*row) for row in line.to_numpy()] for name, line in lines.items()})
+    table.insert(0, "network", list(lines["accuracy"].index))
+    note = (
+        "Networks that were trained on samples a share of which bore a trigger and the label of one class "
+        "(train.poison). Accuracy: on clean test samples. Success: share of the test samples of other classes that are taken for that "
+        "class once they bear the trigger; and without it. Means and 95 % intervals over seeds."
+    )
+    return Section(block.title or "Backdoors", note, (Panel("backdoors", figures.backdoors(lines)),), table)
+
+
+def _percent(mean: float, low: float, high: float) -> str:
+    between = "" if pd.isna(low) else f" ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{100 * mean:.1f} %{between}"
 
 
 def masking(table: pd.DataFrame) -> list[str]:

@@ -27,11 +27,14 @@ class Results:
     pairs: pd.DataFrame
     dynamics: pd.DataFrame
     attacks: pd.DataFrame
+    backdoors: pd.DataFrame
 
     @property
     def evidence(self) -> Evidence:
         """What the claims are judged on."""
-        return tables.evidence(self.plan, self.accuracy, self.pairs, self.dynamics, self.evaluated, self.attacks)
+        return tables.evidence(
+            self.plan, self.accuracy, self.pairs, self.dynamics, self.evaluated, self.attacks, self.backdoors
+        )
 
     def of(self, comparison: str, variant: str, state: str = "trained", kind: str = "") -> list[list[CKAResult]]:
         """The results of a comparison by seed: one, or one for each other seed; of a ceiling, those of one kind."""
