@@ -16,7 +16,7 @@ from sj_cka.recipe import Comparison, Condition, Sides, Study, network_of, witho
 from sj_cka.recipe.attacks import NOISE, Attacking
 from sj_cka.recording import is_neuron
 from sj_cka.training import Settings
-from sj_cka.trial import Size, check_augmentations, check_layers, network_options, size, tried
+from sj_cka.trial import Size, check_attacks, check_augmentations, check_layers, network_options, size, tried
 
 State = Literal["trained", "untrained", "ceiling"]
 _UNTRAINED = ("init", "0")  # moments of a network's training
@@ -99,6 +99,7 @@ def plan(study: Study, *, imagined: bool = False) -> Plan:
     study, data = read_data(study, imagined=imagined)
     check_time(study, data)
     check_augmentations(study, data)
+    check_attacks(study, data)
     networks = _networks(study)
     built = {network: tried(study, network, _samples(data, network)) for network in networks}
     check_layers(study, built, data)

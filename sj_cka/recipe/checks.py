@@ -40,8 +40,8 @@ def check(study: Study) -> None:
         if condition.train.trained_at != study.recipe.train.trained_at:
             key = ("train", "trained_at")
             raise condition.source.error(key, "expected one value for the whole study, under train")
-    _check_comparisons(study)
     _check_attacks(study)
+    _check_comparisons(study)
     for i, evaluation in enumerate(study.recipe.evaluate):
         for network in study.networks(evaluation.network):
             _check_evaluated(study, ("evaluate", i, "network"), network)

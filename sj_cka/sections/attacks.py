@@ -47,8 +47,8 @@ def backdoors(block: FigureBlock, results: Results) -> Section:
     table.insert(0, "network", list(lines["accuracy"].index))
     note = (
         "Networks that were trained on samples a share of which bore a trigger and the label of one class "
-        "(train.poison). Accuracy: on clean test samples. Success: share of the test samples of other classes that are taken for that "
-        "class once they bear the trigger; and without it. Means and 95 % intervals over seeds."
+        "(train.poison). Accuracy: on clean test samples. Success: share of the test samples of other classes that are "
+        "taken for that class once they bear the trigger; and without it. Means and 95 % intervals over seeds."
     )
     return Section(block.title or "Backdoors", note, (Panel("backdoors", figures.backdoors(lines)),), table)
 

@@ -538,3 +538,73 @@ def test_an_accuracy_may_be_that_of_a_run_with_other_steps() -> None:
     assert (
         judged("less", given, a=accuracy_of("all.snn") | {"T": 8}, b=accuracy_of("all.snn")).verdict == "contradicted"
     )
+
+
+# under attack: no floor, several pairs, another comparison taken off
+
+
+def under_attack(**values: Any) -> Evidence:
+    """Comparisons without a floor, by name: CKA by seed, all of one pair of networks."""
+    tables = [paired("", "trained", own, comparison=name) for name, own in values.items()]
+    made = evidence(*tables)
+    return dataclasses.replace(made, networks={(name, ""): ("all.snn", "all.snn") for name in values})
+
+
+def under(comparison: str, **keys: Any) -> Arms:
+    return {"measure": "paired_cka", "comparison": comparison, **keys}
+
+
+NEAR, FAR = [0.90, 0.91, 0.92], [0.60, 0.62, 0.61]
+
+
+def test_what_has_no_floor_is_judged_once() -> None:
+    found = judged("greater", under_attack(snn=NEAR, ann=FAR), a=under("snn"), b=under("ann"))
+    assert (found.verdict, found.learned, found.learned_estimate) == ("holds", None, None)
+    assert found.estimate.mean == pytest.approx(0.3)
+    untrained = dataclasses.replace(under_attack(snn=NEAR, ann=FAR), trained_at=1.0)
+    assert judged("greater", untrained, a=under("snn"), b=under("ann")).verdict == "not trained"
+
+
+def test_another_comparison_is_taken_off_seed_by_seed_and_layer_by_layer() -> None:
+    given = under_attack(snn=NEAR, ann=NEAR, noise_snn=[0.5, 0.6, 0.7], noise_ann=[0.9, 0.8, 0.7])
+    found = judged("greater", given, a=under("snn", minus="noise_snn"), b=under("ann", minus="noise_ann"))
+    expected = interval(np.array([0.9 - 0.5, 0.8 - 0.6, 0.7 - 0.7]))
+    assert found.estimate == pytest.approx(expected)
+    assert found.measured.startswith("mean CKA of paired layers 0.310 against 0.110")
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ((NEAR, FAR, NEAR, FAR), "holds"),
+        ((NEAR, FAR, FAR, NEAR), "contradicted"),
+        ((NEAR, FAR, NEAR, NEAR), "undecided"),
+    ],
+)
+def test_a_claim_in_all_pairs_holds_where_every_pair_does(values: tuple[list[float], ...], verdict: str) -> None:
+    given = under_attack(**dict(zip("abcd", values, strict=True)))
+    pairs = [{"a": under("a"), "b": under("b")}, {"a": under("c"), "b": under("d")}]
+    found = judged("greater_in_all", given, pairs=pairs)
+    assert (found.verdict, found.learned) == (verdict, None)
+    assert found.estimate.mean == pytest.approx(0.0 if verdict == "undecided" else 0.3 if verdict == "holds" else -0.3)
+    assert found.measured.count("mean CKA of paired layers") == 2
+
+
+def test_accuracy_under_attack_and_the_success_of_a_backdoor_are_those_of_the_tables() -> None:
+    rows = [
+        (network, "pgd", eps, seed, value + seed / 100)
+        for network, eps, value in (("all.snn", 0.1, 0.8), ("all.snn", 0.2, 0.5), ("all.ann", 0.1, 0.6))
+        for seed in range(3)
+    ]
+    attacked = pd.DataFrame(rows, columns=["network", "attack", "eps", "seed", "accuracy"])
+    poisoned = [("all.snn", seed, 0.9 + seed / 100) for seed in range(3)]
+    backdoored = pd.DataFrame(poisoned, columns=["network", "seed", "success_rate"])
+    given = dataclasses.replace(evidence(), attacked=attacked, backdoored=backdoored)
+    strong = {"measure": "accuracy", "network": "all.snn", "attack": "pgd", "eps": 0.2}
+    weak = strong | {"eps": 0.1}
+    found = judged("less", given, a=strong, b=weak)
+    assert found.verdict == "holds"
+    assert found.estimate.mean == pytest.approx(-0.3)
+    works = judged("above", given, a={"measure": "backdoor_success", "network": "all.snn"}, value=0.5)
+    assert works.estimate.mean == pytest.approx(0.41)
+    assert works.measured == "success rate of the backdoor 0.910 against the fixed 0.5"

@@ -15,9 +15,11 @@ from sj_cka.figures import (
     TEMPLATE,
     accuracy,
     accuracy_by_steps,
+    backdoors,
     curve,
     heatmap,
     heatmaps,
+    robustness,
     steps_map,
     training,
     trend,
@@ -101,6 +103,8 @@ DRAWN = {
     "accuracy": lambda title: accuracy(accuracies(), title=title),
     "accuracy_by_steps": lambda title: accuracy_by_steps({"T-2.snn": at_steps([1, 2])}, title=title),
     "training": lambda title: training(history(), title=title),
+    "robustness": lambda title: robustness({"pgd": {"base.snn": at_steps([0, 1])}}, title=title),
+    "backdoors": lambda title: backdoors({"success": at_steps([0, 1])}, title=title),
 }
 
 
