@@ -265,19 +265,35 @@ def large() -> Iterator[dict[tuple[str, str], Plan]]:
 
 
 def test_there_are_large_profiles_on_both_sets_of_the_paper() -> None:
-    assert {profile for _, profile in LARGE} == {"paper", "cifar100"}
+    assert {profile for _, profile in LARGE} == {"paper", "cifar100", "nmnist"}
     assert {path.stem for path, profile in LARGE if profile == "cifar100"} == {"depth", "vgg"}
 
 
-@pytest.mark.parametrize(("path", "profile"), LARGE, ids=lambda value: getattr(value, "stem", value))
+OF_THE_PAPER = [(path, profile) for path, profile in LARGE if profile != "nmnist"]
+
+
+def test_the_event_sets_of_the_paper_are_planned_beside_its_images(large: dict[tuple[str, str], Plan]) -> None:
+    planned = large["event_data", "paper"]
+    shapes = {data.block.name["name"]: tuple(data.samples.x_train.shape) for data in planned.sets}
+    assert shapes == {
+        "cifar10_dvs": (9_000, 10, 2, 48, 48),
+        "cifar10": (50_000, 3, 32, 32),
+        "n_caltech101": (7_831, 10, 2, 48, 64),
+    }
+    assert {job.args["model"]["name"] for job in planned.trained.values()} == {"resnet"}
+    assert {job.args["T"] for (name, _), job in planned.trained.items() if name.endswith("snn")} == {10}
+
+
+@pytest.mark.parametrize(("path", "profile"), OF_THE_PAPER, ids=lambda value: getattr(value, "stem", value))
 def test_a_large_profile_has_the_settings_of_the_paper(
     path: Path, profile: str, large: dict[tuple[str, str], Plan]
 ) -> None:
     planned = large[path.stem, profile]
-    [(_, samples)] = planned.sets
-    assert tuple(samples.x_train.shape) == (50_000, 3, 32, 32)
-    assert len(samples.x_test) == 10_000
-    assert samples.classes == (100 if profile == "cifar100" else 10)
+    images = [samples for _, samples in planned.sets if samples.T is None]
+    assert len(images) == 1
+    assert tuple(images[0].x_train.shape) == (50_000, 3, 32, 32)
+    assert len(images[0].x_test) == 10_000
+    assert images[0].classes == (100 if profile == "cifar100" else 10)
     for (network, _), job in planned.trained.items():
         if job.kind != "train":
             continue
@@ -289,24 +305,27 @@ def test_a_large_profile_has_the_settings_of_the_paper(
         assert (settings.decay, settings.loss) == ("all", "mean")
         assert settings.precision == ("auto" if snn else "float32")
         assert [block["name"] for block in job.args["augment"]] == ["crop", "flip"]
-    compared = [pair.job.args for pair in planned.pairs]
+    compared = [pair.job.args for pair in planned.pairs if "under" not in pair.job.needs]
     assert compared
     assert all((args["batch_size"], args["batches"]) == (1024, 2) for args in compared)
 
 
 def test_every_network_of_a_large_profile_trains_two_steps(large: dict[tuple[str, str], Plan]) -> None:
     distinct = {
-        (canonical(job.args["model"]), job.args["kind"], planned.sets[0].samples.classes, job.args.get("T", 4)): job
+        (canonical(job.args["model"]), job.args["kind"], canonical(job.data.name), job.args.get("T", 4)): job
         for planned in large.values()
         for job in planned.trained.values()
         if job.kind == "train"
     }
     assert len(distinct) > 30
-    for (_, _, classes, _), job in distinct.items():
-        data = imagine(SHAPES["cifar100" if classes == 100 else "cifar10"](), train=4)
+    for job in distinct.values():
+        options = dict(job.data.name)
+        data = imagine(SHAPES[options.pop("name")](**options), train=4)
         network = build(**network_spec(job, data))
         settings = Settings(**job.args["settings"] | {"epochs": 1, "batch_size": 2})
-        batches = Resident(data.x_train, data.y_train, batch_size=2, seed=0, classes=classes, prepare=data.as_input)
+        batches = Resident(
+            data.x_train, data.y_train, batch_size=2, seed=0, classes=data.classes, prepare=data.as_input
+        )
         before = network.get_parameter("fc.weight").clone()
         [epoch] = train(network, batches, settings, seed=0).history
         assert math.isfinite(epoch.loss), job.label
@@ -320,7 +339,7 @@ def test_a_dry_run_of_a_large_profile_needs_no_data_and_a_run_says_what_to_put_w
     path = ROOT / "recipes" / "residual_ablation.yaml"
     told = outline(path, profile="paper")
     assert "only its shape was used" in told
-    assert "50000 training and 10000 test images [3, 32, 32], 10 classes; training split on the device: 154 MB" in told
+    assert "50000 training and 10000 test images [3, 32, 32], 10 classes; training split as stored: 154 MB" in told
     assert re.search(r"all56\.snn +855,770 ", told)
     with pytest.raises(RecipeError, match=r"data\.root.*SJ_CKA_DATA"):
         plan(recipe.read(path, "paper"))

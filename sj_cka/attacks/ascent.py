@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from sj_cka.attacks.victim import LOSSES, NoGradient, Slope, Victim
+from sj_cka.attacks.victim import LOSSES, NoGradient, Slope, Victim, check_finite
 
 Norm = Literal["linf", "l2"]
 Keep = Literal["best", "last"]
@@ -109,12 +109,13 @@ def ascend(
     x, loss_of = victim.x, LOSSES[loss]
     at = slope or (lambda inputs: victim.slope(inputs, loss_of))
     highest = victim.losses(x, loss_of) if keep == "best" and random_start else x.new_full((len(x),), -torch.inf)
-    best, moved, right = x, None, None
+    best, moved, right, finite = x, None, None, None
     for _ in range(restarts):
         here = ball.draw(x, generator) if random_start else x
         velocity = torch.zeros_like(x)
         for _ in range(steps):
-            losses, gradient, fits = at(here)
+            losses, gradient, fits, sound = at(here)
+            finite = sound if finite is None else finite & sound
             moves = gradient.flatten(1).ne(0).any(1)
             if moved is None or right is None:
                 _check_first(moves)
@@ -131,6 +132,8 @@ def ascend(
             best = here
     assert moved is not None
     assert right is not None
+    assert finite is not None
+    check_finite(finite)
     _tell(moved, right)
     return best
 

@@ -123,12 +123,13 @@ def pgd_surrogates(
 
 def _mean_slope(victim: Victim, x: Tensor, loss: Loss, surrogate: SurrogateName, alphas: Sequence[float]) -> Slope:
     """Losses at x, the same for all, and the sum of the scaled gradients."""
-    total = torch.zeros_like(x)
+    total, finite = torch.zeros_like(x), torch.ones(len(x), dtype=torch.bool, device=x.device)
     for alpha in alphas:
         with with_surrogate(victim.net, surrogate, alpha):
             slope = victim.slope(x, loss)
         total = total + scaled(slope.gradient)
-    return slope._replace(gradient=total)
+        finite = finite & slope.finite
+    return slope._replace(gradient=total, finite=finite)
 
 
 def _places(net: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sj_cka.attacks import checks
 from sj_cka.attacks.ascent import NORMS, LossName, Norm
-from sj_cka.attacks.victim import LOSSES, Victim, attacked
+from sj_cka.attacks.victim import LOSSES, Victim, attacked, check_finite
 
 
 def right(net: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 256) -> Tensor:
@@ -61,7 +61,9 @@ def without_gradient(
     checks.one_of("loss", loss, LOSSES)
 
     def zero(victim: Victim) -> Tensor:
-        return victim.slope(victim.x, LOSSES[loss]).gradient.flatten(1).eq(0).all(1)
+        slope = victim.slope(victim.x, LOSSES[loss])
+        check_finite(slope.finite)
+        return slope.gradient.flatten(1).eq(0).all(1)
 
     return _in_batches(net, x, y, batch_size, zero)
 

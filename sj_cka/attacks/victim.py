@@ -46,12 +46,24 @@ LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin}
 class Slope(NamedTuple):
     """Losses [N], their gradient with respect to the inputs [N, ...], and which samples are classified right, [N].
 
+    `finite` says of which samples the gradient is, `[N]`: away from the CPU it is the caller's to check, once.
+
     Losses still have their graph, so that what is kept of them is to be detached.
     """
 
     losses: Tensor
     gradient: Tensor
     right: Tensor
+    finite: Tensor
+
+
+def check_finite(finite: Tensor) -> None:
+    """Raises NoGradient unless the gradients of all samples are finite."""
+    if not bool(finite.all()):
+        raise NoGradient(
+            f"expected finite gradients, got NaN or infinity for {int((~finite).sum())} of {len(finite)} samples; a "
+            "flatter surrogate at attack time (pgd_surrogates) or an attack without gradients (square) may do"
+        )
 
 
 class Victim(NamedTuple):
@@ -103,7 +115,7 @@ class Victim(NamedTuple):
         """One forward and one backward pass; weights get no gradient.
 
         Raises:
-            NoGradient: no path leads back to the input, or the gradient is not finite.
+            NoGradient: no path leads back to the input, or (on the CPU) the gradient is not finite.
         """
         with torch.enable_grad():
             x = x.detach().requires_grad_()
@@ -116,14 +128,11 @@ class Victim(NamedTuple):
                 "has no derivative or is detached; take an attack without gradients, e.g. square"
             )
         finite = gradient.isfinite().flatten(1).all(1)
-        if not bool(finite.all()):
-            raise NoGradient(
-                f"expected finite gradients, got NaN or infinity for {int((~finite).sum())} of {len(x)} samples; a "
-                "flatter surrogate at attack time (pgd_surrogates) or an attack without gradients (square) may do"
-            )
+        if x.device.type == "cpu":  # elsewhere a look at it would wait for the device
+            check_finite(finite)
         # losses keep their graph, whose memory is free by now: without it glibc gives all memory of a pass back to the
         # system and asks for it anew in the next one, a sixth of the time of a spiking ResNet-20
-        return Slope(losses, gradient, logits.detach().argmax(1) == self.y)
+        return Slope(losses, gradient, logits.detach().argmax(1) == self.y, finite)
 
     def as_given(self, x: Tensor) -> Tensor:
         """Inputs with samples first in the layout that the attack was given."""

@@ -96,19 +96,17 @@ def masking(table: pd.DataFrame) -> list[str]:
 
 
 def _measured(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each attack and strength: success, and size of what was changed, of every network."""
-    means = table.groupby(["attack", "strength", "network"], sort=False)[
-        ["eps", "success", "linf", "l2", "changed"]
-    ].mean()
-    shown = means.reset_index()
-    return pd.DataFrame(
-        {
-            "attack": shown["attack"],
-            "strength": shown["strength"],
-            "network": shown["network"],
-            "success": [f"{100 * value:.1f} %" for value in shown["success"]],
-            "L-inf": [f"{value:.3f}" for value in shown["linf"]],
-            "L2": [f"{value:.3f}" for value in shown["l2"]],
-            "changed": [f"{100 * value:.0f} %" for value in shown["changed"]],
-        }
-    )
+    """A row for each attack and strength: success on every network, and the size of what was changed."""
+    keys = ["attack", "strength"]
+    means = table.groupby([*keys, "network"], sort=False)[["success", "linf", "l2"]].mean()
+    shown = table[keys].drop_duplicates().reset_index(drop=True)
+    for network in table["network"].drop_duplicates():
+        own = means.xs(network, level="network").reindex(pd.MultiIndex.from_frame(shown[keys]))
+        shown[f"{network}: success"] = [_or_nothing(f"{100 * value:.1f} %", value) for value in own["success"]]
+        sizes = zip(own["linf"], own["l2"], strict=True)
+        shown[f"{network}: L-inf, L2"] = [_or_nothing(f"{linf:.3f}, {l2:.2f}", linf) for linf, l2 in sizes]
+    return shown
+
+
+def _or_nothing(text: str, value: float) -> str:
+    return "" if pd.isna(value) else text

@@ -104,10 +104,9 @@ def curve(block: FigureBlock, results: Results) -> Section:
             if len(table):
                 reference[f"{name}: {label}"] = table
     lines = {name: table for name, table in lines.items() if len(table)}
-    note = (
-        "CKA of layers of the same name, in order of depth, with 95 % intervals over seeds. Floor: the same networks "
-        "untrained (batch normalisation calibrated). "
-    )
+    note = "CKA of layers of the same name, in order of depth, with 95 % intervals over seeds. "
+    if any(name.endswith(": floor") for name in reference):
+        note += "Floor: the same networks untrained (batch normalisation calibrated). "
     if any(name.endswith(": ceiling") for name in reference):
         note += "Ceiling: a network against itself trained from another seed, geometric mean of the two. "
     note += "Click a name to hide it."

@@ -31,7 +31,7 @@ def _trained(kind: str) -> PixelModel:
     data = digits()
     net = build(kind, {"name": "convnet", "channels": [16, 32], "pools": 1}, in_channels=1, num_classes=10, T=3, seed=1)
     settings = Settings(epochs=12, batch_size=32, lr=0.1)
-    batches = Resident(data.x_train, data.y_train, batch_size=32, seed=0, classes=10, normalise=data.normalised)
+    batches = Resident(data.x_train, data.y_train, batch_size=32, seed=0, classes=10, prepare=data.as_input)
     train(net, batches, settings, seed=0)
     net.zero_grad(set_to_none=True)
     return pixel_model(net.eval(), data.mean, data.std)
@@ -70,7 +70,7 @@ def frames() -> Case:
     net = build("snn", {"name": "convnet", "channels": [8, 8]}, in_channels=2, num_classes=4, T=3, seed=2)
     x = torch.randint(4, (3, 10, 2, 8, 6), generator=generator(1)) / 3
     # calibrate wants samples first
-    calibrate(net, x.movedim(1, 0), normalise=lambda batch: batch.movedim(0, 1))
+    calibrate(net, x.movedim(1, 0), prepare=lambda batch: batch.movedim(0, 1))
     model = pixel_model(net.eval(), sample_axis=1)
     with torch.no_grad():
         net.fc.bias -= model(x).mean(0)  # or all are taken for one class

@@ -313,3 +313,26 @@ def test_gradients_that_vanish_are_told_and_not_taken_for_robustness(way, messag
 def test_an_option_out_of_range_is_refused(options, message, ann):
     with pytest.raises(ValueError, match=message):
         pgd(ann.net, ann.x[:4], ann.y[:4], eps=0.1, **options)
+
+
+def test_away_from_the_cpu_gradients_that_are_not_finite_are_refused_at_the_end(monkeypatch):
+    class Cube(nn.Module):
+        """A network whose gradient is infinite at 0."""
+
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.fc(x.flatten(1).sign() * x.flatten(1).abs().pow(1 / 3))
+
+    from sj_cka.attacks import ascent, victim
+
+    looks = []
+    real = victim.check_finite
+    monkeypatch.setattr(victim, "check_finite", lambda finite: None)  # as on another device
+    monkeypatch.setattr(ascent, "check_finite", lambda finite: (looks.append(1), real(finite)))
+    x = torch.zeros(5, 4)
+    with pytest.raises(NoGradient, match="expected finite gradients, got NaN or infinity for 5 of 5 samples"):
+        pgd(pixel_model(Cube()), x, torch.zeros(5, dtype=torch.int64), eps=0.1, steps=3, random_start=False)
+    assert len(looks) == 1

@@ -42,7 +42,7 @@ def test_it_gives_what_the_network_gives_for_the_normalised_images_of_a_data_set
     data = digits()
     net = build("snn", {"name": "mlp", "inputs": 64, "hidden": [16]}, in_channels=1, num_classes=10, T=3).eval()
     with torch.no_grad():
-        expected = net(data.normalised(data.x_test[:20])).mean(0)
+        expected = net(data.as_input(data.x_test[:20])).mean(0)
         made = pixel_model(net, data.mean, data.std)(data.x_test[:20])
     assert torch.allclose(made, expected, atol=1e-5)
 
