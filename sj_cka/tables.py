@@ -19,7 +19,7 @@ from sj_cka.plan import Pair, Plan
 from sj_cka.recipe import Sides, network_of
 from sj_cka.store import Store
 
-_ATTACKED = ["eps", "clean", "accuracy", "success", "loss_before", "loss", "linf", "l2", "changed", "masked"]
+_ATTACKED = ["eps", "reached", "clean", "accuracy", "success", "loss_before", "loss", "linf", "l2", "changed", "masked"]
 CEILING_SEED = -1  # a ceiling belongs to all seeds together
 
 
@@ -103,7 +103,8 @@ def attacks(plan: Plan, store: Store) -> pd.DataFrame:
 
     Columns network, attack (the entry of attack.by), function, strength (in words), rate (wanted success, NaN where eps
     was given), linf_ball (whether eps is the radius of an L-inf ball in pixels), seed, eps, clean, accuracy, success,
-    loss_before, loss, linf, l2, changed (means over the samples, measured), masked.
+    loss_before, loss, linf, l2, changed (means over the samples, measured), masked; reached: False where the wanted
+    success was not, so that the attack is that of the largest eps.
     """
     rows = []
     for (network, name, eps, seed), job in plan.attacks.items():
@@ -227,9 +228,29 @@ def evidence(
         for variant, sides in study.sides(comparison).items()
     }
     swept = {name: c.value for name, c in study.conditions.items() if c.value is not None}
-    return Evidence(
-        accuracy, pairs, networks, study.recipe.train.trained_at, swept, steps, at_other_T, attacked, backdoored
-    )
+    trained_at, unequal = study.recipe.train.trained_at, unequal_success(plan, attacked)
+    return Evidence(accuracy, pairs, networks, trained_at, swept, steps, at_other_T, attacked, backdoored, unequal)
+
+
+def unequal_success(plan: Plan, attacked: pd.DataFrame) -> dict[str, str]:
+    """Comparisons under an attack that missed the success rate that it was to have -> which one, in words."""
+    found: dict[str, str] = {}
+    for comparison in plan.study.recipe.compare:
+        entry = plan.study.attacks.get(comparison.data_y or "")
+        while entry is not None and entry.like is not None:
+            entry = plan.study.attacks[entry.like]
+        if entry is None or entry.rate is None:
+            continue
+        for sides in plan.study.sides(comparison).values():
+            own = attacked[(attacked["attack"] == entry.name) & (attacked["network"] == sides.y)]
+            missed = own[~own["reached"].astype(bool)]
+            if len(missed):
+                seeds = ", ".join(map(str, missed["seed"]))
+                found[comparison.name] = (
+                    f"{entry.name} did not reach success {entry.rate:g} on {sides.y} within eps {entry.most:g} (seeds "
+                    f"{seeds}: {missed['success'].mean():.2f})"
+                )
+    return found
 
 
 def claims(findings: Iterable[Finding]) -> pd.DataFrame:

@@ -369,3 +369,16 @@ def test_samples_without_a_gradient_are_told() -> None:
     table = rows({"pgd": (0.1, 0.1, 0.1), "square": (0.0, 0.0, 0.0)})
     table.loc[0, "masked"] = "3 of 24 samples have no gradient"
     assert any("a gradient of exactly zero (base.snn)" in sentence for sentence in masking(table))
+
+
+def test_a_success_rate_that_is_not_reached_is_told_and_decides_nothing(attack_file: Write, tmp_path: Path) -> None:
+    path = attack_file(("rate: 0.5, most: 0.8", "rate: 0.9, most: 0.001"))
+    done = sj_cka.run(path, store=tmp_path / "store", out="out", workers=1, progress=False)
+    table = pd.read_csv(done.folder / "attacks.csv")
+    half = table[table["attack"] == "half"]
+    assert not half["reached"].any()
+    assert (half["eps"] == 0.001).all()
+    assert (half["linf"] <= 0.001 + 1e-6).all()
+    finding = done.findings[1]
+    assert finding.verdict == "undecided"
+    assert "half did not reach success 0.9 on base.snn within eps 0.001" in finding.note

@@ -35,7 +35,8 @@ BAD = {
     "wrong type": (("  T: 2", "  T: two # <--"), "snn.T: expected a number, got 'two'"),
     "unknown name": (
         ("{name: npz, path: images.npz}", "{name: imagenet} # <--"),
-        "data.name: unknown data set 'imagenet'; known: digits, npz, cifar10, cifar100, mnist, fashion_mnist",
+        "data.name: unknown data set 'imagenet'; known: digits, digits_dvs, npz, cifar10, cifar100, mnist, "
+        "fashion_mnist, nmnist, cifar10_dvs, dvs128_gesture, n_caltech101, shd",
     ),
     "nobody trains it": (
         ("y: none.snn}", "y: bare.snn} # <--"),
@@ -166,7 +167,7 @@ def test_a_dry_run_runs_nothing(recipe_file: Write, tmp_path: Path) -> None:
     assert lines[:3] == [
         "tiny (quick): 2 variants, seeds 0, 1",
         "40 jobs (8 init, 8 train, 8 cost, 16 compare), 0 finished before",
-        "data: npz: 64 training and 32 test images [1, 8, 6], 4 classes; training split on the device: 0 MB",
+        "data: npz: 64 training and 32 test images [1, 8, 6], 4 classes; training split as stored: 0 MB",
     ]
     networks = {line.split()[0]: line.split()[1:] for line in lines[5:]}
     assert list(networks) == ["all.snn", "all.ann", "none.snn", "none.ann", "all"]

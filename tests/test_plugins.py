@@ -40,9 +40,9 @@ def test_every_measure_says_what_it_is_of() -> None:
 
 
 def test_an_unknown_name_is_told_with_the_closest_ones() -> None:
-    with pytest.raises(UnknownName, match=r"^unknown data set 'digts'; did you mean 'digits'\?$"):
+    with pytest.raises(UnknownName, match=r"^unknown data set 'digts'; did you mean 'digits' or 'digits_dvs'\?$"):
         lookup(DATASETS, "digts", "data set")
-    with pytest.raises(UnknownName, match=r"^unknown data set 'xyz'; known: digits, npz, cifar10, .*$"):
+    with pytest.raises(UnknownName, match=r"^unknown data set 'xyz'; known: digits, digits_dvs, npz, .*$"):
         lookup(DATASETS, "xyz", "data set")
 
 

@@ -522,14 +522,14 @@ def test_pairs_are_every_two_variants_and_several_steps_are_compared_in_turn(tim
     twins, across, inside, rerun = (study.sides(comparison) for comparison in study.recipe.compare)
     assert list(twins) == list(inside) == ["T-1", "T-2", "T-4"]
     assert across == {
-        "T-1 and T-2": ("T-1.snn", "T-2.snn", None, None),
-        "T-1 and T-4": ("T-1.snn", "T-4.snn", None, None),
-        "T-2 and T-4": ("T-2.snn", "T-4.snn", None, None),
+        "T-1 and T-2": ("T-1.snn", "T-2.snn", None, None, None),
+        "T-1 and T-4": ("T-1.snn", "T-4.snn", None, None, None),
+        "T-2 and T-4": ("T-2.snn", "T-4.snn", None, None, None),
     }
-    assert rerun == {f"at T = {T}": ("T-2.snn", "T-2.ann", T, None) for T in (2, 3)}
+    assert rerun == {f"at T = {T}": ("T-2.snn", "T-2.ann", T, None, None) for T in (2, 3)}
     assert rerun["at T = 3"].titles == ("T-2.snn at T = 3", "T-2.ann")
     one = read(time_file(("T_x: [2, 3]", "T_x: 3")))
-    assert one.sides(one.recipe.compare[3]) == {"": ("T-2.snn", "T-2.ann", 3, None)}
+    assert one.sides(one.recipe.compare[3]) == {"": ("T-2.snn", "T-2.ann", 3, None, None)}
 
 
 @pytest.mark.parametrize(
@@ -638,7 +638,7 @@ def sweep(where: str, values: str) -> list[tuple[str, str]]:
 def test_a_sweep_makes_a_variant_of_each_value(recipe_file: Write) -> None:
     study = read(recipe_file(*sweep("snn.neuron.tau", "[2, 1e1, 5/2]")))
     assert {name: c.value for name, c in study.conditions.items()} == {"tau-2": 2.0, "tau-1e1": 10.0, "tau-5-2": 2.5}
-    assert study.sides(study.recipe.compare[0])["tau-5-2"] == ("tau-5-2.snn", "tau-5-2.ann", None, None)
+    assert study.sides(study.recipe.compare[0])["tau-5-2"] == ("tau-5-2.snn", "tau-5-2.ann", None, None, None)
     assert network_of("tau-0.5.snn@init") == ("tau-0.5", "snn", "init")
 
 

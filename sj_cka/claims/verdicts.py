@@ -104,6 +104,10 @@ def judge(claim: Claim, evidence: Evidence) -> Finding:
         verdict = "not trained"
         learned = None if learned is None else "not trained"
         note = f"training accuracy below {evidence.trained_at:g}: {', '.join(missing)}; {note}".removesuffix("; ")
+    named = [name for m in claim.arms().values() for name in (m.comparison, m.minus) if name in evidence.unequal]
+    if named:
+        verdict = "undecided" if verdict != "not trained" else verdict
+        note = f"{'; '.join(dict.fromkeys(evidence.unequal[str(name)] for name in named))}; {note}".removesuffix("; ")
     return Finding(claim.says, claim.source, claim.test, verdict, learned, measured, estimate, learned_estimate, note)
 
 

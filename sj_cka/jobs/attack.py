@@ -13,7 +13,7 @@ from safetensors.torch import save as save_tensors
 from torch import Generator, Tensor, nn
 
 from sj_cka import attacks
-from sj_cka.attacks import MaskedGradient, PixelModel, pixel_model
+from sj_cka.attacks import MaskedGradient, PixelModel, RateNotReached, pixel_model
 from sj_cka.data import Images, Samples
 
 INPUTS = "inputs.safetensors"
@@ -79,7 +79,7 @@ def made(
     """
     model, options = aim.model(net), dict(args["attack"])
     name, generator = options.pop("name"), Generator().manual_seed(seed)
-    told: dict[str, Any] = {"eps": args.get("eps")}
+    told: dict[str, Any] = {"eps": args.get("eps"), "reached": True}
     if source is not None:
         options["source"] = aim.model(source)
     common = {"batch_size": args["batch_size"], "generator": generator, **options}
@@ -89,8 +89,7 @@ def made(
             near = aim.from_input(like).clamp(*aim.bounds) if aim.bounds else aim.from_input(like)
             x_adv = attacks.noise_like(aim.x, near, generator=generator, bounds=aim.bounds, sample_axis=aim.axis)
         elif "rate" in args:
-            found = attacks.eps_for_success(name, model, aim.x, y, rate=args["rate"], most=args["most"], **common)
-            x_adv, told["eps"] = found.x_adv, found.eps
+            x_adv, told["eps"], told["reached"] = _at_rate(name, model, aim.x, y, args["rate"], args["most"], common)
         else:
             x_adv = attacks.craft(name, model, aim.x, y, eps=args["eps"], **common)
     masked = [str(warning.message) for warning in said if issubclass(warning.category, MaskedGradient)]
@@ -111,6 +110,17 @@ def made(
     }
     inputs = aim.as_input(x_adv).to("cpu", torch.float32).contiguous()
     return {INPUTS: save_tensors({"x": inputs}), "attack.json": json.dumps(told).encode()}
+
+
+def _at_rate(
+    name: str, model: PixelModel, x: Tensor, y: Tensor, rate: float, most: float, options: dict[str, Any]
+) -> tuple[Tensor, float, bool]:
+    """Inputs at a success rate, the eps of that, and whether it is reached; if not, those of the largest eps."""
+    try:
+        found = attacks.eps_for_success(name, model, x, y, rate=rate, most=most, **options)
+    except RateNotReached:
+        return attacks.craft(name, model, x, y, eps=most, **options), most, False
+    return found.x_adv, found.eps, True
 
 
 def read_inputs(content: bytes) -> Tensor:

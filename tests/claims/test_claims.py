@@ -608,3 +608,12 @@ def test_accuracy_under_attack_and_the_success_of_a_backdoor_are_those_of_the_ta
     works = judged("above", given, a={"measure": "backdoor_success", "network": "all.snn"}, value=0.5)
     assert works.estimate.mean == pytest.approx(0.41)
     assert works.measured == "success rate of the backdoor 0.910 against the fixed 0.5"
+
+
+def test_a_comparison_that_missed_its_success_rate_decides_nothing() -> None:
+    given = dataclasses.replace(under_attack(snn=NEAR, ann=FAR), unequal={"ann": "half did not reach success 0.5"})
+    found = judged("greater", given, a=under("snn"), b=under("ann"))
+    assert found.verdict == "undecided"
+    assert found.note.startswith("half did not reach success 0.5; over the 3 layers")
+    pairs = [{"a": under("snn"), "b": under("snn")}, {"a": under("snn"), "b": under("ann")}]
+    assert judged("greater_in_all", given, pairs=pairs).verdict == "undecided"
