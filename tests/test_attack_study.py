@@ -382,3 +382,61 @@ def test_a_success_rate_that_is_not_reached_is_told_and_decides_nothing(attack_f
     finding = done.findings[1]
     assert finding.verdict == "undecided"
     assert "half did not reach success 0.9 on base.snn within eps 0.001" in finding.note
+
+
+# recordings
+
+
+RECORDED = """\
+title: Dropped events
+question: What is left?
+data: {name: digits_dvs, T: 3, size: [9, 8], train: 60}
+model: {name: convnet, channels: [6, 8], pools: 2}
+train: {epochs: 8, batch_size: 20}
+seeds: 1
+attack:
+  images: 16
+  eps: [0.2, 0.9]
+  by:
+    drop_events: {}
+    add_events: {eps: 0.5}
+    pgd: {steps: 2, bounds: null, eps: 0.5}
+    square: {queries: 3, bounds: null, eps: 0.5}
+    noise: {name: noise_like, like: pgd}
+compare:
+  - {name: dropped, x: base.snn, y: base.snn, data_y: drop_events}
+figures: [{name: robustness}]
+"""
+
+
+def test_recordings_are_attacked_as_counts_of_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "recorded.yaml"
+    path.write_text(RECORDED, encoding="utf-8")
+    store = Store(tmp_path / "store")
+    done = sj_cka.run(path, store=store.root, out="out", workers=1, progress=False)
+    planned = plan(recipe.read(path))
+    [data] = planned.sets
+    clean = data.samples.as_input(data.samples.x_test[:16])
+    shown = {
+        (name, eps): read_inputs(store.read(job.key, "inputs.safetensors"))
+        for (network, name, eps, _), job in planned.attacks.items()
+        if network == "base.snn"
+    }
+    assert {x.shape for x in shown.values()} == {clean.shape}
+    for eps in (0.2, 0.9):
+        dropped = shown["drop_events", eps]
+        assert (dropped <= clean).all()
+        assert torch.equal(dropped, dropped.round())
+        assert abs(1 - dropped.sum() / clean.sum() - eps) < 0.05
+    added = shown["add_events", 0.5]
+    assert (added >= clean).all()
+    assert abs(added.sum() / clean.sum() - 1.5) < 0.02
+    assert (shown["pgd", 0.5] - clean).abs().max() <= 0.5 + 1e-6
+    norms = [(shown[name, 0.5] - clean).movedim(1, 0).flatten(1).norm(dim=1) for name in ("pgd", "noise")]
+    assert torch.allclose(*norms, rtol=1e-3)
+    weak, strong = (
+        next(c.result for c in done.results.compared if c.pair.variant == f"at eps {eps}") for eps in ("0.2", "0.9")
+    )
+    assert weak.data.sizes["step_x"] == weak.data.sizes["step_y"] == 3
+    assert weak.paired().mean() > strong.paired().mean()

@@ -259,6 +259,8 @@ def _slopes(claim: Trend, evidence: Evidence) -> tuple[dict[str, pd.Series], str
 
 def _in_words(claim: Single, values: Mapping[str, pd.Series]) -> str:
     label = MEASUREMENTS[claim.a.measure].label
+    if taken := list(dict.fromkeys(m.minus for m in claim.arms().values() if m.minus is not None)):
+        label += f" (less that of {' and '.join(taken)})"
     if isinstance(claim, TwoArms):
         margin = f", margin {_margin(claim):g}" if _margin(claim) else ""
         return f"{label} {values['a'].mean():.3f} against {values['b'].mean():.3f}{margin}"
