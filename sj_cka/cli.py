@@ -85,12 +85,14 @@ def doctor() -> None:
 
 @app.command("list")
 def list_names() -> None:
-    """Lists what a recipe may name: data sets, augmentations, models, neurons, measures, figures."""
+    """Lists what a recipe may name: data sets, augmentations, models, neurons, attacks, measures, figures."""
+    from sj_cka.attacks import ATTACKS
     from sj_cka.claims import MEASUREMENTS
     from sj_cka.data import AUGMENTATIONS, DATASETS
     from sj_cka.figures import FIGURES
     from sj_cka.models import MODELS, NEURONS
     from sj_cka.plugins import load_plugins
+    from sj_cka.recipe.attacks import NOISE
 
     load_plugins()
     tables: dict[str, Iterable[str]] = {
@@ -98,6 +100,7 @@ def list_names() -> None:
         "augment": AUGMENTATIONS,
         "model": MODELS,
         "neuron": NEURONS,
+        "attack": [*ATTACKS, NOISE],
         "measure": MEASUREMENTS,
         "figure": FIGURES,
     }

@@ -1,4 +1,4 @@
-"""The networks and augmentations of a study, tried before anything runs."""
+"""The networks, augmentations and attacks of a study, tried before anything runs."""
 
 from __future__ import annotations
 

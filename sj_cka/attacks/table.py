@@ -1,4 +1,4 @@
-"""All attacks by name."""
+"""All attacks by name; `sj_cka.attacks.transfer`, which makes any of them on another network, adds itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from sj_cka.attacks.gradient import fgsm, pgd, pgd_paper
 from sj_cka.attacks.masking import pgd_surrogates
 from sj_cka.attacks.noise import gaussian, salt_and_pepper, uniform
 from sj_cka.attacks.square import square
-from sj_cka.attacks.transfer import transfer
 
 Attack = Callable[..., Tensor]
 
@@ -24,7 +23,6 @@ ATTACKS: dict[str, Attack] = {
     "square": square,
     "boundary": boundary,
     "hop_skip_jump": hop_skip_jump,
-    "transfer": transfer,
     "gaussian": gaussian,
     "uniform": uniform,
     "salt_and_pepper": salt_and_pepper,

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from sj_cka.attacks import checks
+from sj_cka.attacks.table import ATTACKS
 from sj_cka.attacks.victim import sample_axis
 from sj_cka.plugins import lookup
 
@@ -40,8 +41,6 @@ def transfer(
         ValueError: samples on another axis of `source` than of `net`; and what the attack raises.
         UnknownName: no such attack.
     """
-    from sj_cka.attacks.table import ATTACKS  # which holds this one too
-
     checks.strength(eps)
     if sample_axis(net) != sample_axis(source):
         raise ValueError(
@@ -49,3 +48,6 @@ def transfer(
         )
     made: Tensor = lookup(ATTACKS, attack, "attack")(source, x, y, eps=eps, generator=generator, **(options or {}))
     return made
+
+
+ATTACKS["transfer"] = transfer

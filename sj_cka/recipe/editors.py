@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sj_cka.attacks import ATTACKS
 from sj_cka.claims import MEASUREMENTS
 from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.figures import FIGURES
 from sj_cka.models import MODELS, NEURONS
+from sj_cka.recipe.attacks import NOISE
 from sj_cka.recipe.blocks import Recipe
 from sj_cka.recipe.options import options_model
 
@@ -21,6 +23,7 @@ def schema() -> dict[str, Any]:
     made["$defs"]["SNN"]["properties"]["neuron"] = {"oneOf": [_entry(name, make) for name, make in NEURONS.items()]}
     named = [_entry(name, function) for name, function in AUGMENTATIONS.items()]
     made["$defs"]["Train"]["properties"]["augment"]["items"] = {"oneOf": [{"enum": list(AUGMENTATIONS)}, *named]}
+    made["$defs"]["AttackBlock"]["properties"]["name"] |= {"enum": [*ATTACKS, NOISE, None]}
     made["$defs"]["Measurement"]["properties"]["measure"] = {"enum": list(MEASUREMENTS)}
     made["$defs"]["FigureBlock"]["properties"]["name"] = {"enum": list(FIGURES)}
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
