@@ -116,7 +116,7 @@ def attacks(plan: Plan, store: Store) -> pd.DataFrame:
         rate = (entry if entry.like is None else plan.study.attacks[entry.like]).rate
         strength = f"eps {eps:g}" if eps is not None else f"success {rate:g}"
         if entry.like is not None:
-            strength = f"norm of {entry.like}, {strength}"
+            strength = f"norm of {entry.like}" + (f", {strength}" if eps is not None else "")
         told["eps"] = float("nan") if told["eps"] is None else told["eps"]
         wanted = float("nan") if rate is None else rate
         rows.append((network, name, entry.attack, strength, wanted, in_ball, seed, *(told[key] for key in _ATTACKED)))

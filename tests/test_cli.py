@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sj_cka import study
+from sj_cka.attacks import ATTACKS
 from sj_cka.cli import app
 from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.engine import JobFailed
@@ -200,8 +201,9 @@ def test_what_a_recipe_may_name_is_listed() -> None:
     table = {line.split()[0]: line.split(maxsplit=1)[1].split(", ") for line in out.splitlines()}
     assert code == 0
     assert table["data"] == list(DATASETS)
-    assert set(table) == {"data", "augment", "model", "neuron", "measure", "figure"}
+    assert set(table) == {"data", "augment", "model", "neuron", "attack", "measure", "figure"}
     assert table["augment"] == list(AUGMENTATIONS)
+    assert table["attack"] == [*ATTACKS, "noise_like"]
 
 
 def test_the_schema_is_printed_as_it_lies_in_the_checkout() -> None:
