@@ -31,8 +31,8 @@ def robustness(block: FigureBlock, results: Results) -> Section:
     images = 0 if count is None else count.images
     note = (
         f"Accuracy on {images} test samples, mean and 95 % interval over seeds; at eps 0 without attack. {_UNITS} A "
-        "transfer shows a network what was made on another. Below: share of the samples classified right that are lost, "
-        "and in brackets the mean L-inf and L2 norms of what was changed, measured; means over seeds."
+        "transfer shows a network what was made on another. Below: share of the samples classified right that are "
+        "lost, and in brackets the mean L-inf and L2 norms of what was changed, measured; means over seeds."
     )
     note += "".join(f" {sentence}" for sentence in masking(table))
     panels = (Panel("robustness", figures.robustness(lines)),) if lines else ()
