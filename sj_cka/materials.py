@@ -56,7 +56,8 @@ def _read(condition: Condition, imagined: bool) -> Data:
         samples = function(**given)
     except DataError as error:
         if not (imagined and named["name"] in SHAPES):
-            raise condition.source.error(where, str(error)) from error
+            meant = next((("data", key) for key in named if f"expected {key}" in str(error)), where)
+            raise condition.source.error(meant, str(error)) from error
         samples = imagine(SHAPES[named["name"]](**given))
     for split, x, least in (("test", samples.x_test, 4), ("training", samples.x_train, 2)):
         if len(x) < least:
@@ -75,6 +76,20 @@ def _in_time(condition: Condition, samples: Samples) -> Condition:
         message = f"expected no snn.T, or {samples.T}: {why}; got {condition.snn.T}"
         raise condition.source.error(("snn", "T"), message)
     return replace(condition, snn=condition.snn.model_copy(update={"T": samples.T}))
+
+
+def check_converted(networks: list[str], study: Study, data: dict[str, Data]) -> None:
+    """No network may be converted for recordings.
+
+    Raises:
+        RecipeError: one is.
+    """
+    for name in networks:
+        variant, kind, _ = network_of(name)
+        if kind == "converted" and data[variant].samples.T is not None:
+            raise study.error(
+                (), f"expected trained networks on recordings: {name} would be converted, which is for images"
+            )
 
 
 def check_time(study: Study, data: dict[str, Data]) -> None:

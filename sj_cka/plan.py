@@ -7,16 +7,25 @@ from dataclasses import dataclass
 from itertools import combinations, permutations
 from typing import Any, Literal, NamedTuple
 
-from sj_cka.attacks import ATTACKS
 from sj_cka.data import AUGMENTATIONS, Samples
 from sj_cka.jobs import DataBlock, Job
-from sj_cka.materials import Data, check_time, read_data
+from sj_cka.materials import Data, check_converted, check_time, read_data
 from sj_cka.models import MODELS, NEURONS
 from sj_cka.recipe import Comparison, Condition, Sides, Study, network_of, without_defaults
-from sj_cka.recipe.attacks import NOISE, Attacking
+from sj_cka.recipe.attacks import Attacking, Poison
 from sj_cka.recording import is_neuron
 from sj_cka.training import Settings
-from sj_cka.trial import Size, check_attacks, check_augmentations, check_layers, network_options, size, tried
+from sj_cka.trial import (
+    Size,
+    attack_block,
+    check_attacks,
+    check_augmentations,
+    check_layers,
+    check_poison,
+    network_options,
+    size,
+    tried,
+)
 
 State = Literal["trained", "untrained", "ceiling"]
 _UNTRAINED = ("init", "0")  # moments of a network's training
@@ -99,10 +108,12 @@ def plan(study: Study, *, imagined: bool = False) -> Plan:
     study, data = read_data(study, imagined=imagined)
     check_time(study, data)
     check_augmentations(study, data)
-    check_attacks(study, data)
+    check_poison(study, data)
     networks = _networks(study)
+    check_converted(networks, study, data)
     built = {network: tried(study, network, _samples(data, network)) for network in networks}
     check_layers(study, built, data)
+    check_attacks(study, built, data)
     jobs = _Jobs(study, data)
     trained = {(network, seed): jobs.train(network, seed) for network in networks for seed in study.seeds}
     evaluated = {
@@ -181,7 +192,8 @@ class _Jobs:
             blocks = (block.options() for block in condition.train.augment)
             args["augment"] = [without_defaults(AUGMENTATIONS[block["name"]], block) for block in blocks]
         if condition.train.poison is not None:
-            args["poison"] = condition.train.poison.model_dump(exclude_defaults=True)
+            poison = condition.train.poison
+            args["poison"] = {"target": poison.target, "share": poison.share, **self.trigger(network, poison)}
         if kept := [epoch for epoch in condition.train.keep if 0 < epoch < epochs]:
             args["keep"] = kept
         label, checkpoint = f"{network}, seed {seed}", condition.train.checkpoint
@@ -212,22 +224,29 @@ class _Jobs:
         """The measurement of the backdoor in a trained network."""
         training, poison = self.train(network, seed), self.study.conditions[network_of(network)[0]].train.poison
         assert poison is not None  # only poisoned networks are measured
-        args = {"target": poison.target, **poison.trigger()}
+        args = {"target": poison.target, **self.trigger(network, poison)}
         label = f"backdoor in {training.label}"
         return Job("backdoor", args, {"network": training}, self.block(network), None, training.threads, label)
+
+    def trigger(self, network: str, poison: Poison) -> dict[str, Any]:
+        """The trigger of a network's backdoor."""
+        return poison.trigger(counts=self.data[network_of(network)[0]].samples.T is not None)
 
     def attack(self, network: str, entry: Attacking, eps: float | None, seed: int) -> Job:
         """An attack of one strength on a trained network."""
         block, training = self.study.recipe.attack, self.train(network, seed)
         assert block is not None  # else there are no entries
-        attack = {"name": entry.attack, **entry.options}
-        if entry.attack != NOISE:
-            attack = without_defaults(ATTACKS[entry.attack], attack)
+        attack = attack_block(self.study, entry)
         args: dict[str, Any] = {"attack": attack, "images": block.images, "batch_size": block.batch_size}
         args |= {"rate": entry.rate, "most": entry.most} if entry.rate is not None else {"eps": eps}
         needs = {"network": training}
         if (source := entry.source_of(network)) is not None:
             needs["source"] = self.train(source, seed)
+            if needs["source"].key == training.key:
+                message = (
+                    f"expected another network than {network}: {source} is the same, what varies does not concern it"
+                )
+                raise self.study.error(("attack", "by", entry.name, "source"), message)
         if entry.like is not None:
             needs["like"] = self.attack(network, self.study.attacks[entry.like], eps, seed)
         label = f"{entry.label(eps)} on {network}, seed {seed}"

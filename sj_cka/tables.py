@@ -15,11 +15,25 @@ from sj_cka.cka import CKAResult
 from sj_cka.claims import Evidence, Finding, Interval, contrast, grid, half_width, interval
 from sj_cka.cost import Cost
 from sj_cka.jobs import read_result
+from sj_cka.jobs.attack import unit
 from sj_cka.plan import Pair, Plan
 from sj_cka.recipe import Sides, network_of
 from sj_cka.store import Store
 
-_ATTACKED = ["eps", "reached", "clean", "accuracy", "success", "loss_before", "loss", "linf", "l2", "changed", "masked"]
+_ATTACKED = [
+    "eps",
+    "unit",
+    "reached",
+    "clean",
+    "accuracy",
+    "success",
+    "loss_before",
+    "loss",
+    "linf",
+    "l2",
+    "changed",
+    "masked",
+]
 CEILING_SEED = -1  # a ceiling belongs to all seeds together
 
 
@@ -103,8 +117,8 @@ def attacks(plan: Plan, store: Store) -> pd.DataFrame:
 
     Columns network, attack (the entry of attack.by), function, strength (in words), rate (wanted success, NaN where eps
     was given), linf_ball (whether eps is the radius of an L-inf ball in pixels), seed, eps, clean, accuracy, success,
-    loss_before, loss, linf, l2, changed (means over the samples, measured), masked; reached: False where the wanted
-    success was not, so that the attack is that of the largest eps.
+    loss_before, loss, linf, l2, changed (means over the samples, measured), masked; unit: of eps, linf and l2 (pixels,
+    normalised, counts); reached: False where the wanted success was not, so that the attack is that of the largest eps.
     """
     rows = []
     for (network, name, eps, seed), job in plan.attacks.items():
@@ -119,6 +133,7 @@ def attacks(plan: Plan, store: Store) -> pd.DataFrame:
             strength = f"norm of {entry.like}" + (f", {strength}" if eps is not None else "")
         told["eps"] = float("nan") if told["eps"] is None else told["eps"]
         wanted = float("nan") if rate is None else rate
+        told["unit"] = unit(plan.data[network_of(network)[0]].samples, job.args["attack"]).name
         rows.append((network, name, entry.attack, strength, wanted, in_ball, seed, *(told[key] for key in _ATTACKED)))
     columns = ["network", "attack", "function", "strength", "rate", "linf_ball", "seed", *_ATTACKED]
     return pd.DataFrame(rows, columns=columns)
@@ -232,21 +247,21 @@ def evidence(
     return Evidence(accuracy, pairs, networks, trained_at, swept, steps, at_other_T, attacked, backdoored, unequal)
 
 
-def unequal_success(plan: Plan, attacked: pd.DataFrame) -> dict[str, str]:
-    """Comparisons under an attack that missed the success rate that it was to have -> which one, in words."""
-    found: dict[str, str] = {}
+def unequal_success(plan: Plan, attacked: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """(comparison, variant) under an attack that missed the success rate that it was to have -> which one, in words."""
+    found: dict[tuple[str, str], str] = {}
     for comparison in plan.study.recipe.compare:
         entry = plan.study.attacks.get(comparison.data_y or "")
         while entry is not None and entry.like is not None:
             entry = plan.study.attacks[entry.like]
         if entry is None or entry.rate is None:
             continue
-        for sides in plan.study.sides(comparison).values():
+        for variant, sides in plan.study.sides(comparison).items():
             own = attacked[(attacked["attack"] == entry.name) & (attacked["network"] == sides.y)]
             missed = own[~own["reached"].astype(bool)]
             if len(missed):
                 seeds = ", ".join(map(str, missed["seed"]))
-                found[comparison.name] = (
+                found[comparison.name, variant] = (
                     f"{entry.name} did not reach success {entry.rate:g} on {sides.y} within eps {entry.most:g} (seeds "
                     f"{seeds}: {missed['success'].mean():.2f})"
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 import sj_cka
 from sj_cka import jobs, recipe
 from sj_cka.attacks import pixel_model, success_rate
-from sj_cka.data import digits
+from sj_cka.data import DATASETS, Frames, digits, digits_dvs
 from sj_cka.jobs import Job
-from sj_cka.jobs.attack import read_inputs
+from sj_cka.jobs.attack import Target, made, read_inputs
 from sj_cka.plan import Plan, plan
 from sj_cka.recipe import RecipeError
 from sj_cka.sections.attacks import masking
@@ -54,6 +55,8 @@ attack:
     half: {name: pgd, steps: 3, rate: 0.5, most: 0.8}
     noise: {name: noise_like, like: half}
     paper: {name: pgd_paper, eps: 0.5}
+    noise_paper: {name: noise_like, like: paper}
+    third_paper: {name: transfer, source: third.ann, attack: pgd_paper, eps: 0.5}
 compare:
   - {name: under, x: base.snn, y: base.snn, data_y: pgd}
   - {name: half_snn, x: base.snn, y: base.snn, data_y: half}
@@ -149,7 +152,7 @@ def test_every_network_is_under_every_attack_of_every_strength_but_what_was_made
 ) -> None:
     strengths = {
         "pgd": [0.1, 0.3], "square": [0.1, 0.3], "middle": [0.3], "from_snn": [0.1, 0.3],
-        "third": [0.3], "half": [None], "noise": [None], "paper": [0.5],
+        "third": [0.3], "half": [None], "noise": [None], "paper": [0.5], "noise_paper": [0.5], "third_paper": [0.5],
     }  # fmt: skip
     wanted = {
         (name, entry, eps, 0)
@@ -217,7 +220,15 @@ def test_a_backdoor_changes_the_trainings_of_its_variant_alone(attack_file: Writ
         ("target: 3", "target: 10", "variants.poisoned.train.poison.target", "expected a class, 0 to 9, got 10"),
         ("0.2, size: 2", "0.2, size: 9", "variants.poisoned.train.poison", "expected size up to 8"),
         ("half_ann, minus: noise_ann", "half_ann, minus: under", "claims[1].pairs[1].b.minus", "variants of half_ann"),
-        ("pgd: {steps: 3}", "pgd: {name: drop_events}", "attack.by.pgd", "drop_events, which is for recordings"),
+        ("pgd: {steps: 3}", "pgd: {steps: 0}", "attack.by.pgd", "expected steps"),
+        ("square: {queries: 5}", "square: {queries: 1}", "attack.by.square", "queries"),
+        ("attack: fgsm, eps: 0.3}", "attack: pgd, options: {stps: 1}, eps: 0.3}", "attack.by.third", "stps"),
+        ("pgd: {steps: 3}", "pgd: {steps: 3, bounds: [0, 0.5]}", "attack.by.pgd", "go from 0 to 1; give bounds"),
+        ("share: 0.2", "share: 0.001", "variants.poisoned.train.poison.share", "got 0 (0.001 of all)"),
+        ("share: 0.2", "share: 0.99", "variants.poisoned.train.poison.share", "those of other classes, got 396"),
+        ("{name: robustness}", "{name: heatmap, comparison: under, state: untrained}", "figures[0].state", "no floor"),
+        (", minus: noise_snn", "", "claims[1]", "expected minus in both a and b, or in none"),
+        ("pgd: {steps: 3}", "pgd: {name: drop_events}", "attack.by.pgd", "got drop_events: on recordings"),
     ],
 )  # fmt: skip
 def test_every_fault_is_told_with_its_key_path(attack_file: Write, old: str, new: str, key: str, message: str) -> None:
@@ -261,9 +272,24 @@ def test_an_attack_at_a_success_rate_has_about_that_rate_and_noise_its_norm(stud
         assert math.isnan(float("nan") if noise["eps"] is None else noise["eps"])
 
 
+def inputs(study: tuple[Plan, Store], network: str, name: str, eps: float) -> Tensor:
+    return read_inputs(finished(study[0].attacks[network, name, eps, 0], study[1])("inputs.safetensors"))
+
+
+def test_noise_and_transfers_have_the_unit_and_the_bounds_of_their_attack(study: tuple[Plan, Store]) -> None:
+    clean = digits(train=400).as_input(CLEAN)
+    paper, noise, third = (inputs(study, "base.ann", f"{n}paper", 0.5) - clean for n in ("", "noise_", "third_"))
+    norms = [change.flatten(1).norm(dim=1) for change in (paper, noise)]
+    assert torch.allclose(*norms, rtol=1e-3)
+    assert 0.45 < third.abs().max() <= 0.5 + 1e-5
+    for name in ("paper", "noise_paper", "third_paper"):
+        told, _ = attack(study, "base.ann", name, 0.5)
+        shown = inputs(study, "base.ann", name, 0.5) - clean
+        assert told["l2"] == pytest.approx(float(shown.flatten(1).norm(dim=1).mean()), rel=1e-4)
+
+
 def test_the_setting_of_the_paper_is_in_the_unit_of_the_network(study: tuple[Plan, Store]) -> None:
-    read = finished(study[0].attacks["base.ann", "paper", 0.5, 0], study[1])
-    change = (read_inputs(read("inputs.safetensors")) - digits(train=400).as_input(CLEAN)).abs()
+    change = (inputs(study, "base.ann", "paper", 0.5) - digits(train=400).as_input(CLEAN)).abs()
     assert change.max() <= 0.5 + 1e-5
     assert change.max() > 0.45
     assert pixels(digits(train=400).as_input(CLEAN) + change).max() > 1  # no bounds
@@ -365,6 +391,38 @@ def test_a_gradient_free_attack_that_beats_all_others_is_a_sign_of_masking() -> 
         assert told.startswith("No gradient-free or transferred attack beats")
 
 
+def test_nothing_is_said_of_masking_where_nothing_was_compared() -> None:
+    nothing = "No attack without gradients has the strength of one with them: masked gradients would not show."
+    apart = pd.concat([rows({"pgd": (0.0,)}), rows({"square": (1.0,)}).assign(eps=0.2)])
+    for table in (apart, rows({"square": (1.0, 1.0, 1.0)})):
+        assert masking(table) == [nothing]
+    [told] = masking(rows({"pgd": (0.0,), "square": (1.0,)}))
+    assert told.endswith("at eps 0.1 (by 100 points; one seed does not decide whether by chance).")
+
+
+def test_a_rate_that_jumps_over_the_wanted_one_is_not_reached() -> None:
+    net = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        net.weight.copy_(torch.eye(2))
+    x, y = torch.tensor([[0.6, 0.4]]).repeat(200, 1), torch.zeros(200, dtype=torch.int64)  # all fall at once
+    aim = Target(x, 0, (0.0, 1.0), lambda own: pixel_model(own), lambda x: x, lambda x: x)
+    args = {"attack": {"name": "fgsm"}, "batch_size": 200, "rate": 0.5, "most": 0.3}
+    told = json.loads(made(aim, y, net, args, 0)["attack.json"])
+    assert told["success"] in (0.0, 1.0)
+    assert not told["reached"]
+
+
+def test_a_network_that_is_right_nowhere_reaches_no_rate() -> None:
+    net = nn.Linear(2, 2)
+    x, y = torch.rand(8, 2), torch.zeros(8, dtype=torch.int64)
+    y = 1 - net(x).argmax(1)
+    aim = Target(x, 0, (0.0, 1.0), lambda own: pixel_model(own), lambda x: x, lambda x: x)
+    args = {"attack": {"name": "fgsm"}, "batch_size": 8, "rate": 0.5, "most": 0.3}
+    told = json.loads(made(aim, y, net, args, 0)["attack.json"])
+    assert (told["reached"], told["eps"], told["clean"]) == (False, 0.3, 0.0)
+    assert math.isnan(told["success"])
+
+
 def test_samples_without_a_gradient_are_told() -> None:
     table = rows({"pgd": (0.1, 0.1, 0.1), "square": (0.0, 0.0, 0.0)})
     table.loc[0, "masked"] = "3 of 24 samples have no gradient"
@@ -440,3 +498,39 @@ def test_recordings_are_attacked_as_counts_of_events(tmp_path: Path, monkeypatch
     )
     assert weak.data.sizes["step_x"] == weak.data.sizes["step_y"] == 3
     assert weak.paired().mean() > strong.paired().mean()
+
+
+POISONED = """\
+title: Poisoned recordings
+question: Does it learn the trigger?
+data: {name: bytes}
+model: {name: convnet, channels: [16, 16], pools: 1}
+ann_input: sum
+train: {epochs: 15, batch_size: 20, poison: {target: 3, share: 0.15, size: 3}}
+seeds: 1
+"""
+
+
+def test_a_backdoor_in_recordings_is_measured_with_the_trigger_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_bytes() -> Frames:
+        """Recordings as public sets are stored."""
+        frames = digits_dvs(T=3, size=(9, 8), train=600)
+        return replace(frames, x_train=frames.x_train.to(torch.uint8), x_test=frames.x_test.to(torch.uint8))
+
+    monkeypatch.setitem(DATASETS, "bytes", in_bytes)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "poisoned.yaml"
+    path.write_text(POISONED, encoding="utf-8")
+    planned, store = plan(recipe.read(path)), Store(tmp_path / "store")
+    [data] = planned.sets
+    job = planned.backdoors["base.ann", 0]
+    found = json.loads(finished(job, store)("backdoor.json"))
+    net = jobs.read_network(store.read(planned.trained["base.ann", 0].key, "weights.safetensors"))
+    others = data.samples.x_test[data.samples.y_test != 3].clone()
+    others[..., -3:, -3:] = 1  # an event a pixel and step
+    with torch.no_grad():
+        taken = net(data.samples.as_input(others)).argmax(1) == 3
+    assert found["success_rate"] == pytest.approx(taken.float().mean().item())
+    assert found["success_rate"] > found["unprompted"] + 0.3

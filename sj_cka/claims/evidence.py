@@ -26,8 +26,8 @@ class Evidence:
         steps: columns comparison, variant, state, seed, layer, cka, null: mean CKA between different steps inside the
             layers of x, and the same of the timing null.
         evaluated: columns network, T, seed, split, accuracy: at other numbers of steps than those of training.
-        unequal: comparisons that are not at the success rate that they were to have -> why, in words; claims on them
-            stay undecided.
+        unequal: (comparison, variant) that are not at the success rate that they were to have -> why, in words; claims
+            on them stay undecided.
         backdoored: columns network, seed, success_rate: of networks that were trained on poisoned samples.
         attacked: columns network, attack, eps, seed, accuracy: of test samples under attack.
     """
@@ -41,7 +41,7 @@ class Evidence:
     evaluated: pd.DataFrame | None = None
     attacked: pd.DataFrame | None = None
     backdoored: pd.DataFrame | None = None
-    unequal: Mapping[str, str] = field(default_factory=dict)
+    unequal: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def accuracies(self, network: str, split: str, T: int | None = None) -> pd.Series:
         """Accuracy of a network by seed, with the steps of its training or with T of them."""

@@ -104,10 +104,16 @@ def judge(claim: Claim, evidence: Evidence) -> Finding:
         verdict = "not trained"
         learned = None if learned is None else "not trained"
         note = f"training accuracy below {evidence.trained_at:g}: {', '.join(missing)}; {note}".removesuffix("; ")
-    named = [name for m in claim.arms().values() for name in (m.comparison, m.minus) if name in evidence.unequal]
-    if named:
+    missed = [
+        evidence.unequal[place]
+        for m in claim.arms().values()
+        for name in (m.comparison, m.minus)
+        for variant in (evidence.swept if isinstance(claim, Trend) else [m.variant or ""])
+        if (place := (str(name), variant)) in evidence.unequal
+    ]
+    if missed:
         verdict = "undecided" if verdict != "not trained" else verdict
-        note = f"{'; '.join(dict.fromkeys(evidence.unequal[str(name)] for name in named))}; {note}".removesuffix("; ")
+        note = f"{'; '.join(dict.fromkeys(missed))}; {note}".removesuffix("; ")
     return Finding(claim.says, claim.source, claim.test, verdict, learned, measured, estimate, learned_estimate, note)
 
 
@@ -208,7 +214,7 @@ class Swept(NamedTuple):
     """A measure of a comparison over a sweep.
 
     Args:
-        trained, untrained: `[seed, variant]`.
+        trained, untrained: `[seed, variant]`; the latter empty where there is no floor.
         ceiling: by swept value, of those variants that have one at all their layers.
         layers: variant -> the layers that it is made of.
     """
@@ -222,13 +228,16 @@ class Swept(NamedTuple):
 def swept(m: Measurement, evidence: Evidence) -> Swept:
     """A measure of every variant of a sweep, over the layers that are defined at every value that has them."""
     tables = {v: [evidence.layers(m, state, v) for state in _STATES] for v in evidence.swept}
+    if all(untrained.empty for _, untrained in tables.values()):  # under attack there is no floor
+        tables = {v: [trained] for v, (trained, _) in tables.items()}
     # a layer that one value lacks (a shallower network) is no fault; one undefined there would bend the trend
     gaps = {layer for pair in tables.values() for table in pair for layer in table if table[layer].isna().any()}
     layers = {v: [layer for layer in _defined_in_all(pair) if layer not in gaps] for v, pair in tables.items()}
-    trained, untrained = (
+    trained, *others = (
         pd.DataFrame({v: MEASUREMENTS[m.measure].value(pair[i][layers[v]]) for v, pair in tables.items()})
-        for i in range(2)
+        for i in range(min(map(len, tables.values())))
     )
+    untrained = others[0] if others else pd.DataFrame()
     measure, ceiling = MEASUREMENTS[m.measure], {}
     for v, value in evidence.swept.items():
         top = evidence.layers(m, "ceiling", v).reindex(columns=layers[v])
@@ -249,7 +258,9 @@ def _slopes(claim: Trend, evidence: Evidence) -> tuple[dict[str, pd.Series], str
         found = swept(m, evidence)
         counts = ", ".join(str(len(layers)) for layers in found.layers.values())
         note = f"over {counts} layers, those that are defined at every value that has them"
-        curves = {"value": found.trained, "learned": found.trained - found.untrained}
+        curves = {"value": found.trained}
+        if not found.untrained.empty:
+            curves["learned"] = found.trained - found.untrained
     slopes = {key: (table * x).sum(axis=1, skipna=False) / (x**2).sum() for key, table in curves.items()}
     means = ", ".join(
         f"{value:g}: {mean:.3f}" for value, mean in zip(evidence.swept.values(), curves["value"].mean(), strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,11 +14,12 @@ from safetensors.torch import save as save_tensors
 from torch import Generator, Tensor, nn
 
 from sj_cka import attacks
-from sj_cka.attacks import MaskedGradient, PixelModel, RateNotReached, pixel_model
+from sj_cka.attacks import ATTACKS, MaskedGradient, PixelModel, RateNotReached, pixel_model
 from sj_cka.data import Images, Samples
+from sj_cka.plugins import lookup
 
 INPUTS = "inputs.safetensors"
-_IN_NETWORK_UNITS = ("pgd_paper",)
+_NORMALISED = ("pgd_paper",)  # attacks on images as the network takes them
 
 
 class Target(NamedTuple):
@@ -40,17 +42,57 @@ class Target(NamedTuple):
     from_input: Callable[[Tensor], Tensor]
 
 
-def target(data: Samples, count: int, attack: str, on: torch.device) -> Target:
-    """The first test samples: images as pixels from 0 to 1, or normalised for `pgd_paper`; recordings as counts."""
-    stored = data.x_test[:count].to(on)
-    if not isinstance(data, Images) or attack in _IN_NETWORK_UNITS:
+Bounds = tuple[float, float] | None
+
+
+class Unit(NamedTuple):
+    """In what an attack counts, and between which values.
+
+    Args:
+        name: "pixels" of images; "normalised": images as the network takes them; "counts" of events.
+        bounds: smallest and largest value of an input; None for none.
+    """
+
+    name: Literal["pixels", "normalised", "counts"]
+    bounds: Bounds
+
+
+def unit(data: Samples, attack: Mapping[str, Any]) -> Unit:
+    """The unit of an attack as a job names it: of a transfer that of the attack inside, of noise that of its model.
+
+    Args:
+        data: what is attacked.
+        attack: name and options; `like` of noise, the attack whose norm it has.
+    """
+    options = dict(attack)
+    name = options.pop("name")
+    if "like" in options:
+        return unit(data, options["like"])
+    if name == "transfer":
+        return unit(data, {"name": options.get("attack", "pgd"), **(options.get("options") or {})})
+    takes = inspect.signature(lookup(ATTACKS, name, "attack")).parameters
+    bounds: Bounds = None
+    if "bounds" in takes:
+        given = options.get("bounds", takes["bounds"].default)
+        bounds = None if given is None else (float(given[0]), float(given[1]))
+    if not isinstance(data, Images):
+        return Unit("counts", bounds)
+    if name in _NORMALISED:
+        return Unit("normalised", None)
+    return Unit("pixels", bounds if "bounds" in takes else (0.0, 1.0))
+
+
+def target(data: Samples, count: int, attack: Mapping[str, Any], on: torch.device) -> Target:
+    """The first test samples in the unit of an attack."""
+    stored, (name, bounds) = data.x_test[:count].to(on), unit(data, attack)
+    if not isinstance(data, Images) or name == "normalised":
         axis: Literal[0, 1] = 0 if data.T is None else 1
-        return Target(data.as_input(stored), axis, None, lambda net: pixel_model(net, sample_axis=axis), _same, _same)
+        return Target(data.as_input(stored), axis, bounds, lambda net: pixel_model(net, sample_axis=axis), _same, _same)
     mean, std = (torch.tensor(values, device=on).view(-1, 1, 1) for values in (data.mean, data.std))
     return Target(
         attacks.pixels(stored),
         0,
-        (0.0, 1.0),
+        bounds,
         lambda net: pixel_model(net, data.mean, data.std),
         lambda x: (x - mean) / std,
         lambda x: x * std + mean,
@@ -86,7 +128,9 @@ def made(
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", MaskedGradient)
         if like is not None:
-            near = aim.from_input(like).clamp(*aim.bounds) if aim.bounds else aim.from_input(like)
+            near = aim.from_input(like)
+            if aim.bounds is not None:
+                near = near.clamp(*aim.bounds)  # what rounding moved out of them
             x_adv = attacks.noise_like(aim.x, near, generator=generator, bounds=aim.bounds, sample_axis=aim.axis)
         elif "rate" in args:
             x_adv, told["eps"], told["reached"] = _at_rate(name, model, aim.x, y, args["rate"], args["most"], common)
@@ -115,12 +159,18 @@ def made(
 def _at_rate(
     name: str, model: PixelModel, x: Tensor, y: Tensor, rate: float, most: float, options: dict[str, Any]
 ) -> tuple[Tensor, float, bool]:
-    """Inputs at a success rate, the eps of that, and whether it is reached; if not, those of the largest eps."""
+    """Inputs at a success rate, the eps of that, and whether it is reached; if not, those of the largest eps.
+
+    Reached is a rate that is met to two samples, or to 2 %: where few samples are right, the rate jumps.
+    """
+    right = int(attacks.right(model, x, y).sum())
     try:
+        if right == 0:
+            raise RateNotReached("expected a sample that is classified right, got none", 0.0)
         found = attacks.eps_for_success(name, model, x, y, rate=rate, most=most, **options)
     except RateNotReached:
         return attacks.craft(name, model, x, y, eps=most, **options), most, False
-    return found.x_adv, found.eps, True
+    return found.x_adv, found.eps, abs(found.rate - rate) <= max(0.02, 2 / right)
 
 
 def read_inputs(content: bytes) -> Tensor:

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Generator, nn
 
-from sj_cka.attacks import backdoor, poison
+from sj_cka.attacks import Backdoor, pixel_model, poison, right, stamp
 from sj_cka.cka import CKAResult, compare
 from sj_cka.cost import cost
 from sj_cka.data import AUGMENTATIONS, DATASETS, Samples
@@ -201,7 +201,7 @@ def _compare(job: Job, needs: Needs, desk: Desk) -> Files:
 def _attack(job: Job, needs: Needs, desk: Desk) -> Files:
     """The first test samples under an attack on a trained network, and what it did."""
     data, args, on = _data(job), job.args, device()
-    aim = target(data, args["images"], args["attack"]["name"], on)
+    aim = target(data, args["images"], args["attack"], on)
     source = read_network(needs["source"]("weights.safetensors")) if "source" in needs else None
     like = read_inputs(needs["like"](INPUTS)).to(on) if "like" in needs else None
     net, y = read_network(needs["network"]("weights.safetensors")), data.y_test[: args["images"]].to(on)
@@ -214,11 +214,13 @@ def _attack(job: Job, needs: Needs, desk: Desk) -> Files:
 def _backdoor(job: Job, needs: Needs, desk: Desk) -> Files:
     """How well the backdoor in a network works, on the test split."""
     data, on, args = _data(job), device(), dict(job.args)
-    net = read_network(needs["network"]("weights.safetensors"))
-    aim = target(data, len(data.x_test), "", on)
-    if args.get("value") is not None and data.x_test.dtype == torch.uint8:
-        args["value"] /= 255  # as stored, and as attacks see pixels
-    found = backdoor(aim.model(net), aim.x, data.y_test.to(on), **args)
+    net, wanted, y = read_network(needs["network"]("weights.safetensors")), args.pop("target"), data.y_test.to(on)
+    model = pixel_model(net, sample_axis=0 if data.T is None else 1)
+    clean = data.as_input(data.x_test.to(on))
+    triggered = data.as_input(stamp(data.x_test.to(on), **args))  # as they are stored, as in training
+    others, sought = y != wanted, torch.full_like(y, wanted)
+    shares = [right(model, x, sought)[others].double().mean() for x in (triggered, clean)]
+    found = Backdoor(float(right(model, clean, y).double().mean()), *map(float, shares))
     return {"backdoor.json": json.dumps(found._asdict()).encode()}
 
 

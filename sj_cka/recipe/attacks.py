@@ -79,11 +79,20 @@ class Poison(Strict):
     share: Float = Field(gt=0, le=1, description="share of the training samples, drawn from those of other classes")
     size: Int = Field(3, ge=1, description="side of the trigger, a square, in pixels")
     place: Place = Field("bottom_right", description="the corner that it is in")
-    value: Float | None = Field(None, description="of its pixels, as the samples are stored; the largest by default")
+    value: Float | None = Field(
+        None,
+        description="of its pixels, as the samples are stored; by default 255 of bytes, 1 of other images, and of "
+        "recordings one event a pixel and step",
+    )
 
-    def trigger(self) -> dict[str, Any]:
-        """What it looks like, without what is as by default."""
-        return self.model_dump(include={"size", "place", "value"}, exclude_defaults=True)
+    def trigger(self, *, counts: bool) -> dict[str, Any]:
+        """What it looks like, without what is as by default.
+
+        Args:
+            counts: whether the samples are counts of events.
+        """
+        made = self.model_dump(include={"size", "place", "value"}, exclude_defaults=True)
+        return {"value": 1.0} | made if counts else made
 
 
 class Attacking(NamedTuple):

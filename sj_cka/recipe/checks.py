@@ -108,6 +108,8 @@ def _check_pairs(study: Study, key: KeyPath, comparison: Comparison) -> None:
         raise study.error((*key, "variants"), f"expected the same x and y, with *, for pairs of variants, {got}")
     if len(study.conditions) < 2:
         raise study.error((*key, "variants"), "expected at least 2 variants in the study for pairs, got 1")
+    if comparison.data_y is not None:
+        raise study.error((*key, "data_y"), "expected none: pairs of variants see the samples as they are")
     for name in ("T_x", "T_y"):
         if getattr(comparison, name) is not None:
             message = "expected none: pairs of variants run with the steps of their training"
@@ -140,6 +142,14 @@ def _check_attacks(study: Study) -> None:
     used = [entry.attack for entry in study.attacks.values()]
     if any(name in WITH_GRADIENTS for name in used) and not any(name in WITHOUT_GRADIENTS for name in used):
         message = "expected a gradient-free attack too, e.g. square: without one, masked gradients look like robustness"
+        raise study.error(("attack", "by"), message)
+    of_eps = [
+        {eps for entry in study.attacks.values() if entry.attack in names for eps in entry.eps if eps is not None}
+        for names in (("fgsm", "pgd", "pgd_surrogates"), WITHOUT_GRADIENTS)
+    ]
+    if all(of_eps) and not of_eps[0] & of_eps[1]:
+        got = " and ".join(", ".join(f"{eps:g}" for eps in sorted(own)) for own in of_eps)
+        message = f"expected an eps at which there are attacks with gradients and without, to be compared; got {got}"
         raise study.error(("attack", "by"), message)
 
 
@@ -211,6 +221,8 @@ def _check_figures(study: Study) -> None:
             raise study.error((*key, "name"), "expected a variant with train.poison, got none")
         if figure.state != "trained" and figure.name not in _OF_A_STATE:
             raise study.error((*key, "state"), f"expected none: {figure.name} has no state to choose")
+        if figure.state == "untrained" and comparison.data_y is not None:
+            raise study.error((*key, "state"), f"expected trained: {comparison.name} is under attack, and has no floor")
         if figure.state == "ceiling" and figure.name != "heatmap":
             raise study.error((*key, "state"), f"expected trained or untrained: {figure.name} shows no ceiling")
         if figure.state == "ceiling" and not study.has_ceiling(comparison):
@@ -252,6 +264,9 @@ def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
             raise study.error((*here, "measure"), f"expected two arms that can be compared, {got}")
         _check_stray(study, here, measurement, of)
         (_check_network_arm if of == "network" else _check_comparison_arm)(study, here, claim, measurement)
+    both = [(one, two) for one, two in zip(arms.values(), list(arms.values())[1:], strict=False)][::2]
+    if any((one.minus is None) != (two.minus is None) for one, two in both):
+        raise study.error(key, "expected minus in both a and b, or in none: else the two are not of one kind")
     if claim.test == "trend":
         _check_sweep(study, (*key, "test"))
     if claim.test == "near_ceiling":

@@ -12,8 +12,9 @@ from sj_cka.report import Panel, Section
 from sj_cka.sections.results import Results
 
 _UNITS = (
-    "eps is in pixels, from 0 to 1 (images), and counts as each attack says: radius of the L-inf ball for fgsm, pgd, "
-    "square and transfer, standard deviation or half-width of noise, share of pixels or events."
+    "eps is in pixels, from 0 to 1, of recordings in events a pixel and step, and counts as each attack says: radius "
+    "of the ball for fgsm, pgd, square and transfer, standard deviation or half-width of noise, share of pixels or "
+    "events."
 )
 
 
@@ -64,29 +65,36 @@ def masking(table: pd.DataFrame) -> list[str]:
     Args:
         table: of `tables.attacks`.
     """
-    told = []
+    told, compared = [], 0
     own = table[table["rate"].isna() & table["linf_ball"]]
     for network, rows in own.groupby("network", sort=False):
-        by = {
-            str(name): part.set_index(["eps", "seed"])["success"] for name, part in rows.groupby("attack", sort=False)
-        }
+        of_attack = rows.groupby("attack", sort=False)
+        by = {str(name): part.set_index(["eps", "seed"])["success"] for name, part in of_attack}
         kinds = rows.drop_duplicates("attack").set_index("attack")["function"]
         with_gradient = [name for name in by if kinds[name] in WITH_GRADIENTS]
-        others = [name for name in by if kinds[name] in (*WITHOUT_GRADIENTS, "transfer")]
         if not with_gradient:
             continue
         best = pd.concat([by[name] for name in with_gradient], axis=1).max(axis=1)
-        for name in others:
+        for name in by:
+            if kinds[name] not in (*WITHOUT_GRADIENTS, "transfer"):
+                continue
             difference = (by[name] - best).dropna()
+            compared += len(difference)
             for eps, values in difference.groupby(level="eps"):
                 over = interval(values.to_numpy())
+                beats = f"On {network} {name} succeeds more often than every gradient attack at eps {eps:g}"
                 if over.low > 0:
                     told.append(
-                        f"On {network} {name} succeeds more often than every gradient attack at eps {eps:g} (by "
-                        f"{100 * over.mean:.0f} points, {100 * over.low:.0f} to {100 * over.high:.0f}): a sign that "
-                        "its gradients are masked."
+                        f"{beats} (by {100 * over.mean:.0f} points, {100 * over.low:.0f} to {100 * over.high:.0f}): a "
+                        "sign that its gradients are masked."
                     )
-    if not told and len(own):
+                elif over.n < 2 and over.mean > 0:
+                    told.append(
+                        f"{beats} (by {100 * over.mean:.0f} points; one seed does not decide whether by chance)."
+                    )
+    if not compared:
+        told.append("No attack without gradients has the strength of one with them: masked gradients would not show.")
+    elif not told:
         told.append("No gradient-free or transferred attack beats the gradient attacks: no sign of masked gradients.")
     said = table[table["masked"].astype(bool)]
     if len(said):

@@ -72,14 +72,14 @@ def trend(block: FigureBlock, results: Results) -> Section:
     measurement = Measurement(measure=block.measure, comparison=block.comparison)
     found = swept(measurement, evidence)
     states = {"trained": found.trained, "untrained (the floor)": found.untrained}
+    states = {name: table for name, table in states.items() if not table.empty}
     dots = {name: tables.by_value(table, evidence.swept) for name, table in states.items()}
     lines = {name: tables.over_seeds(table, "value", "measured") for name, table in dots.items()}
     reference = {} if found.ceiling.empty else {"seed against seed (the ceiling)": _level(found.ceiling)}
     label = MEASUREMENTS[block.measure].label
-    note = (
-        f"{label[0].upper()}{label[1:]}, against {path}: means with 95 % intervals over seeds, a dot a seed. Floor: "
-        "the same networks untrained. "
-    )
+    note = f"{label[0].upper()}{label[1:]}, against {path}: means with 95 % intervals over seeds, a dot a seed. "
+    if len(states) > 1:
+        note += "Floor: the same networks untrained. "
     if reference:
         note += "Ceiling: a network against itself trained from another seed, geometric mean of the two. "
     counts = ", ".join(str(len(layers)) for layers in found.layers.values())

@@ -613,9 +613,20 @@ def test_accuracy_under_attack_and_the_success_of_a_backdoor_are_those_of_the_ta
 
 
 def test_a_comparison_that_missed_its_success_rate_decides_nothing() -> None:
-    given = dataclasses.replace(under_attack(snn=NEAR, ann=FAR), unequal={"ann": "half did not reach success 0.5"})
+    given = dataclasses.replace(
+        under_attack(snn=NEAR, ann=FAR), unequal={("ann", ""): "half did not reach success 0.5"}
+    )
     found = judged("greater", given, a=under("snn"), b=under("ann"))
     assert found.verdict == "undecided"
     assert found.note.startswith("half did not reach success 0.5; over the 3 layers")
     pairs = [{"a": under("snn"), "b": under("snn")}, {"a": under("snn"), "b": under("ann")}]
     assert judged("greater_in_all", given, pairs=pairs).verdict == "undecided"
+
+
+def test_a_trend_under_attack_is_judged_without_a_floor() -> None:
+    values = {"w-1": [0.3, 0.31, 0.32], "w-2": [0.5, 0.52, 0.51], "w-4": [0.7, 0.72, 0.71]}
+    tables = [paired(variant, "trained", own) for variant, own in values.items()]
+    given = evidence(*tables, swept={"w-1": 1.0, "w-2": 2.0, "w-4": 4.0})
+    found = judged("trend", given, a={"measure": "paired_cka", "comparison": "twins"}, direction="up")
+    assert (found.verdict, found.learned) == ("holds", None)
+    assert found.estimate.mean == pytest.approx(0.2, abs=0.01)

@@ -1,4 +1,4 @@
-"""The networks, augmentations and attacks of a study, tried before anything runs."""
+"""The networks and augmentations of a study, tried before anything runs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sj_cka import recording
-from sj_cka.attacks import stamp
 from sj_cka.claims import selected
 from sj_cka.data import AUGMENTATIONS, Samples
 from sj_cka.materials import Data
 from sj_cka.models import MODELS, NEURONS, Kind, build
 from sj_cka.plugins import OptionError, closest, lookup
 from sj_cka.recipe import Condition, RecipeError, Study, network_of, typed
-from sj_cka.recipe.attacks import NOISE, Attacking
 from sj_cka.recipe.source import KeyPath
 from sj_cka.recording import reset_states
 from sj_cka.twins import converted_snn
@@ -39,54 +37,6 @@ def check_augmentations(study: Study, data: dict[str, Data]) -> None:
                 function(samples, torch.Generator().manual_seed(0), **options)
             except ValueError as error:
                 raise condition.source.error(("train", "augment", i), str(error)) from error
-
-
-def check_attacks(study: Study, data: dict[str, Data]) -> None:
-    """Attacks and backdoors must go with the data.
-
-    Raises:
-        RecipeError: fewer test samples than are to be attacked, pixels out of the bounds of attacks, an attack that
-            takes recordings for pixels, or a trigger or class that the samples do not have.
-    """
-    for name, condition in study.conditions.items():
-        samples, poison = data[name].samples, condition.train.poison
-        if poison is not None:
-            if poison.target >= samples.classes:
-                message = f"expected a class, 0 to {samples.classes - 1}, got {poison.target}"
-                raise condition.source.error(("train", "poison", "target"), message)
-            try:
-                stamp(samples.x_train[:2], **poison.trigger())
-            except ValueError as error:
-                raise condition.source.error(("train", "poison"), str(error)) from error
-    block = study.recipe.attack
-    if block is None:
-        return
-    for network in study.attacked():
-        samples = data[network_of(network)[0]].samples
-        x = samples.x_test[: block.images]
-        if len(x) < block.images:
-            message = f"expected at most {len(x)}, so many test {samples.called} there are, got {block.images}"
-            raise study.error(("attack", "images"), message)
-        outside = x.is_floating_point() and not (0 <= float(x.min()) and float(x.max()) <= 1)
-        for name, entry in study.attacks.items():
-            key: KeyPath = ("attack", "by", name)
-            if entry.attack == NOISE:
-                continue
-            counts = samples.T is not None
-            if (entry.attack in ("drop_events", "add_events")) != counts and not _unbounded(entry):
-                expected = "drop_events, add_events, or bounds: null (counts are no pixels)" if counts else "an attack"
-                got = f"recordings under {entry.attack}" if counts else f"{entry.attack}, which is for recordings"
-                raise study.error(key, f"expected {expected} for {network}, got {got}")
-            if outside and not counts and not _unbounded(entry):
-                low, high = float(x.min()), float(x.max())
-                message = f"expected images from 0 to 1, got {low:g} to {high:g}; give bounds, e.g. bounds: null"
-                raise study.error(key, message)
-
-
-def _unbounded(entry: Attacking) -> bool:
-    """Whether an attack leaves its inputs unbounded."""
-    own = (entry.options.get("options") or {}) if entry.attack == "transfer" else entry.options
-    return entry.attack == "pgd_paper" or ("bounds" in own and own["bounds"] is None)
 
 
 def tried(study: Study, network: str, data: Samples) -> nn.Module:

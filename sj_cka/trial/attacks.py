@@ -1,0 +1,121 @@
+"""The attacks and backdoors of a study, tried before anything runs."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+from sj_cka.attacks import ATTACKS, MaskedGradient, NoGradient, craft, stamp
+from sj_cka.data import Samples
+from sj_cka.jobs.attack import Target, target
+from sj_cka.materials import Data
+from sj_cka.plugins import lookup
+from sj_cka.recipe import Study, network_of, without_defaults
+from sj_cka.recipe.attacks import NOISE, Attacking
+from sj_cka.recipe.source import KeyPath
+
+
+def check_poison(study: Study, data: dict[str, Data]) -> None:
+    """A backdoor must go with the data.
+
+    Raises:
+        RecipeError: a class or trigger that the samples do not have, or a share of them that is none, or too many.
+    """
+    for name, condition in study.conditions.items():
+        samples, poison = data[name].samples, condition.train.poison
+        if poison is None:
+            continue
+        if poison.target >= samples.classes:
+            message = f"expected a class, 0 to {samples.classes - 1}, got {poison.target}"
+            raise condition.source.error(("train", "poison", "target"), message)
+        others, n = int((samples.y_train != poison.target).sum()), round(poison.share * len(samples.y_train))
+        if not 1 <= n <= others:
+            message = f"expected 1 to {others} samples, those of other classes, got {n} ({poison.share:g} of all)"
+            raise condition.source.error(("train", "poison", "share"), message)
+        if samples.x_train.ndim < 4:
+            shape = list(samples.x_train.shape)
+            raise condition.source.error(
+                ("train", "poison"), f"expected samples with pixels for a trigger, got {shape}"
+            )
+        try:
+            stamp(samples.x_train[:2], **poison.trigger(counts=samples.T is not None))
+        except ValueError as error:
+            raise condition.source.error(("train", "poison"), str(error)) from error
+
+
+def check_attacks(study: Study, built: dict[str, nn.Module], data: dict[str, Data]) -> None:
+    """Tries every attack on two samples of every network's data, with few steps; untrained networks are enough.
+
+    Raises:
+        RecipeError: fewer test samples than are to be attacked, samples out of the bounds of an attack, one that is not
+            for them, or an option out of range.
+    """
+    block = study.recipe.attack
+    if block is None:
+        return
+    for network in study.attacked():
+        samples = data[network_of(network)[0]].samples
+        count = len(samples.x_test[: block.images])
+        if count < block.images:
+            message = f"expected at most {count}, so many test {samples.called} there are, got {block.images}"
+            raise study.error(("attack", "images"), message)
+        for name, entry in study.attacks.items():
+            key: KeyPath = ("attack", "by", name)
+            if entry.like is not None or not entry.concerns(network):
+                continue
+            if entry.attack in ("drop_events", "add_events") and samples.T is None:
+                raise study.error(key, f"expected an attack on images for {network}, got {entry.attack}: on recordings")
+            attack = attack_block(study, entry)
+            _check_bounds(study, key, target(samples, block.images, attack, torch.device("cpu")), network)
+            source = entry.source_of(network)
+            try:
+                _try(attack, entry, samples, built[network], None if source is None else built[source])
+            except (ValueError, TypeError, RuntimeError) as error:
+                if not isinstance(error, NoGradient):  # of an untrained network
+                    raise study.error(key, f"{network}: {str(error).splitlines()[0]}") from error
+
+
+def _check_bounds(study: Study, key: KeyPath, aim: Target, network: str) -> None:
+    low, high = float(aim.x.min()), float(aim.x.max())
+    if aim.bounds is not None and not (aim.bounds[0] <= low and high <= aim.bounds[1]):
+        bounds = " to ".join(f"{bound:g}" for bound in aim.bounds)
+        raise study.error(
+            key,
+            f"expected test samples from {bounds}, those of {network} go from {low:g} to {high:g}; give bounds, "
+            f"e.g. bounds: [{low:g}, {high:g}], or bounds: null",
+        )
+
+
+_FEW = {"steps": 1, "queries": 2, "restarts": 2}  # of an attack that is only tried
+_UNTRIED = ("boundary", "hop_skip_jump")  # they need samples that are classified differently
+
+
+def _try(attack: dict[str, Any], entry: Attacking, samples: Samples, net: nn.Module, source: nn.Module | None) -> None:
+    """An attack of its largest strength on two samples."""
+    options = {key: value for key, value in attack.items() if key != "name"}
+    inner = options.get("options") if entry.attack == "transfer" else options
+    if entry.attack in _UNTRIED or (entry.attack == "transfer" and options.get("attack") in _UNTRIED):
+        return
+    for key, few in _FEW.items():
+        if isinstance(inner, dict) and isinstance(inner.get(key), int):
+            inner[key] = min(inner[key], few)
+        elif inner is options and key in inspect.signature(ATTACKS[entry.attack]).parameters and key not in options:
+            options[key] = few if key != "restarts" else 1
+    aim = target(samples, 2, attack, torch.device("cpu"))
+    if source is not None:
+        options["source"] = aim.model(source)
+    eps = entry.most if entry.most is not None else entry.eps[-1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MaskedGradient)
+        craft(entry.attack, aim.model(net), aim.x, samples.y_test[:2], eps=float(eps or 0), **options)
+
+
+def attack_block(study: Study, entry: Attacking) -> dict[str, Any]:
+    """Name and options of an attack as a job names it; of noise the attack whose norm it has."""
+    if entry.like is not None:
+        return {"name": NOISE, "like": attack_block(study, study.attacks[entry.like])}
+    return without_defaults(lookup(ATTACKS, entry.attack, "attack"), {"name": entry.attack, **entry.options})
