@@ -40,7 +40,12 @@ def _trained(kind: str) -> PixelModel:
 @pytest.fixture(scope="session")
 def trained() -> dict[str, PixelModel]:
     """A spiking network and its artificial twin that know digits: 1 x 8 x 8, from 0 to 1."""
-    return {kind: _trained(kind) for kind in ("snn", "ann")}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same networks whatever the cores
+    try:
+        return {kind: _trained(kind) for kind in ("snn", "ann")}
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=["snn", "ann"])
