@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sj_cka.attacks import Backdoor
+from sj_cka.attacks.transfer import inside
 from sj_cka.cka import CKAResult
 from sj_cka.claims import Evidence, Finding, Interval, contrast, grid, half_width, interval
 from sj_cka.cost import Cost
@@ -123,8 +124,7 @@ def attacks(plan: Plan, store: Store) -> pd.DataFrame:
     rows = []
     for (network, name, eps, seed), job in plan.attacks.items():
         entry = plan.study.attacks[name]
-        own = dict(entry.options.get("options") or {}) if entry.attack == "transfer" else entry.options
-        function = entry.options.get("attack", "pgd") if entry.attack == "transfer" else entry.attack
+        function, own = inside(entry.attack, entry.options)
         in_ball = function in ("fgsm", "pgd", "pgd_surrogates", "square") and own.get("norm", "linf") == "linf"
         told = json.loads(store.read(job.key, "attack.json"))
         rate = (entry if entry.like is None else plan.study.attacks[entry.like]).rate

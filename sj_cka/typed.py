@@ -31,6 +31,11 @@ def number(value: Any) -> Any:
     return value
 
 
+def several(value: Any) -> Any:
+    """One value as the list of it, a list as it is."""
+    return value if isinstance(value, list) else [value]
+
+
 Int = Annotated[int, BeforeValidator(number)]
 Float = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[\w-]+$")]

@@ -220,6 +220,7 @@ def test_a_backdoor_changes_the_trainings_of_its_variant_alone(attack_file: Writ
         ("target: 3", "target: 10", "variants.poisoned.train.poison.target", "expected a class, 0 to 9, got 10"),
         ("0.2, size: 2", "0.2, size: 9", "variants.poisoned.train.poison", "expected size up to 8"),
         ("half_ann, minus: noise_ann", "half_ann, minus: under", "claims[1].pairs[1].b.minus", "variants of half_ann"),
+        ("attack: fgsm, eps: 0.3}", "attack: fgsn, eps: 0.3}", "attack.by.third.attack", "did you mean 'fgsm'"),
         ("pgd: {steps: 3}", "pgd: {steps: 0}", "attack.by.pgd", "expected steps"),
         ("square: {queries: 5}", "square: {queries: 1}", "attack.by.square", "queries"),
         ("attack: fgsm, eps: 0.3}", "attack: pgd, options: {stps: 1}, eps: 0.3}", "attack.by.third", "stps"),

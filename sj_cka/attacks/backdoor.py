@@ -146,13 +146,25 @@ def backdoor(
     Raises:
         ValueError: an argument out of range.
     """
+    return measured(net, x, stamp(x, size=size, place=place, value=value), y, target=target, batch_size=batch_size)
+
+
+def measured(
+    net: nn.Module, x: Tensor, triggered: Tensor, y: Tensor, *, target: int, batch_size: int = 256
+) -> Backdoor:
+    """The same where the trigger was stamped already, as on samples that are stored in another unit than x.
+
+    Args:
+        triggered: x with the trigger.
+        net, x, y, target, batch_size: as of `backdoor`.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
     checks.whole("target", target, least=0)
     clean = right(net, x, y, batch_size=batch_size)
-    others = y != target
-    wanted = torch.full_like(y, target)
-    taken = right(net, stamp(x, size=size, place=place, value=value), wanted, batch_size=batch_size)
-    anyway = right(net, x, wanted, batch_size=batch_size)
-    others = others.to(clean.device)
-    return Backdoor(
-        float(clean.double().mean()), float(taken[others].double().mean()), float(anyway[others].double().mean())
+    wanted, others = torch.full_like(y, target), (y != target).to(clean.device)
+    taken, anyway = (
+        float(right(net, own, wanted, batch_size=batch_size)[others].double().mean()) for own in (triggered, x)
     )
+    return Backdoor(float(clean.double().mean()), taken, anyway)

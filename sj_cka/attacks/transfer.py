@@ -12,6 +12,20 @@ from sj_cka.attacks.table import ATTACKS
 from sj_cka.attacks.victim import sample_axis
 from sj_cka.plugins import lookup
 
+_DEFAULT = "pgd"
+
+
+def inside(attack: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The attack that does the work, and its options: of a transfer the one that it makes on its source.
+
+    Example:
+        >>> inside("transfer", {"attack": "fgsm", "options": {"norm": "l2"}}), inside("pgd", {"steps": 5})
+        (('fgsm', {'norm': 'l2'}), ('pgd', {'steps': 5}))
+    """
+    if attack != "transfer":
+        return attack, dict(options)
+    return options.get("attack", _DEFAULT), dict(options.get("options") or {})
+
 
 def transfer(
     net: nn.Module,
@@ -21,7 +35,7 @@ def transfer(
     eps: float,
     generator: Generator | None = None,
     source: nn.Module,
-    attack: str = "pgd",
+    attack: str = _DEFAULT,
     options: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """An attack on another network, whose gradients are not masked where this one's are (Papernot et al. 2016).

@@ -18,12 +18,8 @@ class Frames(Samples):
     Args:
         x_train, x_test: counts `[N, T, 2, H, W]`, channel 0 OFF and 1 ON, or `[N, T, D]` of spikes of D units; of an
             integer type, often memory-mapped.
-        told: see `remarks`.
-        named: see `held_out`.
     """
 
-    told: tuple[str, ...] = ()
-    named: tuple[str, ...] = ()
     called: ClassVar[str] = "recordings"
 
     @property
@@ -33,14 +29,6 @@ class Frames(Samples):
     @property
     def T(self) -> int:  # noqa: N802
         return int(self.x_train.shape[1])
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        return self.told
-
-    @property
-    def held_out(self) -> tuple[str, ...]:
-        return self.named
 
     def as_input(self, x: Tensor) -> Tensor:
         """Frames `[T, N, 2, H, W]`, or spikes `[T, N, D]`: counts as they are, float32.

@@ -24,6 +24,8 @@ class Samples:
         y_train, y_test: int64 `[N]`, from 0 to classes - 1.
         classes: number of classes.
         fingerprint: hash of the arrays.
+        remarks: what a reader of results must know about how the samples were come by; whole sentences.
+        held_out: what the test split holds, file by file, where it is no published split; else empty.
     """
 
     x_train: Tensor
@@ -32,6 +34,8 @@ class Samples:
     y_test: Tensor
     classes: int
     fingerprint: str
+    remarks: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
     called: ClassVar[str]  # what people call them
 
     @property
@@ -48,16 +52,6 @@ class Samples:
     def layout(self) -> Literal["TNCHW"] | None:
         """Layout of what `as_input` gives, for `sj_cka.compare`; None for samples first."""
         return None if self.T is None else "TNCHW"
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What a reader of results must know about how the samples were come by; whole sentences."""
-        return ()
-
-    @property
-    def held_out(self) -> tuple[str, ...]:
-        """What the test split holds, file by file, where it is no published split; else empty."""
-        return ()
 
     def as_input(self, x: Tensor) -> Tensor:
         """Samples as a network is given them, float32, on the device of x.

@@ -17,6 +17,7 @@ from sj_cka.figures.style import (
     numbers,
     require,
     top_margin,
+    whiskers,
 )
 
 
@@ -52,12 +53,7 @@ def backdoors(lines: Mapping[str, pd.DataFrame], *, title: str = "") -> go.Figur
                 name=label,
                 mode="markers",
                 marker={"color": colour_of(i), "symbol": SYMBOLS[i % len(SYMBOLS)], "size": 10},
-                error_x={
-                    "array": numbers(percent["high"] - percent["mean"]),
-                    "arrayminus": numbers(percent["mean"] - percent["low"]),
-                    "thickness": 1.2,
-                    "width": 5,
-                },
+                error_x=whiskers(percent, width=5),
                 customdata=between,
                 hovertemplate=f"%{{y}}: {label}<br>%{{x:.1f}} %%{{customdata}}<extra></extra>",
             )

@@ -18,6 +18,7 @@ from sj_cka.figures.style import (
     numbers,
     require,
     top_margin,
+    whiskers,
 )
 
 _COLUMNS = 3
@@ -75,12 +76,7 @@ def robustness(lines: Mapping[str, Mapping[str, pd.DataFrame]], *, title: str = 
                     mode="lines+markers",
                     line={"color": colour_of(n), "width": 1.5},
                     marker={"symbol": SYMBOLS[n % len(SYMBOLS)], "size": 7},
-                    error_y={
-                        "array": numbers(percent["high"] - percent["mean"]),
-                        "arrayminus": numbers(percent["mean"] - percent["low"]),
-                        "thickness": 1.2,
-                        "width": 4,
-                    },
+                    error_y=whiskers(percent),
                     customdata=between,
                     hovertemplate=f"{network}, eps %{{x}}<br>%{{y:.1f}} %%{{customdata}}<extra></extra>",
                 ),

@@ -22,6 +22,7 @@ from sj_cka.figures.style import (
     numbers,
     require,
     top_margin,
+    whiskers,
 )
 
 _FEW = 6  # pictures that are drawn large; more are small multiples, five in a row
@@ -140,12 +141,7 @@ def accuracy_by_steps(
                 mode="lines+markers",
                 line={"color": colour_of(i), "width": 1.5},
                 marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 8},
-                error_y={
-                    "array": numbers(percent["high"] - percent["mean"]),
-                    "arrayminus": numbers(percent["mean"] - percent["low"]),
-                    "thickness": 1.2,
-                    "width": 4,
-                },
+                error_y=whiskers(percent),
                 showlegend=True,
                 customdata=list(zip(map(int, percent.index), intervals, strict=True)),
                 hovertemplate=f"{label} at T = %{{customdata[0]}}<br>%{{y:.1f}} %%{{customdata[1]}}<extra></extra>",

@@ -72,6 +72,17 @@ def require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
         raise ValueError(f"{what}: expected the columns {list(columns)}, {missing} missing from {list(table.columns)}")
 
 
+def whiskers(table: pd.DataFrame, *, width: int = 4, **look: Any) -> dict[str, Any]:
+    """Error bars of a table with the columns `mean`, `low`, `high`, in the unit of its values."""
+    return {
+        "array": numbers(table["high"] - table["mean"]),
+        "arrayminus": numbers(table["mean"] - table["low"]),
+        "thickness": 1.2,
+        "width": width,
+        **look,
+    }
+
+
 def numbers(values: Any) -> np.ndarray:
     """Four decimals in float32: what a picture can show, at a third of the size of the full numbers as text."""
     return np.asarray(values, dtype=np.float64).round(4).astype(np.float32)

@@ -20,6 +20,7 @@ from sj_cka.figures.style import (
     numbers,
     require,
     top_margin,
+    whiskers,
 )
 
 
@@ -104,12 +105,7 @@ def _dots(label: str, table: pd.DataFrame, aside: float, colour: str) -> go.Scat
 def _line(name: str, table: pd.DataFrame, aside: float, style: dict[str, Any]) -> go.Scatter:
     """Means with their intervals as bars, a little to the side."""
     known = table[["low", "high"]].notna().all(axis=1).any()
-    bars = {
-        "array": numbers(table["high"] - table["mean"]),
-        "arrayminus": numbers(table["mean"] - table["low"]),
-        "thickness": 1.2,
-        "width": 4,
-    }
+    bars = whiskers(table)
     intervals = [interval_text(low, high, 3) for low, high in zip(table["low"], table["high"], strict=True)]
     return go.Scatter(
         x=table.index.to_numpy() * aside,

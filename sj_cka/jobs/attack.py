@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from sj_cka import attacks
 from sj_cka.attacks import ATTACKS, MaskedGradient, PixelModel, RateNotReached, pixel_model
+from sj_cka.attacks.transfer import inside
 from sj_cka.data import Images, Samples
 from sj_cka.plugins import lookup
 
@@ -68,8 +69,7 @@ def unit(data: Samples, attack: Mapping[str, Any]) -> Unit:
     name = options.pop("name")
     if "like" in options:
         return unit(data, options["like"])
-    if name == "transfer":
-        return unit(data, {"name": options.get("attack", "pgd"), **(options.get("options") or {})})
+    name, options = inside(name, options)
     takes = inspect.signature(lookup(ATTACKS, name, "attack")).parameters
     bounds: Bounds = None
     if "bounds" in takes:

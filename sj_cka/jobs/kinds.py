@@ -14,7 +14,8 @@ import pandas as pd
 import torch
 from torch import Generator, nn
 
-from sj_cka.attacks import Backdoor, pixel_model, poison, right, stamp
+from sj_cka.attacks import pixel_model, poison, stamp
+from sj_cka.attacks.backdoor import measured
 from sj_cka.cka import CKAResult, compare
 from sj_cka.cost import cost
 from sj_cka.data import AUGMENTATIONS, DATASETS, Samples
@@ -214,13 +215,11 @@ def _attack(job: Job, needs: Needs, desk: Desk) -> Files:
 def _backdoor(job: Job, needs: Needs, desk: Desk) -> Files:
     """How well the backdoor in a network works, on the test split."""
     data, on, args = _data(job), device(), dict(job.args)
-    net, wanted, y = read_network(needs["network"]("weights.safetensors")), args.pop("target"), data.y_test.to(on)
+    net, wanted, stored = read_network(needs["network"]("weights.safetensors")), args.pop("target"), data.x_test.to(on)
     model = pixel_model(net, sample_axis=0 if data.T is None else 1)
-    clean = data.as_input(data.x_test.to(on))
-    triggered = data.as_input(stamp(data.x_test.to(on), **args))  # as they are stored, as in training
-    others, sought = y != wanted, torch.full_like(y, wanted)
-    shares = [right(model, x, sought)[others].double().mean() for x in (triggered, clean)]
-    found = Backdoor(float(right(model, clean, y).double().mean()), *map(float, shares))
+    # stamped as they are stored, as in training
+    x, triggered = data.as_input(stored), data.as_input(stamp(stored, **args))
+    found = measured(model, x, triggered, data.y_test.to(on), target=wanted)
     return {"backdoor.json": json.dumps(found._asdict()).encode()}
 
 

@@ -8,16 +8,12 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from sj_cka.attacks.backdoor import Place
-from sj_cka.typed import Float, Int, Name, Strict
+from sj_cka.typed import Float, Int, Name, Strict, several
 
 NOISE = "noise_like"  # not in ATTACKS: it is made from another attack
 WITHOUT_GRADIENTS = ("square", "boundary", "hop_skip_jump")
 WITH_GRADIENTS = ("fgsm", "pgd", "pgd_paper", "pgd_surrogates")
 _OWN = ("name", "eps", "rate", "most", "source", "like")
-
-
-def _several(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
 
 
 def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -27,7 +23,7 @@ def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
 
 
 _EPS_SCHEMA = {"oneOf": [{"type": ["number", "string"]}, {"type": "array", "items": {"type": ["number", "string"]}}]}
-Eps = Annotated[tuple[Float, ...], BeforeValidator(_several), AfterValidator(_ascending), WithJsonSchema(_EPS_SCHEMA)]
+Eps = Annotated[tuple[Float, ...], BeforeValidator(several), AfterValidator(_ascending), WithJsonSchema(_EPS_SCHEMA)]
 
 
 class AttackBlock(BaseModel):

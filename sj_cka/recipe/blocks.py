@@ -19,7 +19,7 @@ from sj_cka.claims import Claim
 from sj_cka.recipe.attacks import Attacks, Poison
 from sj_cka.training import Settings
 from sj_cka.training.settings import Layout, Precision
-from sj_cka.typed import Float, Int, Name, Strict, number
+from sj_cka.typed import Float, Int, Name, Strict, number, several
 
 
 class Named(BaseModel):
@@ -157,11 +157,6 @@ class Alignment(Strict):
     layers: list[str] | None = Field(None, min_length=1, description="dotted names or globs; all by default")
 
 
-def _several(value: Any) -> Any:
-    """One number as the list of it."""
-    return value if isinstance(value, list) else [value]
-
-
 def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
     if not values or min(values) < 1 or len(set(values)) != len(values):
         raise ValueError("expected at least one number of steps, each once and from 1")
@@ -174,7 +169,7 @@ _STEPS_SCHEMA = {
         {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1, "uniqueItems": True},
     ]
 }
-Steps = Annotated[tuple[Int, ...], BeforeValidator(_several), AfterValidator(_each_once), WithJsonSchema(_STEPS_SCHEMA)]
+Steps = Annotated[tuple[Int, ...], BeforeValidator(several), AfterValidator(_each_once), WithJsonSchema(_STEPS_SCHEMA)]
 
 
 class Comparison(Strict):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sj_cka.attacks import ATTACKS
+from sj_cka.attacks.transfer import inside
 from sj_cka.claims import MEASUREMENTS, Claim, Measurement
 from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.figures import FIGURES
@@ -171,6 +172,10 @@ def _check_attack(study: Study, key: KeyPath, entry: Attacking, before: list[str
     except UnknownName as error:
         raise study.error((*key, "name"), str(error)) from error
     checked(options_model(function), dict(entry.options), study.source, key)
+    try:
+        lookup(ATTACKS, inside(entry.attack, entry.options)[0], "attack")
+    except UnknownName as error:
+        raise study.error((*key, "attack"), str(error)) from error
     if entry.source is not None:
         for network in study.attacked():
             source = str(entry.source_of(network))

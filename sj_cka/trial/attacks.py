@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sj_cka.attacks import ATTACKS, MaskedGradient, NoGradient, craft, stamp
+from sj_cka.attacks.transfer import inside
 from sj_cka.data import Samples
 from sj_cka.jobs.attack import Target, target
 from sj_cka.materials import Data
@@ -71,9 +72,8 @@ def check_attacks(study: Study, built: dict[str, nn.Module], data: dict[str, Dat
                 raise study.error(key, f"expected an attack on images for {network}, got {entry.attack}: on recordings")
             attack = attack_block(study, entry)
             _check_bounds(study, key, target(samples, block.images, attack, torch.device("cpu")), network)
-            source = entry.source_of(network)
             try:
-                _try(attack, entry, samples, built[network], None if source is None else built[source])
+                _try(attack, entry, samples, built[entry.source_of(network) or network])
             except (ValueError, TypeError, RuntimeError) as error:
                 if not isinstance(error, NoGradient):  # of an untrained network
                     raise study.error(key, f"{network}: {str(error).splitlines()[0]}") from error
@@ -94,24 +94,18 @@ _FEW = {"steps": 1, "queries": 2, "restarts": 2}  # of an attack that is only tr
 _UNTRIED = ("boundary", "hop_skip_jump")  # they need samples that are classified differently
 
 
-def _try(attack: dict[str, Any], entry: Attacking, samples: Samples, net: nn.Module, source: nn.Module | None) -> None:
-    """An attack of its largest strength on two samples."""
-    options = {key: value for key, value in attack.items() if key != "name"}
-    inner = options.get("options") if entry.attack == "transfer" else options
-    if entry.attack in _UNTRIED or (entry.attack == "transfer" and options.get("attack") in _UNTRIED):
+def _try(attack: dict[str, Any], entry: Attacking, samples: Samples, net: nn.Module) -> None:
+    """An attack of its largest strength on two samples, on the network that it is made on."""
+    name, options = inside(entry.attack, {key: value for key, value in attack.items() if key != "name"})
+    if name in _UNTRIED:
         return
-    for key, few in _FEW.items():
-        if isinstance(inner, dict) and isinstance(inner.get(key), int):
-            inner[key] = min(inner[key], few)
-        elif inner is options and key in inspect.signature(ATTACKS[entry.attack]).parameters and key not in options:
-            options[key] = few if key != "restarts" else 1
+    takes = inspect.signature(ATTACKS[name]).parameters
+    options |= {key: min(options.get(key, takes[key].default), few) for key, few in _FEW.items() if key in takes}
     aim = target(samples, 2, attack, torch.device("cpu"))
-    if source is not None:
-        options["source"] = aim.model(source)
     eps = entry.most if entry.most is not None else entry.eps[-1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MaskedGradient)
-        craft(entry.attack, aim.model(net), aim.x, samples.y_test[:2], eps=float(eps or 0), **options)
+        craft(name, aim.model(net), aim.x, samples.y_test[:2], eps=float(eps or 0), **options)
 
 
 def attack_block(study: Study, entry: Attacking) -> dict[str, Any]:

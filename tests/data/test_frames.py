@@ -57,7 +57,7 @@ def test_frames_of_a_file_come_into_memory_only_where_they_are_looked_at(tmp_pat
 
 
 def test_what_must_be_known_of_the_samples_is_told():
-    made = frames(told=("Two were left out.",), named=("a.bin", "b.bin"))
+    made = frames(remarks=("Two were left out.",), held_out=("a.bin", "b.bin"))
     assert made.remarks == ("Two were left out.",)
     assert made.held_out == ("a.bin", "b.bin")
     assert digits().remarks == digits().held_out == ()

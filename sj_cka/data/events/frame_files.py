@@ -141,8 +141,8 @@ def open_frames(folder: Path, meta: Mapping[str, Any]) -> Frames:
         **arrays,
         classes=meta["classes"],
         fingerprint=meta["fingerprint"],
-        told=tuple(meta["told"]),
-        named=tuple(meta["held_out"]),
+        remarks=tuple(meta["told"]),
+        held_out=tuple(meta["held_out"]),
     )
 
 

@@ -107,7 +107,9 @@ def digits_dvs(
         y_test=labels[1],
         classes=10,
         fingerprint=fingerprint(array.numpy() for array in arrays),
-        told=("The recordings are simulated: what a moving event camera would see of still digits, not a recording.",),
+        remarks=(
+            "The recordings are simulated: what a moving event camera would see of still digits, not a recording.",
+        ),
     )
 
 
