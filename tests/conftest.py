@@ -150,11 +150,18 @@ def time_file(tmp_path: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest
     return _writer(TIMES, "times.yaml", tmp_path, arrays, monkeypatch)
 
 
+@pytest.fixture
+def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Callable[..., Path]]:
+    """`writer(recipe, file)((old, new), ...)`: another recipe with texts replaced, in the working folder."""
+    return lambda recipe, file: _writer(recipe, file, tmp_path, {}, monkeypatch)
+
+
 def _writer(
     recipe: str, file: str, folder: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Path]:
     monkeypatch.chdir(folder)
-    np.savez(folder / "images.npz", **arrays)  # type: ignore[arg-type]
+    if arrays:
+        np.savez(folder / "images.npz", **arrays)  # type: ignore[arg-type]
 
     def write(*changes: tuple[str, str], name: str = file) -> Path:
         text = recipe

@@ -91,20 +91,9 @@ claims:
 
 
 @pytest.fixture
-def attack_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+def attack_file(writer: Callable[[str, str], Write]) -> Write:
     """`attack_file((old, new), ...)`: the recipe above with texts replaced."""
-    monkeypatch.chdir(tmp_path)
-
-    def write(*changes: tuple[str, str]) -> Path:
-        text = ATTACKED
-        for old, new in changes:
-            assert text.count(old) == 1, old
-            text = text.replace(old, new)
-        path = tmp_path / "attacked.yaml"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write
+    return writer(ATTACKED, "attacked.yaml")
 
 
 @pytest.fixture(scope="module")

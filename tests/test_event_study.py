@@ -43,20 +43,9 @@ figures:
 
 
 @pytest.fixture
-def event_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+def event_file(writer: Callable[[str, str], Write]) -> Write:
     """`event_file((old, new), ...)`: the recipe above with texts replaced."""
-    monkeypatch.chdir(tmp_path)
-
-    def write(*changes: tuple[str, str]) -> Path:
-        text = EVENTS
-        for old, new in changes:
-            assert text.count(old) == 1, old
-            text = text.replace(old, new)
-        path = tmp_path / "events.yaml"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write
+    return writer(EVENTS, "events.yaml")
 
 
 def planned(path: Path) -> Plan:
