@@ -28,7 +28,7 @@ if [int(x) for x in re.findall("[0-9]+", pip.__version__)[:2]] < [22, 3]:
 endef
 export CHECK
 
-.PHONY: help run test test-sj2 lint bench clean other-python
+.PHONY: help run test test-full test-fuzz test-sj2 lint bench clean other-python
 .DELETE_ON_ERROR:
 
 help:  ## show this text
@@ -38,10 +38,16 @@ help:  ## show this text
 run: .venv/.installed  ## run RECIPE with PROFILE (its own default if not given) to a finished report
 	$(VENV_PYTHON) recipes/run.py $(RECIPE) $(if $(PROFILE),--profile $(PROFILE))
 
-test: lint  ## lint, then every test: units, doctests, the smoke profile of every recipe, a page in a browser
+test: lint  ## lint, then the tests: units, doctests, the smoke profile of every recipe, a page in a browser
 	$(VENV_PYTHON) -m pytest
 
-test-sj2: .venv/sj2/.installed  ## every test on SpikingJelly 2.0.0 instead of 2.0.0rc1
+test-full: lint  ## the same with every member of what `make test` takes samples of
+	$(VENV_PYTHON) -m pytest --full
+
+test-fuzz: .venv/.installed  ## thousands of damaged recipes and files: clean errors only
+	$(VENV_PYTHON) -m pytest -m fuzz tests/fuzz
+
+test-sj2: .venv/sj2/.installed  ## the tests on SpikingJelly 2.0.0 instead of 2.0.0rc1
 	PYTHONPATH=$(CURDIR)/.venv/sj2 $(VENV_PYTHON) -m pytest
 
 lint: .venv/.installed  ## ruff and mypy
