@@ -3,9 +3,7 @@
 import sys
 
 if __name__ == "__main__":  # worker processes import this file
-    try:
-        from sj_cka.cli import main
-    except KeyboardInterrupt:  # torch takes seconds to import
-        sys.exit(130)
+    from sj_cka.cli import main
+
     sys.argv.insert(1, "run")
     main()

@@ -11,7 +11,14 @@ from typing import Annotated, NoReturn
 
 import typer
 
-app = typer.Typer(help="See what spiking neural networks learn.", no_args_is_help=True, pretty_exceptions_enable=False)
+from sj_cka import __version__
+
+app = typer.Typer(
+    help="See what spiking neural networks learn.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 Profile = Annotated[str, typer.Option(help="quick (embedded data, minutes), smoke, paper, or another of the recipe")]
 Recipe = Annotated[Path, typer.Argument(help="a recipe, e.g. recipes/residual_ablation.yaml")]
@@ -23,6 +30,20 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="lay a value over the recipe, e.g. data.path=mine.npz; repeatable"),
 ]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"sj_cka {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="say which this is")]
+
+
+@app.callback()
+def _options(version: Version = False) -> None:
+    """What stands before a command; --version is done by its callback."""
 
 
 @app.command()

@@ -5,7 +5,15 @@ observables of what their layers put out, `gram` takes centred Grams of these (`
 their HSIC (`hsic`, `jackknife`, `measures`), `labelled` makes it a table, and `result` answers questions (`over_time`,
 `statistics`). `compare` is the whole way, `features` that of arrays from elsewhere; `outline` and `memory` say what it
 takes.
+
+This package is also the function of its name: `sj_cka.cka(X, Y)`, see `sj_cka.cka.cka`.
 """
+
+import inspect
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 from sj_cka.cka.accumulator import CKA
 from sj_cka.cka.compare import ComparisonStopped, compare
@@ -25,3 +33,16 @@ __all__ = [
     "compare_features",
     "pool",
 ]
+
+
+class _Package(ModuleType):
+    """The package and the function `cka` under one name, whichever of them was asked for first."""
+
+    __call__ = staticmethod(cka)  # no frame of its own: warnings point to who calls
+    __signature__ = inspect.signature(cka)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # as a function it can be sent to other processes
+        return import_module, (self.__name__,)
+
+
+sys.modules[__name__].__class__ = _Package
