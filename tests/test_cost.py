@@ -11,6 +11,7 @@ from loguru import logger
 from spikingjelly.activation_based import neuron
 from spikingjelly.activation_based.op_counter import DispatchCounterMode, MACCounter, SynOpCounter
 from torch import Tensor, nn
+from torch.nn import functional as f
 
 from sj_cka.cost import ASSUMPTION, cost
 from sj_cka.models import MODELS, build
@@ -54,6 +55,17 @@ def spikes(*shape: int, rate: float = 0.5) -> Tensor:
 def behind_spikes(*modules: nn.Module) -> nn.Sequential:
     """Modules that get an image of zeros and ones as spikes."""
     return nn.Sequential(neuron.IFNode(), *modules)
+
+
+class Apply(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
 
 
 class Of(nn.Module):
@@ -204,6 +216,112 @@ def test_means_over_unequal_windows_are_multiplied_where_they_are_not_0(pool: nn
     found = cost(behind_spikes(pool, nn.Conv2d(3, 5, 1)), x)
     assert found.synops == 0
     assert found.macs == pool(x).count_nonzero().item() * 5 / 2
+
+
+def written_step_by_step(a: Tensor, into: Tensor) -> Tensor:
+    for part, source in zip(into.unbind(1), a.unbind(1), strict=True):
+        part.copy_(source)
+    return into
+
+
+# what networks do to spikes [N, 4, 4, 6] in front of a convolution of 1 x 1, and the spikes that are then worth
+WAYS: dict[str, tuple[Any, Any]] = {
+    "as they are": (lambda a: a, lambda a: a),
+    "adaptive pooling to one": (lambda a: f.adaptive_avg_pool2d(a, 1), lambda a: a),
+    "adaptive pooling to several": (lambda a: f.adaptive_avg_pool2d(a, (2, 3)), lambda a: a),
+    "adaptive pooling in 3d": (lambda a: f.adaptive_avg_pool3d(a[:, :, None], 1)[:, :, 0], lambda a: a),
+    "adaptive pooling in 1d": (lambda a: f.adaptive_avg_pool1d(a.flatten(2), 1)[..., None], lambda a: a),
+    "adaptive maximum": (lambda a: f.adaptive_max_pool2d(a, 1), lambda a: a.amax((2, 3))),
+    "average": (lambda a: f.avg_pool2d(a, 2), lambda a: a),
+    "average in 1d": (lambda a: f.avg_pool1d(a.flatten(2), 2)[..., None], lambda a: a),
+    "maximum": (lambda a: f.max_pool2d(a, 2), lambda a: f.max_pool2d(a, 2)),
+    "maximum along an axis": (lambda a: a.max(3, keepdim=True).values, lambda a: a.amax(3)),
+    "mean": (lambda a: a.mean((2, 3), keepdim=True), lambda a: a),
+    "sum": (lambda a: a.sum(-1, keepdim=True), lambda a: a),
+    "sum so far": (lambda a: a.cumsum(3), lambda a: a.cumsum(3)),
+    "expanded": (lambda a: f.adaptive_avg_pool2d(a, 1).expand(-1, -1, 2, 3), lambda a: 6 * a),
+    "permuted": (lambda a: a.permute(0, 1, 3, 2).contiguous(), lambda a: a),
+    "permuted in place": (lambda a: a.clone().transpose_(2, 3).unsqueeze_(0).squeeze_(0), lambda a: a),
+    "reshaped": (lambda a: a.permute(0, 2, 3, 1).reshape(len(a), 4, -1)[..., None], lambda a: a),
+    "flattened": (lambda a: a.flatten(2).unflatten(2, (6, 4)), lambda a: a),
+    "other layout": (lambda a: a.contiguous(memory_format=torch.channels_last), lambda a: a),
+    "rolled and flipped": (lambda a: a.roll(1, 2).flip(3), lambda a: a),
+    "chosen channels": (lambda a: a[:, [3, 2, 1, 1]], lambda a: a[:, [3, 2, 1, 1]]),
+    "shuffled channels": (lambda a: f.channel_shuffle(a, 2), lambda a: a),
+    "shuffled pixels": (lambda a: f.pixel_unshuffle(f.pixel_shuffle(a, 2), 2), lambda a: a),
+    "patches": (lambda a: f.unfold(a, 2, stride=2).reshape(len(a), 4, -1, 1), lambda a: a),
+    "nearest pixels": (lambda a: f.interpolate(a, scale_factor=2), lambda a: 4 * a),
+    "reflected border": (lambda a: f.pad(a, (1, 1, 0, 0), "reflect"), lambda a: f.pad(a, (1, 1, 0, 0), "reflect")),
+    "circular border": (lambda a: f.pad(a, (1, 1, 0, 0), "circular"), lambda a: f.pad(a, (1, 1, 0, 0), "circular")),
+    "masked": (lambda a: a.masked_fill(torch.eye(4, 6) > 0, 0.0), lambda a: a * (torch.eye(4, 6) == 0)),
+    "partly cleared": (lambda a: cleared(a.clone()), lambda a: a[:, :2]),
+    "written into zeros": (lambda a: written_step_by_step(a, torch.zeros(a.shape)), lambda a: a),
+    "written into new memory": (lambda a: written_step_by_step(a, torch.empty_like(a)), lambda a: a),
+    "added to zeros": (lambda a: torch.zeros_like(a).add_(a), lambda a: a),
+    "zeros beside": (lambda a: torch.cat([a[:, :2], torch.zeros_like(a[:, 2:])], 1), lambda a: a[:, :2]),
+    "concatenated": (lambda a: torch.cat([a, a.flip(2)], 2), lambda a: 2 * a),
+    "residual": (lambda a: a + f.max_pool2d(a, 3, 1, 1), lambda a: a + f.max_pool2d(a, 3, 1, 1)),
+    "residual in place": (lambda a: a.clone().add_(a.flip(2)), lambda a: 2 * a),
+    "negative": (lambda a: -a, lambda a: a),
+}
+
+
+def cleared(a: Tensor) -> Tensor:
+    a[:, 2:] = 0
+    return a
+
+
+def layouts(x: Tensor) -> dict[str, Tensor]:
+    """The same images `[N, C, H, W]`, otherwise in memory."""
+    N, C, H, W = x.shape
+    wide = torch.full((N, C + 2, 2 * H, W + 3), 7.0)
+    wide[:, 1:-1, ::2, 2:-1] = x
+    return {
+        "channels-last": x.contiguous(memory_format=torch.channels_last),
+        "sliced": wide[:, 1:-1, ::2, 2:-1],
+        "permuted": x.permute(2, 0, 3, 1).contiguous().permute(1, 3, 0, 2),
+    }
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_spikes_cost_an_accumulation_each_however_they_lie_in_memory(way: str) -> None:
+    function, count = WAYS[way]
+    net, x = behind_spikes(Apply(function), nn.Conv2d(4, 5, 1)), spikes(3, 4, 4, 6)
+    found = cost(net, x)
+    assert (found.synops, found.macs) == (pytest.approx(count(x).sum().item() * 5 / 3), 0)
+    for name, images in layouts(x).items():
+        assert cost(net, images) == found, name
+    for image in (x[:1].expand(3, -1, -1, -1), x[:, :, :1, :1].expand(-1, -1, 4, 6)):
+        assert cost(net, image) == cost(net, image.contiguous())
+    assert cost(net.to(memory_format=torch.channels_last), layouts(x)["channels-last"]) == found
+    assert cost(net, x, batch_size=1) == found
+
+
+@CASES
+def test_every_network_costs_the_same_in_every_layout(name: str) -> None:
+    net, x = network(name, "snn"), images(name, 2)
+    found = cost(net, x)
+    for layout, same in layouts(x).items():
+        other = cost(net, same)
+        assert other.macs == found.macs, layout
+        assert other.synops == pytest.approx(found.synops, rel=0.01), layout  # convolutions round otherwise there
+
+
+def test_a_factor_for_every_image_is_no_constant_even_where_there_is_one_image() -> None:
+    gate = Of(lambda a, net: net.own.fc(a * a.mean((1, 2, 3), keepdim=True).sigmoid()), fc=nn.Linear(6, 3))
+    x = spikes(4, 1, 2, 2, 6)
+    assert cost(gate, x) == cost(gate, x, batch_size=1)
+    assert cost(gate, x)[:2] == (0, x.sum().item() * 3 / 4)
+
+
+@pytest.mark.parametrize("function", [lambda a: unseen(torch.zeros(a.shape)) + a, lambda a: unseen(a.new_zeros(4, 6))])
+def test_memory_that_something_unseen_wrote_into_is_dense(function: Any) -> None:
+    assert cost(Of(lambda a, net: net.own.fc(function(a)), fc=nn.Linear(6, 3)), spikes(4, 1, 6))[:2] == (0, 6 * 3)
+
+
+def unseen(x: Tensor) -> Tensor:
+    x.numpy()[:] = 0.5
+    return x
 
 
 @pytest.mark.parametrize(
