@@ -1,6 +1,6 @@
 """How far `compare` is from float64: all 73 x 73 layer pairs of a ResNet-20 SNN and ANN, 256 images, T = 4.
 
-    python benchmarks/cka_accuracy.py [--n 256]
+    python benchmarks/cka_accuracy.py [--n 256] [--tiny]
 
 The reference is the trace formula in float64 on the CPU, on recorded features, concatenated over time. The networks run
 on CUDA where it is; they have random weights and have seen the images once in training mode (else nothing spikes). The
@@ -25,6 +25,7 @@ from sj_cka.models import build
 from sj_cka.training import calibrate
 
 T = 4
+TINY = {"n": 16, "depth": 14, "side": 8}
 
 
 def gram(X: Tensor) -> np.ndarray:
@@ -56,12 +57,20 @@ def main() -> None:
     """Prints errors and time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=256, help="images")
-    n = parser.parse_args().n
+    parser.add_argument("--depth", type=int, default=20, help="of the ResNet, from 14")
+    parser.add_argument("--side", type=int, default=32, help="of the images, in pixels")
+    parser.add_argument("--tiny", action="store_true", help="the smallest sizes: does it run? Measures nothing")
+    options = parser.parse_args()
+    if options.tiny:
+        vars(options).update(TINY)
+    n, side = options.n, options.side
     on = "cuda" if torch.cuda.is_available() else "cpu"
-    x = torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(on)
+    x = torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(0)).to(on)
     nets = []
     for kind in ("snn", "ann"):
-        net = build(kind, {"name": "resnet", "depth": 20}, in_channels=3, num_classes=10, T=T, seed=1, device=on)  # type: ignore[arg-type]
+        net = build(
+            kind, {"name": "resnet", "depth": options.depth}, in_channels=3, num_classes=10, T=T, seed=1, device=on
+        )  # type: ignore[arg-type]
         calibrate(net, x, batch_size=64)
         nets.append(net.eval())
     began = time.perf_counter()

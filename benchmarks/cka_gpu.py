@@ -1,12 +1,12 @@
 """What `compare` costs past the forward pass on a CUDA device, against the pairwise trace formula on the same device.
 
-    python benchmarks/cka_gpu.py [--n 1024] [--repeats 5]
+    python benchmarks/cka_gpu.py [--n 1024] [--repeats 5] [--tiny]
 
 The paper's comparison: ResNet-20 SNN (T = 4) and ANN with random weights, all 73 x 73 layers, 32 x 32 images. The
 formula takes float32 Grams of features concatenated over time in hooks and then evaluates
 tr(KL) + (1'K1)(1'L1) / ((n-1)(n-2)) - 2/(n-2) 1'KL1 for every pair of layers and every layer with itself. Both take
 turns in one process; times are medians less the median of the forward passes alone. Spikes are checked to give the same
-Grams as in float64. Without a CUDA device it says so and ends.
+Grams as in float64. Without a CUDA device it says so and ends; --tiny runs on the CPU then.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from sj_cka.recording import plan
 from sj_cka.training import calibrate
 
 T = 4
+TINY = {"n": 8, "repeats": 1, "depth": 8, "side": 8}
 
 
 def run(net: nn.Module, x: Tensor) -> None:
@@ -77,15 +78,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=1024, help="images")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--depth", type=int, default=20, help="of the ResNet")
+    parser.add_argument("--side", type=int, default=32, help="of the images, in pixels")
+    parser.add_argument("--tiny", action="store_true", help="the smallest sizes: does it run? Measures nothing")
     options = parser.parse_args()
-    if not torch.cuda.is_available():
+    if options.tiny:
+        vars(options).update(TINY)
+    cuda = torch.cuda.is_available()
+    if not cuda and not options.tiny:
         print("no CUDA device here: nothing was measured")
         return
-    on = torch.device("cuda")
-    x = torch.randn(options.n, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(on)
+    on = torch.device("cuda" if cuda else "cpu")
+    synchronize = torch.cuda.synchronize if cuda else torch.cpu.synchronize
+    x = torch.randn(options.n, 3, options.side, options.side, generator=torch.Generator().manual_seed(0)).to(on)
     nets: list[nn.Module] = []
     for kind in ("snn", "ann"):
-        net = build(kind, {"name": "resnet", "depth": 20}, in_channels=3, num_classes=10, T=T, seed=1, device=on)  # type: ignore[arg-type]
+        net = build(
+            kind, {"name": "resnet", "depth": options.depth}, in_channels=3, num_classes=10, T=T, seed=1, device=on
+        )  # type: ignore[arg-type]
         calibrate(net, x, batch_size=256)
         nets.append(net.eval())
     layers = [plan(net, x).layers for net in nets]
@@ -98,15 +108,18 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in tools}
     for turn in range(options.repeats + 1):
         for name, tool in tools.items():
-            torch.cuda.synchronize()
+            synchronize()
             began = time.perf_counter()
             tool()
-            torch.cuda.synchronize()
+            synchronize()
             if turn:  # the first warms up
                 seconds[name].append(time.perf_counter() - began)
     forward = median(seconds["forward alone"])
     past = {name: median(times) - forward for name, times in seconds.items()}
-    print(f"{torch.cuda.get_device_name()}, n = {options.n}, {len(layers[0])} x {len(layers[1])} layers, T = {T}")
+    print(
+        f"{torch.cuda.get_device_name() if cuda else on}, n = {options.n}, "
+        f"{len(layers[0])} x {len(layers[1])} layers, T = {T}"
+    )
     print(f"forward passes alone {1000 * forward:.1f} ms; past them:")
     for name in ("this project", "with samples", "pairwise formula"):
         print(f"  {name:18} {1000 * past[name]:8.1f} ms")
@@ -114,7 +127,7 @@ def main() -> None:
     found = torch.tensor(compare(*nets, [x], progress=False).matrix().to_numpy())
     there = pairwise(nets, x, layers).cpu().double()
     print(f"largest difference from the formula in float32: {(found - there).abs().nan_to_num().max():.1e}")
-    spikes = (torch.rand(T, 256, 16384, device=on) < 0.2).float()
+    spikes = (torch.rand(T, 256, 16 * options.side**2, device=on) < 0.2).float()
     exact = centred_grams(spikes.double().cpu()).rows
     error = (raw_grams(spikes, spikes=True).rows.cpu() - exact).abs().max()
     print(f"spikes in half precision: {half_products(on)}; largest error of their Grams {error:.1e}")

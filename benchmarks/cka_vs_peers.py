@@ -1,6 +1,6 @@
 """What a comparison costs past the forward pass: this project, the pairwise formula and three packages, same work.
 
-    python benchmarks/cka_vs_peers.py [--only a|b|c] [--n 256 1024] [--quick]
+    python benchmarks/cka_vs_peers.py [--only a b c] [--n 256 1024] [--quick] [--threads 2] [--tiny]
 
 (a) two ResNet-20 ANNs, 30 x 30 layers; (b) the paper's comparison, ResNet-20 SNN (T = 4) and ANN, 73 x 73 layers;
 (c) what the time steps cost. The networks have random weights and have seen images once in training mode. All tools
@@ -52,9 +52,9 @@ from sj_cka.recording import is_neuron
 from sj_cka.training import calibrate
 
 OURS = "this project"
-THREADS = 2
 SLOW = 30.0  # seconds beyond which a tool runs once only, come what may
 PATIENCE, TRIES = 600, 8  # half seconds to wait for other processes before a run; runs
+TINY = {"only": ["a", "c"], "n": [16], "depth": 14, "side": 8, "threads": 1}  # (b) is made of the two
 WRONG = 1e-3  # an entry off by more is counted as wrong
 # glibc's allocator: all from a heap that never shrinks, and what is large apart and given back when freed
 KEEP = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
@@ -70,6 +70,7 @@ class Work:
     layers: list[str]
     images: Tensor
     dataset: str = "images"
+    patient: bool = True  # waits for other processes to be quiet
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         yield self.images, torch.zeros(len(self.images))
@@ -221,9 +222,9 @@ def others() -> float:
 
 def stopwatch(tool: str, work: Work) -> tuple[float, Any]:
     """Seconds and result of a run, the last of a few if other processes took more than 5 % of its time in each."""
-    for _ in range(TRIES):
+    for _ in range(TRIES if work.patient else 1):
         gc.collect()
-        for _ in range(PATIENCE):
+        for _ in range(PATIENCE if work.patient else 0):
             before = others()
             time.sleep(0.5)
             if others() - before < 0.05:  # the clock of the CPU ticks 100 times a second
@@ -260,7 +261,8 @@ def peaks(work: Work, tools: Sequence[str], peers: Path, rounds: int) -> dict[st
     environment = os.environ | GIVE_BACK
     with tempfile.TemporaryDirectory() as folder:
         torch.save(work, Path(folder) / "work.pt")
-        commands = {tool: [sys.executable, __file__, "--child", tool, folder, "--peers", str(peers)] for tool in tools}
+        options = ["--peers", str(peers), "--threads", str(torch.get_num_threads())]
+        commands = {tool: [sys.executable, __file__, "--child", tool, folder, *options] for tool in tools}
         return {
             tool: median(float(subprocess.check_output(command, env=environment)) for _ in range(rounds))
             for tool, command in commands.items()
@@ -320,32 +322,32 @@ def target(text: str, value: float, limit: float) -> None:
     print(f"  target: {text} {value:.2g}, at most {limit:g}: {verdict}")
 
 
-def networks(kinds: Sequence[str], seeds: Sequence[int], images: Tensor, T: int = 4) -> list[nn.Module]:
+def networks(kinds: Sequence[str], seeds: Sequence[int], images: Tensor, depth: int, T: int = 4) -> list[nn.Module]:
     nets = []
     for kind, seed in zip(kinds, seeds, strict=True):
-        net = build(kind, {"name": "resnet", "depth": 20}, in_channels=3, num_classes=10, T=T, seed=seed)  # type: ignore[arg-type]
+        net = build(kind, {"name": "resnet", "depth": depth}, in_channels=3, num_classes=10, T=T, seed=seed)  # type: ignore[arg-type]
         calibrate(net, images[:256], batch_size=64)
         nets.append(net.eval())
     return nets
 
 
-def twins(images: Tensor, T: int) -> Work:
-    x, y = networks(("snn", "ann"), (1, 1), images, T)
-    return Work(x, y, compare(x, y, images[:8], progress=False).layers_x, images)
+def twins(images: Tensor, options: argparse.Namespace, T: int) -> Work:
+    x, y = networks(("snn", "ann"), (1, 1), images, options.depth, T)
+    layers = compare(x, y, images[:8], progress=False).layers_x
+    return Work(x, y, layers, images, patient=not options.tiny)
 
 
-def two_anns(images: Tensor) -> Work:
-    blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1, 2)]
+def two_anns(images: Tensor, options: argparse.Namespace) -> Work:
+    blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in range((options.depth - 2) // 6)]
     layers = [f"{block}{name}" for block in blocks for name in (".lif1", ".bn2", ".conv2", "")]
     layers = [name for name in layers if not name.endswith("bn2") or ".1." in name]
-    x, y = networks(("ann", "ann"), (1, 2), images)
-    return Work(x, y, layers, images)
+    x, y = networks(("ann", "ann"), (1, 2), images, options.depth)
+    return Work(x, y, layers, images, patient=not options.tiny)
 
 
-def cost_of_time(images: Tensor, T: int, other: str, limit: float, rounds: int) -> None:
-    work = twins(images, T)
+def cost_of_time(work: Work, T: int, other: str, limit: float, rounds: int) -> None:
     times, _ = seconds(work, [OURS, other], rounds)
-    print(f"\n(c) ResNet-20 SNN (T = {T}) and ANN, {len(work.layers)} layers each, n = {len(images)}; seconds")
+    print(f"\n(c) SNN (T = {T}) and ANN, {len(work.layers)} layers each, n = {len(work.images)}; seconds")
     for tool, values in times.items():
         print(f"  {tool:14s}{median(values):8.3f} ({spread(values)}){' past forward' * (tool != 'forward')}")
     target(f"time of {other}", median(times[OURS]) / median(times[other]), limit)
@@ -354,15 +356,21 @@ def cost_of_time(images: Tensor, T: int, other: str, limit: float, rounds: int) 
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("a", "b", "c"), help="one part alone")
+    parser.add_argument("--only", choices=("a", "b", "c"), nargs="+", default=["a", "b", "c"], help="parts")
     parser.add_argument("--n", type=int, nargs="+", help="images of (a), default 256 and 1024")
     parser.add_argument("--quick", action="store_true", help="two rounds, and (a) at n = 256 alone")
     parser.add_argument("--peers", type=Path, default=Path(sys.prefix) / "peers", help="folder of the packages")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--depth", type=int, default=20, help="of the ResNets, from 14")
+    parser.add_argument("--side", type=int, default=32, help="of the images, in pixels")
+    parser.add_argument("--tiny", action="store_true", help="the smallest sizes: does it run? Measures nothing")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.tiny:
+        vars(options).update(TINY)
     if options.peers.is_dir():
         sys.path.append(str(options.peers))
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
     np.seterr(invalid="ignore", divide="ignore")  # layers without structure
     if options.child:
@@ -371,7 +379,7 @@ def main() -> None:
         return child(*options.child)
     if any(os.environ.get(name) != value for name, value in KEEP.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP)  # read once, at the start
-    print(f"torch {torch.__version__}, {THREADS} threads")
+    print(f"torch {torch.__version__}, {options.threads} threads")
     tools = [OURS, "pairwise"]
     for tool, module in MODULES.items():
         try:
@@ -380,21 +388,32 @@ def main() -> None:
             print(f"  {tool} {version(tool)}")
         except ImportError as error:
             print(f"  {tool}: not installed ({error})")
-    images = torch.randn(max(1024, *(options.n or [0])), 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    rounds = 2 if options.quick else 5
-    if options.only in (None, "a"):
+    images = torch.randn(
+        16 if options.tiny else max(1024, *(options.n or [0])),
+        *(3, options.side, options.side),
+        generator=torch.Generator().manual_seed(0),
+    )
+    rounds = 1 if options.tiny else 2 if options.quick else 5
+    if "a" in options.only:
         for n in options.n or ([256] if options.quick else [256, 1024]):
             limits = (0.75, 1.1) if n < 1024 else (0.35, 0.9)
             targets = {"time of pairwise": limits[0], "time of pytorch-cka": limits[1], "memory of pytorch-cka": 0.3}
             targets |= {f"error of {OURS}": 1e-6} | ({"MB past the forward passes": 40} if n <= 256 else {})
             times = rounds if n < 1024 else min(rounds, 3)
-            report("(a) two ResNet-20 ANNs", two_anns(images[:n].clone()), tools, times, options.peers, targets)
-    if options.only in (None, "b"):
-        work, targets = twins(images[:256].clone(), 4), {"time of pairwise": 0.7, f"error of {OURS}": 1e-6}
-        report("(b) ResNet-20 SNN (T = 4) and ANN", work, tools[:2], rounds, options.peers, targets)
-    if options.only in (None, "c"):
-        cost_of_time(images[:256].clone(), 4, "concatenated", 1.1, rounds)
-        cost_of_time(images[:64].clone(), 32, "raw Grams", 1.5, rounds)
+            report(
+                f"(a) two ResNet-{options.depth} ANNs",
+                two_anns(images[:n].clone(), options),
+                tools,
+                times,
+                options.peers,
+                targets,
+            )
+    if "b" in options.only:
+        work, targets = twins(images[:256].clone(), options, 4), {"time of pairwise": 0.7, f"error of {OURS}": 1e-6}
+        report(f"(b) ResNet-{options.depth} SNN (T = 4) and ANN", work, tools[:2], rounds, options.peers, targets)
+    if "c" in options.only:
+        cost_of_time(twins(images[:256].clone(), options, 4), 4, "concatenated", 1.1, rounds)
+        cost_of_time(twins(images[:64].clone(), options, 32), 32, "raw Grams", 1.5, rounds)
 
 
 if __name__ == "__main__":

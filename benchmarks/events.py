@@ -1,6 +1,6 @@
 """Events counted in frames: this project, a Python loop over the events, and SpikingJelly.
 
-    python benchmarks/events.py [--events 100000] [--rounds 5] [--root FOLDER]
+    python benchmarks/events.py [--events 100000] [--rounds 5] [--root FOLDER] [--tiny]
 
 Binning: random events of a camera of 128 x 128 pixels, T = 10. All ways take the same recording in turn, so that a busy
 machine hits them alike; a ratio is taken within one round and given as the median over rounds. By number the ways must
@@ -32,6 +32,7 @@ from sj_cka.data.events.binning import SplitBy
 
 T, H, W = 10, 128, 128
 TARGET = 20.0  # times the loop
+TINY = {"events": 1000, "rounds": 1}
 
 
 def loop(t: Any, x: Any, y: Any, p: Any, split_by: SplitBy) -> np.ndarray:
@@ -109,7 +110,10 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=100_000, help="of the recording")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--root", type=Path, help="data root with NMNIST")
+    parser.add_argument("--tiny", action="store_true", help="the smallest sizes: does it run? Measures nothing")
     options = parser.parse_args()
+    if options.tiny:
+        vars(options).update(TINY)
     torch.set_num_threads(1)
     binning(options.events, options.rounds)
     if options.root is not None:

@@ -1,6 +1,6 @@
 """LIF: one layer, and a ResNet-20's training step, with the chosen backend, SpikingJelly's torch code and a plain loop.
 
-    python benchmarks/neuron_backends.py [--threads 1 2] [--rounds 30] [--steps 8] [--only cpu|cuda]
+    python benchmarks/neuron_backends.py [--threads 1 2] [--rounds 30] [--steps 8] [--only cpu|cuda] [--tiny]
 
 The layer takes a float32 input [4, 32, 16, 32, 32], forward and backward; the training step (forward, loss, backward,
 SGD) a batch of 32 images [3, 32, 32], shown for 4 time steps. "plain loop" is a module that loops over time and leaves
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -32,7 +33,9 @@ from torch.autograd.function import FunctionCtx
 from sj_cka.models import build
 from sj_cka.neurons import lif, lif_backend
 
-SHAPE = (4, 32, 16, 32, 32)  # T, N, C, H, W
+T = 4
+SHAPE = (T, 32, 16, 32, 32)  # T, N, C, H, W
+TINY = {"threads": [1], "rounds": 2, "steps": 2, "depth": 8, "shape": (T, 2, 4, 8, 8)}
 LOOP = "plain loop"
 CHANNELS_LAST = ", channels-last"
 COMPILED = ", compiled"
@@ -87,9 +90,9 @@ def backends_on(device: str) -> list[str]:
     return [*found, LOOP]
 
 
-def compiles(device: str) -> bool:
-    """Whether the chosen backend can be compiled, with a line on why not."""
-    if device != "cpu":
+def compiles(device: str, options: Namespace) -> bool:
+    """Whether the chosen backend can be compiled, with a line on why not; --tiny has no time for it."""
+    if device != "cpu" or options.tiny:
         return False
     try:
         lif(backend="fused", compiled=True)
@@ -99,15 +102,15 @@ def compiles(device: str) -> bool:
     return True
 
 
-def network(backend: str, device: str, compiled: bool = False) -> nn.Module:
-    """A ResNet-20 with equal weights for each backend."""
+def network(backend: str, depth: int, device: str, compiled: bool = False) -> nn.Module:
+    """A ResNet with equal weights for each backend."""
     options = {"compiled": True} if compiled else {}
     net = build(
         "snn",
-        {"name": "resnet", "depth": 20},
+        {"name": "resnet", "depth": depth},
         in_channels=3,
         num_classes=10,
-        T=SHAPE[0],
+        T=T,
         neuron={"name": "lif", "backend": lif_backend(device).name if backend == LOOP else backend, **options},
         device=device,
     )
@@ -118,13 +121,15 @@ def network(backend: str, device: str, compiled: bool = False) -> nn.Module:
     return net
 
 
-def layer_runs(device: str, backends: list[str]) -> tuple[dict[str, Callable[[], Any]], bool | None]:
+def layer_runs(
+    device: str, backends: list[str], options: Namespace
+) -> tuple[dict[str, Callable[[], Any]], bool | None]:
     """A forward and backward of each backend's layer, and whether the chosen one's spikes equal those of torch."""
     generator = torch.Generator().manual_seed(0)
-    x_seq = torch.randn(SHAPE, generator=generator).to(device).requires_grad_()
-    grad = torch.randn(SHAPE, generator=generator).to(device)
+    x_seq = torch.randn(options.shape, generator=generator).to(device).requires_grad_()
+    grad = torch.randn(options.shape, generator=generator).to(device)
     layers = {name: PlainLoop() if name == LOOP else lif(backend=name, device=device) for name in backends}  # type: ignore[arg-type]
-    if compiles(device):
+    if compiles(device, options):
         layers[f"{backends[0]}{COMPILED}"] = lif(backend="fused", compiled=True)
 
     def run(layer: nn.Module) -> tuple[Tensor, Tensor]:
@@ -143,17 +148,18 @@ def layer_runs(device: str, backends: list[str]) -> tuple[dict[str, Callable[[],
     return {name: lambda layer=layer: run(layer) for name, layer in layers.items()}, equal
 
 
-def step_runs(device: str, backends: list[str]) -> dict[str, Callable[[], Any]]:
+def step_runs(device: str, backends: list[str], options: Namespace) -> dict[str, Callable[[], Any]]:
     """A training step of each backend's network."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(32, 3, 32, 32, generator=generator).to(device)
-    labels = torch.randint(10, (32,), generator=generator).to(device)
+    _, N, _, H, W = options.shape
+    images = torch.randn(N, 3, H, W, generator=generator).to(device)
+    labels = torch.randint(10, (N,), generator=generator).to(device)
 
     def stepper(backend: str, layout: torch.memory_format, compiled: bool = False) -> Callable[[], Tensor]:
-        net = network(backend, device, compiled).to(memory_format=layout)
+        net = network(backend, options.depth, device, compiled).to(memory_format=layout)
         shown = images.contiguous(memory_format=layout)
         if backend == LOOP:
-            shown = images.repeat(SHAPE[0], 1, 1, 1, 1)
+            shown = images.repeat(T, 1, 1, 1, 1)
         optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
 
         def step() -> Tensor:
@@ -168,7 +174,7 @@ def step_runs(device: str, backends: list[str]) -> dict[str, Callable[[], Any]]:
 
     chosen = f"{backends[0]}{CHANNELS_LAST}"
     runs = {chosen: stepper(backends[0], torch.channels_last)}
-    if compiles(device):
+    if compiles(device, options):
         runs[f"{chosen}{COMPILED}"] = stepper(backends[0], torch.channels_last, compiled=True)
     runs |= {backend: stepper(backend, torch.contiguous_format) for backend in backends}
     losses = {name: float(step()) for name, step in runs.items()}
@@ -214,10 +220,10 @@ def verdict(target: str, reached: str, met: bool) -> str:
     return f"  {'met   ' if met else 'missed'}  {target}: {reached}"
 
 
-def measure_on(device: str, rounds: int, steps: int) -> list[str]:
+def measure_on(device: str, options: Namespace) -> list[str]:
     """Measures layer and training step; gives the verdict on each target of the device."""
     backends = backends_on(device)
-    runs, equal = layer_runs(device, backends)
+    runs, equal = layer_runs(device, backends, options)
     verdicts = []
     if device == "cuda":
         if version("spikingjelly") == "2.0.0rc1" and find_spec("cupy") is not None:
@@ -225,9 +231,9 @@ def measure_on(device: str, rounds: int, steps: int) -> list[str]:
         if equal is not None:
             verdicts.append(verdict("spikes equal to those of torch on CUDA", "equal" if equal else "not equal", equal))
     print("  layer, forward and backward")
-    seconds = {"layer": measure(runs, device, rounds, repeats=3)}
-    print("  training step of a ResNet-20, batch 32")
-    seconds["training step"] = measure(step_runs(device, backends), device, steps, repeats=1)
+    seconds = {"layer": measure(runs, device, options.rounds, repeats=3)}
+    print(f"  training step of a ResNet-{options.depth}, batch {options.shape[1]}")
+    seconds["training step"] = measure(step_runs(device, backends, options), device, options.steps, repeats=1)
     for (where, what, variant, other), least in TARGETS.items():
         if where == device:
             own = f"{backends[0]}{variant}"
@@ -246,17 +252,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30, help="of the layer, 3 passes each; 2 or more")
     parser.add_argument("--steps", type=int, default=8, help="training steps of each; 2 or more")
     parser.add_argument("--only", choices=["cpu", "cuda"], help="one device alone; both where they are by default")
-    arguments = parser.parse_args()
-    print(f"torch {torch.__version__}, spikingjelly {version('spikingjelly')}, [T, N, C, H, W] = {list(SHAPE)}")
+    parser.add_argument("--depth", type=int, default=20, help="of the ResNet")
+    parser.add_argument("--tiny", action="store_true", help="the smallest sizes: does it run? Measures nothing")
+    parser.set_defaults(shape=SHAPE)
+    options = parser.parse_args()
+    if options.tiny:
+        vars(options).update(TINY)
+    print(f"torch {torch.__version__}, spikingjelly {version('spikingjelly')}, [T, N, C, H, W] = {list(options.shape)}")
     verdicts = []
-    for threads in arguments.threads if arguments.only != "cuda" else []:
+    for threads in options.threads if options.only != "cuda" else []:
         torch.set_num_threads(threads)
         print(f"cpu, {threads} thread{'s'[: threads - 1]}; chosen: {lif_backend('cpu').name}")
-        reached = measure_on("cpu", arguments.rounds, arguments.steps)
+        reached = measure_on("cpu", options)
         verdicts += reached if threads == 2 else []
-    if arguments.only != "cpu" and torch.cuda.is_available():
+    if options.only != "cpu" and torch.cuda.is_available():
         print(f"{torch.cuda.get_device_name()}; chosen: {lif_backend('cuda').name}")
-        verdicts += measure_on("cuda", arguments.rounds, arguments.steps)
+        verdicts += measure_on("cuda", options)
     print("targets (on the CPU with 2 threads)")
     print("\n".join(verdicts) if verdicts else "  none measured: ask for --threads 2")
 

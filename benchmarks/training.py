@@ -1,6 +1,6 @@
 """Images a second that a ResNet-20 trains with: this project, a straightforward SpikingJelly script, a plain loop.
 
-    python benchmarks/training.py [--images 256] [--rounds 5] [--threads 2] [--layouts]
+    python benchmarks/training.py [--images 256] [--rounds 5] [--threads 2] [--layouts] [--tiny]
 
 Spiking (T = 4) and artificial, on 32 x 32 images that are cropped, flipped and normalised; SGD, batches of 64 (256 on
 CUDA). All take an epoch of the same images in turn, so that a busy machine hits them alike; a ratio is taken within one
@@ -41,6 +41,7 @@ from sj_cka.neurons.backends import node_chooses
 from sj_cka.training import Resident, Settings, train
 
 T, OURS, SCRIPT, LOOP = 4, "this project", "SpikingJelly", "plain loop"
+TINY = {"images": 4, "rounds": 1, "threads": 1, "depth": 8, "side": 8}
 FUSED = "fused"  # this project with the fused neurons, which CUDA has to be asked for
 TARGETS = {("cpu", "snn"): 1.4, ("cuda", "snn"): 4.0}  # times the plain loop
 IN_KERNELS = 0.8  # of the time, on CUDA
@@ -56,7 +57,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         self.change = transforms.Compose(
             [
                 transforms.ToPILImage(),
-                transforms.RandomCrop(32, padding=4),
+                transforms.RandomCrop(data.x_train.shape[-1], padding=4),
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),
                 transforms.Normalize(data.mean, data.std),
@@ -70,11 +71,11 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return self.change(self.images[i]), self.labels[i]
 
 
-def network(kind: str, device: str, form: str) -> nn.Module:
+def network(kind: str, depth: int, device: str, form: str) -> nn.Module:
     own = "torch" if device == "cpu" or node_chooses() else "auto"  # 2.0.0 takes its kernels on CUDA by itself
     net = build(
         "snn" if kind == "snn" else "ann",
-        {"name": "resnet", "depth": 20},
+        {"name": "resnet", "depth": depth},
         in_channels=3,
         num_classes=10,
         T=T,
@@ -88,8 +89,10 @@ def network(kind: str, device: str, form: str) -> nn.Module:
     return net
 
 
-def ours(kind: str, device: str, data: Images, batch_size: int, layout: str = "auto", form: str = OURS) -> Epoch:
-    net = network(kind, device, form)
+def ours(
+    kind: str, depth: int, device: str, data: Images, batch_size: int, layout: str = "auto", form: str = OURS
+) -> Epoch:
+    net = network(kind, depth, device, form)
     settings = Settings(
         epochs=1,
         batch_size=batch_size,
@@ -108,8 +111,8 @@ def ours(kind: str, device: str, data: Images, batch_size: int, layout: str = "a
     return lambda: train(net, batches, settings, seed=0)
 
 
-def script(kind: str, device: str, data: Images, batch_size: int, form: str) -> Epoch:
-    net = network(kind, device, form).train()
+def script(kind: str, depth: int, device: str, data: Images, batch_size: int, form: str) -> Epoch:
+    net = network(kind, depth, device, form).train()
     workers = 0 if device == "cpu" else 4
     loader = DataLoader(
         Pictures(data),
@@ -182,13 +185,20 @@ def in_kernels(run: Epoch) -> float:
     return busy / 1e6 / seconds
 
 
-def layouts(rounds: int) -> None:
+def pictures(side: int, count: int) -> Images:
+    """Random colour images of ten classes."""
+    data = imagine(Shape((3, side, side), 10, count, count), train=count)
+    assert isinstance(data, Images)
+    return data
+
+
+def layouts(rounds: int, depth: int, images: int | None) -> None:
     print("\nlayouts in memory, training on the CPU, contiguous / channels-last in images a second")
     for side in (8, 16, 32):
-        count = 64 * (32 // side)
-        data = imagine(Shape(3, side, 10, count, 64), train=count)
+        count = images or 64 * (32 // side)
+        data = pictures(side, count)
         for kind in ("snn", "ann"):
-            runs = {layout: ours(kind, "cpu", data, 64, layout) for layout in ("channels_last", "contiguous")}
+            runs = {layout: ours(kind, depth, "cpu", data, 64, layout) for layout in ("channels_last", "contiguous")}
             rates = measured(runs, count, "cpu", rounds)
             ratio = median(a / b for a, b in zip(rates["channels_last"], rates["contiguous"], strict=True))
             print(f"    {kind}, {side:2d} x {side:<2d}: channels-last is {ratio:.2f} times as fast")
@@ -201,25 +211,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--layouts", action="store_true", help="compare layouts in memory on the CPU instead")
+    parser.add_argument("--depth", type=int, default=20, help="of the ResNet")
+    parser.add_argument("--side", type=int, default=32, help="of the images, in pixels")
+    parser.add_argument("--tiny", action="store_true", help="the smallest sizes: does it run? Measures nothing")
     options = parser.parse_args()
+    if options.tiny:
+        vars(options).update(TINY)
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, spikingjelly {version('spikingjelly')}, {options.threads} threads")
     if options.layouts:
-        return layouts(options.rounds)
+        return layouts(options.rounds, options.depth, options.images)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     images, batch_size = options.images or (12_800 if device == "cuda" else 256), 256 if device == "cuda" else 64
-    data = imagine(Shape(3, 32, 10, images, images), train=images)
+    data, depth = pictures(options.side, images), options.depth
     print(
         f"{device}, {images} images an epoch, batches of {batch_size}; LIF of this project: {lif_backend(device).name}"
     )
     for kind in ("snn", "ann"):
-        runs = {OURS: ours(kind, device, data, batch_size)}
+        runs = {OURS: ours(kind, depth, device, data, batch_size)}
         if kind == "snn":
             if device == "cuda":
-                runs[FUSED] = ours(kind, device, data, batch_size, form=FUSED)
-            runs[SCRIPT] = script(kind, device, data, batch_size, SCRIPT)
-        runs[LOOP] = script(kind, device, data, batch_size, LOOP)
-        print(f"\n  ResNet-20, {kind.upper()}" + (f", T = {T}" if kind == "snn" else ", the two scripts are one"))
+                runs[FUSED] = ours(kind, depth, device, data, batch_size, form=FUSED)
+            runs[SCRIPT] = script(kind, depth, device, data, batch_size, SCRIPT)
+        runs[LOOP] = script(kind, depth, device, data, batch_size, LOOP)
+        print(f"\n  ResNet-{depth}, {kind.upper()}" + (f", T = {T}" if kind == "snn" else ", the two scripts are one"))
         rates = measured(runs, images, device, options.rounds)
         shown(rates)
         hours = 300 * 50_000 / median(rates[OURS]) / 3600
