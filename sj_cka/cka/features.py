@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +24,11 @@ from sj_cka.cka.layers import MIN_SAMPLES, flat
 from sj_cka.cka.observation import NULL, permuted_steps
 from sj_cka.cka.result import CKAResult
 from sj_cka.cka.sides import group_masks
+from sj_cka.files import UnreadableFile, check_hdf5, head_of, kind_of, obstacle, opened_npz
 from sj_cka.plugins import closest
 
 Features = Mapping[str, Any] | str | Path
+_PACKED, _ALWAYS = 1032, 10**9  # an array of HDF5 may be so many times its file, as of deflate, or have so many bytes
 
 
 def compare_features(
@@ -68,7 +71,7 @@ def compare_features(
 
     Raises:
         ValueError: arrays whose shapes do not fit, fewer than 4 samples, a file without arrays, a name or glob that
-            matches no layer.
+            matches no layer; as `UnreadableFile` a file that is damaged or of another kind.
         FileNotFoundError: no file there.
 
     Example:
@@ -127,16 +130,52 @@ def _opened(features: Features, side: str, layers: str | Sequence[str] | None) -
         yield {name: X if hasattr(X, "shape") else np.asarray(X) for name, X in _chosen(features, side, layers)}
         return
     path = Path(features)
-    if not path.is_file():
-        raise FileNotFoundError(f"{side}: expected features in memory or an .npz or HDF5 file, found no file at {path}")
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            yield dict(_chosen(file, side, layers))
+    if why := obstacle(path):
+        kind = FileNotFoundError if why.startswith("found no file") else UnreadableFile
+        raise kind(f"{side}: expected features in memory or an .npz or HDF5 file, {why}")
+    with _read(path):
+        head, is_hdf5 = head_of(path), h5py.is_hdf5(path)
+    if path.suffix == ".npz" or head.startswith(b"PK"):
+        with opened_npz(path) as archive:
+            yield dict(_chosen(archive, side, layers))
         return
-    if not h5py.is_hdf5(path):
-        raise ValueError(f"{side}: expected an .npz or HDF5 file, got {path}")
-    with h5py.File(path, "r") as file:
-        yield dict(_chosen(dict(_datasets(file["/"])), side, layers))
+    if not is_hdf5:
+        found = kind_of(head) or "another kind of file"
+        raise UnreadableFile(f"{side}: expected an .npz or HDF5 file, got {path}: it is {found}")
+    check_hdf5(path)
+    with ExitStack() as files:
+        with _read(path):
+            file = files.enter_context(h5py.File(path, "r"))
+            known = {name: _Stored(path, name, X) for name, X in _datasets(file["/"])}
+        yield dict(_chosen(known, side, layers))
+
+
+class _Stored:
+    """An array in an HDF5 file, of which a part is read when it is indexed; errors name the file and the array."""
+
+    def __init__(self, path: Path, name: str, X: h5py.Dataset) -> None:
+        self.shape, self.dtype = tuple(X.shape or ()), X.dtype
+        self._path, self._name, self._X = path, name, X
+
+    def __getitem__(self, part: Any) -> np.ndarray:
+        with _read(self._path, self._name):
+            announced, size = self.dtype.itemsize * prod(self.shape), self._path.stat().st_size
+            if announced > max(_PACKED * size, _ALWAYS):
+                raise ValueError(f"it announces {announced:,} bytes, which a file of {size:,} bytes cannot hold")
+            return np.asarray(self._X[part])
+
+
+@contextmanager
+def _read(path: Path, name: str = "") -> Iterator[None]:
+    """Whatever a reader of HDF5 raises, as one error that names the file."""
+    try:
+        yield
+    except MemoryError as error:
+        raise MemoryError(f"{path}: {name}: {error}") from error
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        where = f"{path}: {name}" if name else path
+        raise UnreadableFile(f"{where}: expected arrays in HDF5, could not read: {said}") from error
 
 
 def _chosen(features: Mapping[str, Any], side: str, layers: str | Sequence[str] | None) -> Iterator[tuple[str, Any]]:
@@ -152,8 +191,11 @@ def _chosen(features: Mapping[str, Any], side: str, layers: str | Sequence[str] 
         yield name, features[name]
 
 
-def _datasets(group: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
+def _datasets(group: h5py.Group, above: tuple[Any, ...] = ()) -> Iterator[tuple[str, h5py.Dataset]]:
     """The datasets in a group of a file and in the groups in it, by their paths."""
+    place = h5py.h5o.get_info(group.id).addr
+    if place in above:
+        raise ValueError(f"group {group.name} holds itself")
     names = list(group)
     if not group.id.get_create_plist().get_link_creation_order() & h5py.h5p.CRT_ORDER_TRACKED:
         names.sort(key=_natural)
@@ -164,7 +206,7 @@ def _datasets(group: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
         if isinstance(item, h5py.Dataset):
             yield item.name.lstrip("/"), item
         elif isinstance(item, h5py.Group):
-            yield from _datasets(item)
+            yield from _datasets(item, (*above, place))
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
@@ -177,6 +219,14 @@ def _samples(sides: Sequence[Mapping[str, Any]]) -> int:
     shapes = [{layer: tuple(X.shape) for layer, X in side.items()} for side in sides]
     fit = [shape for side in shapes for shape in side.values() if len(shape) > 2]
     N = Counter(shape[1] for shape in fit).most_common(1)[0][0] if fit else 0  # most will be right
+    for name, side in zip("xy", sides, strict=False):
+        for layer, X in side.items():
+            kind = X.dtype if isinstance(getattr(X, "dtype", None), np.dtype) else np.dtype(float)
+            if kind.kind not in "biuf" or kind.itemsize > 8:
+                raise ValueError(
+                    f"{name}: layer {layer!r}: expected real numbers of at most 64 bits, got {kind}; leave out what is "
+                    "no layer by layers="
+                )
     for name, side in zip("xy", shapes, strict=False):
         if not side:
             raise ValueError(f"{name}: expected at least one layer of features, got none")

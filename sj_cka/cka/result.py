@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sj_cka.cka import over_time, statistics
+from sj_cka.cka import over_time, result_file, statistics
 from sj_cka.cka.labelled import dataset, ratio
 from sj_cka.plugins import closest
 
@@ -314,40 +313,32 @@ class CKAResult:
         return self.data.cka.to_dataframe().reset_index()[["layer_x", "step_x", "layer_y", "step_y", "cka"]]
 
     def save(self, path: str | Path) -> Path:
-        """Writes the result as netCDF; `CKAResult.load` gives it back to the bit."""
+        """Writes the result as netCDF with a checksum; `CKAResult.load` gives it back to the bit."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        for group, data in self._groups().items():
-            mode: Literal["a", "w"] = "a" if group else "w"
-            data.to_netcdf(path, mode=mode, group=group or None, engine="h5netcdf")
+        path.write_bytes(self.to_bytes())
         return path
 
     def to_bytes(self) -> bytes:
         """The content of the file that `save` writes."""
-        if not self.also:
-            return bytes(self.data.to_netcdf(engine="h5netcdf"))
-        with tempfile.TemporaryDirectory() as folder:
-            return self.save(Path(folder) / "result.nc").read_bytes()
+        return result_file.to_bytes(self._content())
 
     @classmethod
     def load(cls, path: str | Path | BinaryIO) -> CKAResult:
-        """Reads what `save` wrote, from a path or an open file."""
-        if isinstance(path, str | Path) and not Path(path).is_file():
-            raise FileNotFoundError(f"expected a result written by CKAResult.save, found no file at {path}")
-        return cls._load(path, "")
+        """Reads what `save` wrote, from a path or an open file.
+
+        Raises:
+            FileNotFoundError: no file there.
+            UnreadableFile: it is not what was saved, or no file of a result (a `ValueError`).
+        """
+        return cls._of(result_file.from_file(path))
+
+    def _content(self) -> result_file.Content:
+        return result_file.Content(self.data, {name: result._content() for name, result in self.also.items()})
 
     @classmethod
-    def _load(cls, path: str | Path | BinaryIO, group: str) -> CKAResult:
-        with xr.open_dataset(path, engine="h5netcdf", group=group or None) as data:
-            found = data.load()
-        names = json.loads(found.attrs.pop("also", "[]"))
-        return cls(found, {name: cls._load(path, f"{group}/{name}") for name in names})
-
-    def _groups(self, group: str = "") -> dict[str, xr.Dataset]:
-        """Group of the file -> what lies in it."""
-        data = self.data.assign_attrs(also=json.dumps(list(self.also))) if self.also else self.data
-        parts = [result._groups(f"{group}/{name}") for name, result in self.also.items()]
-        return {group: data} | {name: part for found in parts for name, part in found.items()}
+    def _of(cls, content: result_file.Content) -> CKAResult:
+        return cls(content.data, {name: cls._of(own) for name, own in content.also.items()})
 
     def frames(self) -> dict[str, pd.DataFrame]:
         """The matrices that a heatmap shows: all steps concatenated, then, if there are several, each step."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sj_cka.data.samples import DataError, Samples, fingerprint
+from sj_cka.files import UnreadableFile, opened_npz
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -111,21 +111,19 @@ def npz(path: Path) -> Images:
         DataError: the file, an array or its content is not as expected; the message says what came.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"expected an .npz file with {', '.join(_ARRAYS)}, found no file at {path}")
     try:
-        # opened here: numpy leaves a truncated file open
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with opened_npz(path) as file:
             missing = [name for name in _ARRAYS if name not in file]
             if missing:
+                got = ", ".join(sorted(file)[:20]) or "no array"
                 raise DataError(
-                    f"{path}: expected arrays {', '.join(_ARRAYS)}; missing: {', '.join(missing)}; got {sorted(file)}"
+                    f"{path}: expected arrays {', '.join(_ARRAYS)}; missing: {', '.join(missing)}; got {got}"
                 )
             arrays = {name: file[name] for name in _ARRAYS}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: expected an .npz file of plain arrays, could not read it: {error}") from error
+    except UnreadableFile as error:
+        raise DataError(f"{error} (it is to hold {', '.join(_ARRAYS)})") from error
+    except MemoryError as error:
+        raise DataError(f"expected memory for the arrays of an .npz file, there is not enough: {error}") from error
     for split in ("train", "test"):
         _check(path, split, arrays[f"x_{split}"], arrays[f"y_{split}"])
         arrays[f"x_{split}"] = _as_nchw(arrays[f"x_{split}"])
@@ -134,14 +132,14 @@ def npz(path: Path) -> Images:
         raise DataError(
             f"{path}: expected test images of the training images' shape [C, H, W] {shapes[0]}, got {shapes[1]}"
         )
-    there: set[int] = set(np.unique(arrays["y_train"]).tolist())
-    absent = sorted(set(np.unique(arrays["y_test"]).tolist()) - there)
-    if absent:
-        raise DataError(f"{path}: y_test holds the classes {absent}, which y_train lacks")
-    if gaps := sorted(set(range(max(there) + 1)) - there):
+    there = np.unique(arrays["y_train"])
+    if len(absent := np.setdiff1d(arrays["y_test"], there)):
+        raise DataError(f"{path}: y_test holds the classes {absent[:10].tolist()}, which y_train lacks")
+    # without a gap the labels are as many as the classes: of so many numbers one is missing if a larger one is there
+    if len(gaps := np.setdiff1d(np.arange(len(there)), there)):
         raise DataError(
-            f"{path}: expected labels 0 to {max(there)} in y_train, it lacks {gaps[:10]}: count the classes from 0 "
-            "without a gap"
+            f"{path}: expected labels 0 to {len(there) - 1} in y_train, which has {len(there)} classes, got labels up "
+            f"to {there[-1]} without {gaps[:10].tolist()}: count the classes from 0 without a gap"
         )
     return _images(*(arrays[name] for name in _ARRAYS))
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sj_cka import CKA, compare_features
+from sj_cka.files import UnreadableFile
 
 
 def array(T, N=26, D=5, seed=0):
@@ -103,6 +104,61 @@ def test_files_that_are_not_there_or_of_another_kind_are_named(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(ValueError, match=r"expected an \.npz or HDF5 file, got .*notes\.txt"):
         compare_features(tmp_path / "notes.txt")
+
+
+def test_a_file_is_known_by_what_is_in_it_and_not_by_its_name(tmp_path):
+    np.savez(tmp_path / "x.npz", a=array(2))
+    (tmp_path / "x.npz").rename(tmp_path / "features")
+    assert compare_features(tmp_path / "features", progress=False).layers_x == ["a"]
+    kinds = ((b"MATLAB 5.0 MAT-file", "a MATLAB file"), (b"\x80\x04", "a pickle"), (b"\x93NUMPY", r"\.npy"))
+    for content, kind in kinds:
+        (tmp_path / "features").write_bytes(content)
+        with pytest.raises(UnreadableFile, match=rf"got .*features: it is {kind}"):
+            compare_features(tmp_path / "features")
+    with pytest.raises(UnreadableFile, match=r"x: expected features .*, found a folder at"):
+        compare_features(tmp_path)
+
+
+def in_hdf5(path, make):
+    with h5py.File(path, "w") as file:
+        file["good"] = array(2)
+        make(file)
+    return path
+
+
+FOREIGN = {
+    "words": (lambda file: file.create_dataset("bad", data=[b"a", b"b"]), "'bad': expected real numbers .* got object"),
+    "complex": (lambda file: file.create_dataset("bad", data=array(2) * 1j), "expected real numbers .* got complex128"),
+    "ragged": (
+        lambda file: file.create_dataset("bad", (2, 26, 3), dtype=h5py.vlen_dtype(float)),
+        "'bad': expected real numbers .* got object",
+    ),
+    "nothing": (lambda file: file.create_dataset("bad", data=h5py.Empty("f")), r"'bad': expected feat.*shape \(\)"),
+    "terabytes": (
+        lambda file: file.create_dataset("bad", (2, 26, 10**12), "f8", chunks=(1, 1, 1000)),
+        r"x\.h5: bad: expected arrays .*: it announces 416,000,000,000,000 bytes, which a file of .* cannot hold",
+    ),
+    "ring": (lambda file: file.__setitem__("again", file["/"]), r"x\.h5: expected arrays .*: group .* holds itself"),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(FOREIGN))
+def test_what_an_hdf5_file_holds_beside_layers_is_told_by_name(kind, tmp_path):
+    make, message = FOREIGN[kind]
+    path = in_hdf5(tmp_path / "x.h5", make)
+    with pytest.raises(ValueError, match=message):
+        compare_features(path, progress=False)
+    if kind != "ring":
+        assert compare_features(path, layers="good", progress=False).layers_x == ["good"]
+
+
+def test_a_damaged_hdf5_file_is_one_error_that_names_it(tmp_path):
+    path = in_hdf5(tmp_path / "x.h5", lambda file: file.create_dataset("z", data=array(2), compression="gzip"))
+    raw = path.read_bytes()
+    for damaged in (raw[:2000], raw[:100] + bytes(900) + raw[1000:], raw[:-200] + bytes(200)):
+        path.write_bytes(damaged)
+        with pytest.raises(UnreadableFile, match=r"x\.h5: .*expected arrays in HDF5, could not read: \w+Error: "):
+            compare_features(path, progress=False)
 
 
 def test_arrays_of_another_byte_order_are_taken_from_memory_and_files(sides, tmp_path):

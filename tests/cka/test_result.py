@@ -1,11 +1,16 @@
 """CKAResult: matrices, steps, tables, files, figures."""
 
+from io import BytesIO
+
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import xarray as xr
 
 from sj_cka import CKA, CKAResult
+from sj_cka.files import UnreadableFile
 
 
 def randn(*shape, seed=0):
@@ -101,6 +106,67 @@ def test_undefined_survives_saving(tmp_path):
 def test_loading_what_is_not_there_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="found no file at"):
         CKAResult.load(tmp_path / "none.nc")
+
+
+def older(r):
+    """The file of a version that wrote no checksum."""
+    return bytes(r.data.to_netcdf(engine="h5netcdf"))
+
+
+def test_a_file_of_before_checksums_is_read_as_well(tmp_path):
+    (tmp_path / "r.nc").write_bytes(older(result()))
+    assert CKAResult.load(tmp_path / "r.nc").data.identical(result().data)
+
+
+def test_results_of_the_same_pass_are_saved_with_it(tmp_path):
+    inner = CKAResult(result(Ty=1).data, {"timing null": result()})
+    r = CKAResult(result().data, {"rate": inner})
+    back = CKAResult.load(BytesIO(CKAResult.load(r.save(tmp_path / "r.nc")).to_bytes()))
+    assert back.data.identical(r.data)
+    assert back.also["rate"].data.identical(inner.data)
+    assert back.also["rate"].null.data.identical(result().data)
+
+
+def test_other_programs_read_the_file_as_netcdf(tmp_path):
+    with xr.open_dataset(result().save(tmp_path / "r.nc"), engine="h5netcdf") as data:
+        assert np.array_equal(data.cka, result().data.cka)
+
+
+HARMS = {
+    "a flipped bit": lambda raw: raw[:9000] + bytes([raw[9000] ^ 4]) + raw[9001:],
+    "zeros": lambda raw: raw[:512] + bytes(64) + raw[576:],
+    "swapped blocks": lambda raw: raw[:4096] + raw[8192:12288] + raw[4096:8192] + raw[12288:],
+    "a byte more": lambda raw: raw + b"?",
+    "cut off in its checksum": lambda raw: raw[:-5],
+    "cut off": lambda raw: raw[:5000],
+    "its checksum alone": lambda raw: raw[-79:],
+    "nothing": lambda raw: b"",
+    "an archive": lambda raw: b"PK\3\4" + raw,
+}
+
+
+@pytest.mark.parametrize("harm", sorted(HARMS))
+def test_a_file_that_is_not_what_was_saved_is_refused_by_its_name(harm, tmp_path):
+    path = result().save(tmp_path / "r.nc")
+    path.write_bytes(HARMS[harm](path.read_bytes()))
+    with pytest.raises(UnreadableFile, match=rf"^{path}: expected (the|a) (result|checksum)"):
+        CKAResult.load(path)
+
+
+def test_a_damaged_file_of_before_checksums_comes_to_an_end(tmp_path):
+    raw = older(result())
+    (tmp_path / "r.nc").write_bytes(raw[:512] + bytes(64) + raw[576:])  # the HDF5 library never comes back
+    with pytest.raises(UnreadableFile, match=r"r\.nc: .*the HDF5 library comes to no end with it"):
+        CKAResult.load(tmp_path / "r.nc")
+
+
+def test_another_file_of_hdf5_is_no_result(tmp_path):
+    with h5py.File(tmp_path / "r.nc", "w") as file:
+        file["cka"] = np.ones((2, 2))
+    with pytest.raises(UnreadableFile, match=r"r\.nc: .*it lacks hsic_xx, hsic_xy"):
+        CKAResult.load(tmp_path / "r.nc")
+    with pytest.raises(UnreadableFile, match="found a folder at"):
+        CKAResult.load(tmp_path)
 
 
 def test_figures_show_the_numbers_of_the_result():

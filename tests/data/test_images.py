@@ -1,6 +1,7 @@
 """Data: the digits, and a user's npz file checked on reading."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -134,12 +135,27 @@ def nan_images():
             r"training images' shape \[C, H, W\] \(3, 5, 4\), got \(3, 6, 4\)",
         ),
         ({"x_train": np.zeros((12, 5, 4, 3), np.uint8)}, "channel 0 of the training split is constant"),
-        ({"x_train": np.array([{}], dtype=object)}, "expected an .npz file of plain arrays, could not read it"),
+        ({"x_train": np.array([{}], dtype=object)}, r"x_train\.npy: expected numbers, got an array of Py"),
+        ({"y_train": np.where(np.arange(12) % 3, np.nan, 1)}, "expected 12 integer labels, got float64"),
+        ({"y_test": -np.arange(6)}, "y_test: expected labels from 0, got -5"),
     ],
 )
 def test_a_file_that_does_not_hold_what_is_needed_is_refused(tmp_path, changes, message):
     with pytest.raises(DataError, match=message):
         npz(saved(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint32, np.uint64])
+def test_class_ids_of_any_size_are_refused_without_taking_memory(dtype, tmp_path):
+    ids = {f"y_{split}": ((np.arange(n) % 3) * 10**9).astype(dtype) for split, n in (("train", 12), ("test", 6))}
+    path = saved(tmp_path, **ids)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"labels 0 to 2 in y_train, .* up to 2000000000 without \[1, 2\]"):
+            npz(path)
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_missing_file_and_one_that_is_no_archive_are_refused(tmp_path):

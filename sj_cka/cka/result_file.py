@@ -1,0 +1,126 @@
+"""The file of a result: netCDF with a checksum behind it, which is compared before the HDF5 library sees a byte.
+
+The checksum is a line of text after the end of the HDF5 file, where readers of netCDF do not look. Files that older
+versions wrote have none: they are tried in a process of their own first, and a damaged value in them is not noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import xarray as xr
+
+from sj_cka.files import UnreadableFile, check_hdf5, kind_of, obstacle
+
+_SEALED = "sealed"  # attribute of a file that ends with a checksum
+_CHECKSUM = re.compile(rb"\nsj_cka sha256 ([0-9a-f]{64})\n")
+_LENGTH = len("\nsj_cka sha256 \n") + 64
+_ALSO = "also"  # attribute: names of the groups that hold results of the same pass
+_HELD = {"cka", "hsic_xy", "hsic_xx", "hsic_yy", "n"}
+_AXES = {"layer_x", "layer_y", "step_x", "step_y"}
+
+
+class Content(NamedTuple):
+    """What a result holds: see `CKAResult`.
+
+    Args:
+        data: its values.
+        also: name -> that of another result of the same pass.
+    """
+
+    data: xr.Dataset
+    also: Mapping[str, Content]
+
+
+def to_bytes(content: Content) -> bytes:
+    """The content of a file."""
+    groups = _groups(content)
+    groups[""] = groups[""].assign_attrs({_SEALED: 1})
+    if len(groups) == 1:
+        written = bytes(groups[""].to_netcdf(engine="h5netcdf"))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "result.nc"
+            for group, data in groups.items():
+                data.to_netcdf(path, mode="a" if group else "w", group=group or None, engine="h5netcdf")
+            written = path.read_bytes()
+    return written + f"\nsj_cka sha256 {hashlib.sha256(written).hexdigest()}\n".encode()
+
+
+def from_file(source: str | Path | BinaryIO) -> Content:
+    """Reads what `to_bytes` gave.
+
+    Raises:
+        FileNotFoundError: no file there.
+        UnreadableFile: it is damaged, or no file of a result.
+    """
+    if isinstance(source, str | Path):
+        if why := obstacle(Path(source)):
+            kind = FileNotFoundError if why.startswith("found no file") else UnreadableFile
+            raise kind(f"expected a result written by CKAResult.save, {why}")
+        try:
+            written = Path(source).read_bytes()
+        except OSError as error:
+            raise UnreadableFile(f"expected a result written by CKAResult.save, could not read it: {error}") from error
+        return _parsed(written, str(source))
+    return _parsed(source.read(), str(getattr(source, "name", "the content")))
+
+
+def _parsed(written: bytes, name: str) -> Content:
+    sealed = _CHECKSUM.fullmatch(written[-_LENGTH:])
+    if sealed is not None:
+        written = written[:-_LENGTH]
+        if (found := hashlib.sha256(written).hexdigest()) != sealed[1].decode():
+            raise UnreadableFile(
+                f"{name}: expected the result that was saved, with sha256 {sealed[1].decode()[:12]}..., got "
+                f"{found[:12]}...: the file is damaged; take another copy of it, or compare anew"
+            )
+    if not written.startswith(b"\x89HDF\r\n\x1a\n"):
+        found = kind_of(written[:64]) or ("another kind of file" if written else "empty")
+        raise UnreadableFile(f"{name}: expected a result written by CKAResult.save, got a file that is {found}")
+    if sealed is None:
+        with tempfile.NamedTemporaryFile(suffix=".nc") as file:
+            file.write(written)
+            file.flush()
+            check_hdf5(Path(file.name), "xarray", name)
+    try:
+        content = _read(written, "")
+    except MemoryError:
+        raise
+    except Exception as error:  # of HDF5, of h5netcdf, of xarray
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UnreadableFile(
+            f"{name}: expected a result written by CKAResult.save, could not read it: {said}; it is damaged or another "
+            "kind of file"
+        ) from error
+    if content.data.attrs.pop(_SEALED, None) is not None and sealed is None:
+        raise UnreadableFile(
+            f"{name}: expected the checksum at the end that CKAResult.save writes, got none: the file was cut off, or "
+            "changed by another program; take another copy of it, or compare anew"
+        )
+    return content
+
+
+def _read(written: bytes, group: str) -> Content:
+    opened = xr.open_dataset(BytesIO(written), engine="h5netcdf", group=group or None, phony_dims="access")
+    with opened as file:
+        data = file.load()
+    if lacking := sorted((_HELD - set(data)) | (_AXES - set(data.coords))):
+        raise ValueError(f"it lacks {', '.join(lacking)}")
+    json.loads(data.attrs["undefined"])
+    names = json.loads(data.attrs.pop(_ALSO, "[]"))
+    return Content(data, {name: _read(written, f"{group}/{name}") for name in names})
+
+
+def _groups(content: Content, group: str = "") -> dict[str, xr.Dataset]:
+    """Group of the file -> what lies in it."""
+    data = content.data.assign_attrs({_ALSO: json.dumps(list(content.also))}) if content.also else content.data
+    parts = [_groups(own, f"{group}/{name}") for name, own in content.also.items()]
+    return {group: data} | {name: part for found in parts for name, part in found.items()}
