@@ -23,6 +23,7 @@ from sj_cka.store import Store
 from sj_cka.training import Epoch, NotFinite
 from sj_cka.training.distributed import world
 from sj_cka.training.torchrun import agreed
+from sj_cka.waiting import Waiting
 
 OnEpoch = Callable[[Job, Epoch], None]
 _ON_ONE_GPU = 4  # processes: each holds a CUDA context of its own
@@ -151,13 +152,11 @@ def _in_pool(missing: list[Job], store: Store, count: int, shown: Progress, on_e
 
     listener = threading.Thread(target=_listen, args=(lines, heard, over), daemon=True)
     listener.start()
-    waiting, running = list(missing), dict[Future[None], Job]()
-    unfinished = {job.key for job in missing}
+    waiting, running = Waiting(missing), dict[Future[None], Job]()
     try:
-        while waiting or running:
-            ready = [job for job in waiting if not any(needed.key in unfinished for needed in job.needs.values())]
-            for job in ready[: count + 1 - len(running)]:  # one in reserve, so that no process waits for this one
-                waiting.remove(job)
+        while waiting.ready or running:
+            while waiting.ready and len(running) <= count:  # one in reserve, so that no process waits for this one
+                job = waiting.next()
                 with _without_interrupt():
                     running[pool.submit(_work, job, store.root)] = job
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -167,7 +166,7 @@ def _in_pool(missing: list[Job], store: Store, count: int, shown: Progress, on_e
                 except BrokenProcessPool as error:
                     raise JobFailed(_died(running.values())) from error
                 job = running.pop(future)
-                unfinished.discard(job.key)
+                waiting.done(job)
                 shown.finished(job.label)
     except BaseException:
         hand.close()

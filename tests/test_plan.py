@@ -20,7 +20,7 @@ from sj_cka.engine import in_order
 from sj_cka.jobs import Job, canonical, network_spec
 from sj_cka.models import build
 from sj_cka.plan import Plan, plan
-from sj_cka.recipe import RecipeError
+from sj_cka.recipe import RecipeError, options
 from sj_cka.study import outline
 from sj_cka.training import Resident, Settings, train
 
@@ -451,3 +451,25 @@ def test_images_too_small_for_the_network_are_told(
         RecipeError, match=r"tiny\.yaml:4: model: all\.snn does not run on images of shape \[32, 1, 1, 1\]"
     ):
         planned(path)
+
+
+def test_a_key_is_taken_once_for_each_job_however_many_seeds_and_comparisons_build_on_it(
+    recipe_file: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = planned(recipe_file(("seeds: 2", "seeds: 4")))
+    made = {id(job) for top in study.jobs for job in (top, *top.needs.values())}
+    assert len(made) == len(in_order(study.jobs))  # a job is one object: its spec is hashed once
+    assert options.options_model.cache_info().currsize > 0
+    before = options.options_model.cache_info().misses
+    planned(recipe_file(("seeds: 2", "seeds: 9")))
+    assert options.options_model.cache_info().misses == before  # no model of options is made anew
+
+
+def test_operations_are_counted_by_the_run_that_tries_a_network(recipe_file: Write) -> None:
+    study = planned(recipe_file())
+    assert study.sizes["all.snn"].parameters == sum(
+        p.numel() for p in build("snn", {"name": "resnet", "depth": 8}, in_channels=1, num_classes=4, T=2).parameters()
+    )
+    stem, classes = 8 * 6 * 9 * 16, 64 * 4  # of an image, whose first layer is computed once and its last at each step
+    assert study.sizes["all.ann"].macs > stem + classes
+    assert study.sizes["all.snn"].macs == 2 * study.sizes["all.ann"].macs - stem

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from io import BytesIO
@@ -21,7 +20,7 @@ from sj_cka.cost import cost
 from sj_cka.data import AUGMENTATIONS, DATASETS, Samples
 from sj_cka.jobs.attack import INPUTS, made, read_inputs, target
 from sj_cka.jobs.job import KINDS, Desk, Files, Job, Kind, Needs, canonical
-from sj_cka.jobs.machine import device, environment
+from sj_cka.jobs.machine import device, environment, threads
 from sj_cka.jobs.weights import network_spec, read_network, saved, saved_weights, spec_of, weights_of
 from sj_cka.models import build
 from sj_cka.plugins import lookup
@@ -43,7 +42,7 @@ def run(job: Job, read: Callable[[str, str], bytes], desk: Desk | None = None) -
         desk: where its progress and its checkpoints go; None for nowhere.
     """
     needs = {name: _reader(read, needed.key) for name, needed in job.needs.items()}
-    with _threads(job.threads):
+    with threads(job.threads):
         files = KINDS[job.kind].run(job, needs, desk or Desk())
     return {
         **files,
@@ -242,13 +241,3 @@ KINDS |= {
 
 def _reader(read: Callable[[str, str], bytes], key: str) -> Callable[[str], bytes]:
     return lambda name: read(key, name)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

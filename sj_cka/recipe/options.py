@@ -24,6 +24,7 @@ _MEANS = {"download"}
 _PLAIN: dict[Any, Any] = {int: Int, float: Float, bool: StrictBool}
 
 
+@functools.cache
 def options_model(function: Callable[..., Any]) -> type[BaseModel]:
     """A model of the options that a recipe may give to a function of a table, made from its signature."""
     fields: dict[str, Any] = {}

@@ -20,6 +20,8 @@ from sj_cka.recipe.source import KeyPath
 from sj_cka.recording import reset_states
 from sj_cka.twins import converted_snn
 
+_TRIED = 2  # samples that a network runs on
+
 
 def check_augmentations(study: Study, data: dict[str, Data]) -> None:
     """Tries every augmentation on two samples of its data.
@@ -39,24 +41,6 @@ def check_augmentations(study: Study, data: dict[str, Data]) -> None:
                 raise condition.source.error(("train", "augment", i), str(error)) from error
 
 
-def tried(study: Study, network: str, data: Samples) -> nn.Module:
-    """A network that has run on a few samples, so that a bad option costs nothing."""
-    variant, kind, _ = network_of(network)
-    condition = study.conditions[variant]
-    made = _built(condition, "snn" if kind == "snn" else "ann", data).eval()
-    try:
-        if kind == "converted":
-            made = converted_snn(made, None, study.recipe.converted.T)
-        with torch.no_grad():
-            made(data.as_input(data.x_test[:2]))
-    except (ValueError, RuntimeError) as error:
-        shape = list(data.x_test.shape)
-        message = f"{network} does not run on {data.called} of shape {shape}: {str(error).splitlines()[0]}"
-        raise condition.source.error(("model",), message) from error
-    reset_states(made)
-    return made
-
-
 class Size(NamedTuple):
     """Parameters of a network, and multiply-accumulates of its forward pass on a sample, spikes counted as numbers."""
 
@@ -64,13 +48,34 @@ class Size(NamedTuple):
     macs: int
 
 
-@torch.no_grad()
-def size(network: nn.Module, data: Samples) -> Size:
-    """How large a network is."""
-    with FlopCounterMode(display=False) as counter:
-        network(data.as_input(data.x_test[:1]))
-    reset_states(network)
-    return Size(sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2)
+class Tried(NamedTuple):
+    """A network that has run on a few samples, and how large it is."""
+
+    network: nn.Module
+    size: Size
+
+
+def tried(study: Study, network: str, data: Samples) -> Tried:
+    """A network that has run on a few samples, so that a bad option costs nothing; its operations are counted.
+
+    Raises:
+        RecipeError: it cannot be made, or does not run on them.
+    """
+    variant, kind, _ = network_of(network)
+    condition = study.conditions[variant]
+    made = _built(condition, "snn" if kind == "snn" else "ann", data).eval()
+    try:
+        if kind == "converted":
+            made = converted_snn(made, None, study.recipe.converted.T)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            made(data.as_input(data.x_test[:_TRIED]))
+    except (ValueError, RuntimeError) as error:
+        shape = list(data.x_test.shape)
+        message = f"{network} does not run on {data.called} of shape {shape}: {str(error).splitlines()[0]}"
+        raise condition.source.error(("model",), message) from error
+    reset_states(made)
+    macs = counter.get_total_flops() // 2 // _TRIED
+    return Tried(made, Size(sum(p.numel() for p in made.parameters()), macs))
 
 
 def check_layers(study: Study, built: dict[str, nn.Module], data: dict[str, Data]) -> None:
