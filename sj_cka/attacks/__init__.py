@@ -1,7 +1,8 @@
 """Attacks on spiking and artificial networks, with and without gradients, from one table.
 
 Every attack is one function `attack(net, x, y, *, eps, generator=None, **options) -> x_adv`, where `net` maps inputs in
-the unit of eps to logits `[N, classes]`: `pixel_model` makes one of any network, and says where the samples lie.
+the unit of eps to logits `[N, classes]`: `pixel_model` makes one of any network, and says where the samples lie. All
+are held to ball and bounds in one place (`held`), a plugin's too: `@promises("radius", norm="linf")` says to which.
 """
 
 from sj_cka.attacks.ascent import MaskedGradient
@@ -23,6 +24,7 @@ from sj_cka.attacks.measure import (
 )
 from sj_cka.attacks.model import PixelModel, pixel_model, pixels
 from sj_cka.attacks.noise import gaussian, salt_and_pepper, uniform
+from sj_cka.attacks.promise import BrokenPromise, Promise, held, promises
 from sj_cka.attacks.square import square
 from sj_cka.attacks.table import ATTACKS, Attack
 from sj_cka.attacks.transfer import transfer
@@ -32,12 +34,14 @@ __all__ = [
     "ATTACKS",
     "Attack",
     "Backdoor",
+    "BrokenPromise",
     "MaskedGradient",
     "Matched",
     "NoGradient",
     "Perturbation",
     "PixelModel",
     "Poisoned",
+    "Promise",
     "RateNotReached",
     "accuracy",
     "add_events",
@@ -48,6 +52,7 @@ __all__ = [
     "eps_for_success",
     "fgsm",
     "gaussian",
+    "held",
     "hop_skip_jump",
     "losses",
     "noise_like",
@@ -58,6 +63,7 @@ __all__ = [
     "pixel_model",
     "pixels",
     "poison",
+    "promises",
     "right",
     "salt_and_pepper",
     "square",

@@ -11,11 +11,10 @@ import torch
 from torch import Generator, Tensor
 
 from sj_cka.attacks.victim import LOSSES, NoGradient, Slope, Victim, check_finite
+from sj_cka.ranges import Norm, Range
 
-Norm = Literal["linf", "l2"]
 Keep = Literal["best", "last"]
 LossName = Literal["cross_entropy", "margin"]
-NORMS: tuple[Norm, ...] = ("linf", "l2")
 
 
 class MaskedGradient(UserWarning):
@@ -33,7 +32,7 @@ class Ball(NamedTuple):
 
     eps: float
     norm: Norm
-    bounds: tuple[float, float] | None
+    bounds: Range | None
 
     def project(self, x: Tensor, centre: Tensor) -> Tensor:
         """The nearest inputs inside, of `[N, ...]` around centres `[N, ...]`; then clipped to the bounds."""

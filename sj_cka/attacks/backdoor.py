@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -9,6 +10,8 @@ from torch import Generator, Tensor, nn
 
 from sj_cka.attacks import checks
 from sj_cka.attacks.measure import right
+from sj_cka.attacks.victim import sample_axis as axis_of
+from sj_cka.ranges import BYTES, check_trigger, scale_of
 
 Place = Literal["bottom_right", "bottom_left", "top_right", "top_left"]
 PLACES: tuple[Place, ...] = ("bottom_right", "bottom_left", "top_right", "top_left")
@@ -21,33 +24,59 @@ def stamp(x: Tensor, *, size: int = 3, place: Place = "bottom_right", value: flo
         x: `[..., H, W]` of any dtype.
         size: side of the patch in pixels, from 1 to the smaller side of an image.
         place: which corner.
-        value: of the patch in units of x; None: 255 for uint8, else 1.
+        value: of the patch in units of x; None: 255 for uint8 and for images from 0 to 255, else 1.
 
     Returns:
         A copy like x.
 
     Raises:
-        ValueError: an argument out of range, a value that the dtype cannot hold, or inputs without height and width.
+        ValueError: an argument out of range, a value that the dtype cannot hold or that is of another scale than the
+            samples, or inputs without height and width.
 
     Example:
         >>> stamp(torch.zeros(1, 1, 2, 3), size=1).squeeze()
         tensor([[0., 0., 0.],
                 [0., 0., 1.]])
     """
+    filled = _filled(x, value)
+    if value is not None and x.numel():
+        check_trigger(filled, x, counts=_counts(x), part=True)
+    return _stamped(x, size, place, filled)
+
+
+def _stamped(x: Tensor, size: int, place: Place, value: float) -> Tensor:
     if x.ndim < 3:
         raise ValueError(f"expected images [..., H, W] with samples before, got shape {tuple(x.shape)}")
     checks.one_of("place", place, PLACES)
     checks.whole("size", size)
     if size > min(x.shape[-2:]):
         raise ValueError(f"expected size up to {min(x.shape[-2:])}, the smaller side of an image, got {size}")
-    filled = (255.0 if x.dtype == torch.uint8 else 1.0) if value is None else value
-    if float(torch.tensor(filled).to(x.dtype)) != float(torch.tensor(filled, dtype=torch.float32)):
-        raise ValueError(f"expected a value that {x.dtype} holds, got {filled!r}")
     rows = slice(-size, None) if place.startswith("bottom") else slice(size)
     columns = slice(-size, None) if place.endswith("right") else slice(size)
     made = x.clone()
-    made[..., rows, columns] = filled
+    made[..., rows, columns] = value
     return made
+
+
+def brightest(x: Tensor) -> float:
+    """The value of a trigger by default: 255 of bytes and of images from 0 to 255, of others, and of events, 1."""
+    if x.dtype == torch.uint8:
+        return 255.0
+    return 255.0 if x.is_floating_point() and not _counts(x) and x.numel() and scale_of(x) == BYTES else 1.0
+
+
+def _counts(x: Tensor) -> bool:
+    """Whether samples are frames of events: those have a time axis beside that of the samples."""
+    return x.ndim >= 5
+
+
+def _filled(x: Tensor, value: float | None) -> float:
+    """The value of a trigger on samples, one that their dtype holds."""
+    filled = brightest(x) if value is None else checks.number("value", value, least=-math.inf)
+    held = torch.tensor(filled, dtype=torch.float64).to(x.dtype)
+    if not bool(held.isfinite()) or (not x.is_floating_point() and float(held) != filled):
+        raise ValueError(f"expected a value that {x.dtype} holds, got {filled!r}")
+    return filled
 
 
 class Poisoned(NamedTuple):
@@ -90,19 +119,25 @@ def poison(
         Copies, and which samples were chosen.
 
     Raises:
-        ValueError: an argument out of range, or fewer samples of other classes than asked for.
+        ValueError: an argument out of range, a value that the samples do not have, or fewer samples of other classes
+            than asked for.
     """
-    checks.labelled(x, y, sample_axis)
+    classes = checks.labels(x, y, sample_axis)
+    labels = y.clone() if isinstance(y, Tensor) else classes
     checks.number("share", share, most=1.0)
     checks.whole("target", target, least=0)
-    others = (y != target).nonzero().squeeze(1)
-    n = round(share * len(y))
+    if target > torch.iinfo(labels.dtype).max:
+        raise ValueError(f"expected labels of a type that holds {target}, got {labels.dtype}: y.long()")
+    filled = _filled(x, value)
+    check_trigger(filled, x, counts=_counts(x))
+    others = (classes != target).nonzero().squeeze(1)
+    n = round(share * len(classes))
     if n > len(others):
         raise ValueError(f"expected {n} samples of other classes than {target} (share {share:g}), got {len(others)}")
-    drawn = torch.randperm(len(others), generator=checks.own(generator))[:n].to(y.device)
+    drawn = torch.randperm(len(others), generator=checks.own(generator))[:n].to(classes.device)
     chosen = others[drawn].sort().values
-    triggered = stamp(x.index_select(sample_axis, chosen.to(x.device)), size=size, place=place, value=value)
-    made, labels = x.clone(), y.clone()
+    made = x.clone()
+    triggered = _stamped(x.index_select(sample_axis, chosen.to(x.device)), size, place, filled)
     made.index_copy_(sample_axis, chosen.to(x.device), triggered)
     labels[chosen] = target
     return Poisoned(made, labels, chosen)
@@ -162,6 +197,7 @@ def measured(
         ValueError: an argument out of range.
     """
     checks.whole("target", target, least=0)
+    y = checks.labels(x, y, axis_of(net))
     clean = right(net, x, y, batch_size=batch_size)
     wanted, others = torch.full_like(y, target), (y != target).to(clean.device)
     taken, anyway = (

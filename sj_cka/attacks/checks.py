@@ -6,8 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
+
+from sj_cka.ranges import Range, range_of
 
 Bounds = Sequence[float] | None
 
@@ -24,7 +27,7 @@ def strength(eps: float, *, most: float = math.inf) -> float:
     """
     if isinstance(eps, bool) or not isinstance(eps, Real) or not math.isfinite(eps) or not 0 <= eps <= most:
         reach = "0 or more" if most == math.inf else f"from 0 to {most:g}"
-        raise ValueError(f"expected eps, a finite number, {reach}, got {eps!r}")
+        raise ValueError(f"expected eps, a finite number, {reach}, got {eps!r}{_percent(eps, most)}")
     return float(eps)
 
 
@@ -43,8 +46,13 @@ def number(option: str, value: float, *, least: float = 0.0, most: float = math.
     """
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or not least <= value <= most:
         reach = f"from {least:g}" + ("" if most == math.inf else f" to {most:g}")
-        raise ValueError(f"expected {option}, a finite number {reach}, got {value!r}")
+        raise ValueError(f"expected {option}, a finite number {reach}, got {value!r}{_percent(value, most)}")
     return float(value)
+
+
+def _percent(value: object, most: float) -> str:
+    """What is meant where a share is given as so many percent."""
+    return f"; {value:g} % are {value / 100:g}" if most == 1 and isinstance(value, int | float) and value > 1 else ""
 
 
 def whole(option: str, value: int, *, least: int = 1) -> int:
@@ -58,52 +66,92 @@ def whole(option: str, value: int, *, least: int = 1) -> int:
     return int(value)
 
 
-def limits(bounds: Bounds) -> tuple[float, float] | None:
+def limits(bounds: Bounds) -> Range | None:
     """The smallest and the largest value that an input may have; None for no limits.
 
     Raises:
-        ValueError: not two numbers in order.
+        ValueError: not two finite numbers in order.
     """
     if bounds is None:
         return None
     ends = tuple(bounds)
-    if len(ends) != 2 or not ends[0] < ends[1]:
+    if len(ends) != 2 or not -math.inf < ends[0] < ends[1] < math.inf:
         raise ValueError(f"expected bounds (low, high) with low < high, or None for no bounds, got {bounds!r}")
-    return float(ends[0]), float(ends[1])
+    return Range(float(ends[0]), float(ends[1]))
 
 
-def labelled(x: Tensor, y: Tensor, axis: int) -> None:
-    """Raises ValueError unless y [N] holds whole numbers from 0, one for each sample of x along the axis."""
+def labels(x: Tensor, y: Tensor | np.ndarray | Sequence[int], axis: int) -> Tensor:
+    """Labels as int64, one for each sample of x along the axis.
+
+    Args:
+        x: inputs.
+        y: classes `[N]`, whole numbers from 0: a tensor of any integer type, an array or a list.
+        axis: of the samples in x.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if not isinstance(x, Tensor):
+        raise ValueError(f"expected x, a tensor, got {type(x).__name__}: torch.as_tensor(x)")
+    if x.is_meta:
+        raise ValueError("expected x with values, got it on the device meta, which has none")
+    if x.layout != torch.strided:
+        raise ValueError(f"expected x, a dense tensor, got {x.layout}: x.to_dense()")
     if x.ndim <= axis or x.shape[axis] == 0:
         raise ValueError(f"expected samples on axis {axis} of x, got x of shape {tuple(x.shape)}")
+    if not isinstance(y, Tensor):
+        try:
+            array = np.asarray(y)
+            y = torch.from_numpy(array.astype(np.int64) if array.dtype.kind in "iu" else array.copy())
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"expected y of whole numbers, the classes, got {y!r:.60}") from error
     N = x.shape[axis]
     if y.shape != (N,):
-        hint = "; frames [T, N, ...] need a network with sample_axis=1: pixel_model(net, sample_axis=1)"
+        hint = ""
+        if y.ndim == 2 and len(y) == N:
+            hint = "; one row a sample: y.argmax(1)" if y.shape[1] > 1 else "; y.squeeze(1)"
+        elif axis == 0 and x.ndim > 1 and y.shape == x.shape[1:2]:
+            hint = "; frames [T, N, ...] need a network with sample_axis=1: pixel_model(net, sample_axis=1)"
         raise ValueError(
             f"expected y of shape ({N},), a label for each sample on axis {axis} of x {tuple(x.shape)}, got shape "
-            f"{tuple(y.shape)}" + (hint if axis == 0 and x.ndim > 1 and y.shape == x.shape[1:2] else "")
+            f"{tuple(y.shape)}{hint}"
         )
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise ValueError(f"expected y of whole numbers, the classes, got {y.dtype}: y.long()")
+    y = y.long()
     if int(y.min()) < 0:
         raise ValueError(f"expected labels from 0 in y, got {int(y.min())}")
+    return y
 
 
-def continuous(x: Tensor, bounds: tuple[float, float] | None) -> None:
-    """Raises ValueError unless x holds finite floating-point numbers within the bounds."""
+def continuous(x: Tensor, bounds: Range | None) -> Tensor:
+    """Inputs that hold finite floating-point numbers within the bounds; those a rounding outside lie at the bound then.
+
+    A rounding is four units in the last place of the larger bound (`Range.rounding`), which is what images may gather
+    that were normalised and brought back. Where there is none, x itself.
+
+    Raises:
+        ValueError: other numbers, or one that is farther out.
+    """
     if not x.is_floating_point():
         raise ValueError(
             f"expected x of floating point, since eps is a part of its unit, got {x.dtype}; bytes as pixels: "
             "sj_cka.attacks.pixels(x)"
         )
-    low, high = (float(value) for value in torch.aminmax(x.detach()))
-    if not (math.isfinite(low) and math.isfinite(high)):
+    found = range_of(x)
+    if not (math.isfinite(found.low) and math.isfinite(found.high)):
         raise ValueError("expected x of finite numbers, got NaN or infinity")
-    if bounds is not None and not bounds[0] <= low <= high <= bounds[1]:
-        raise ValueError(
-            f"expected x within bounds {bounds[0]:g} to {bounds[1]:g}, got {low:g} to {high:g}; give the bounds of "
-            "your inputs, or bounds=None for none"
+    if bounds is None or bounds.low <= found.low <= found.high <= bounds.high:
+        return x
+    if not bounds.holds(found, x.dtype):
+        low, high = (
+            f"{own:g}" if f"{own:g}" != f"{end:g}" else f"{own:.9g}" for own, end in zip(found, bounds, strict=True)
         )
+        raise ValueError(
+            f"expected x within bounds {bounds}, got {low} to {high}; give the bounds of your inputs, or bounds=None "
+            "for none"
+        )
+    return x.clamp(*bounds)
 
 
 def own(generator: Generator | None) -> Generator:

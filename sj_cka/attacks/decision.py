@@ -10,13 +10,14 @@ import torch
 from torch import Generator, Tensor, nn
 
 from sj_cka.attacks import checks
-from sj_cka.attacks.ascent import NORMS, Norm, unit
+from sj_cka.attacks.ascent import unit
 from sj_cka.attacks.measure import within
+from sj_cka.attacks.promise import promises
 from sj_cka.attacks.victim import Victim, attacked
+from sj_cka.ranges import NORMS, UNIT, Norm
 
-_UNIT = (0.0, 1.0)
 
-
+@promises("radius", norm="l2", bounds=UNIT)
 def boundary(
     net: nn.Module, x: Tensor, y: Tensor, *, eps: float, generator: Generator | None = None, steps: int = 1000
 ) -> Tensor:
@@ -49,6 +50,7 @@ def boundary(
     return _nearest(net, x, y, eps, "l2", generator, lambda attacks: attacks.BoundaryAttack(steps=steps))
 
 
+@promises("radius", bounds=UNIT)
 def hop_skip_jump(
     net: nn.Module,
     x: Tensor,
@@ -105,14 +107,14 @@ def _nearest(
     """What a foolbox attack finds within eps of the samples that are classified right; the others as they are."""
     eps, generator = checks.strength(eps), checks.own(generator)
     foolbox = _foolbox()
-    with attacked(net, x, y, _UNIT) as victim, torch.no_grad():
+    with attacked(net, x, y, UNIT) as victim, torch.no_grad():
         if eps == 0:
             return x.detach().clone()
         chosen, starts = _starts(victim)
         best = victim.x.clone()
         if len(chosen):
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # put back with the network
-            model = foolbox.PyTorchModel(_Classes(victim), bounds=_UNIT, device=x.device)
+            model = foolbox.PyTorchModel(_Classes(victim), bounds=UNIT, device=x.device)
             wanted = foolbox.criteria.Misclassification(victim.y[chosen])
             best[chosen] = make(foolbox.attacks).run(model, victim.x[chosen], wanted, starting_points=starts)
         return victim.as_given(within(victim.x, best, eps=eps, norm=norm))

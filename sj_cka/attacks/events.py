@@ -6,9 +6,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from sj_cka.attacks import checks
+from sj_cka.attacks.promise import promises
 from sj_cka.attacks.victim import sample_axis
 
 
+@promises("share", most=1.0)
 def drop_events(
     net: nn.Module | None, x: Tensor, y: Tensor, *, eps: float, generator: Generator | None = None
 ) -> Tensor:
@@ -27,8 +29,7 @@ def drop_events(
     Raises:
         ValueError: an argument out of range, or values that are no counts.
     """
-    eps = checks.strength(eps, most=1.0)
-    checks.labelled(x, y, sample_axis(net))
+    eps = checks.strength(eps)
     _check_counts(x)
     generator = checks.own(generator)
     if eps == 0:
@@ -37,6 +38,7 @@ def drop_events(
     return torch.binomial(counts, torch.full_like(counts, 1 - eps), generator=generator).to(x)
 
 
+@promises("share")
 def add_events(
     net: nn.Module | None, x: Tensor, y: Tensor, *, eps: float, generator: Generator | None = None
 ) -> Tensor:
@@ -54,7 +56,6 @@ def add_events(
         ValueError: an argument out of range, values that are no counts, or counts that the dtype of x cannot hold.
     """
     eps, axis = checks.strength(eps), sample_axis(net)
-    checks.labelled(x, y, axis)
     _check_counts(x)
     generator = checks.own(generator)
     counts = x.detach().to("cpu", torch.float64).movedim(axis, 0)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from torch import Generator, Tensor, nn
 
 from sj_cka.attacks import checks
-from sj_cka.attacks.ascent import NORMS, Ball, Keep, LossName, Norm, ascend
+from sj_cka.attacks.ascent import Ball, Keep, LossName, ascend
 from sj_cka.attacks.checks import Bounds
+from sj_cka.attacks.promise import promises
 from sj_cka.attacks.victim import LOSSES, attacked
+from sj_cka.ranges import NORMS, Norm
 
 
+@promises("radius")
 def fgsm(
     net: nn.Module,
     x: Tensor,
@@ -68,6 +71,7 @@ def fgsm(
     )
 
 
+@promises("radius")
 def pgd(
     net: nn.Module,
     x: Tensor,
@@ -102,7 +106,8 @@ def pgd(
         eps: radius of the ball in units of x, in the norm.
         generator: what the starts are drawn from, on the CPU; None for a new one, seeded 0.
         steps: of one restart, from 1.
-        rel_stepsize: a, in units of eps; None: 2.5 / steps, so that every point can be reached from every start.
+        rel_stepsize: a, in units of eps, from 0 to 2.5; None: 2.5 / steps, so that every point can be reached from
+            every start.
         random_start: whether to start from a uniform draw from the ball, else from x.
         restarts: how often to start, from 1; more than 1 only with a random start and keep="best".
         momentum: decay of earlier gradients, from 0; MI-FGSM has 1.
@@ -138,6 +143,7 @@ def pgd(
         return victim.as_given(found)
 
 
+@promises("radius", norm="linf")
 def pgd_paper(net: nn.Module, x: Tensor, y: Tensor, *, eps: float, generator: Generator | None = None) -> Tensor:
     """PGD as in the released code of Li et al. 2023: 20 steps of eps / 10 from x, L-inf, no bounds, the last iterate.
 
@@ -192,4 +198,5 @@ def check_ascent(
             f"expected random_start=True and keep='best' for restarts={restarts}, since one restart would be as the "
             f"other or only the last would count, got random_start={random_start} and keep={keep!r}"
         )
-    return 2.5 / steps if rel_stepsize is None else checks.number("rel_stepsize", rel_stepsize)
+    # the ball is 2 eps wide, so that no step need be longer than that of one step by default
+    return 2.5 / steps if rel_stepsize is None else checks.number("rel_stepsize", rel_stepsize, most=2.5)

@@ -10,11 +10,13 @@ from spikingjelly.activation_based import surrogate as surrogates
 from torch import Generator, Tensor, nn
 
 from sj_cka.attacks import checks
-from sj_cka.attacks.ascent import Ball, Keep, LossName, Norm, ascend, scaled
+from sj_cka.attacks.ascent import Ball, Keep, LossName, ascend, scaled
 from sj_cka.attacks.checks import Bounds
 from sj_cka.attacks.gradient import check_ascent
+from sj_cka.attacks.promise import promises
 from sj_cka.attacks.victim import LOSSES, Loss, Slope, Victim, attacked
 from sj_cka.neurons.surrogates import SurrogateName, make_surrogate
+from sj_cka.ranges import Norm
 
 # what they put out are not the spikes of a step function, so that another surrogate would change the network
 _NO_STEP = (surrogates.PoissonPass, surrogates.MultiLevelSpikeCount)
@@ -57,6 +59,7 @@ def with_surrogate(net: nn.Module, name: SurrogateName, alpha: float | None = No
             module._modules[key] = function
 
 
+@promises("radius")
 def pgd_surrogates(
     net: nn.Module,
     x: Tensor,

@@ -11,9 +11,9 @@ from sj_cka.attacks import checks
 from sj_cka.attacks.ascent import l2, unit
 from sj_cka.attacks.checks import Bounds
 from sj_cka.attacks.measure import check_shapes, right
-from sj_cka.attacks.table import ATTACKS, Attack
+from sj_cka.attacks.promise import Attack, held
+from sj_cka.attacks.table import attack_named
 from sj_cka.attacks.victim import sample_axis as axis_of
-from sj_cka.plugins import lookup
 
 
 def craft(
@@ -41,9 +41,9 @@ def craft(
     Raises:
         UnknownName: no such attack; and what the attack raises.
     """
-    function = lookup(ATTACKS, attack, "attack") if isinstance(attack, str) else attack
+    function = attack_named(attack) if isinstance(attack, str) else held(attack)
     axis, generator = axis_of(net), checks.own(generator)
-    checks.labelled(x, y, axis)
+    y = checks.labels(x, y, axis)
     parts = -(-len(y) // checks.whole("batch_size", batch_size))
     batches = zip(x.tensor_split(parts, axis), y.tensor_split(parts), strict=True)
     return torch.cat([function(net, a, b, eps=eps, generator=generator, **options) for a, b in batches], axis)
@@ -77,8 +77,7 @@ def noise_like(
     """
     limits, generator = checks.limits(bounds), checks.own(generator)
     check_shapes(x, x_adv)
-    checks.continuous(x, limits)
-    checks.continuous(x_adv, limits)
+    x, x_adv = checks.continuous(x, limits), checks.continuous(x_adv, limits)
     start = x.detach().movedim(sample_axis, 0)
     wanted = l2(x_adv.detach().movedim(sample_axis, 0) - start)
     direction = unit(torch.randn(start.shape, generator=generator)).to(start)

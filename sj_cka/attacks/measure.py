@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sj_cka.attacks import checks
-from sj_cka.attacks.ascent import NORMS, LossName, Norm
-from sj_cka.attacks.victim import LOSSES, Victim, attacked, check_finite
+from sj_cka.attacks.ascent import LossName
+from sj_cka.attacks.victim import LOSSES, Victim, attacked, check_finite, differentiable
+from sj_cka.ranges import NORMS, Norm
 
 
 def right(net: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 256) -> Tensor:
@@ -65,7 +66,8 @@ def without_gradient(
         check_finite(slope.finite)
         return slope.gradient.flatten(1).eq(0).all(1)
 
-    return _in_batches(net, x, y, batch_size, zero)
+    with differentiable():
+        return _in_batches(net, x, y, batch_size, zero)
 
 
 def _in_batches(net: nn.Module, x: Tensor, y: Tensor, batch_size: int, ask: Callable[[Victim], Tensor]) -> Tensor:

@@ -28,6 +28,7 @@ def pixel_model(
     over time. `net` is used, not copied. Mode and statistics of batch normalisation are the caller's; the attacks
     themselves run it in evaluation mode.
 
+    The network gets copies, so that one that works in place changes neither the caller's inputs nor its own next step.
     Where the samples lie is told here once: attacks read `sample_axis` of the network they are given (0 for one that
     has none). Inputs keep their layout, and norms, bests and restarts are those of each sample along that axis.
 
@@ -41,7 +42,7 @@ def pixel_model(
 
     Raises:
         ValueError: mean without std or the reverse, a std that is not above 0, another axis, T below 1 or beside
-            frames.
+            frames; a network that is normalised or timed already, or that takes its samples on another axis.
 
     Example:
         >>> net = pixel_model(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), mean=0.5, std=0.25)
@@ -74,6 +75,7 @@ class PixelModel(nn.Module):
             whole("T", T)
             if sample_axis == 1:
                 raise ValueError(f"expected no T beside sample_axis=1, since frames are the steps, got T={T}")
+        _check_once(net, mean, T, sample_axis)
         self.net, self.T, self.sample_axis = net, T, sample_axis
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
         self.register_buffer("mean", _per_channel(mean, device), persistent=False)
@@ -93,11 +95,13 @@ class PixelModel(nn.Module):
         reset_states(self.net)
         if self.mean is not None and self.std is not None:
             x = (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
+        else:
+            x = x.clone()
         if self.T is None:
             return class_scores(self.net(x))
         if self._step_by_step:
-            return torch.stack([self.net(x) for _ in range(self.T)]).mean(0)
-        return class_scores(self.net(x.unsqueeze(0).expand(self.T, *x.shape)))
+            return torch.stack([self.net(x.clone()) for _ in range(self.T)]).mean(0)
+        return class_scores(self.net(x.repeat(self.T, *[1] * x.ndim)))
 
 
 def pixels(x: Tensor) -> Tensor:
@@ -120,5 +124,27 @@ def pixels(x: Tensor) -> Tensor:
 def _per_channel(values: float | Sequence[float] | None, device: torch.device) -> Tensor | None:
     if values is None:
         return None
-    made = torch.as_tensor(values, dtype=torch.float64, device=device)
-    return made.to(torch.float32) if made.ndim == 0 else made.to(torch.float32).view(-1, 1, 1)
+    with torch.inference_mode(False):  # what is made inside has no gradient
+        made = torch.as_tensor(values, dtype=torch.float64, device=device)
+        return made.to(torch.float32) if made.ndim == 0 else made.to(torch.float32).view(-1, 1, 1)
+
+
+def _check_once(net: nn.Module, mean: object, T: int | None, sample_axis: int) -> None:
+    """Raises ValueError where a network does already what a pixel model of it would do again."""
+    for name, module in net.named_modules():
+        inner, where = isinstance(module, PixelModel), f"{type(module).__name__}{f' at {name}' if name else ''}"
+        # torchvision's Normalize, and what model zoos call so: mean and std are numbers there, not layers
+        normalises = (inner or "normaliz" in type(module).__name__.lower()) and all(
+            isinstance(getattr(module, key, None), Tensor | int | float | Sequence) for key in ("mean", "std")
+        )
+        if mean is not None and normalises:
+            raise ValueError(f"expected mean and std once, got them for a network that normalises already: {where}")
+        if isinstance(module, PixelModel):
+            if T is not None and module.T is not None:
+                raise ValueError(
+                    f"expected T once, got T={T} for a network that shows images T={module.T} times: {where}"
+                )
+            if module is net and module.sample_axis != sample_axis:
+                raise ValueError(
+                    f"expected sample_axis={module.sample_axis}, that of the PixelModel inside, got {sample_axis}"
+                )

@@ -7,9 +7,11 @@ from torch import Generator, Tensor, nn
 
 from sj_cka.attacks import checks
 from sj_cka.attacks.checks import Bounds
-from sj_cka.attacks.victim import sample_axis
+from sj_cka.attacks.promise import promises
+from sj_cka.ranges import Range
 
 
+@promises("size")
 def gaussian(
     net: nn.Module | None,
     x: Tensor,
@@ -38,10 +40,11 @@ def gaussian(
     Raises:
         ValueError: an argument out of range.
     """
-    eps, limits, generator = _checked(net, x, y, eps, generator, bounds)
+    eps, limits, generator = _checked(x, eps, generator, bounds)
     return _clipped(x, eps * torch.randn(x.shape, generator=generator).to(x), limits, eps)
 
 
+@promises("radius", norm="linf")
 def uniform(
     net: nn.Module | None,
     x: Tensor,
@@ -61,10 +64,11 @@ def uniform(
     Raises:
         ValueError: an argument out of range.
     """
-    eps, limits, generator = _checked(net, x, y, eps, generator, bounds)
+    eps, limits, generator = _checked(x, eps, generator, bounds)
     return _clipped(x, eps * torch.rand(x.shape, generator=generator).mul_(2).sub_(1).to(x), limits, eps)
 
 
+@promises("share", most=1.0)
 def salt_and_pepper(
     net: nn.Module | None,
     x: Tensor,
@@ -87,8 +91,7 @@ def salt_and_pepper(
     Raises:
         ValueError: an argument out of range.
     """
-    checks.strength(eps, most=1.0)
-    eps, limits, generator = _checked(net, x, y, eps, generator, bounds)
+    eps, limits, generator = _checked(x, eps, generator, bounds)
     if limits is None:
         raise ValueError("expected bounds (low, high), the values of pepper and salt, got None")
     shape = [1 if x.ndim >= 4 and axis == x.ndim - 3 else size for axis, size in enumerate(x.shape)]
@@ -99,15 +102,14 @@ def salt_and_pepper(
 
 
 def _checked(
-    net: nn.Module | None, x: Tensor, y: Tensor, eps: float, generator: Generator | None, bounds: Bounds
-) -> tuple[float, tuple[float, float] | None, Generator]:
+    x: Tensor, eps: float, generator: Generator | None, bounds: Bounds
+) -> tuple[float, Range | None, Generator]:
     limits = checks.limits(bounds)
-    checks.labelled(x, y, sample_axis(net))
     checks.continuous(x, limits)
     return checks.strength(eps), limits, checks.own(generator)
 
 
-def _clipped(x: Tensor, noise: Tensor, limits: tuple[float, float] | None, eps: float) -> Tensor:
+def _clipped(x: Tensor, noise: Tensor, limits: Range | None, eps: float) -> Tensor:
     if eps == 0:
         return x.detach().clone()
     made = x.detach() + noise

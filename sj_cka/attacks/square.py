@@ -9,12 +9,15 @@ from torch import Generator, Tensor, nn
 
 from sj_cka.attacks import checks
 from sj_cka.attacks.checks import Bounds
+from sj_cka.attacks.promise import promises
 from sj_cka.attacks.victim import attacked, margin
+from sj_cka.ranges import Range
 
 # iterations out of 10,000 after which p is halved, as in the authors' code
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
+@promises("radius", norm="linf")
 def square(
     net: nn.Module,
     x: Tensor,
@@ -130,5 +133,5 @@ def _windows(N: int, C: int, H: int, W: int, s: int, generator: Generator) -> tu
     return window, _signs((N, C, 1, 1), generator)
 
 
-def _clip(x: Tensor, limits: tuple[float, float] | None) -> Tensor:
+def _clip(x: Tensor, limits: Range | None) -> Tensor:
     return x if limits is None else x.clamp(*limits)

@@ -8,9 +8,8 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from sj_cka.attacks import checks
-from sj_cka.attacks.table import ATTACKS
+from sj_cka.attacks.table import ATTACKS, attack_named
 from sj_cka.attacks.victim import sample_axis
-from sj_cka.plugins import lookup
 
 _DEFAULT = "pgd"
 
@@ -60,8 +59,7 @@ def transfer(
         raise ValueError(
             f"expected a source with samples on axis {sample_axis(net)}, as the network's, got {sample_axis(source)}"
         )
-    made: Tensor = lookup(ATTACKS, attack, "attack")(source, x, y, eps=eps, generator=generator, **(options or {}))
-    return made
+    return attack_named(attack)(source, x, y, eps=eps, generator=generator, **(options or {}))
 
 
 ATTACKS["transfer"] = transfer

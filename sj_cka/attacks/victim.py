@@ -11,6 +11,7 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
 from sj_cka.attacks import checks
+from sj_cka.ranges import Range
 from sj_cka.recording import preserved, reset_states
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -84,13 +85,13 @@ class Victim(NamedTuple):
     largest: int
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits `[N, classes]` of inputs `[N, ...]`, samples first.
+        """Logits `[N, classes]` of inputs `[N, ...]`, samples first; of a copy, on which a network may work in place.
 
         Raises:
             ValueError: the network gives anything else.
         """
         reset_states(self.net)
-        logits: Tensor = self.net(x.movedim(0, self.axis))
+        logits: Tensor = self.net(x.clone().movedim(0, self.axis))
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(
@@ -151,8 +152,6 @@ def at_rest(net: nn.Module) -> Iterator[None]:
     What is put back: modes, buffers (so the statistics of batch normalisation), states of neurons, `requires_grad` of
     every parameter, and torch's random state.
     """
-    if not isinstance(net, nn.Module):
-        raise ValueError(f"expected a network, an nn.Module, got {type(net).__name__}")
     learnt = [(p, p.requires_grad) for p in net.parameters()]
     with preserved(net):
         try:
@@ -168,19 +167,52 @@ def at_rest(net: nn.Module) -> Iterator[None]:
                 parameter.requires_grad_(flag)
 
 
+def _check_usable(net: nn.Module) -> None:
+    """Raises ValueError for a network whose gradient nobody can take, or whose state nobody can put back."""
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"expected a network, an nn.Module, got {type(net).__name__}")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in net.modules()):
+        raise ValueError(
+            "expected a network of Python modules, got TorchScript, whose neurons and modes cannot be put back: give "
+            "the network that was traced or scripted"
+        )
+    if not torch.is_inference_mode_enabled():
+        for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+            if tensor.is_inference():
+                raise ValueError(
+                    f"expected a network that was made outside torch.inference_mode, {name} was made in it and has no "
+                    "gradient: build or load it outside"
+                )
+
+
 @contextmanager
-def attacked(net: nn.Module, x: Tensor, y: Tensor, bounds: tuple[float, float] | None) -> Iterator[Victim]:
+def differentiable() -> Iterator[None]:
+    """A place where gradients can be taken, also inside torch.inference_mode."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False):
+        yield
+
+
+@contextmanager
+def attacked(net: nn.Module, x: Tensor, y: Tensor, bounds: Range | None) -> Iterator[Victim]:
     """A network at rest, with checked inputs and labels.
 
     Raises:
-        ValueError: inputs that are not floating point, not finite or out of bounds, labels that do not fit.
+        ValueError: inputs that are not floating point, not finite or out of bounds, labels that do not fit, a network
+            of other precision or on another device.
     """
+    _check_usable(net)
     axis = sample_axis(net)
-    checks.labelled(x, y, axis)
-    checks.continuous(x, bounds)
+    y = checks.labels(x, y, axis)
+    devices = [str(p.device) for p in net.parameters()]
+    if devices and str(x.device) not in devices:
+        raise ValueError(f"expected x on {devices[0]}, as the network, got it on {x.device}: x.to({devices[0]!r})")
+    x = checks.continuous(x, bounds)
     with at_rest(net):
         wrong = next((p for p in net.parameters() if p.is_floating_point() and p.dtype != x.dtype), None)
         if wrong is not None and not torch.is_autocast_enabled(x.device.type):
             raise ValueError(f"expected x of {wrong.dtype}, as the network's weights, got {x.dtype}")
-        victim = Victim(net, axis, x.detach().movedim(axis, 0), y.to(x.device, torch.int64), int(y.max()))
+        victim = Victim(net, axis, x.detach().movedim(axis, 0), y.to(x.device), int(y.max()))
         yield victim

@@ -117,3 +117,43 @@ def test_an_option_out_of_range_is_refused(options, message):
     x, y = torch.zeros(10, 1, 8, 6, dtype=torch.uint8), torch.arange(10) % 5
     with pytest.raises(ValueError, match=message):
         poison(x, y, **({"target": 0, "share": 0.2} | options))
+
+
+@pytest.mark.parametrize(
+    ("x", "value", "message"),
+    [
+        (torch.rand(20, 1, 8, 6), 255, "that the samples have, 0 to 1, got 255"),
+        (torch.rand(20, 1, 8, 6), -0.5, "that the samples have, 0 to 1, got -0.5"),
+        (torch.rand(20, 1, 8, 6) * 255, 1, r"on the scale of the samples, 0 to 255, got 1: 255\?"),
+        (torch.randint(256, (20, 1, 8, 6), dtype=torch.uint8), 1, "0 to 255, got 1"),
+        (torch.randint(2, (20, 1, 8, 6), dtype=torch.uint8), None, "that the samples have, 0 to 1, got 255"),
+        (torch.randint(6, (20, 3, 2, 8, 6), dtype=torch.uint8), None, "that the samples have, 0 to 5, got 255"),
+        (torch.randint(6, (20, 3, 2, 8, 6)), 40, "that the samples have, 0 to 5, got 40"),
+        (torch.randn(20, 1, 8, 6), 255, "that the samples have, .* got 255"),
+        (torch.rand(20, 1, 8, 6), float("nan"), "expected value, a finite number"),
+    ],
+)
+def test_a_trigger_that_the_samples_do_not_have_is_refused_with_their_range(x, value, message):
+    with pytest.raises(ValueError, match=message):
+        poison(x, torch.arange(20) % 5, target=0, share=0.2, value=value)
+
+
+def test_images_from_0_to_255_get_a_trigger_of_255_whatever_their_type():
+    x, y = torch.randint(256, (20, 1, 8, 6), dtype=torch.uint8), torch.arange(20) % 5
+    made = [poison(own, y, target=0, share=0.2) for own in (x, x.float(), x.double())]
+    assert all(torch.equal(made[0].x.to(one.x.dtype), one.x) for one in made)
+    one_event = poison(x.float().view(20, 1, 1, 8, 6), y, target=0, share=0.2)
+    assert one_event.x[one_event.chosen, ..., -1, -1].eq(1).all()
+
+
+def test_labels_of_any_integer_type_are_poisoned_and_stay_of_it():
+    x, y = torch.rand(20, 1, 8, 6), torch.arange(20) % 5
+    expected = poison(x, y, target=0, share=0.2)
+    for own in (y.tolist(), y.numpy(), y.to(torch.uint8), y.int()):
+        made = poison(x, own, target=0, share=0.2)
+        assert made.y.tolist() == expected.y.tolist()
+        assert made.y.dtype == getattr(torch.as_tensor(own), "dtype", None)
+    with pytest.raises(ValueError, match=r"expected labels of a type that holds 300, got torch.uint8: y.long\(\)"):
+        poison(x, y.to(torch.uint8), target=300, share=0.2)
+    with pytest.raises(ValueError, match=r"from 0 to 1, got 5; 5 % are 0.05"):
+        poison(x, y, target=0, share=5)

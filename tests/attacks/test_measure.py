@@ -141,7 +141,7 @@ def test_the_eps_of_a_success_rate_is_found(case):
 
 
 def test_random_attacks_are_compared_on_the_same_numbers(snn):
-    options = {"rate": 0.4, "most": 2.0, "generator": generator(4)}
+    options = {"rate": 0.4, "most": 1.0, "generator": generator(4)}
     matched = eps_for_success("gaussian", snn.net, snn.x, snn.y, **options)
     again = eps_for_success("gaussian", snn.net, snn.x, snn.y, **options | {"generator": generator(4)})
     assert matched.eps == again.eps

@@ -127,7 +127,7 @@ def test_the_network_runs_in_evaluation_mode_and_from_reset_states(name, snn):
 def test_frames_with_time_first_are_changed_and_keep_their_layout(name, frames):
     net, x, y = frames
     options = CHEAP.get(name, {}) | ({"source": net, "options": {"steps": 3}} if name == "transfer" else {})
-    eps = 50.0 if name in {"boundary", "hop_skip_jump"} else 0.3
+    eps = 16.0 if name in {"boundary", "hop_skip_jump"} else 0.3
     x_adv = ATTACKS[name](net, x, y, eps=eps, generator=generator(), **options)
     assert x_adv.shape == x.shape
     assert x_adv.is_contiguous()
