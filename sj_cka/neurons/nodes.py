@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor
 
-from sj_cka.neurons import compiling, fused
+from sj_cka.neurons import compiling, cupy_launch, fused
 from sj_cka.neurons.surrogates import gradient_of
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -28,6 +28,9 @@ class FusedNode(neuron.BaseNode):
     the same spikes and states. Inputs of bfloat16, of more than 32 steps or of less than 2 neurons run the passes as
     they are. Where `fused_on_cuda` is set, CUDA tensors, of float16 too, run such kernels, for up to 32 steps.
 
+    With 2.0.0rc1's `backend="cupy"`, CUDA tensors run SpikingJelly's kernels, which `sj_cka.neurons.cupy_launch`
+    launches; where the attribute `lean` is False, SpikingJelly does.
+
     Spikes and states equal those of SpikingJelly's torch code bit for bit (finite input); gradients do up to rounding,
     those of `w`, of the initial `v` and through the final `v` and `v_seq` too. Two things differ: a second derivative
     raises, and in eval mode spikes carry the surrogate gradient, as in 2.0.0 and in 2.0.0rc1's CuPy and Triton kernels,
@@ -37,15 +40,27 @@ class FusedNode(neuron.BaseNode):
     v: Tensor | float
     compiled = False
     fused_on_cuda = False
+    lean = True
+    kind: ClassVar[str]
 
     def _leak(self) -> tuple[float | None, Tensor | None, bool]:
         """tau, q and decay_input, as `fused` has them."""
         raise NotImplementedError
 
     def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        # the surrogate last: torch.compile, under which nothing is fused, warns of the cache in `gradient_of`
-        if args or kwargs or not self._is_fusible(x_seq):
+        if args or kwargs:
             return super().multi_step_forward(x_seq, *args, **kwargs)
+        if self.lean and x_seq.is_cuda and getattr(self, "backend", None) == "cupy":
+            tau, q, decay_input = self._leak()
+            leak, surrogate = None if tau is None else 1.0 / tau, self.surrogate_function
+            launched = cupy_launch.Neuron(
+                self.kind, leak, decay_input, self.v_threshold, self.v_reset, self.detach_reset, surrogate
+            )
+            if cupy_launch.launches(x_seq, launched):
+                return self._launched(x_seq, q, launched)
+        # the surrogate last: torch.compile, under which nothing is fused, warns of the cache in `gradient_of`
+        if not self._is_fusible(x_seq):
+            return super().multi_step_forward(x_seq)
         gradient = gradient_of(self.surrogate_function)
         if gradient is None:
             return super().multi_step_forward(x_seq)
@@ -59,6 +74,17 @@ class FusedNode(neuron.BaseNode):
             self.v_seq = v_out
             v_out = v_out[-1].clone()  # functional.detach_net detaches in place, which a view refuses
         self.v = v_out
+        return spikes
+
+    def _launched(self, x_seq: Tensor, leak: Tensor | None, kernel: cupy_launch.Neuron) -> Tensor:
+        """The same by CuPy kernels."""
+        v = self.v
+        if isinstance(v, Tensor):
+            (v,) = self.materialize_states((x_seq,), (v,), "m")
+        spikes, v_seq = cupy_launch.multi_step(x_seq, v, leak, kernel)
+        if self.store_v_seq:
+            self.v_seq = v_seq
+        self.v = v_seq[-1].clone()  # a view would keep all steps
         return spikes
 
     def _is_fusible(self, x_seq: Tensor) -> bool:
@@ -85,6 +111,8 @@ class FusedIFNode(FusedNode, neuron.IFNode):
         tensor([0., 1., 0.])
     """
 
+    kind = "if"
+
     def _leak(self) -> tuple[float | None, Tensor | None, bool]:
         return None, None, False
 
@@ -100,6 +128,8 @@ class FusedLIFNode(FusedNode, neuron.LIFNode):
         tensor([0.7500])
     """
 
+    kind = "lif"
+
     def _leak(self) -> tuple[float | None, Tensor | None, bool]:
         return self.tau, None, self.decay_input
 
@@ -113,6 +143,8 @@ class FusedPLIFNode(FusedNode, neuron.ParametricLIFNode):
         >>> node.w.grad < 0  # a faster leak would make fewer spikes
         tensor(True)
     """
+
+    kind = "plif"
 
     def _leak(self) -> tuple[float | None, Tensor | None, bool]:
         return None, self.w.sigmoid(), self.decay_input
