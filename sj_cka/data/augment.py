@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from sj_cka.data.sending import sent
+
 Augmentation = Callable[..., Tensor]
 
 
@@ -34,7 +36,7 @@ def crop(samples: Tensor, generator: Generator, *, padding: int = 4) -> Tensor:
         raise ValueError(f"expected padding from 1, in pixels, got {padding}")
     images = _as_images(samples)
     N, _, H, W = images.shape
-    top, left = torch.randint(2 * padding + 1, (2, N, 1), generator=generator).to(images.device)
+    top, left = sent(torch.randint(2 * padding + 1, (2, N, 1), generator=generator), images.device)
     padded = torch.nn.functional.pad(images, [padding] * 4)
     rows = top + torch.arange(H, device=images.device)
     columns = left + torch.arange(W, device=images.device)
@@ -63,7 +65,7 @@ def roll(samples: Tensor, generator: Generator, *, pixels: int = 5) -> Tensor:
         raise ValueError(f"expected pixels, the largest shift, from 1, got {pixels}")
     images = _as_images(samples)
     N, _, H, W = images.shape
-    down, right = torch.randint(-pixels, pixels + 1, (2, N, 1), generator=generator).to(images.device)
+    down, right = sent(torch.randint(-pixels, pixels + 1, (2, N, 1), generator=generator), images.device)
     rows = (torch.arange(H, device=images.device) - down) % H
     columns = (torch.arange(W, device=images.device) - right) % W
     return _gathered(images, rows, columns).view(samples.shape)
@@ -86,7 +88,7 @@ def flip(samples: Tensor, generator: Generator, *, share: float = 0.5) -> Tensor
     """
     _check_share(share)
     images = _as_images(samples)
-    chosen = (torch.rand(len(images), generator=generator) < share).to(images.device)
+    chosen = sent(torch.rand(len(images), generator=generator) < share, images.device)
     return torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images).view(samples.shape)
 
 
@@ -111,7 +113,7 @@ def cutout(samples: Tensor, generator: Generator, *, size: int = 8) -> Tensor:
     N, _, H, W = images.shape
     inside = []
     for length in (H, W):
-        start = torch.randint(length, (N, 1), generator=generator).to(images.device) - size // 2
+        start = sent(torch.randint(length, (N, 1), generator=generator), images.device) - size // 2
         at = torch.arange(length, device=images.device)
         inside.append((at >= start) & (at < start + size))
     hole = inside[0].view(N, 1, H, 1) & inside[1].view(N, 1, 1, W)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sj_cka.data.samples import DataError, Samples, fingerprint
+from sj_cka.data.sending import constant
 from sj_cka.files import UnreadableFile, opened_npz
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -41,9 +42,9 @@ class Images(Samples):
             x: images as they are stored.
         """
         if x.dtype == torch.uint8:
-            mean, std = (x.new_tensor(v, dtype=torch.float32).mul_(255).view(-1, 1, 1) for v in (self.mean, self.std))
+            mean, std = (constant(v, torch.float32, x.device).mul(255).view(-1, 1, 1) for v in (self.mean, self.std))
             return x.to(torch.float32).sub_(mean).div_(std)
-        mean, std = (x.new_tensor(v, dtype=torch.float64).view(-1, 1, 1) for v in (self.mean, self.std))
+        mean, std = (constant(v, torch.float64, x.device).view(-1, 1, 1) for v in (self.mean, self.std))
         return ((x - mean) / std).to(torch.float32)
 
 

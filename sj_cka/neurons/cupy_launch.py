@@ -96,7 +96,7 @@ class _MultiStep(torch.autograd.Function):
         return spikes, v_v_seq[1:]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_spikes: Tensor | None, grad_v_seq: Tensor | None) -> tuple[Tensor | None, ...]:
         h, *of_plif = ctx.saved_tensors
         kernels = _kernels(*_key(ctx.neuron, h.dtype))
@@ -167,7 +167,9 @@ def _zeros(numel: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 def _kept(make: Callable[[], Tensor], device: torch.device) -> Tensor:
     """A tensor for any stream of the device: made before this returns."""
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        raise RuntimeError("a constant of the CuPy kernels is missing while a CUDA graph is captured: run a step before")
+        raise RuntimeError(
+            "a constant of the CuPy kernels is missing in a CUDA graph: run a step before its capture"
+        )
     with torch.inference_mode(False):
         made = make()
     if device.type == "cuda":
@@ -223,8 +225,9 @@ def _kernels(
     backward = getattr(module, f"{name}BPTTKernel")(
         **leak, surrogate_function=surrogate, detach_reset=detach_reset, **reset
     )
-    found = _built(forward, _forward_parameters(kind, hard, ctype)), _built(
-        backward, _backward_parameters(kind, hard, ctype)
+    found = (
+        _built(forward, _forward_parameters(kind, hard, ctype)),
+        _built(backward, _backward_parameters(kind, hard, ctype)),
     )
     return None if found[0] is None or found[1] is None else (found[0], found[1])
 

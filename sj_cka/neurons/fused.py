@@ -19,6 +19,7 @@ float32 and rounds the gradients once.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -58,6 +59,7 @@ def multi_step(
     return spikes, v_out
 
 
+@functools.cache
 def _rounded(value: float, dtype: torch.dtype) -> float:
     """A potential as torch takes it into sums with tensors of the dtype."""
     return float(torch.tensor(value, dtype=dtype))

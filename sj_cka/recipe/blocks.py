@@ -86,6 +86,7 @@ class TrainOverride(Strict):
     precision: Precision | None = None
     layout: Layout | None = None
     compile: StrictBool | None = None
+    graph: StrictBool | None = None
     sync_bn: StrictBool | None = None
 
 
@@ -121,6 +122,7 @@ class Train(Strict):
     )
     layout: Layout = Field(Settings.layout, description="of images and convolutions in memory")
     compile: StrictBool = Field(Settings.compile, description="let torch.compile make the forward pass")
+    graph: StrictBool = Field(Settings.graph, description="on CUDA, capture a step as a CUDA graph and replay it")
     sync_bn: StrictBool = Field(
         Settings.sync_bn, description="with several processes: batch normalisation over the whole batch"
     )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from sj_cka.data.sending import sent
 from sj_cka.training.distributed import own_share, world
 
 Change = Callable[[Tensor, Generator], Tensor]
@@ -68,10 +69,10 @@ class Resident:
         order = torch.randperm(len(self.samples), generator=self._order).to(self.samples.device)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             chosen = own_share(order[start : start + self.batch_size])
-            x = self.samples[chosen].to(self.labels.device)
+            x = sent(self.samples[chosen], self.labels.device)
             for change in self.augment:
                 x = change(x, self._draws)
-            yield x if self.prepare is None else self.prepare(x), self.labels[chosen.to(self.labels.device)]
+            yield x if self.prepare is None else self.prepare(x), self.labels[sent(chosen, self.labels.device)]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the random streams are, between two epochs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import time
@@ -17,11 +18,12 @@ from tqdm.auto import tqdm
 from sj_cka.recording import reset_states
 from sj_cka.training.batches import check_labels
 from sj_cka.training.checkpoint import Checkpoints, random_state, set_random_state
-from sj_cka.training.distributed import share_weights, sum_gradients, sum_of, synchronised, world
-from sj_cka.training.evaluation import class_scores
-from sj_cka.training.forward import autocast, check_precision, compiled, in_layout
+from sj_cka.training.distributed import share_weights, sum_of, synchronised, world
+from sj_cka.training.forward import check_precision, compiled, in_layout
+from sj_cka.training.graph import GraphStep, on_side_stream
 from sj_cka.training.rates import RateMeter
 from sj_cka.training.settings import Settings
+from sj_cka.training.step import Step
 
 
 class Batches(Protocol):
@@ -109,13 +111,14 @@ def train(
     """
     device = next(network.parameters()).device
     check_precision(network, settings, device)
-    optimiser = torch.optim.SGD(_groups(network, settings), lr=settings.lr, momentum=settings.momentum)
-    scaler = torch.amp.GradScaler(device.type, enabled=settings.autocast_dtype(device) == torch.float16)
-    run = _Run(network, batches, settings, optimiser, scaler, [], {})
+    step = Step(network, settings)
+    graph = device.type == "cuda" and settings.graph and not settings.compile and world()[1] == 1
+    run = _Run(network, batches, settings, step, GraphStep(step) if graph else step, [], {})
     own = torch.cuda.current_device() if device.type == "cuda" and device.index is None else device.index
     devices = [own] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
+        on_side_stream(device) if graph else nullcontext(),
         in_layout(network, settings, device) as as_laid_out,
         synchronised(network) if settings.sync_bn else nullcontext(),
         RateMeter(network) as rate,
@@ -127,7 +130,8 @@ def train(
             run.load(saved)
         elif 0 in keep:
             run.kept[0] = _weights(network)
-        forward = compiled(network) if settings.compile else network
+        if settings.compile:
+            step.forward = compiled(network)
         network.train()
         done = len(run.history)
         with tqdm(
@@ -135,7 +139,7 @@ def train(
         ) as bar:
             for epoch in range(done + 1, settings.epochs + 1):
                 began = time.perf_counter()
-                lr, loss, accuracy, images = run.epoch(epoch, forward, as_laid_out, bar.update)
+                lr, loss, accuracy, images = run.epoch(epoch, as_laid_out, bar.update)
                 seconds = time.perf_counter() - began
                 overall, rates = rate.take()
                 made = Epoch(epoch, loss, accuracy, overall, lr, seconds, images / seconds, _peak_memory(device), rates)
@@ -148,6 +152,8 @@ def train(
                 if report is not None:
                     report(made)
     reset_states(network)
+    if graph:
+        step.optimiser.zero_grad(set_to_none=True)  # gradients lie in the memory of the graph
     return Trained(run.history, run.kept)
 
 
@@ -158,55 +164,33 @@ class _Run:
     network: nn.Module
     batches: Batches
     settings: Settings
-    optimiser: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
+    step: Step
+    take: Step | GraphStep
     history: list[Epoch]
     kept: dict[int, dict[str, Tensor]]
-    classes: int | None = None
 
     def epoch(
-        self,
-        epoch: int,
-        forward: Callable[[Tensor], Tensor],
-        as_laid_out: Callable[[Tensor], Tensor],
-        after_step: Callable[[], Any],
+        self, epoch: int, as_laid_out: Callable[[Tensor], Tensor], after_step: Callable[[], Any]
     ) -> tuple[float, float, float, int]:
         """One pass over the batches: learning rate of its first step, mean loss, accuracy and number of images."""
-        device = next(self.network.parameters()).device
-        first_lr, seen = self.lr((epoch - 1) * len(self.batches)), 0
-        sums = torch.zeros(2, dtype=torch.float64, device=device)  # of losses, of hits
+        device, done = self.step.device, (epoch - 1) * len(self.batches)
+        first_lr, seen = self.lr(done), 0
+        self.step.begin_epoch()
         losses: list[Tensor] = []
-        for step, (x, y) in enumerate(self.batches, start=1):
-            if self.classes is not None and y.device.type == "cpu":  # a look at others would wait for the device
-                check_labels(y, self.classes)
+        for number, (x, y) in enumerate(self.batches, start=1):
+            if self.step.classes is not None and y.device.type == "cpu":  # a look at others would wait for the device
+                check_labels(y, self.step.classes)
             x, y = as_laid_out(x.to(device, non_blocking=True)), y.to(device, non_blocking=True)
-            for group in self.optimiser.param_groups:
-                group["lr"] = self.lr((epoch - 1) * len(self.batches) + step - 1)
+            self.step.set_rate(self.lr(done + number - 1))
             size = len(y) if world()[1] == 1 else int(sum_of(torch.tensor(len(y), device=device))[0])
-            reset_states(self.network)
-            with autocast(self.settings, device):
-                logits = forward(x)
-                if self.classes is None:
-                    self.classes = logits.shape[-1]
-                    check_labels(y, self.classes)
-                loss = self.loss(logits, y) / size
-            losses.append(loss.detach())
-            if device.type == "cpu":  # elsewhere a look at the loss would wait for the device
-                self.check_finite(losses, epoch, step)
-            self.optimiser.zero_grad(set_to_none=True)
-            self.scaler.scale(loss).backward()
-            sum_gradients(self.network)
-            if self.settings.clip is not None:
-                self.scaler.unscale_(self.optimiser)
-                nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
-            self.scaler.step(self.optimiser)
-            self.scaler.update()
-            hits = (class_scores(logits.detach()).argmax(1) == y).sum()
-            sums += torch.stack([losses[-1].double() * size, hits.double()])
+            # elsewhere than on the CPU a look at the loss would wait for the device
+            look = functools.partial(self.check_finite, epoch=epoch, first=number) if device.type == "cpu" else None
+            losses.append(self.take(x, y, size, look))
             seen += size
             after_step()
-        self.check_finite(losses, epoch, 1)
-        [total] = sum_of(sums)
+        if device.type != "cpu":
+            self.check_finite(torch.stack(losses), epoch=epoch, first=1)
+        [total] = sum_of(self.step.sums)
         loss_sum, right = total.tolist()
         return first_lr, loss_sum / seen, right / seen, seen
 
@@ -218,22 +202,14 @@ class _Run:
         part = (step - warm) / max(1, self.settings.epochs * len(self.batches) - warm)
         return self.settings.lr * (1 + math.cos(math.pi * part)) / 2
 
-    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Sum over the images of their loss."""
-        logits = logits.float()  # also under autocast
-        if self.settings.loss == "tet" and logits.ndim == 3:
-            T = len(logits)
-            return nn.functional.cross_entropy(logits.flatten(0, 1), y.repeat(T), reduction="sum") / T
-        return nn.functional.cross_entropy(class_scores(logits), y, reduction="sum")
-
-    def check_finite(self, losses: list[Tensor], epoch: int, first: int) -> None:
-        """Raises NotFinite if a loss, of those from step `first`, is not."""
-        finite = torch.isfinite(torch.stack(losses[first - 1 :]))
+    def check_finite(self, losses: Tensor, *, epoch: int, first: int) -> None:
+        """Raises NotFinite if a loss is not; the losses are those from step `first` on."""
+        finite = torch.isfinite(losses).view(-1)
         if not finite.all():
-            step = first + int((~finite).nonzero()[0])
+            step = int((~finite).nonzero()[0])
             raise NotFinite(
-                f"the loss became {losses[step - 1].item()} in epoch {epoch}, step {step} of {len(self.batches)}: "
-                f"lower train.lr (now {self.settings.lr:g}) or check the data"
+                f"the loss became {losses.view(-1)[step].item()} in epoch {epoch}, step {first + step} of "
+                f"{len(self.batches)}: lower train.lr (now {self.settings.lr:g}) or check the data"
             )
 
     def state(self) -> dict[str, Any]:
@@ -241,8 +217,7 @@ class _Run:
         random = random_state() | {"batches": getattr(self.batches, "state_dict", dict)()}
         return {
             "network": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            **self.step.state_dict(),
             "random": random,
             "history": [asdict(epoch) for epoch in self.history],
             "kept": self.kept,
@@ -252,28 +227,14 @@ class _Run:
         """Goes on from a `state`."""
         try:
             self.network.load_state_dict(state["network"])
-            self.optimiser.load_state_dict(state["optimiser"])
+            self.step.load_state_dict(state)
         except (RuntimeError, ValueError) as error:
             raise RuntimeError(f"expected a checkpoint of this training, got one of another: {error}") from error
-        self.scaler.load_state_dict(state["scaler"])
         set_random_state(state["random"])
         if hasattr(self.batches, "load_state_dict"):
             self.batches.load_state_dict(state["random"]["batches"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.kept = state["kept"]
-
-
-def _groups(network: nn.Module, settings: Settings) -> list[dict[str, Any]]:
-    """Parameters with the weight decay of each."""
-    named = [p for p in network.parameters() if p.requires_grad]
-    if settings.decay == "all":
-        return [{"params": named, "weight_decay": settings.weight_decay}]
-    parts = [p for p in named if p.ndim > 1], [p for p in named if p.ndim <= 1]
-    return [
-        {"params": part, "weight_decay": decay}
-        for part, decay in zip(parts, (settings.weight_decay, 0.0), strict=True)
-        if part
-    ]
 
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:

@@ -34,6 +34,7 @@ class Settings:
             on CUDA, as in the paper's code, and float32 elsewhere. Weights stay float32.
         layout: of images and convolutions in memory; "auto": see `channels_last`.
         compile: whether torch.compile makes the forward pass; it needs a compiler.
+        graph: whether on CUDA, in one process, a step is captured as a CUDA graph and replayed: see `GraphStep`.
         sync_bn: with several processes, whether batch normalisation takes the statistics of the whole batch, or of the
             share of each process.
     """
@@ -50,6 +51,7 @@ class Settings:
     precision: Precision = "float32"
     layout: Layout = "auto"
     compile: bool = False
+    graph: bool = True
     sync_bn: bool = False
 
     def autocast_dtype(self, device: torch.device) -> torch.dtype | None:

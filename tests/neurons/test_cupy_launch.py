@@ -6,7 +6,6 @@ import ctypes
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from spikingjelly import configure
 from spikingjelly.activation_based import neuron
 from torch import Tensor
 
-from sj_cka.neurons import SURROGATES, cupy_launch
+from sj_cka.neurons import cupy_launch
 from sj_cka.neurons.cupy_launch import Neuron, multi_step
 from sj_cka.neurons.surrogates import make_surrogate
 
@@ -162,7 +161,8 @@ def test_gradients_in_another_memory_order_are_brought_into_that_of_the_steps(st
         multi_step(own, 0.0, None, n)[0].backward(weights)
         assert own.grad is not None
         grads.append(own.grad)
-    assert torch.equal(*grads) and grads[0].any()
+    assert torch.equal(*grads)
+    assert grads[0].any()
 
 
 def test_a_second_call_makes_no_constants_and_asks_for_the_stream_again(

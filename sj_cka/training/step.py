@@ -1,0 +1,141 @@
+"""One step of a training: states reset, forward pass, loss, gradients, update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sj_cka.recording import reset_states
+from sj_cka.training.batches import check_labels
+from sj_cka.training.distributed import sum_gradients
+from sj_cka.training.evaluation import class_scores
+from sj_cka.training.forward import autocast
+from sj_cka.training.settings import Settings
+
+
+class Step:
+    """`step(x, y, size)` trains the network on a batch and gives its mean loss, a tensor.
+
+    `sums` holds, since `begin_epoch`, the sum over images of their losses and the number of right ones, float64 `[2]`.
+
+    Where it is `deferred`, nothing in a step waits for the device or is decided on the processor, so that a CUDA graph
+    can hold all of it: the learning rate is a tensor, SGD is fused, which leaves it to the device whether gradients in
+    half precision overflowed, and momentum begins as zeros (fused SGD takes what lies in memory, if the first step
+    overflows). Numbers differ from those of the other way by rounding alone.
+
+    Args:
+        network: on its device.
+        settings: see there.
+        deferred: None: on CUDA.
+    """
+
+    def __init__(self, network: nn.Module, settings: Settings, deferred: bool | None = None) -> None:
+        self.network, self.settings = network, settings
+        self.device = next(network.parameters()).device
+        self.forward: Callable[[Tensor], Tensor] = network
+        self.deferred = self.device.type == "cuda" if deferred is None else deferred
+        self.classes: int | None = None  # known with the first logits
+        self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        rate: Any = torch.tensor(settings.lr, device=self.device) if self.deferred else settings.lr
+        self.own = {"lr": rate, "fused": True if self.deferred else None}
+        self.optimiser = torch.optim.SGD(_groups(network, settings), momentum=settings.momentum, **self.own)
+        self.scaler = self.new_scaler()
+
+    def new_scaler(self) -> torch.amp.GradScaler:
+        """A scaler of gradients as at the beginning, which does nothing but in fp16."""
+        enabled = self.settings.autocast_dtype(self.device) == torch.float16
+        return torch.amp.GradScaler(self.device.type, enabled=enabled)
+
+    def begin_epoch(self) -> None:
+        """Sets the sums to zero."""
+        self.sums.zero_()
+
+    def set_rate(self, lr: float) -> None:
+        """The learning rate of the steps that follow."""
+        if self.deferred:
+            self.own["lr"].fill_(lr)
+        else:
+            for group in self.optimiser.param_groups:
+                group["lr"] = lr
+
+    def __call__(self, x: Tensor, y: Tensor, size: int, look: Callable[[Tensor], None] | None = None) -> Tensor:
+        """One step.
+
+        Args:
+            x: as the network takes it.
+            y: labels `[N]`.
+            size: N, of all processes together.
+            look: called with the loss before anything is changed.
+
+        Raises:
+            ValueError: in the first step, labels outside the network's classes.
+        """
+        reset_states(self.network)
+        with autocast(self.settings, self.device):
+            logits = self.forward(x)
+            if self.classes is None:
+                self._begin(logits.shape[-1], y)
+            loss = summed_loss(logits, y, self.settings.loss) / size
+        if look is not None:
+            look(loss.detach())
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        sum_gradients(self.network)
+        if self.settings.clip is not None:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        loss = loss.detach()
+        hits = (class_scores(logits.detach()).argmax(1) == y).sum()
+        self.sums += torch.stack([loss.double() * size, hits.double()])
+        return loss
+
+    def _begin(self, classes: int, y: Tensor) -> None:
+        """What waits for the first batch: classes, and the layout in memory, which momentum shares."""
+        check_labels(y, classes)
+        self.classes = classes
+        if not self.deferred or not self.settings.momentum:
+            return
+        for parameter in (p for group in self.optimiser.param_groups for p in group["params"]):
+            state = self.optimiser.state[parameter]
+            momentum = state.get("momentum_buffer")
+            state["momentum_buffer"] = new = torch.zeros_like(parameter)
+            if momentum is not None:
+                new.copy_(momentum)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the optimiser and the scaler."""
+        return {"optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict`, of another device too."""
+        self.optimiser.load_state_dict(state["optimiser"])
+        for group in self.optimiser.param_groups:
+            group.update(self.own)
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def summed_loss(logits: Tensor, y: Tensor, kind: str) -> Tensor:
+    """Sum over the images of their loss, "mean" or "tet": see `Settings`."""
+    logits = logits.float()  # also under autocast
+    if kind == "tet" and logits.ndim == 3:
+        T = len(logits)
+        return nn.functional.cross_entropy(logits.flatten(0, 1), y.repeat(T), reduction="sum") / T
+    return nn.functional.cross_entropy(class_scores(logits), y, reduction="sum")
+
+
+def _groups(network: nn.Module, settings: Settings) -> list[dict[str, Any]]:
+    """Parameters with the weight decay of each."""
+    named = [p for p in network.parameters() if p.requires_grad]
+    if settings.decay == "all":
+        return [{"params": named, "weight_decay": settings.weight_decay}]
+    parts = [p for p in named if p.ndim > 1], [p for p in named if p.ndim <= 1]
+    return [
+        {"params": part, "weight_decay": decay}
+        for part, decay in zip(parts, (settings.weight_decay, 0.0), strict=True)
+        if part
+    ]
