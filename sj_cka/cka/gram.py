@@ -13,6 +13,7 @@ from torch import Tensor
 # The error of a float32 Gram is about 1e-9 q, q = |K off the diagonal| / |K~|, more for few samples; beyond the
 # smaller of this q and n it is taken again.
 _Q_MAX = 300.0
+_Q_MAX_SPLIT = 100.0  # of a product of two bfloat16 halves, whose error is some three times as large
 # |K~| at or below this fraction of |K| is rounding, not structure.
 _UNDEFINED = 1e-12
 _EQUAL = "all pairs of samples are equally similar"
@@ -20,6 +21,7 @@ _EQUAL = "all pairs of samples are equally similar"
 _SMALLEST, _LARGEST = 1e-145, 1e145
 BEYOND = "beyond the range of float64"
 _CHUNK = 1 << 20  # numbers of an intermediate that are held at once
+_CHUNK_CUDA = 1 << 24  # there launches cost more than memory
 _BYTES_FROM = 64  # features that bytes pay for; torch's int8 product is wrong for 1
 _ROWS = 32
 _BLOCK = 96  # columns of a symmetric product that the CPU takes at once
@@ -125,7 +127,7 @@ def raw_grams(X: Tensor, *, spikes: bool = False, out: Tensor | None = None) -> 
         out: float64 `[S, n(n-1)/2]` that the rows are written to, on any device.
     """
     S, n, _ = X.shape
-    steps = max(1, _CHUNK // n**2)
+    steps = max(1, (_CHUNK_CUDA if X.is_cuda else _CHUNK) // n**2)
     if torch.is_autocast_enabled(X.device.type):  # it would take the Gram in bfloat16
         with torch.autocast(X.device.type, enabled=False):
             return raw_grams(X, spikes=spikes, out=out)
@@ -140,7 +142,7 @@ def raw_grams(X: Tensor, *, spikes: bool = False, out: Tensor | None = None) -> 
 def _centred(X: Tensor, spikes: bool, out: Tensor) -> tuple[Tensor, Tensor]:
     """Diagonal and `redo` of some steps, whose rows are written to `out`."""
     n = X.shape[1]
-    K, exact = _product(X, spikes)
+    K, exact, q_max = _product(X, spikes)
     low = K.to(torch.float64)
     del K
     diagonal = low.diagonal(dim1=-2, dim2=-1).clone()
@@ -154,21 +156,23 @@ def _centred(X: Tensor, spikes: bool, out: Tensor) -> tuple[Tensor, Tensor]:
     if rows is not out:
         out.copy_(rows)
     # a float32 Gram below 1e-25 may have lost entries to underflow
-    sound = (off <= min(_Q_MAX, n) * size) & (off > 1e-25 * n / 2**0.5) & (size < _LARGEST / 2) & exact
+    sound = (off <= min(q_max, n) * size) & (off > 1e-25 * n / 2**0.5) & (size < _LARGEST / 2) & exact
     return diagonal - 2 * shift, ~sound
 
 
-def _product(X: Tensor, spikes: bool) -> tuple[Tensor, Tensor]:
-    """Grams `[S, n, n]`, on the CPU lower triangles alone, and whether each is the product of X itself, bool `[S]`."""
+def _product(X: Tensor, spikes: bool) -> tuple[Tensor, Tensor, float]:
+    """Grams `[S, n, n]`, on the CPU lower triangles alone; whether each is the product of X itself, bool `[S]`; and the
+    q from which digits are lost."""
     exact = X.new_ones(len(X), dtype=torch.bool)
     if X.device.type != "cpu":
-        if not (spikes and X.dtype == torch.float32 and half_products(X.device)):
-            return gram(X), exact
+        if X.dtype != torch.float32 or not half_products(X.device):
+            return gram(X), exact, _Q_MAX
+        if not spikes:
+            return split_grams(X), exact, _Q_MAX_SPLIT
         half = X.to(torch.bfloat16)
-        K = torch.stack([torch.mm(x, x.mT, out_dtype=torch.float32) for x in half])
-        return K, (half == X).flatten(1).all(1)
+        return _wide(half, half), (half == X).flatten(1).all(1), _Q_MAX
     if X.shape[1] <= _BLOCK:
-        return gram(X), exact
+        return gram(X), exact, _Q_MAX
     K = X.new_zeros(*X.shape[:2], X.shape[1])
     for step, x in enumerate(X):
         small = _as_bytes(x) if spikes and x.shape[1] >= _BYTES_FROM and byte_products() else None
@@ -178,7 +182,24 @@ def _product(X: Tensor, spikes: bool) -> tuple[Tensor, Tensor]:
         block = _BLOCK if len(x) < _WIDE_FROM else _WIDE_BLOCK
         for i in range(0, len(x), block):
             K[step, i:, i : i + block] = x[i:] @ x[i : i + block].mT
-    return K, exact
+    return K, exact, _Q_MAX
+
+
+def split_grams(X: Tensor) -> Tensor:
+    """Grams `[S, n, n]` of float32 features `[S, n, D]` from bfloat16 products with float32 sums.
+
+    X = H + L + rest, H and L in bfloat16: X X^T = H H^T + H L^T + (H L^T)^T up to 2^-17 of each product. Tensor cores
+    take the three, of which one is the transpose of another, in a tenth of a float32 product's time.
+    """
+    high = X.to(torch.bfloat16)
+    low = (X - high).to(torch.bfloat16)
+    cross = _wide(high, low)
+    return _wide(high, high).add_(cross).add_(cross.mT)
+
+
+def _wide(X: Tensor, Y: Tensor) -> Tensor:
+    """float32 X Y^T of bfloat16 matrices `[S, n, D]`, whose products are exact in float32."""
+    return torch.bmm(X, Y.mT, out_dtype=torch.float32) if X.is_cuda else X.float() @ Y.float().mT
 
 
 def _as_bytes(x: Tensor) -> Tensor | None:
@@ -196,7 +217,7 @@ def half_products(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 with float32 sums and a float32 result, so that counts stay exact."""
     x = torch.ones(16, 4112, device=device, dtype=torch.bfloat16)
     try:  # 4112 needs 13 bits; a bfloat16 result has 8
-        return bool((torch.mm(x, x.mT, out_dtype=torch.float32) == 4112).all())
+        return bool((torch.bmm(x[None], x.mT[None], out_dtype=torch.float32) == 4112).all())
     except (RuntimeError, TypeError):  # no such kernel for this device
         return False
 

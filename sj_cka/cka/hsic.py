@@ -12,6 +12,8 @@ from torch import Tensor
 from sj_cka.cka.gram import as_tensor, centred_grams
 
 _CHUNK = 1 << 20  # numbers of one side that another device is sent at once
+_PIECE = 1 << 12  # shortest piece of a row in a batched product
+_PIECES = 1 << 24  # numbers of all pieces' products together
 
 
 class UndefinedCKA(RuntimeWarning):
@@ -35,12 +37,23 @@ def hsic(rows_x: Tensor, rows_y: Tensor, n: int) -> Tensor:
 def pair_products(rows_x: Tensor, rows_y: Tensor) -> Tensor:
     """`rows_x @ rows_y.mT` on the device of x; rows of another device are never there as a whole."""
     if rows_x.device == rows_y.device:
-        return rows_x @ rows_y.mT
+        return _in_pieces(rows_x, rows_y) if rows_x.is_cuda and rows_x.ndim == 2 else rows_x @ rows_y.mT
     step = max(1, _CHUNK // rows_y.shape[-2])
     return sum(
         (x @ y.to(x.device).mT for x, y in zip(rows_x.split(step, -1), rows_y.split(step, -1), strict=True)),
         start=rows_x.new_zeros(()),
     )
+
+
+def _in_pieces(rows_x: Tensor, rows_y: Tensor) -> Tensor:
+    """`rows_x @ rows_y.mT` of few long rows as one batched product of their pieces, which keeps all of a device busy."""
+    P, Q, M = len(rows_x), len(rows_y), rows_x.shape[1]
+    pieces = min(M // _PIECE, _PIECES // max(1, P * Q))
+    if pieces < 2:
+        return rows_x @ rows_y.mT
+    length = M // pieces
+    x, y = (rows[:, : pieces * length].unflatten(1, (pieces, length)).transpose(0, 1) for rows in (rows_x, rows_y))
+    return torch.bmm(x, y.mT).sum(0).addmm_(rows_x[:, pieces * length :], rows_y[:, pieces * length :].mT)
 
 
 def cka(X: Tensor | np.ndarray, Y: Tensor | np.ndarray) -> float:
