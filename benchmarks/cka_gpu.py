@@ -104,6 +104,7 @@ def main() -> None:
         "this project": lambda: compare(*nets, [x], samples=False, progress=False),
         "with samples": lambda: compare(*nets, [x], progress=False),
         "pairwise formula": lambda: pairwise(nets, x, layers),
+        "probes": lambda: [plan(net, x) for net in nets],
     }
     seconds: dict[str, list[float]] = {name: [] for name in tools}
     for turn in range(options.repeats + 1):
@@ -120,7 +121,7 @@ def main() -> None:
         f"{torch.cuda.get_device_name() if cuda else on}, n = {options.n}, "
         f"{len(layers[0])} x {len(layers[1])} layers, T = {T}"
     )
-    print(f"forward passes alone {1000 * forward:.1f} ms; past them:")
+    print(f"forward passes alone {1000 * forward:.1f} ms, probes {1000 * median(seconds['probes']):.1f} ms; past them:")
     for name in ("this project", "with samples", "pairwise formula"):
         print(f"  {name:18} {1000 * past[name]:8.1f} ms")
     print(f"the formula takes {past['pairwise formula'] / past['this project']:.1f} times as long (wanted: at least 5)")

@@ -15,6 +15,7 @@ import torch
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 # the tables that each prints, by words of their last lines; those first that most depends on
 SCRIPTS = {
+    "cupy_launch": "no CUDA device with CuPy here",
     "training": "300 epochs of CIFAR-10 follow",
     "neuron_backends": "targets",
     "attacks": "foolbox's LinfPGD",

@@ -46,7 +46,7 @@ def pair_products(rows_x: Tensor, rows_y: Tensor) -> Tensor:
 
 
 def _in_pieces(rows_x: Tensor, rows_y: Tensor) -> Tensor:
-    """`rows_x @ rows_y.mT` of few long rows as one batched product of their pieces, which keeps all of a device busy."""
+    """`rows_x @ rows_y.mT` of few long rows, as one batched product of their pieces: it keeps all of a device busy."""
     P, Q, M = len(rows_x), len(rows_y), rows_x.shape[1]
     pieces = min(M // _PIECE, _PIECES // max(1, P * Q))
     if pieces < 2:
