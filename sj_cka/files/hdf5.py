@@ -56,6 +56,7 @@ def _lost(name: str, number: int) -> UnreadableFile:
     """The error for a file whose reader was ended by a signal of this number, 0 where it was given up."""
     why = "comes to no end" if number in (0, getattr(signal, "SIGPROF", 0)) else f"dies of signal {number}"
     return UnreadableFile(
-        f"{name}: expected an HDF5 file that can be read, the HDF5 library {why} with it: it is damaged; fetch or make "
-        "it anew"
+        name,
+        f"expected an HDF5 file that can be read, the HDF5 library {why} with it: it is damaged",
+        "fetch or make it anew",
     )

@@ -9,7 +9,18 @@ from pathlib import Path
 
 
 class UnreadableFile(ValueError):
-    """A file that is not what its reader takes; the message names it and says what was found."""
+    """A file that is not what its reader takes; the message names it and says what was found.
+
+    Args:
+        where: the file, and what in it; or the whole message.
+        why: what was expected and what came, kept as `why`.
+        remedy: what to do.
+    """
+
+    def __init__(self, where: str, why: str = "", remedy: str = "") -> None:
+        told = f"{where}: {why}" if why else where
+        super().__init__(f"{told}; {remedy}" if remedy else told)
+        self.why = why or where
 
 
 # what a file begins with; from the longest, since a short one may begin a file of another kind by chance

@@ -19,6 +19,7 @@ _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "zstd", 95: "xz", 98: "
 _CHUNK = 1 << 20
 _HEADER = 1 << 16  # longer headers are not NumPy's
 _AFRESH = "write it anew by numpy.savez or numpy.savez_compressed"
+_FETCH = f"fetch the file anew, or {_AFRESH}"
 
 
 @contextmanager
@@ -45,7 +46,8 @@ def _zip(path: Path) -> zipfile.ZipFile:
     except Exception as error:
         raise _damaged(path, error) from error
     found = kind_of(head) or ("another kind of file, or a damaged one" if head else "an empty file")
-    raise UnreadableFile(f"{path}: expected an .npz file, could not read it: it is {found}; write one by numpy.savez")
+    why = f"expected an .npz file, could not read it: it is {found}"
+    raise UnreadableFile(str(path), why, "write one by numpy.savez")
 
 
 class _Members(Mapping[str, np.ndarray]):
@@ -60,7 +62,7 @@ class _Members(Mapping[str, np.ndarray]):
                 continue
             name = info.filename.removesuffix(".npy")
             if name in self._infos:
-                raise UnreadableFile(f"{path}: expected arrays of different names, got two called {name!r}; {_AFRESH}")
+                raise UnreadableFile(str(path), f"expected arrays of different names, got two called {name!r}", _AFRESH)
             self._infos[name] = info
 
     def __iter__(self) -> Iterator[str]:
@@ -86,18 +88,18 @@ class _Members(Mapping[str, np.ndarray]):
     def _check(self, where: str, info: zipfile.ZipInfo) -> None:
         """Refuses what cannot be read, and sizes that the file cannot hold."""
         if info.flag_bits & 1:
-            raise UnreadableFile(f"{where}: expected plain arrays, got an encrypted one; {_AFRESH}")
+            raise UnreadableFile(where, "expected plain arrays, got an encrypted one", _AFRESH)
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             method = _METHODS.get(info.compress_type, f"method {info.compress_type}")
-            raise UnreadableFile(
-                f"{where}: expected an array as numpy.savez writes it (stored or deflated), got one compressed by "
-                f"{method}; {_AFRESH}"
-            )
+            why = f"expected an array as numpy.savez writes it (stored or deflated), got one compressed by {method}"
+            raise UnreadableFile(where, why, _AFRESH)
         most = info.compress_size * (_DEFLATE_AT_MOST if info.compress_type == zipfile.ZIP_DEFLATED else 1)
         if info.compress_size > self._size or info.file_size > most + _DEFLATE_AT_MOST:
             raise UnreadableFile(
-                f"{where}: expected an array that fits a file of {self._size:,} bytes, it announces "
-                f"{info.file_size:,}: the file is damaged or cut off; fetch it anew, or {_AFRESH}"
+                where,
+                f"expected an array that fits a file of {self._size:,} bytes, it announces {info.file_size:,}: the "
+                "file is damaged or cut off",
+                _FETCH,
             )
 
     def _content(self, info: zipfile.ZipInfo) -> bytearray:
@@ -116,19 +118,20 @@ def _array(where: str, content: bytearray) -> np.ndarray:
     head = io.BytesIO(content[:_HEADER])
     if not content.startswith(npy.MAGIC_PREFIX):
         found = kind_of(bytes(content[:64])) or ("empty" if not content else "something else")
-        raise UnreadableFile(f"{where}: expected an array, got {found}; leave it out, or {_AFRESH}")
+        raise UnreadableFile(where, f"expected an array, got {found}", f"leave it out, or {_AFRESH}")
     version = npy.read_magic(head)
     if version not in ((1, 0), (2, 0)):
-        raise UnreadableFile(f"{where}: expected a plain array, got version {version} of .npy, of records; {_AFRESH}")
+        raise UnreadableFile(where, f"expected a plain array, got version {version} of .npy, of records", _AFRESH)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran_order, dtype = read(head)
     if dtype.hasobject:
-        raise UnreadableFile(f"{where}: expected numbers, got an array of Python objects, which is not read; {_AFRESH}")
+        raise UnreadableFile(where, "expected numbers, got an array of Python objects, which is not read", _AFRESH)
     announced, there = math.prod(shape) * dtype.itemsize, len(content) - head.tell()
     if announced != there or any(length < 0 for length in shape):
         raise UnreadableFile(
-            f"{where}: expected {announced:,} bytes of {dtype} {list(shape)}, as its header says, got {there:,}; "
-            f"fetch the file anew, or {_AFRESH}"
+            where,
+            f"expected {announced:,} bytes of {dtype} {list(shape)}, as its header says, got {there:,}",
+            _FETCH,
         )
     if not announced:
         return np.empty(shape, dtype)
@@ -141,4 +144,4 @@ def _damaged(where: object, error: Exception) -> Exception:
     if isinstance(error, MemoryError):
         return MemoryError(f"{where}: {error}")
     said = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-    return UnreadableFile(f"{where}: expected arrays, could not read it: {said}; fetch the file anew, or {_AFRESH}")
+    return UnreadableFile(str(where), f"expected arrays, could not read it: {said}", _FETCH)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 SplitBy = Literal["number", "time"]
+_CLOCK_BITS = 13  # of the shortest clock of a camera
 
 
 def bin_events(
@@ -94,14 +95,23 @@ def _counted(t: np.ndarray, cell: np.ndarray, shape: tuple[int, ...], T: int, sp
         return torch.zeros(T, *shape)
     if (t[1:] < t[:-1]).any():
         i = int(np.argmax(t[1:] < t[:-1]))
-        raise ValueError(
-            f"expected times that do not fall, got {t[i + 1]} us after {t[i]} us at event {i + 1}; sort the events by "
-            "time, if their order has no meaning"
-        )
+        raise ValueError(_falls(int(t[i]), int(t[i + 1]), i + 1))
     counts = np.zeros((T, cells), np.float32)
     for i, (begin, end) in enumerate(itertools.pairwise(_edges(t, T, split_by))):
         counts[i] = np.bincount(cell[begin:end], minlength=cells)
     return torch.from_numpy(counts).view(T, *shape)
+
+
+def _falls(before: int, after: int, event: int) -> str:
+    """What is wrong with times that fall, and what to do."""
+    bits = before.bit_length()
+    fell = f"expected times that do not fall, got {after} us after {before} us at event {event}"
+    if bits >= _CLOCK_BITS and before - after > 1 << bits - 1:
+        return (
+            f"{fell}: if a clock of {bits} bits began anew there, add {1 << bits} us to the times from there on; their "
+            "order is right"
+        )
+    return f"{fell}; sort the events by time, if their order has no meaning"
 
 
 def _edges(t: np.ndarray, T: int, split_by: SplitBy) -> list[int]:
@@ -122,6 +132,8 @@ def whole_numbers(name: str, values: ArrayLike) -> np.ndarray:
     whole = array.dtype == bool or np.issubdtype(array.dtype, np.integer)
     if array.ndim != 1 or not whole:
         raise ValueError(f"expected {name} as whole numbers [N], got {array.dtype} {list(array.shape)}")
+    if array.size and array.dtype == np.uint64 and array.max() >= 1 << 63:
+        raise ValueError(f"expected {name} below 2^63, got {array.max()}")
     return array.astype(np.int64, copy=False)  # unsigned differences would wrap
 
 

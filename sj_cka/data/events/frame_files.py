@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -18,6 +19,7 @@ from sj_cka.data.frames import Frames
 VERSION = 1  # of the files; another one is read anew from the recordings
 _TYPES = (np.uint8, np.int16, np.int32)  # what torch knows
 _CHUNK = 1 << 22  # bytes
+_WHOLE = "whole.json"  # in which state the files were found whole
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -89,15 +91,55 @@ def finish(
         counts.close()
     for name, y in labels.items():
         np.save(folder / f"{name}.npy", y)
-    arrays = {name: _described(folder / f"{name}.npy") for name in _ARRAYS}
+    described = {name: _described(folder / f"{name}.npy") for name in _ARRAYS}
+    files = {name: {"dtype": str(dtype), "shape": list(shape)} for name, (dtype, shape) in described.items()}
+    whole = {**meta, "version": VERSION, "arrays": files, "fingerprint": _fingerprint(folder)}
+    text = json.dumps({**whole, "sha256": _checksum(whole)}, indent=1)
+    (folder / "meta.json").write_text(text, encoding="utf-8")
+    _remember(folder, whole["fingerprint"])
+
+
+def _fingerprint(folder: Path) -> str:
+    """As `samples.fingerprint` takes it, without all in memory."""
     digest = hashlib.sha256()
-    for name, (dtype, shape) in arrays.items():
-        digest.update(str((dtype, shape)).encode())  # as `samples.fingerprint` does, without all in memory
+    for name in _ARRAYS:
+        digest.update(str(_described(folder / f"{name}.npy")).encode())
         for chunk in _content(folder / f"{name}.npy"):
             digest.update(chunk)
-    files = {name: {"dtype": str(dtype), "shape": shape} for name, (dtype, shape) in arrays.items()}
-    text = json.dumps({**meta, "version": VERSION, "arrays": files, "fingerprint": digest.hexdigest()}, indent=1)
-    (folder / "meta.json").write_text(text, encoding="utf-8")
+    return digest.hexdigest()
+
+
+def _checksum(meta: Mapping[str, Any]) -> str:
+    """Of what meta.json says, whatever its layout."""
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+def _states(folder: Path) -> dict[str, list[int]]:
+    """What changes with a file: its size, and the times of its last change, of which a copy has another."""
+    found = {name: os.stat(folder / f"{name}.npy") for name in _ARRAYS}
+    return {name: [own.st_size, own.st_mtime_ns, own.st_ctime_ns] for name, own in found.items()}
+
+
+def _remember(folder: Path, fingerprint: str) -> None:
+    """Keeps that the files as they are have been found whole, where the folder can be written."""
+    with contextlib.suppress(OSError):
+        known = json.dumps({"fingerprint": fingerprint, "states": _states(folder)})
+        (folder / _WHOLE).write_text(known, encoding="utf-8")
+
+
+def _check_whole(folder: Path, fingerprint: str) -> None:
+    """Compares the fingerprint, which takes seconds for gigabytes, if a file is not known to be the one that was."""
+    try:
+        known = json.loads((folder / _WHOLE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = None
+    if known == {"fingerprint": fingerprint, "states": _states(folder)}:
+        return
+    if (found := _fingerprint(folder)) != fingerprint:
+        raise ValueError(
+            f"expected arrays with the fingerprint {fingerprint[:12]}..., got {found[:12]}...: one is damaged"
+        )
+    _remember(folder, fingerprint)
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
@@ -115,7 +157,10 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
             raise ValueError(f"version {meta['version']}")
         if lacking := {"classes", "fingerprint", "told", "held_out", "skipped"} - set(meta):
             raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        # meta.json of earlier versions has no checksum
+        if (checksum := meta.pop("sha256", None)) is not None and checksum != _checksum(meta):
+            raise ValueError("it is not what was written, as its sha256 says")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFrames(f"{path} cannot be read: {type(error).__name__}: {error}") from error
     return dict(meta)
 
@@ -123,20 +168,26 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
 def open_frames(folder: Path, meta: Mapping[str, Any]) -> Frames:
     """Frames, memory-mapped: only what is indexed comes into memory, and nothing that is done to them reaches the file.
 
+    Files that are not known to be those that were written are read once, to compare their fingerprint.
+
     Raises:
         DamagedFrames: a file is missing or is not what meta.json says.
     """
     arrays = {}
     for name in _ARRAYS:
         path = folder / f"{name}.npy"
-        expected = meta["arrays"][name]["dtype"], list(meta["arrays"][name]["shape"])
         try:
-            array = np.load(path, mmap_mode="c")
-        except (OSError, ValueError, EOFError) as error:
+            expected = meta["arrays"][name]["dtype"], list(meta["arrays"][name]["shape"])
+            array = np.load(path, mmap_mode="c", allow_pickle=False)
+        except Exception as error:  # of a damaged header: ValueError, SyntaxError, MemoryError, ...
             raise DamagedFrames(f"{path} cannot be read: {type(error).__name__}: {error}") from error
         if (found := (str(array.dtype), list(array.shape))) != expected:
             raise DamagedFrames(f"{path}: expected {expected[0]} {expected[1]}, got {found[0]} {found[1]}")
         arrays[name] = torch.from_numpy(array)
+    try:
+        _check_whole(folder, meta["fingerprint"])
+    except (OSError, ValueError) as error:
+        raise DamagedFrames(f"{folder} cannot be read: {error}") from error
     return Frames(
         **arrays,
         classes=meta["classes"],

@@ -1,8 +1,8 @@
 """From what a user fetched to the recordings that SpikingJelly's classes read: download/ -> extract/ -> events_np/.
 
-Each step is SpikingJelly's own, but writes into a folder beside, which is renamed when it is whole. The classes alone
-leave a marker `events_np.building` wherever a step fails, which breaks every later call; delete archives of another
-checksum; and convert in threads, of which one that fails does not say at which file.
+The archives are unpacked by SpikingJelly, the recordings read by `formats`. Each step writes into a folder beside,
+which is renamed when it is whole. SpikingJelly's own steps leave a marker `events_np.building` wherever one fails,
+which breaks every later call; delete archives of another checksum; and do not say at which file a conversion failed.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from sj_cka.data.events.raw_files import EventSet, Source
 from sj_cka.data.root import cause, is_of_the_machine
 from sj_cka.data.samples import DataError
+from sj_cka.files import head_of, is_hidden, kind_of, obstacle
 from sj_cka.progress import bar
 
 OnError = Literal["raise", "skip"]
@@ -65,6 +68,11 @@ def look(known: EventSet, folder: Path, written: Path) -> Prepared | None:
         found = Prepared(events, extract, lost, missing)
         if _filled(events) and not missing:
             break
+    if found is None and extract is not None:
+        raise DataError(
+            f"{known.title}: expected {known.extracted} in {extract}, got none, but {_stranger(extract)}; put it "
+            "there, or remove the folder"
+        )
     if found is not None and not sources and (marker := _marker(found.events)).exists():
         raise DataError(
             f"{known.title}: expected whole recordings in {found.events}, got some of a preparation that did not "
@@ -117,9 +125,21 @@ def damaged(known: EventSet, file: str, reason: str, others: int = 0, remedy: st
 def _filled(folder: Path) -> bool:
     try:
         with os.scandir(folder) as entries:
-            return any(True for _ in entries)
+            return not all(is_hidden(entry.name) for entry in entries)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def _stranger(folder: Path) -> str:
+    """A file in a folder, with its kind."""
+    for above, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        for name in sorted(name for name in files if not is_hidden(name)):
+            path = Path(above, name)
+            if not obstacle(path) and (kind := kind_of(head_of(path))):
+                return f"{path.relative_to(folder)}, {kind}"
+            return str(path.relative_to(folder))
+    return "empty folders"
 
 
 def _marker(events: Path) -> Path:
@@ -163,54 +183,43 @@ def state_of(path: str | os.PathLike[str]) -> list[int] | None:
 def _convert(known: EventSet, found: Prepared) -> list[Source]:
     """Converts what is missing, which may take hours; gives what could not be converted."""
     assert found.extract is not None
-    part = found.events.with_name(f"{known.events}.part")
-    whole = part / "whole"
-    shutil.rmtree(part, ignore_errors=True)
+    whole = found.events.with_name(f"{known.events}.part")
+    shutil.rmtree(whole, ignore_errors=True)
     whole.mkdir(parents=True)
     broken: list[Source] = []
     try:
         with bar(len(found.missing), f"{known.title}: converting files") as count:
-            for start in range(0, len(found.missing), known.together):
-                batch = found.missing[start : start + known.together]
-                for source, error in _convert_all(known, batch, found.extract, part):
-                    broken.append(source._replace(wrong=f"SpikingJelly cannot convert it: {cause(error)}"))
-                count(len(batch))
+            for source in found.missing:
+                count(1)
+                try:
+                    _convert_one(known, source, found.extract, whole)
+                except ValueError as error:
+                    broken.append(source._replace(wrong=str(error)))
         _put(whole, found.events)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(whole, ignore_errors=True)
     return broken
 
 
-def _convert_all(
-    known: EventSet, sources: Sequence[Source], extract: Path, part: Path
-) -> Iterator[tuple[Source, Exception]]:
-    """Those that could not be converted, and why: SpikingJelly does not say which it was, so each is tried alone."""
+def _convert_one(known: EventSet, source: Source, extract: Path, into: Path) -> None:
+    if known.convert is None:
+        os.symlink(os.path.abspath(extract / source.path), into / source.makes[0])
+        return
     try:
-        _convert_some(known, sources, extract, part)
+        made = dict(known.convert(extract, source))
     except Exception as error:
         if is_of_the_machine(error):
+            error.add_note(f"while {extract / source.path} of {known.title} was read")
             raise
-        if len(sources) == 1:
-            yield sources[0], error
-            return
-        for source in sources:
-            yield from _convert_all(known, [source], extract, part)
-
-
-def _convert_some(known: EventSet, sources: Sequence[Source], extract: Path, part: Path) -> None:
-    staged, made, whole = (part / name for name in ("staged", "made", "whole"))
-    for folder in (staged, made):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-    known.in_spikingjelly().create_raw_from_extracted(known.stage(sources, extract, staged), made)
-    for name in (name for source in sources for name in source.makes):
-        (whole / name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(made / name, whole / name)
+        raise ValueError(str(error) if type(error) is ValueError else f"it cannot be read: {cause(error)}") from error
+    for name, events in made.items():
+        (into / name).parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(into / name, **events)  # type: ignore[arg-type]
 
 
 def _put(whole: Path, events: Path) -> None:
     """The folder in its place; where there are recordings already, its files among these."""
-    if not _filled(events):
+    if not (events.is_dir() and os.listdir(events)):
         os.rename(whole, events)  # over an empty folder, too
         return
     for folder, _, files in os.walk(whole):
@@ -299,13 +308,3 @@ def _missing(
         f"extract, nor in download {lacking}; put into {folder / 'download'}: {fetch}; or put what they hold, "
         f"{known.extracted}, into {folder / 'extract'}{by_program}"
     )
-
-
-def is_prepared(reader: Any) -> Any:
-    """SpikingJelly's class, for a set that is prepared: it then looks for no marker and no archives."""
-
-    class Reader(reader):
-        def prepare_raw_dataset(self) -> None:
-            """There is nothing left to do."""
-
-    return Reader

@@ -1,19 +1,39 @@
-"""What the published files of the event sets hold, and how SpikingJelly's classes want to find them."""
+"""What the published files of the event sets hold, and where SpikingJelly's classes want to find their recordings."""
 
 from __future__ import annotations
 
 import csv
 import importlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sj_cka.data.events.clock import Clock
+from sj_cka.data.events.formats import Events, another_kind, cut_off, read_aedat3
 from sj_cka.data.imagined import Shape
 from sj_cka.data.root import cause
+from sj_cka.data.samples import DataError
+from sj_cka.files import head_of, is_hidden, kind_of
 
-ATIS_BYTES = 5  # an event of N-MNIST and N-Caltech101: x, y, 24 bits of polarity and time
+# what else people have of recordings and pictures: where it lies among recordings it is told, not passed over
+_FOREIGN = (
+    ".bin",
+    ".aedat",
+    ".aedat4",
+    ".dat",
+    ".raw",
+    ".mat",
+    ".npz",
+    ".npy",
+    ".h5",
+    ".hdf5",
+    ".png",
+    ".jpg",
+    ".jpeg",
+)
 
 
 class Source(NamedTuple):
@@ -32,17 +52,17 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class EventSet:
-    """A set, its class in SpikingJelly and its files.
+    """A set, its files, and its class in SpikingJelly.
 
     Args:
         title: its name in messages.
-        module, reader: module and class in `spikingjelly.datasets`.
+        module, reader: module and class in `spikingjelly.datasets`, which know where it is published.
         folder: its folder in the data root.
         archives: those of the published files that hold recordings.
         extracted: what they hold, in words.
         find: the recordings in extract/.
-        stage: lays out some of them as the class wants to find them, in an empty folder; gives the folder.
-        together: how many are converted at once.
+        convert: folder extract/ and a file in it -> name in events_np/ and events of each recording.
+        clock: of the times in events_np/; None where they run on.
         splits: folders of training and test in events_np/; none where the set has no published split.
         sensor: rows and columns of a camera, or the number of units of spikes.
         published: what the set holds, of one time step.
@@ -56,8 +76,8 @@ class EventSet:
     archives: tuple[str, ...]
     extracted: str
     find: Callable[[Path], list[Source]]
-    stage: Callable[[Sequence[Source], Path, Path], Path]
-    together: int = 256
+    convert: Callable[[Path, Source], Iterator[tuple[str, Events]]] | None = None
+    clock: Clock | None = None
     splits: tuple[str, ...] = ("train", "test")
     sensor: tuple[int, ...]
     published: Shape
@@ -82,112 +102,131 @@ def one_each(folders: Mapping[str, str], suffix: str, event_bytes: int = 1) -> C
         event_bytes: what an event takes; a size that is no multiple of it is that of a file that was cut off.
     """
 
+    def found(extract: Path, path: str, target: str, size: int) -> Source:
+        end = os.path.splitext(path)[1]
+        if end != suffix:
+            kind = kind_of(head_of(extract / path)) or "another file"
+            # with its whole name: a recording may lie beside it under the same one
+            return Source(path, (f"{target}{end}.npz",), f"expected a recording ({suffix}), it is {kind}")
+        why = cut_off(size, event_bytes)
+        return Source(
+            path, (f"{target}.npz",), why and (another_kind(extract / path, f"a recording ({suffix})") or why)
+        )
+
     def find(extract: Path) -> list[Source]:
         return [
-            Source(os.path.join(source, name, file), (_converted(target, name, file),), _cut_off(size, event_bytes))
+            found(
+                extract, os.path.join(source, name, file), os.path.join(target, name, os.path.splitext(file)[0]), size
+            )
             for source, target in folders.items()
             for name in folders_in(extract / source)
-            for file, size in files_in(extract / source / name, suffix).items()
+            for file, size in files_in(extract / source / name, (suffix, *_FOREIGN)).items()
         ]
 
     return find
 
 
-def _converted(target: str, name: str, file: str) -> str:
-    return os.path.join(target, name, os.path.splitext(file)[0] + ".npz")
-
-
-def _cut_off(size: int, event_bytes: int) -> str:
-    if size == 0:
-        return "the file is empty"
-    if size % event_bytes:
-        event = size // event_bytes
-        return f"expected {event_bytes} bytes an event, got {size:,} bytes: the file is cut off in event {event}"
-    return ""
+def each_by(read: Callable[[Path], Events]) -> Callable[[Path, Source], Iterator[tuple[str, Events]]]:
+    """`convert` of the same sets."""
+    return lambda extract, source: iter([(source.makes[0], read(extract / source.path))])
 
 
 def folders_in(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; none where it is none."""
+    """Names of the folders in a folder that are not hidden, sorted; none where it is none."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
+            return sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
-def files_in(folder: Path, suffixes: str | tuple[str, ...]) -> dict[str, int]:
-    """Names and bytes of the files in a folder, sorted, whose names end as given."""
+def files_in(folder: Path, suffixes: tuple[str, ...]) -> dict[str, int]:
+    """Names and bytes of the files in a folder that are not hidden, sorted, whose names end as given."""
     with os.scandir(folder) as entries:
-        return dict(sorted((e.name, e.stat().st_size) for e in entries if e.name.endswith(suffixes) and e.is_file()))
-
-
-def stage_each(*always: str) -> Callable[[Sequence[Source], Path, Path], Path]:
-    """`stage` of the same sets: links, in folders of the same names.
-
-    Args:
-        always: folders that the class reads, empty or not.
-    """
-
-    def stage(sources: Sequence[Source], extract: Path, into: Path) -> Path:
-        for folder in {*always, *(os.path.dirname(source.path) for source in sources)}:
-            (into / folder).mkdir(parents=True, exist_ok=True)
-        for source in sources:
-            os.symlink(os.path.abspath(extract / source.path), into / source.path)
-        return into
-
-    return stage
+        found = [e for e in entries if e.name.endswith(suffixes) and not is_hidden(e.name) and e.is_file()]
+        return {entry.name: entry.stat().st_size for entry in sorted(found, key=lambda entry: entry.name)}
 
 
 _TRIALS = {"train": "trials_to_train.txt", "test": "trials_to_test.txt"}
 GESTURES = "DvsGesture"  # the folder in the archive
+_GESTURES = 11
+
+
+class Gesture(NamedTuple):
+    """A row of a trial's table: what was done, from 0, and from when until when [us]."""
+
+    label: int
+    start: int
+    end: int
 
 
 def find_trials(extract: Path) -> list[Source]:
-    """`find` of DVS128 Gesture: a file holds a trial of some twelve gestures, a table beside it when each began."""
+    """`find` of DVS128 Gesture: a file holds a trial of some twelve gestures, a table beside it when each began.
+
+    Raises:
+        DataError: a list of trials that is none.
+    """
     folder = extract / GESTURES
     return [
         _trial(folder, split, name)
         for split, listed in _TRIALS.items()
         if (folder / listed).is_file()
-        for name in (folder / listed).read_text(encoding="utf-8").split()
+        for name in _names(folder / listed)
     ]
+
+
+def _names(listed: Path) -> list[str]:
+    try:
+        lines = listed.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{listed}: expected a list of trials, could not read it: {cause(error)}") from error
+    for i, line in enumerate(lines, 1):
+        if (name := line.strip()) and not re.fullmatch(r"[\w-]+\.aedat", name):
+            raise DataError(
+                f"{listed}: line {i}: expected the name of a trial, such as user01_fluorescent.aedat, got {name[:60]!r}"
+                "; fetch the file anew"
+            )
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _trial(folder: Path, split: str, name: str) -> Source:
     path, stem = os.path.join(GESTURES, name), os.path.splitext(name)[0]
-    made: dict[int, list[str]] = {}
     try:
-        with open(folder / f"{stem}_labels.csv", encoding="utf-8", newline="") as table:
-            labels = [int(row[0]) - 1 for row in list(csv.reader(table))[1:] if row]
-        for label in labels:
-            own = made.setdefault(label, [])
-            own.append(os.path.join(split, str(label), f"{stem}_{len(own)}.npz"))
-    except (OSError, ValueError, IndexError, csv.Error) as error:
-        return Source(path, (os.path.join(split, stem),), f"its table {stem}_labels.csv cannot be read: {cause(error)}")
-    if not made:
-        return Source(path, (os.path.join(split, stem),), f"its table {stem}_labels.csv names no gesture")
-    wrong = "" if (folder / name).is_file() else "the file is missing"
-    return Source(path, tuple(file for files in made.values() for file in files), wrong)
+        made = tuple(_cuts(folder, split, stem))
+    except (OSError, ValueError, csv.Error) as error:
+        why = f"its table {stem}_labels.csv cannot be read: {cause(error)}"
+        return Source(path, (os.path.join(split, stem),), why)
+    return Source(path, made, "" if (folder / name).is_file() else "the file is missing")
 
 
-def stage_trials(sources: Sequence[Source], extract: Path, into: Path) -> Path:
-    """`stage` of DVS128 Gesture."""
-    folder = into / GESTURES
-    folder.mkdir()
-    for split, listed in _TRIALS.items():
-        names = [os.path.basename(s.path) for s in sources if s.makes[0].startswith(split + os.sep)]
-        (folder / listed).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        for name in names:
-            for file in (name, f"{os.path.splitext(name)[0]}_labels.csv"):
-                os.symlink(os.path.abspath(extract / GESTURES / file), folder / file)
-    return into
+def _cuts(folder: Path, split: str, stem: str) -> dict[str, Gesture]:
+    """Names in events_np/ of the recordings of a trial -> its rows."""
+    with open(folder / f"{stem}_labels.csv", encoding="utf-8", newline="") as table:
+        rows = [row for row in list(csv.reader(table))[1:] if row]
+    if not rows:
+        raise ValueError("it names no gesture")
+    made: dict[str, Gesture] = {}
+    counts: dict[int, int] = {}
+    for row in rows:
+        if len(row) < 3:
+            raise ValueError(f"expected class, start and end, got {','.join(row)[:60]!r}")
+        label, start, end = (int(cell) for cell in row[:3])
+        if not (1 <= label <= _GESTURES and 0 <= start and 0 <= end):
+            raise ValueError(f"expected a class from 1 to {_GESTURES} and times from 0, got {label}, {start}, {end}")
+        made[os.path.join(split, str(label - 1), f"{stem}_{counts.get(label, 0)}.npz")] = Gesture(label - 1, start, end)
+        counts[label] = counts.get(label, 0) + 1
+    return made
+
+
+def cut_trial(extract: Path, source: Source) -> Iterator[tuple[str, Events]]:
+    """`convert` of DVS128 Gesture: the events from the start of each gesture to before its end."""
+    events = read_aedat3(extract / source.path)
+    split, stem = source.makes[0].split(os.sep)[0], os.path.splitext(os.path.basename(source.path))[0]
+    for name, gesture in _cuts(extract / GESTURES, split, stem).items():
+        inside = (events["t"] >= gesture.start) & (events["t"] < gesture.end)
+        yield name, {key: values[inside] for key, values in events.items()}
 
 
 def as_they_are(*files: str) -> Callable[[Path], list[Source]]:
     """`find` of a set whose files are read as they were fetched."""
     return lambda extract: [Source(file, (file,)) for file in files if (extract / file).is_file()]
-
-
-def stage_none(sources: Sequence[Source], extract: Path, into: Path) -> Path:
-    """`stage` of such a set: SpikingJelly links to the files, so that it must see where they really are."""
-    return extract.absolute()

@@ -1,4 +1,4 @@
-"""Recordings as SpikingJelly's classes give them, one at a time, and the counts of their events."""
+"""Recordings as SpikingJelly's classes find them, one at a time, and the counts of their events."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sj_cka.data.events.binning import SplitBy, bin_events, bin_spikes, check_within, whole_numbers
-from sj_cka.data.events.preparation import Prepared, is_prepared
+from sj_cka.data.events.formats import Events
+from sj_cka.data.events.preparation import Prepared
 from sj_cka.data.events.raw_files import EventSet, files_in, folders_in
 from sj_cka.data.root import cause, is_of_the_machine
 from sj_cka.data.samples import DataError
+from sj_cka.files import UnreadableFile, check_hdf5, opened_npz
 
 SPLITS = ("train", "test")
 _SEED = 0  # of the splits that are ours
@@ -52,14 +54,26 @@ def listed(known: EventSet, found: Prepared) -> dict[str, list[Recording]]:
             )
         return {split: [Recording(name, "", sizes[name])] for split, name in zip(SPLITS, known.h5, strict=True)}
     lost = {made: f"{source.path}: {source.wrong}" for source in found.lost for made in source.makes}
-    own = {split: _in_folders(found.events, split, lost) for split in known.splits or ("",)}
+    own = {split: _in_folders(known, found.events, split, lost) for split in known.splits or ("",)}
     _check_classes(known, found.events, own)
     splits = own if known.splits else _split(own[""])
     _check_kept(known, found.events, splits)
     return splits
 
 
-def _in_folders(events: Path, split: str, lost: dict[str, str]) -> list[Recording]:
+def _in_folders(known: EventSet, events: Path, split: str, lost: dict[str, str]) -> list[Recording]:
+    places = [
+        events / split / group / name
+        for group in folders_in(events / split)
+        for name in folders_in(events / split / group)
+    ]
+    strays = (
+        [events / split / name for name in files_in(events / split, (".npy", ".npz"))]
+        if (events / split).is_dir()
+        else []
+    )
+    if odd := [*places, *strays]:
+        raise DataError(f"{known.title}: expected recordings in class folders, got {odd[0]}; move it away")
     there = [
         Recording(name, group, size, lost.get(name, ""))
         for group in folders_in(events / split)
@@ -146,7 +160,7 @@ class Item(NamedTuple):
     Args:
         name: of the file, or of the recording in it; relative to events_np/.
         label: from 0.
-        read: gives the arrays of SpikingJelly's class.
+        read: gives its arrays.
         lost: why it is not to be read; empty where it is.
     """
 
@@ -157,61 +171,55 @@ class Item(NamedTuple):
 
 
 def items(known: EventSet, found: Prepared, split: str, recordings: Sequence[Recording]) -> list[Item]:
-    """The recordings of a split in SpikingJelly's class.
+    """The recordings of a split, labelled by the order of their class folders as in SpikingJelly's class.
 
     Raises:
-        DataError: the class cannot read the folder, or finds recordings where none should be.
+        DataError: the file of spike trains cannot be read.
     """
-    train = {"train": split == "train"} if known.splits else {}
-    try:
-        dataset = is_prepared(known.in_spikingjelly())(str(found.events.parent), data_type="event", **train)
-        if known.h5:
-            return _of_h5(known, found.events / recordings[0].file, dataset)
-    except Exception as error:
-        if isinstance(error, DataError) or is_of_the_machine(error):
-            raise
-        where = found.events / recordings[0].file if known.h5 else found.events
-        raise DataError(
-            f"{known.title}: {where}: SpikingJelly cannot read it: {cause(error)}; fetch it anew"
-        ) from error
-    index = {os.path.relpath(path, found.events): i for i, (path, _) in enumerate(dataset.samples)}
-    if known.splits and (stray := sorted(set(index) - {recording.file for recording in recordings})):
-        raise DataError(
-            f"{known.title}: expected recordings in class folders, got {found.events / stray[0]}; move it away"
-        )
+    if known.h5:
+        return _of_h5(known, found.events / recordings[0].file)
+    groups = sorted({recording.group for recording in recordings} - {""})
     return [
-        Item(r.file, dataset.samples[index[r.file]][1], partial(_loaded, dataset.loader, found.events / r.file))
+        Item(r.file, groups.index(r.group), partial(_loaded, found.events / r.file))
         if not r.lost
         else Item(r.file, -1, lambda: None, r.lost)
         for r in recordings
     ]
 
 
-def _loaded(loader: Callable[[Any], Any], path: Path) -> Any:
-    # opened here: numpy leaves a truncated file open
-    with open(path, "rb") as file:
-        return loader(file)
+def _loaded(path: Path) -> Events:
+    with opened_npz(path) as file:
+        return {name: file[name] for name in file if name in ("t", "x", "y", "p")}
 
 
-def _of_h5(known: EventSet, path: Path, dataset: Any) -> list[Item]:
+def _of_h5(known: EventSet, path: Path) -> list[Item]:
     import h5py
 
-    with h5py.File(path) as file:
-        labels, lengths = file["labels"][:], [len(file["spikes"][name]) for name in ("times", "units")]
+    try:
+        check_hdf5(path)
+        file = h5py.File(path, "r")  # open as long as the items are there
+        labels, times, units = file["labels"], file["spikes"]["times"], file["spikes"]["units"]
+        shapes = {name: array.shape for name, array in (("labels", labels), ("times", times), ("units", units))}
+        if len(set(shapes.values())) > 1 or labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            got = ", ".join(f"{name} {list(shape or ())}" for name, shape in shapes.items())
+            raise ValueError(f"expected as many times and units as integer labels, got {got}, labels of {labels.dtype}")
+        if len(labels) > path.stat().st_size:
+            raise ValueError(f"it announces {len(labels):,} recordings, more than it has bytes")
+        values = labels[:]
+    except Exception as error:
+        if is_of_the_machine(error):
+            raise
+        said = error.why if isinstance(error, UnreadableFile) else cause(error)
+        raise DataError(f"{known.title}: {path}: it cannot be read: {said}; fetch the file anew") from error
     classes = known.published.classes
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or set(lengths) != {len(labels)}:
+    if len(wrong := np.flatnonzero((values < 0) | (values >= classes))):
         raise DataError(
-            f"{known.title}: {path}: expected as many times and units as integer labels, got {lengths[0]:,} and "
-            f"{lengths[1]:,} of {labels.dtype} {list(labels.shape)}; fetch the file anew"
-        )
-    if len(wrong := np.flatnonzero((labels < 0) | (labels >= classes))):
-        raise DataError(
-            f"{known.title}: {path}: expected labels 0 to {classes - 1}, got {labels[wrong[0]]} of recording "
+            f"{known.title}: {path}: expected labels 0 to {classes - 1}, got {values[wrong[0]]} of recording "
             f"{wrong[0]}; fetch the file anew"
         )
     return [
-        Item(f"{path.name}, recording {i}", int(label), lambda i=i: dataset[i][0])  # type: ignore[misc]
-        for i, label in enumerate(labels)
+        Item(f"{path.name}, recording {i}", int(label), lambda i=i: {"t": times[i], "x": units[i]})  # type: ignore[misc]
+        for i, label in enumerate(values)
     ]
 
 
@@ -227,7 +235,8 @@ def counted(item: Item, known: EventSet, shape: tuple[int, ...], split_by: Split
         if is_of_the_machine(error):
             error.add_note(f"while {item.name} of {known.title} was read")
             raise
-        raise ValueError(f"it cannot be read: {cause(error)}") from error
+        said = error.why if isinstance(error, UnreadableFile) else cause(error)
+        raise ValueError(f"it cannot be read: {said}") from error
     names = ("t", "x", "y", "p") if len(known.sensor) == 2 else ("t", "x")
     if not isinstance(arrays, dict) or not set(names) <= set(arrays):
         got = ", ".join(sorted(arrays)) if isinstance(arrays, dict) else type(arrays).__name__
@@ -239,11 +248,16 @@ def counted(item: Item, known: EventSet, shape: tuple[int, ...], split_by: Split
         return bin_spikes(t, unit, T=shape[0], D=shape[1], split_by=split_by).numpy()
     T, _, H, W = shape
     rows, columns = known.sensor
-    x, y = whole_numbers("x", arrays["x"]), whole_numbers("y", arrays["y"])
-    check_within("x", x, columns, "a column of the sensor")
-    check_within("y", y, rows, "a row of the sensor")
-    x, y = x * W // columns, y * H // rows
-    return bin_events(arrays["t"], x, y, arrays["p"], T=T, H=H, W=W, split_by=split_by).numpy()
+    t, x, y, p = (whole_numbers(name, arrays[name]) for name in names)
+    if known.clock is not None and len({len(t), len(x), len(y), len(p)}) == 1:  # else told by the binning
+        t, real = known.clock.running(t, y)
+        x, y, p = x[real], y[real], p[real]
+        if not len(t):
+            raise ValueError("it holds no events but marks of its clock")
+    camera = f"of the camera of {known.title} with {rows} rows and {columns} columns (or it is another camera's)"
+    check_within("x", x, columns, f"a column {camera}")
+    check_within("y", y, rows, f"a row {camera}")
+    return bin_events(t, x * W // columns, y * H // rows, p, T=T, H=H, W=W, split_by=split_by).numpy()
 
 
 def _in_order(seconds: Any, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -24,18 +24,11 @@ from typing import Any
 from filelock import FileLock
 
 from sj_cka.data.events.binning import SplitBy
+from sj_cka.data.events.clock import Clock
+from sj_cka.data.events.formats import ATIS_BYTES, read_aedat2, read_atis
 from sj_cka.data.events.integration import Wanted, integrate, kept, key_of
 from sj_cka.data.events.preparation import FRAMES, STEPS, OnError, look, prepare, refuse_lost
-from sj_cka.data.events.raw_files import (
-    ATIS_BYTES,
-    EventSet,
-    as_they_are,
-    find_trials,
-    one_each,
-    stage_each,
-    stage_none,
-    stage_trials,
-)
+from sj_cka.data.events.raw_files import EventSet, as_they_are, cut_trial, each_by, find_trials, one_each
 from sj_cka.data.events.recordings import listed
 from sj_cka.data.frames import Frames
 from sj_cka.data.imagined import Shape
@@ -43,6 +36,7 @@ from sj_cka.data.root import cause, data_root
 from sj_cka.data.samples import DataError
 
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_ATIS = Clock(bits=23, mark=240)
 
 _SETS = {
     "nmnist": EventSet(
@@ -53,7 +47,8 @@ _SETS = {
         archives=("Train.zip", "Test.zip"),
         extracted="Train/<digit>/<name>.bin and Test/<digit>/<name>.bin",
         find=one_each({"Train": "train", "Test": "test"}, ".bin", ATIS_BYTES),
-        stage=stage_each("Train", "Test"),
+        convert=each_by(read_atis),
+        clock=_ATIS,
         sensor=(34, 34),
         published=Shape((1, 2, 34, 34), 10, 60_000, 10_000),
     ),
@@ -65,7 +60,8 @@ _SETS = {
         archives=tuple(f"{name}.zip" for name in _CIFAR10),
         extracted="<class>/<name>.aedat",
         find=one_each({"": ""}, ".aedat"),
-        stage=stage_each(),
+        convert=each_by(read_aedat2),
+        clock=Clock(bits=32),
         splits=(),
         sensor=(128, 128),
         published=Shape((1, 2, 128, 128), 10, 9_000, 1_000),
@@ -78,8 +74,7 @@ _SETS = {
         archives=("DvsGesture.tar.gz",),
         extracted="DvsGesture/ with trials_to_train.txt, trials_to_test.txt, <trial>.aedat and <trial>_labels.csv",
         find=find_trials,
-        stage=stage_trials,
-        together=1,  # SpikingJelly takes gigabytes for a trial
+        convert=cut_trial,
         sensor=(128, 128),
         # as SpikingJelly cuts the trials; Amir et al. 2017 count 1,342 gestures
         published=Shape((1, 2, 128, 128), 11, 1_176, 288),
@@ -92,7 +87,8 @@ _SETS = {
         archives=("Caltech101.zip",),
         extracted="Caltech101/<class>/<name>.bin",
         find=one_each({"Caltech101": ""}, ".bin", ATIS_BYTES),
-        stage=stage_each("Caltech101"),
+        convert=each_by(read_atis),
+        clock=_ATIS,
         splits=(),
         sensor=(180, 240),
         # 8,709 recordings; a tenth of each class of Caltech101 without Faces, to the nearest, makes 878
@@ -106,7 +102,6 @@ _SETS = {
         archives=("shd_train.h5.zip", "shd_test.h5.zip"),
         extracted="shd_train.h5 and shd_test.h5",
         find=as_they_are("shd_train.h5", "shd_test.h5"),
-        stage=stage_none,
         sensor=(700,),
         published=Shape((1, 700), 20, 8_156, 2_264),
         h5=("shd_train.h5", "shd_test.h5"),

@@ -621,10 +621,10 @@ def in_npz(**change):
 
 
 DAMAGED = [
-    pytest.param(in_npz()[:-30], "it cannot be read: BadZipFile", id="cut off"),
+    pytest.param(in_npz()[:-30], "it cannot be read: expected arrays, could not read it: BadZipFile", id="cut off"),
     pytest.param(in_npz()[:200] + b"?" + in_npz()[201:], "it cannot be read: ", id="a byte changed"),
-    pytest.param(b"", "it cannot be read: EOFError", id="empty file"),
-    pytest.param(b"no archive", "it cannot be read: ", id="text"),
+    pytest.param(b"", "it cannot be read: .* it is an empty file", id="empty file"),
+    pytest.param(b"no archive", "it cannot be read: .* it is text, 'no archive'", id="text"),
     pytest.param(in_npz(p=None), r"expected arrays t, x, y, p, got t, x, y", id="no polarity"),
     pytest.param(in_npz(t=[0, 1, 2]), "expected one value of each .* 3 of t_us, 4 of x", id="a time missing"),
     pytest.param(in_npz(t=[], x=[], y=[], p=[]), "it holds no events", id="no events"),
@@ -694,7 +694,7 @@ def test_all_recordings_of_a_class_cannot_be_left_out(formats, tmp_path):
     nmnist(tmp_path, T=1)
     for i in range(2):
         (tmp_path / f"NMNIST/events_np/test/2/0000{i}.npz").write_bytes(b"")
-    message = r"all test recordings of class 2 are damaged, the first is test/2/00000\.npz: it cannot be read: EOFError"
+    message = r"all test recordings of class 2 are damaged, the first is test/2/00000\.npz: .* an empty file; fetch"
     with pytest.raises(DataError, match=message):
         nmnist(tmp_path, T=2, on_error="skip")
 
@@ -739,13 +739,13 @@ def test_a_recording_that_spikingjelly_made_of_a_file_that_was_cut_off_is_not_tr
 
 
 SOURCES = {
-    "cifar10_dvs": ("bird/cifar10_bird_3.aedat", slice(-4), "SpikingJelly cannot convert it: ValueError: odd number"),
-    "dvs128_gesture": ("DvsGesture/user01_train.aedat", slice(-6), "SpikingJelly cannot convert it: error: unpack"),
+    "cifar10_dvs": ("bird/cifar10_bird_3.aedat", slice(-4), "expected 8 bytes an event, got 316 bytes: the file"),
+    "dvs128_gesture": ("DvsGesture/user01_train.aedat", slice(-6), "the file is cut off in packet 2, or its header"),
 }
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
-def test_a_file_that_spikingjelly_cannot_convert_is_named_or_left_out(name, formats, tmp_path, no_reading):
+def test_a_file_that_cannot_be_converted_is_named_or_left_out(name, formats, tmp_path, no_reading):
     made = formats.small_set(name, tmp_path)
     source, end, why = SOURCES[name]
     path = tmp_path / formats.FOLDERS[name] / "extract" / source
@@ -840,7 +840,7 @@ def test_spikes_that_are_listed_unit_by_unit_are_put_in_order(formats, tmp_path)
     ("labels", "message"),
     [
         ([20] + [0] * 21, "expected labels 0 to 19, got 20 of recording 0"),
-        ([0] * 21, r"as many times and units as integer labels, got 22 and 22 of uint16 \[21\]"),
+        ([0] * 21, r"integer labels, got labels \[21\], times \[22\], units \[22\], labels of uint16"),
     ],
 )
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
@@ -856,7 +856,7 @@ def test_a_file_of_spike_trains_that_was_cut_off_is_refused_as_a_whole(on_error,
     formats.small_set("shd", tmp_path)
     path = tmp_path / "SHD/extract/shd_test.h5"
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(DataError, match=r"events_h5/shd_test\.h5: SpikingJelly cannot read it: OSError: .*; fetch"):
+    with pytest.raises(DataError, match=r"events_h5/shd_test\.h5: it cannot be read: OSError: .*; fetch"):
         EVENT_SETS["shd"](tmp_path, on_error=on_error)
 
 
