@@ -50,7 +50,8 @@ BAD = {
     "T of 0": (("  T: 2", "  T: 0 # <--"), "snn.T: expected at least 1, got 0"),
     "missing data": (
         ("images.npz}", "image.npz} # <--"),
-        "data.path: expected an .npz file with x_train, y_train, x_test, y_test, found no file at {folder}/image.npz",
+        "data.path: expected an .npz file, found no file at {folder}/image.npz (it is to hold x_train, y_train, "
+        "x_test, y_test)",
     ),
     "batch too small": (("  batch_size: 16", "  batch_size: 3 # <--"), "cka.batch_size: expected at least 4, got 3"),
     "key given twice": (("  T: 2", "  T: 2\n  T: 2 # <--"), "snn.T: expected each key once, it is given twice"),

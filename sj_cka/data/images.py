@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sj_cka.data.layout import Layout, channels_first
 from sj_cka.data.samples import DataError, Samples, fingerprint
 from sj_cka.data.sending import constant
 from sj_cka.files import UnreadableFile, opened_npz
+from sj_cka.ranges import check_splits
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -101,15 +103,17 @@ def _resized(x: np.ndarray, size: int) -> np.ndarray:
     return resized.numpy()
 
 
-def npz(path: Path) -> Images:
+def npz(path: Path, layout: Layout | None = None) -> Images:
     """Images of a user's own file, checked on reading.
 
     Args:
         path: an .npz file with `x_train`, `y_train`, `x_test`, `y_test`; images are uint8 `[N, H, W, C]` (0..255) or
             floating point `[N, C, H, W]`, labels integers from 0.
+        layout: of the images, where it is another one, or where their shape does not tell (`channels_first`).
 
     Raises:
-        DataError: the file, an array or its content is not as expected; the message says what came.
+        DataError: the file, an array or its content is not as expected, or the two splits are not on one scale
+            (`check_splits`); the message says what came.
     """
     path = Path(path)
     try:
@@ -126,13 +130,17 @@ def npz(path: Path) -> Images:
     except MemoryError as error:
         raise DataError(f"expected memory for the arrays of an .npz file, there is not enough: {error}") from error
     for split in ("train", "test"):
-        _check(path, split, arrays[f"x_{split}"], arrays[f"y_{split}"])
-        arrays[f"x_{split}"] = _as_nchw(arrays[f"x_{split}"])
+        arrays[f"x_{split}"] = _pictures(f"{path}: x_{split}", arrays[f"x_{split}"], layout)
+        _check_labels(f"{path}: y_{split}", arrays[f"y_{split}"], len(arrays[f"x_{split}"]))
     shapes = [arrays[f"x_{split}"].shape[1:] for split in ("train", "test")]
     if shapes[0] != shapes[1]:
         raise DataError(
             f"{path}: expected test images of the training images' shape [C, H, W] {shapes[0]}, got {shapes[1]}"
         )
+    try:
+        check_splits(arrays["x_train"], arrays["x_test"])
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
     there = np.unique(arrays["y_train"])
     if len(absent := np.setdiff1d(arrays["y_test"], there)):
         raise DataError(f"{path}: y_test holds the classes {absent[:10].tolist()}, which y_train lacks")
@@ -145,36 +153,43 @@ def npz(path: Path) -> Images:
     return _images(*(arrays[name] for name in _ARRAYS))
 
 
-def _check(path: Path, split: str, x: np.ndarray, y: np.ndarray) -> None:
-    name = f"{path}: x_{split}"
+def _pictures(name: str, x: np.ndarray, layout: Layout | None) -> np.ndarray:
+    """Checked images as `[N, C, H, W]`, uint8 or float32."""
     if x.ndim != 4 or not (x.dtype == np.uint8 or np.issubdtype(x.dtype, np.floating)):
         raise DataError(
             f"{name}: expected images, uint8 [N, H, W, C] or float [N, C, H, W], got {x.dtype} {list(x.shape)}"
         )
     if 0 in x.shape:
         raise DataError(f"{name}: expected at least one image, got an empty array {list(x.shape)}")
-    # one to four channels are what images have; where only the other order gives them, it is that order
-    here, other, order = (
-        (x.shape[3], x.shape[1], "[N, H, W, C]") if x.dtype == np.uint8 else (x.shape[1], x.shape[3], "[N, C, H, W]")
-    )
-    if here > 4 >= other:
+    try:
+        made = channels_first(x, layout)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
+    if x.dtype == np.uint8:
+        return made
+    with np.errstate(over="ignore"):  # told below
+        made = made.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(made).reshape(len(made), -1).all(1))
+    if len(bad):
         raise DataError(
-            f"{name}: expected {x.dtype} images as {order}, got {list(x.shape)}: {here} channels; swap the axes"
+            f"{name}: expected finite numbers, got NaN or infinity in {len(bad)} images, first in image {bad[0]}"
+            + (f": {x[bad[0]].max():g} is beyond float32" if np.isfinite(x[bad[0]]).all() else "")
         )
-    if np.issubdtype(x.dtype, np.floating):
-        bad = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(1))
-        if len(bad):
-            raise DataError(
-                f"{name}: expected finite numbers, got NaN or infinity in {len(bad)} images, first in image {bad[0]}"
-            )
-    if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
-        raise DataError(f"{path}: y_{split}: expected {len(x)} integer labels, got {y.dtype} {list(y.shape)}")
+    return made
+
+
+def _check_labels(name: str, y: np.ndarray, N: int) -> None:
+    if y.shape != (N,) or not np.issubdtype(y.dtype, np.integer):
+        hint = ""
+        if y.ndim == 2 and len(y) == N:
+            hint = "; one row an image: y.argmax(1)" if y.shape[1] > 1 else "; y.squeeze(1)"
+        elif y.shape == (N,) and y.dtype.kind == "f" and np.array_equal(y, np.round(y)):
+            hint = "; y.astype(int)"
+        raise DataError(f"{name}: expected {N} integer labels, got {y.dtype} {list(y.shape)}{hint}")
     if y.min() < 0:
-        raise DataError(f"{path}: y_{split}: expected labels from 0, got {y.min()}")
-
-
-def _as_nchw(x: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(x.transpose(0, 3, 1, 2) if x.dtype == np.uint8 else x.astype(np.float32))
+        raise DataError(f"{name}: expected labels from 0, got {y.min()}")
+    if y.min() == y.max():
+        raise DataError(f"{name}: expected two classes or more, got {y[0]} alone: shuffle before you split")
 
 
 def _images(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> Images:
@@ -182,7 +197,8 @@ def _images(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test
     scale = 255.0 if x_train.dtype == np.uint8 else 1.0
     mean = x_train.mean((0, 2, 3), dtype=np.float64) / scale
     std = x_train.std((0, 2, 3), dtype=np.float64) / scale
-    flat = np.flatnonzero(std == 0)
+    # not std == 0: the mean of equal numbers can be another one
+    flat = np.flatnonzero(x_train.max((0, 2, 3)) == x_train.min((0, 2, 3)))
     if len(flat):
         raise DataError(f"expected images that vary, channel {flat[0]} of the training split is constant")
     return stored(x_train, y_train, x_test, y_test, int(y_train.max()) + 1, mean.tolist(), std.tolist())

@@ -135,6 +135,23 @@ def nan_images():
             r"training images' shape \[C, H, W\] \(3, 5, 4\), got \(3, 6, 4\)",
         ),
         ({"x_train": np.zeros((12, 5, 4, 3), np.uint8)}, "channel 0 of the training split is constant"),
+        ({"x_train": np.full((12, 3, 5, 4), 1e300)}, "in 12 images, first in image 0: 1e\\+300 is beyond float32"),
+        (
+            {"y_train": np.arange(12)[:, None] % 3},
+            r"y_train: expected 12 integer labels, got int64 \[12, 1\]; y.squeeze",
+        ),
+        ({"y_train": np.eye(3)[np.arange(12) % 3]}, r"got float64 \[12, 3\]; one row an image: y.argmax\(1\)"),
+        ({"y_test": np.arange(6) % 3 * 1.0}, r"y_test: expected 6 integer labels, got float64 \[6\]; y.astype\(int\)"),
+        ({"y_train": np.zeros(12, int), "y_test": np.zeros(6, int)}, "y_train: expected two classes or more, got 0"),
+        ({"y_test": np.full(6, 2)}, "y_test: expected two classes or more, got 2 alone: shuffle before you split"),
+        (
+            {"x_test": arrays()["x_test"] % 2},
+            "one scale, got uint8 from 0 to 255 for training and uint8 from 0",
+        ),
+        (
+            {"x_test": np.random.default_rng(0).random((6, 3, 5, 4))},
+            "got uint8 from 0 to 255 for .* float32 from 0.* to",
+        ),
         ({"x_train": np.array([{}], dtype=object)}, r"x_train\.npy: expected numbers, got an array of Py"),
         ({"y_train": np.where(np.arange(12) % 3, np.nan, 1)}, "expected 12 integer labels, got float64"),
         ({"y_test": -np.arange(6)}, "y_test: expected labels from 0, got -5"),
@@ -156,6 +173,58 @@ def test_class_ids_of_any_size_are_refused_without_taking_memory(dtype, tmp_path
         assert tracemalloc.get_traced_memory()[1] < 1e6
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "told"),  # as which layout, and for which shapes
+    [
+        (np.float32, {"NCHW": [(3, 8, 8), (12, 8, 8), (5, 9, 8), (1, 8, 6), (1, 1, 9), (2, 5, 4)]}),
+        (np.uint8, {"NHWC": [(8, 8, 3), (9, 8, 5), (8, 8, 5), (16, 12, 11), (5, 5, 12), (4, 4, 3)]}),
+    ],
+)
+def test_channels_are_where_the_shape_says(tmp_path, dtype, told):
+    [(layout, shapes)] = told.items()
+    for shape in shapes:
+        path = with_shape(tmp_path, shape, dtype)
+        assert npz(path).fingerprint == npz(path, layout=layout).fingerprint
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_a_layout_that_is_given_is_taken(tmp_path, dtype):
+    for shape in ((8, 8, 3), (3, 8, 8), (6, 6, 6), (5, 9, 8), (8, 9, 5)):
+        path = with_shape(tmp_path, shape, dtype)
+        with np.load(path) as file:
+            x = file["x_test"]
+        assert np.array_equal(npz(path, layout="NCHW").x_test.numpy(), x)
+        assert np.array_equal(npz(path, layout="NHWC").x_test.numpy(), x.transpose(0, 3, 1, 2))
+
+
+def with_shape(folder, shape, dtype):
+    rng = np.random.default_rng(0)
+    x = {f"x_{split}": (rng.random((n, *shape)) * 255).astype(dtype) for split, n in (("train", 12), ("test", 6))}
+    return saved(folder, **x)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 9), (3, 8, 8), (12, 8, 8), (5, 9, 8), (6, 6, 6), (9, 5, 8)])
+def test_bytes_that_do_not_have_their_channels_last_for_sure_are_refused(tmp_path, shape):
+    with pytest.raises(DataError, match=r"x_train: .*say layout: NHWC"):
+        npz(with_shape(tmp_path, shape, np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 5), (9, 8, 5), (16, 16, 11), (5, 5, 12), (3, 3, 9), (6, 6, 6), (9, 5, 8)])
+def test_floats_with_their_channels_last_are_refused_and_told_the_layout(tmp_path, shape):
+    path = with_shape(tmp_path, shape, np.float32)
+    H, _, C = shape
+    with pytest.raises(DataError, match=f"x_train: .*: say layout: NCHW for {H} channels or layout: NHWC for {C}"):
+        npz(path)
+
+
+def test_splits_on_two_scales_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    train, test = rng.random((12, 3, 5, 4)) * 255, rng.random((6, 3, 5, 4))
+    with pytest.raises(DataError, match=r"mine.npz: expected both splits on one scale, got float32 from .* to 25\d"):
+        npz(saved(tmp_path, x_train=train, x_test=test))
+    assert npz(saved(tmp_path, x_train=train, x_test=test * 255)).x_test.max() > 200
 
 
 def test_a_missing_file_and_one_that_is_no_archive_are_refused(tmp_path):
