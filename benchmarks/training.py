@@ -40,8 +40,9 @@ from torchvision import transforms
 
 from sj_cka.data import AUGMENTATIONS, Images, Shape, imagine
 from sj_cka.models import build
-from sj_cka.neurons import FusedNode, lif_backend
+from sj_cka.neurons import lif_backend
 from sj_cka.neurons.backends import node_chooses
+from sj_cka.neurons.nodes import FusedNode
 from sj_cka.training import Resident, Settings, train
 
 T, OURS, SCRIPT, LOOP = 4, "this project", "SpikingJelly", "plain loop"

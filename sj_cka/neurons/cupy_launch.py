@@ -167,9 +167,7 @@ def _zeros(numel: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 def _kept(make: Callable[[], Tensor], device: torch.device) -> Tensor:
     """A tensor for any stream of the device: made before this returns."""
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        raise RuntimeError(
-            "a constant of the CuPy kernels is missing in a CUDA graph: run a step before its capture"
-        )
+        raise RuntimeError("a constant of the CuPy kernels is missing in a CUDA graph: run a step before its capture")
     with torch.inference_mode(False):
         made = make()
     if device.type == "cuda":

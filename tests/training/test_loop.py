@@ -250,7 +250,7 @@ def test_the_layout_in_memory_changes_rounding_alone_and_is_put_back(kind):
     [
         ("auto", 8, "cpu", "float32", False),
         ("auto", 16, "cpu", "float32", True),
-        ("auto", 32, "cuda", "float32", False),
+        ("auto", 8, "cuda", "float32", True),
         ("auto", 32, "cuda", "auto", True),
         ("contiguous", 32, "cpu", "float32", False),
         ("channels_last", 8, "cpu", "float32", True),
