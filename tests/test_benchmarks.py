@@ -23,6 +23,7 @@ SCRIPTS = {
     "cka_gpu": "largest error of their Grams",
     "events": "events by time",
     "cka_vs_peers": "time of raw Grams",
+    "planning": "exponent",
 }
 
 
