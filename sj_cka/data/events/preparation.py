@@ -54,10 +54,14 @@ def look(known: EventSet, folder: Path, written: Path) -> Prepared | None:
         written: the folder for what is made; may be the same.
 
     Raises:
-        DataError: recordings of a preparation that did not finish, and no files to go on from.
+        DataError: recordings of a preparation that did not finish, and no files to go on from; files that are none of
+            the set.
     """
     extract = next((own for own in (folder / "extract", written / "extract") if _filled(own)), None)
-    sources = [] if extract is None else _known_broken(known.find(extract), extract, written)
+    try:
+        sources = [] if extract is None else _known_broken(known.find(extract), extract, written)
+    except ValueError as error:
+        raise DataError(f"{known.title}: {error}") from error
     lost = tuple(source for source in sources if source.wrong)
     found = None
     for own in dict.fromkeys((folder, written)):

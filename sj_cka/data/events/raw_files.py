@@ -15,7 +15,6 @@ from sj_cka.data.events.clock import Clock
 from sj_cka.data.events.formats import Events, another_kind, cut_off, read_aedat3
 from sj_cka.data.imagined import Shape
 from sj_cka.data.root import cause
-from sj_cka.data.samples import DataError
 from sj_cka.files import head_of, is_hidden, kind_of
 
 # what else people have of recordings and pictures: where it lies among recordings it is told, not passed over
@@ -60,7 +59,7 @@ class EventSet:
         folder: its folder in the data root.
         archives: those of the published files that hold recordings.
         extracted: what they hold, in words.
-        find: the recordings in extract/.
+        find: the recordings in extract/; a ValueError where it holds something else.
         convert: folder extract/ and a file in it -> name in events_np/ and events of each recording.
         clock: of the times in events_np/; None where they run on.
         splits: folders of training and test in events_np/; none where the set has no published split.
@@ -102,21 +101,21 @@ def one_each(folders: Mapping[str, str], suffix: str, event_bytes: int = 1) -> C
         event_bytes: what an event takes; a size that is no multiple of it is that of a file that was cut off.
     """
 
-    def found(extract: Path, path: str, target: str, size: int) -> Source:
-        end = os.path.splitext(path)[1]
-        if end != suffix:
-            kind = kind_of(head_of(extract / path)) or "another file"
-            # with its whole name: a recording may lie beside it under the same one
-            return Source(path, (f"{target}{end}.npz",), f"expected a recording ({suffix}), it is {kind}")
+    def wrong(path: Path, size: int) -> str:
+        if path.suffix != suffix:
+            raise ValueError(
+                f"{path}: expected recordings ({suffix}) alone in the folder of a class, it is "
+                f"{kind_of(head_of(path)) or 'another file'}; move it away, or fetch the set anew"
+            )
         why = cut_off(size, event_bytes)
-        return Source(
-            path, (f"{target}.npz",), why and (another_kind(extract / path, f"a recording ({suffix})") or why)
-        )
+        return why and (another_kind(path, f"a recording ({suffix})") or why)
 
     def find(extract: Path) -> list[Source]:
         return [
-            found(
-                extract, os.path.join(source, name, file), os.path.join(target, name, os.path.splitext(file)[0]), size
+            Source(
+                os.path.join(source, name, file),
+                (os.path.join(target, name, os.path.splitext(file)[0] + ".npz"),),
+                wrong(extract / source / name / file, size),
             )
             for source, target in folders.items()
             for name in folders_in(extract / source)
@@ -164,7 +163,7 @@ def find_trials(extract: Path) -> list[Source]:
     """`find` of DVS128 Gesture: a file holds a trial of some twelve gestures, a table beside it when each began.
 
     Raises:
-        DataError: a list of trials that is none.
+        ValueError: a list of trials that is none.
     """
     folder = extract / GESTURES
     return [
@@ -179,10 +178,10 @@ def _names(listed: Path) -> list[str]:
     try:
         lines = listed.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:
-        raise DataError(f"{listed}: expected a list of trials, could not read it: {cause(error)}") from error
+        raise ValueError(f"{listed}: expected a list of trials, could not read it: {cause(error)}") from error
     for i, line in enumerate(lines, 1):
         if (name := line.strip()) and not re.fullmatch(r"[\w-]+\.aedat", name):
-            raise DataError(
+            raise ValueError(
                 f"{listed}: line {i}: expected the name of a trial, such as user01_fluorescent.aedat, got {name[:60]!r}"
                 "; fetch the file anew"
             )

@@ -20,17 +20,31 @@ FOLDERS = {
 }
 
 
-@pytest.fixture(scope="session")
-def nmnist_sample(tmp_path_factory):
-    """A data root with 1,000 + 100 real recordings of N-MNIST, unpacked; tests must not change them."""
+def _sample(root, train=None, test=None):
+    """Unpacks so many of each digit of 1,000 + 100 real recordings of N-MNIST; None for all."""
     beside = Path(__file__).parents[4] / "shared" / "data"
     archive = Path(os.environ.get("SJ_CKA_TEST_DATA", beside)) / "nmnist_small.zip"
     if not archive.is_file():
         pytest.skip(f"no real N-MNIST sample at {archive}; set SJ_CKA_TEST_DATA")
-    root = tmp_path_factory.mktemp("sample")
     with zipfile.ZipFile(archive) as packed:
-        packed.extractall(root / "NMNIST" / "extract")
+        names = sorted(name for name in packed.namelist() if name.endswith(".bin"))
+        for split, most in (("Train", train), ("Test", test)):
+            for digit in range(10):
+                own = [name for name in names if name.startswith(f"{split}/{digit}/")]
+                packed.extractall(root / "NMNIST" / "extract", own[:most])
     return root
+
+
+@pytest.fixture(scope="session")
+def nmnist_sample(tmp_path_factory):
+    """A data root with 100 + 20 real recordings of N-MNIST, all digits among them; tests must not change them."""
+    return _sample(tmp_path_factory.mktemp("sample"), 10, 2)
+
+
+@pytest.fixture
+def nmnist_root(request, tmp_path, nmnist_sample):
+    """The same, or with the parameter "all" a root with all 1,000 + 100."""
+    return nmnist_sample if request.param == "some" else _sample(tmp_path)
 
 
 def recording(H, W, seed, n=40):

@@ -35,7 +35,7 @@ def events(draw, at_least=0):
 
 
 @BOTH
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(events=events(), T=st.integers(1, 12))
 def test_the_counts_are_those_of_a_loop_over_the_events(split_by, events, T):
     found = bin_events(*events, T=T, H=H, W=W, split_by=split_by)
@@ -44,7 +44,7 @@ def test_the_counts_are_those_of_a_loop_over_the_events(split_by, events, T):
 
 
 @BOTH
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(events=events(), T=st.integers(1, 12))
 def test_every_event_is_counted_once_at_its_own_pixel(split_by, events, T):
     t, x, y, p = events
@@ -55,7 +55,7 @@ def test_every_event_is_counted_once_at_its_own_pixel(split_by, events, T):
 
 
 @BOTH
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(events=events(at_least=1), T=st.integers(1, 6))
 def test_the_counts_are_spikingjelly_s_wherever_it_gives_any(split_by, events, T):
     t, x, y, p = events

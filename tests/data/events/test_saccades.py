@@ -157,7 +157,7 @@ def test_fewer_training_samples_leave_the_others_as_they_are():
 
 def test_frames_of_equal_number_hold_equal_numbers_and_those_of_equal_time_do_not():
     number, time = (
-        digits_dvs(T=4, split_by=split_by, size=(16, 16), train=10).x_train for split_by in ("number", "time")
+        digits_dvs(T=4, split_by=split_by, size=(8, 8), train=10).x_train for split_by in ("number", "time")
     )
     for counts, equal in ((number, True), (time, False)):
         own = counts.sum((2, 3, 4))
