@@ -17,8 +17,9 @@ class UnknownName(ValueError):
 
 def closest(name: str, known: Iterable[str]) -> str:
     """'; did you mean ...?', or '; known: ...', to end an error message with."""
-    known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.6)
+    name, known = str(name), list(known)
+    # nothing is close to a text that long, and to look would take seconds
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6) if len(name) <= 100 else []
     if near:
         return f"; did you mean {' or '.join(map(repr, near))}?"
     shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")

@@ -1,4 +1,4 @@
-"""Types of what a recipe may hold: blocks that refuse unknown keys, names, and numbers as YAML gives them."""
+"""Types of what a recipe may hold: blocks that refuse unknown keys, names, and numbers as YAML gives them, bounded."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-_DECIMAL = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
-_FRACTION = r"[+-]?\d+ ?/ ?0*[1-9]\d*"
+LONGEST_NUMBER = 100  # characters
+# what no study comes near; fields whose own bound is lower state it
+MOST, LARGEST = 10**6, 1e38
+_DECIMAL = r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
+_FRACTION = r"[+-]?(0|[1-9][0-9]*) ?/ ?[1-9][0-9]*"
 
 
 def number(value: Any) -> Any:
@@ -22,10 +25,11 @@ def number(value: Any) -> Any:
         >>> number("8e-3"), number("1/4"), number(5)
         (0.008, 0.25, 5)
     """
-    if isinstance(value, str) and re.fullmatch(_DECIMAL, value):
-        return float(value)
-    if isinstance(value, str) and re.fullmatch(_FRACTION, value):
-        return float(Fraction(value.replace(" ", "")))
+    if isinstance(value, str) and len(value) <= LONGEST_NUMBER:
+        if re.fullmatch(_DECIMAL, value):
+            return float(value)
+        if re.fullmatch(_FRACTION, value):
+            return float(Fraction(value.replace(" ", "")))
     if isinstance(value, str | bool):
         raise ValueError("expected a number")
     return value
@@ -36,9 +40,16 @@ def several(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-Int = Annotated[int, BeforeValidator(number)]
-Float = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[\w-]+$")]
+# one number each, wherever it stands
+MOST_STEPS, MOST_THREADS = 10_000, 1024  # more threads than a machine has end in a fault of the system
+SEEDS = 2**47  # a seed and 16 bits for its streams are to fit 64
+
+# the bounds behind the validator: in front of it those of a field would not replace them
+Int = Annotated[int, BeforeValidator(number), Field(ge=-MOST, le=MOST)]
+Float = Annotated[float, BeforeValidator(number), Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+Seed = Annotated[int, BeforeValidator(number), Field(lt=SEEDS)]
+Depth = Annotated[int, Field(le=2000)]  # of a network; the deepest that was ever trained had 1,202 layers
+Name = Annotated[str, Field(pattern=r"^[\w-]+$", max_length=100)]
 
 
 class Strict(BaseModel):

@@ -108,7 +108,7 @@ def test_bad_arrays_end_with_code_2_one_message_and_nothing_written(
         ("[]", "error: {path}:1: expected a recipe, a map of keys, got []\n"),
         (
             "title: x\nseeds: [1\n",
-            "error: {path}:3:1: not valid YAML: expected ',' or ']', but got '<stream end>' "
+            "error: {path}:3:1: seeds[1]: not valid YAML: expected ',' or ']', but got '<stream end>' "
             "(while parsing a flow sequence)\n",
         ),
     ],

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sj_cka.typed import Float, Int, Strict
+from sj_cka.typed import MOST_STEPS, Float, Int, Strict
 
 
 class Measurement(Strict):
@@ -14,7 +14,7 @@ class Measurement(Strict):
 
     measure: str = Field(description="a name of MEASUREMENTS")
     network: str | None = Field(None, description="for accuracy: <variant>.<snn|ann>; in a trend snn or ann")
-    T: Annotated[Int, Field(ge=1)] | None = Field(
+    T: Annotated[Int, Field(ge=1, le=MOST_STEPS)] | None = Field(
         None, description="for accuracy: steps that the network runs with, out of those that evaluate names"
     )
     attack: str | None = Field(None, description="for accuracy: the entry of attack.by that the network is under")
@@ -82,7 +82,7 @@ class GreaterInAll(_Claim):
     """a is greater than b in every pair: contradicted if it is in one of them."""
 
     test: Literal["greater_in_all"]
-    pairs: list[Pair] = Field(min_length=2)
+    pairs: list[Pair] = Field(min_length=2, max_length=100)
 
     def arms(self) -> dict[str, Measurement]:
         """The measurements, by key."""

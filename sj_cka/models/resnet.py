@@ -11,6 +11,7 @@ from sj_cka.models.convolutions import draw_convolutions
 from sj_cka.models.options import whole, wholes
 from sj_cka.models.steps import MakeNeuron, OverTime, in_time, step_mode
 from sj_cka.plugins import OptionError
+from sj_cka.typed import Depth
 
 
 def resnet(
@@ -19,7 +20,7 @@ def resnet(
     T: int | None,
     in_channels: int = 3,
     num_classes: int = 10,
-    depth: int = 20,
+    depth: Depth = 20,
     width: int = 1,
     residual: Sequence[int] = (1, 2, 3),
 ) -> PreActResNet:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sj_cka.models.options import factor, whole
 from sj_cka.models.steps import MakeNeuron, OverTime, in_time
 from sj_cka.plugins import OptionError
+from sj_cka.typed import Depth
 
 
 def spikformer(
@@ -21,7 +22,7 @@ def spikformer(
     patch: int = 4,
     dim: int = 384,
     heads: int = 12,
-    depth: int = 4,
+    depth: Depth = 4,
     mlp_ratio: float = 4.0,
 ) -> Spikformer:
     """Spikformer, a transformer of spikes (Zhou et al. 2023, "Spikformer: when spiking neural network meets ...").

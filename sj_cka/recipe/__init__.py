@@ -1,8 +1,9 @@
 """Recipes: what one may say, reading one, and errors that name file, line and key path.
 
-In the order in which a recipe passes through: `source` reads the file and keeps its lines, `blocks` says what may stand
-in it, `faults` puts into words what does not fit, `options` does so for the functions of the tables, `reading` resolves
-profile and variants, `checks` follows every name. `editors` makes the JSON schema.
+In the order in which a recipe passes through: `document` reads the YAML (`scalars` its values) and keeps the `places`
+of all keys, `source` the file and what is laid over it, `blocks` says what may stand in it, `faults` puts into words
+what does not fit, `options` does so for the functions of the tables, `reading` resolves profile and variants,
+`checks` follows every name. `editors` makes the JSON schema.
 """
 
 from __future__ import annotations

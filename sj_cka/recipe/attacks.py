@@ -23,7 +23,13 @@ def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
 
 
 _EPS_SCHEMA = {"oneOf": [{"type": ["number", "string"]}, {"type": "array", "items": {"type": ["number", "string"]}}]}
-Eps = Annotated[tuple[Float, ...], BeforeValidator(several), AfterValidator(_ascending), WithJsonSchema(_EPS_SCHEMA)]
+Eps = Annotated[
+    tuple[Float, ...],
+    Field(max_length=100),
+    BeforeValidator(several),
+    AfterValidator(_ascending),
+    WithJsonSchema(_EPS_SCHEMA),
+]
 
 
 class AttackBlock(BaseModel):
@@ -65,7 +71,9 @@ class Attacks(Strict):
     eps: Eps = Field(
         description="strengths of every attack: in pixels from 0 to 1; for some another unit, see the attack"
     )
-    by: dict[Name, AttackBlock | None] = Field(min_length=1, description="name: an attack and its options")
+    by: dict[Name, AttackBlock | None] = Field(
+        min_length=1, max_length=100, description="name: an attack and its options"
+    )
 
 
 class Poison(Strict):

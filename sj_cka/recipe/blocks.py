@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -19,7 +20,9 @@ from sj_cka.claims import Claim
 from sj_cka.recipe.attacks import Attacks, Poison
 from sj_cka.training import Settings
 from sj_cka.training.settings import Layout, Precision
-from sj_cka.typed import Float, Int, Name, Strict, number, several
+from sj_cka.typed import MOST_STEPS, MOST_THREADS, SEEDS, Float, Int, Name, Seed, Strict, number, several
+
+MOST_SEEDS, MOST_VARIANTS, MOST_BLOCKS = 1000, 200, 200
 
 
 class Named(BaseModel):
@@ -42,13 +45,15 @@ class Neuron(Named):
 class SNN(Strict):
     """The spiking side: time steps and neuron."""
 
-    T: Int = Field(4, ge=1, description="time steps that an image is shown; of recordings those of the data, data.T")
+    T: Int = Field(
+        4, ge=1, le=MOST_STEPS, description="time steps that an image is shown; of recordings those of the data, data.T"
+    )
     neuron: Neuron = Field(Neuron(), description="a neuron of NEURONS and its options")
 
 
 def _known_mode(mode: str) -> str:
     share = mode.removesuffix("%") if mode.endswith("%") else ""
-    if mode != "max" and not (share.replace(".", "", 1).isdigit() and 0 < float(share) <= 100):
+    if mode != "max" and not (re.fullmatch(r"[0-9]{1,3}(\.[0-9]{0,9})?", share) and 0 < float(share) <= 100):
         raise ValueError(f'expected "max" or a percentile like "99.9%", got {mode!r}')
     return mode
 
@@ -56,7 +61,9 @@ def _known_mode(mode: str) -> str:
 class Converted(Strict):
     """Spiking networks that are converted from trained artificial ones, `<variant>.converted`."""
 
-    T: Int = Field(64, ge=1, description="time steps that an image is shown; it takes 32 to 128 to be accurate")
+    T: Int = Field(
+        64, ge=1, le=MOST_STEPS, description="time steps that an image is shown; it takes 32 to 128 to be accurate"
+    )
     mode: Annotated[str, AfterValidator(_known_mode)] = Field(
         "99.9%", description='what a layer\'s threshold is of its activations: "max", or a percentile like "99.9%"'
     )
@@ -142,7 +149,9 @@ class Train(Strict):
     trained_at: Float = Field(
         0.9, ge=0, le=1, description="training accuracy below which a network counts as not trained"
     )
-    threads: Int = Field(1, ge=1, description="threads of a job; numbers are identical at equal threads only")
+    threads: Int = Field(
+        1, ge=1, le=MOST_THREADS, description="threads of a job; numbers are identical at equal threads only"
+    )
 
     def of(self, kind: str) -> dict[str, Any]:
         """The settings for networks of a kind."""
@@ -167,11 +176,23 @@ def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
 
 _STEPS_SCHEMA = {
     "oneOf": [
-        {"type": "integer", "minimum": 1},
-        {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1, "uniqueItems": True},
+        {"type": "integer", "minimum": 1, "maximum": MOST_STEPS},
+        {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 1, "maximum": MOST_STEPS},
+            "minItems": 1,
+            "maxItems": MOST_BLOCKS,
+            "uniqueItems": True,
+        },
     ]
 }
-Steps = Annotated[tuple[Int, ...], BeforeValidator(several), AfterValidator(_each_once), WithJsonSchema(_STEPS_SCHEMA)]
+Steps = Annotated[
+    tuple[Annotated[Int, Field(le=MOST_STEPS)], ...],
+    Field(max_length=MOST_BLOCKS),
+    BeforeValidator(several),
+    AfterValidator(_each_once),
+    WithJsonSchema(_STEPS_SCHEMA),
+]
 
 
 class Comparison(Strict):
@@ -192,7 +213,7 @@ class Comparison(Strict):
         None,
         description="steps that a spiking x runs with, in place of those of its training; several: each in turn",
     )
-    T_y: Annotated[Int, Field(ge=1)] | None = Field(None, description="steps that a spiking y runs with")
+    T_y: Annotated[Int, Field(ge=1, le=MOST_STEPS)] | None = Field(None, description="steps that a spiking y runs with")
     data_y: str | None = Field(
         None, description="an entry of attack.by: y is shown the test samples under that attack, x the same without"
     )
@@ -246,8 +267,8 @@ def _listed(value: Any) -> Any:
     if isinstance(value, list):
         return value
     count = number(value)
-    if not isinstance(count, int | float) or count != int(count) or not 1 <= count <= 1000:
-        raise ValueError("expected a number of seeds from 1, or a list of seeds")
+    if not isinstance(count, int | float) or not 1 <= count <= MOST_SEEDS or count != int(count):
+        raise ValueError(f"expected a number of seeds from 1 to {MOST_SEEDS:,}, or a list of seeds")
     return list(range(int(count)))
 
 
@@ -259,11 +280,23 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 _SEEDS_SCHEMA = {
     "oneOf": [
-        {"type": "integer", "minimum": 1},
-        {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "uniqueItems": True},
+        {"type": "integer", "minimum": 1, "maximum": MOST_SEEDS},
+        {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 0, "exclusiveMaximum": SEEDS},
+            "minItems": 1,
+            "maxItems": MOST_SEEDS,
+            "uniqueItems": True,
+        },
     ]
 }
-Seeds = Annotated[tuple[Int, ...], BeforeValidator(_listed), AfterValidator(_distinct), WithJsonSchema(_SEEDS_SCHEMA)]
+Seeds = Annotated[
+    tuple[Seed, ...],
+    Field(max_length=MOST_SEEDS),
+    BeforeValidator(_listed),
+    AfterValidator(_distinct),
+    WithJsonSchema(_SEEDS_SCHEMA),
+]
 
 
 class Recipe(Strict):
@@ -284,14 +317,20 @@ class Recipe(Strict):
     train: Train = Train()
     cka: Alignment = Alignment()
     seeds: Seeds = Field((0, 1, 2), description="a number of seeds, or the seeds")
-    variants: dict[Name, Variant | None] | None = Field(None, min_length=1, description="name: what it changes")
+    variants: dict[Name, Variant | None] | None = Field(
+        None, min_length=1, max_length=MOST_VARIANTS, description="name: what it changes"
+    )
     sweep: dict[str, list[Any]] | None = Field(
         None, min_length=1, max_length=1, description="one key path and its values, e.g. model.depth: [8, 14, 20]"
     )
-    compare: list[Comparison] = Field([], description="which networks are compared")
+    compare: list[Comparison] = Field([], max_length=MOST_BLOCKS, description="which networks are compared")
     attack: Attacks | None = Field(None, description="which networks are attacked, with what")
-    evaluate: list[Evaluation] = Field([], description="which networks are run at other numbers of steps")
-    figures: list[FigureBlock] = Field([], description="what the page shows, in order")
-    claims: list[Claim] = Field([], description="what is judged on the results")
-    profiles: dict[str, dict[str, Any] | None] = Field({}, description="name: what is laid over the whole recipe")
+    evaluate: list[Evaluation] = Field(
+        [], max_length=MOST_BLOCKS, description="which networks are run at other numbers of steps"
+    )
+    figures: list[FigureBlock] = Field([], max_length=MOST_BLOCKS, description="what the page shows, in order")
+    claims: list[Claim] = Field([], max_length=MOST_BLOCKS, description="what is judged on the results")
+    profiles: dict[str, dict[str, Any] | None] = Field(
+        {}, max_length=MOST_BLOCKS, description="name: what is laid over the whole recipe"
+    )
     never_run: list[str] = Field([], description="profiles that nobody has run yet; the report says so")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -376,7 +377,7 @@ def _check_network(study: Study, key: KeyPath, name: str) -> None:
     if variant not in study.conditions:
         hint = closest(variant, study.conditions)
         raise study.error(key, f"{name!r}: nobody trains a variant {variant!r}{hint}")
-    if name.endswith("@") or (moment not in ("", "init") and not moment.isdigit()):
+    if name.endswith("@") or not re.fullmatch(r"|init|[0-9]{1,7}", moment):
         raise study.error(key, f"expected @init, @<epoch> or nothing after {variant}.{kind}, got {name!r}")
     if moment.isdigit():
         _check_kept(study, key, name)

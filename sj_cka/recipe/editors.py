@@ -26,9 +26,25 @@ def schema() -> dict[str, Any]:
     made["$defs"]["AttackBlock"]["properties"]["name"] |= {"enum": [*ATTACKS, NOISE, None]}
     made["$defs"]["Measurement"]["properties"]["measure"] = {"enum": list(MEASUREMENTS)}
     made["$defs"]["FigureBlock"]["properties"]["name"] = {"enum": list(FIGURES)}
+    made = _standard(made)
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     made["title"] = "sj_cka recipe"
     return made
+
+
+# pydantic writes bounds of a type behind a validator in its own words
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+
+
+def _standard(node: Any) -> Any:
+    """A schema with all bounds in the words of JSON schema; those of a field are, and replace those of its type."""
+    if isinstance(node, list):
+        return [_standard(inner) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    own = {key: node[old] for old, key in _BOUNDS.items() if old in node and key not in node}
+    kept = {key: value for key, value in node.items() if key not in _BOUNDS}
+    return {key: _standard(value) for key, value in (kept | own).items()}
 
 
 def _entry(name: str, function: Callable[..., Any]) -> dict[str, Any]:

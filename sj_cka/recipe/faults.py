@@ -16,6 +16,7 @@ _EXPECTED = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
+    "int_parsing_size": "a smaller whole number",
     "float_type": "a number",
     "float_parsing": "a number",
     "finite_number": "a finite number",
@@ -28,11 +29,12 @@ _EXPECTED = {
     "model_type": "a map of keys",
     "path_type": "a path",
     "too_short": "at least {min_length} entry",
-    "too_long": "at most {max_length} entry",
-    "greater_than": "more than {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than": "less than {lt:g}",
-    "less_than_equal": "at most {le:g}",
+    "too_long": "at most {max_length} entries",
+    "string_too_long": "a text of at most {max_length} characters",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
     "literal_error": "{expected}",
     "string_pattern_mismatch": "a name of letters, digits, '_' and '-'",
 }
@@ -57,7 +59,7 @@ def checked(model: type[Block], content: Any, source: Source, key: KeyPath) -> B
 
 def _in_words(error: ValidationError, model: type[BaseModel], content: Any, source: Source, at: KeyPath) -> RecipeError:
     # an unknown key explains a missing one better than the other way round
-    fault = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")[0]
+    fault = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")[0]
     kind, loc, context = fault["type"], fault["loc"], fault.get("ctx", {})
     key = (*at, *_inside(loc, content))
     if kind == "extra_forbidden":
@@ -72,10 +74,15 @@ def _in_words(error: ValidationError, model: type[BaseModel], content: Any, sour
         inner = context["discriminator"].strip("'")
         return source.error((*key, inner), f"unknown {inner} {context['tag']!r}{closest(context['tag'], known)}")
     if kind in _EXPECTED:
-        message = f"expected {_EXPECTED[kind].format(**context)}"
+        numbers = {name: f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else value
+                   for name, value in context.items()}  # fmt: skip
+        message = f"expected {_EXPECTED[kind].format(**numbers)}"
     else:
         message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    return source.error(key, f"{message}, got {shown(fault['input'])}")
+    got = shown(fault["input"])
+    if isinstance(fault["input"], bool) and not kind.startswith("bool"):
+        got += ", which is what yes, no, on and off are in YAML too: put a text into quotes"
+    return source.error(key, f"{message}, got {got}")
 
 
 def _inside(loc: Sequence[str | int], content: Any) -> KeyPath:

@@ -8,7 +8,7 @@ import operator
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, StrictBool, create_model
 from pydantic.fields import FieldInfo
@@ -66,6 +66,8 @@ def _in_yaml(annotation: Any) -> Any:
     if annotation in _PLAIN:
         return _PLAIN[annotation]
     origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return Annotated[_in_yaml(inner[0]), *inner[1:]]
     if origin in (Sequence, list, tuple):
         return list[_in_yaml(inner[0])]  # type: ignore[misc]
     if origin in (Union, types.UnionType):

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 from sj_cka.plugins import closest
 from sj_cka.recipe.attacks import Attacking, resolved
-from sj_cka.recipe.blocks import SNN, AnnInput, Comparison, Recipe, Train
+from sj_cka.recipe.blocks import MOST_VARIANTS, SNN, AnnInput, Comparison, Recipe, Train
 from sj_cka.recipe.faults import validated
 from sj_cka.recipe.source import KeyPath, RecipeError, Source, read_source, shown
 from sj_cka.typed import number
 
+_LONGEST_NAME = 100  # of a variant, a part of the names of files
 _VARIED = ("data", "model", "snn", "train")
 KINDS = ("snn", "ann", "converted")
 SPIKING = ("snn", "converted")
@@ -203,11 +204,15 @@ def _swept(where: str, values: list[Any], source: Source) -> dict[str, Condition
     parts = where.split(".")
     if parts[0] not in _VARIED or len(parts) < 2 or not all(parts):
         raise source.error(at, f"expected a key path under data, model, snn or train, got {where!r}")
-    if not values:
-        raise source.error(at, "expected at least one value, got none")
+    if not 0 < len(values) <= MOST_VARIANTS:
+        got = f"{len(values):,}" if values else "none"
+        raise source.error(at, f"expected at least one value and at most {MOST_VARIANTS}, got {got}")
     conditions: dict[str, Condition] = {}
     for i, value in enumerate(values):
         name = f"{parts[-1]}-{_label(value)}"
+        if len(name) > _LONGEST_NAME:
+            message = f"expected a value that a variant can be named after, in at most {_LONGEST_NAME} characters"
+            raise source.error((*at, i), f"{message}, got {shown(value)}")
         if name in conditions:
             raise source.error((*at, i), f"expected each value once, {shown(value)} is given twice")
         change = functools.reduce(lambda inner, key: {key: inner}, reversed(parts), value)

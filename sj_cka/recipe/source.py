@@ -2,60 +2,55 @@
 
 from __future__ import annotations
 
-import copy
-import re
-from collections.abc import Iterator
+import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import yaml
+from typing import Any
 
 from sj_cka.plugins import closest
+from sj_cka.recipe.document import DEPTH, Fault, parsed
+from sj_cka.recipe.places import KeyPath, Place, RecipeError, Written, dotted, labelled, shown
 
-KeyPath = tuple[str | int, ...]
+__all__ = ["KeyPath", "RecipeError", "Source", "dotted", "read_source", "shown"]
+
 _SET = "--set"
-_TEXT, _JOIN = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
-_KEYS = {"bool": "a truth value", "int": "a number", "float": "a number", "null": "nothing", "timestamp": "a date"}
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be run; the message gives file, line and key path, what was expected and what came."""
-
-
-class Place(NamedTuple):
-    """Where in the file something is written; line 0 for what was set on the command line."""
-
-    key: KeyPath
-    line: int
+_BYTES = 10**6  # of a recipe; no file is read without an end
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device"}
+_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """A recipe as plain data.
+    """A recipe as plain data, which nobody changes.
 
     Args:
         path: its file.
         text: the file as it stands.
         content: what it says, with all that was laid over it.
-        written: key path in the content -> where it is written.
+        written: where all of the content is written.
     """
 
     path: Path
     text: str
     content: dict[str, Any]
-    written: dict[KeyPath, Place]
+    written: Written
 
     def error(self, key: KeyPath, message: str) -> RecipeError:
         """An error at a key path of the content, or at the nearest one above it that is written."""
-        near = self._nearest(key)
-        place = self.written.get(near, Place((), 1))
-        where = f"{self.path}:{place.line}" if place.line else _SET
-        return RecipeError(f"{where}: {_labelled((*place.key, *key[len(near) :]))}{message}")
+        near, rest = self.written, key
+        while rest and rest[0] in near.below:
+            near, rest = near.below[rest[0]], rest[1:]
+        where = f"{self.path}:{near.place.line}" if near.place.line else _SET
+        return RecipeError(f"{where}: {labelled((*near.place.key, *rest))}{message}")
 
-    def _nearest(self, key: KeyPath) -> KeyPath:
-        """The longest part of a key path, from its start, that is written; () if none is."""
-        return next((key[:i] for i in range(len(key), 0, -1) if key[:i] in self.written), ())
+    def says(self, key: KeyPath) -> bool:
+        """Whether a key path is written, rather than left to its default."""
+        found = self.written
+        for part in key:
+            if part not in found.below:
+                return False
+            found = found.below[part]
+        return True
 
     def at(self, key: KeyPath) -> Any:
         """The content at a path of keys, None where there is none."""
@@ -72,36 +67,32 @@ class Source:
             at: key path where the change is written.
             null_removes: a null takes its key away; else it is a value like any other.
         """
-        written = dict(self.written)
+        place = self.written
+        for part in at:
+            place = place.below[part]
+        return self._over(change, place, null_removes=null_removes)
 
-        def brought(key: KeyPath) -> dict[KeyPath, Place]:
-            """Where what the change says at and below a key of the content is written."""
-            whole = (*at, *key)
-            found = {k[len(at) :]: place for k, place in self.written.items() if k[: len(whole)] == whole}
-            # a sweep writes one value for a whole key path: its place is that of the value
-            return found or {key: self.written.get(self._nearest(whole), Place(key, 0))}
-
-        def join(below: dict[str, Any], above: dict[str, Any], here: KeyPath) -> dict[str, Any]:
-            joined = dict(below)
-            for name, value in above.items():
-                key = (*here, name)
-                maps = isinstance(value, dict) and isinstance(below.get(name), dict)
-                if maps and not _other_data(key, below[name], value):
-                    joined[name] = join(below[name], value, key)
+    def _over(self, change: dict[str, Any], place: Written, *, null_removes: bool) -> Source:
+        def join(old: Any, there: Written, new: dict[str, Any], place: Written, here: KeyPath) -> tuple[Any, Written]:
+            """Two maps with their places as one; `here` is the key path of both in the content."""
+            content, below = dict(old), dict(there.below)
+            for name, value in new.items():
+                key, own = (*here, name), _inside(place, name, here)
+                joined, held = content.get(name), below.get(name, own)
+                if isinstance(value, dict) and isinstance(joined, dict):
+                    if _other_data(key, joined, value):
+                        joined, held = {}, Written(own.place, {})
+                    content[name], below[name] = join(joined, held, value, own, key)
                     continue
-                for replaced in [k for k in written if k[: len(key)] == key]:
-                    del written[replaced]
-                written.update(brought(key))
-                if maps:
-                    joined[name] = join({}, value, key)
-                    continue
+                below[name] = own
                 if value is None and null_removes:
-                    joined.pop(name, None)
+                    content.pop(name, None)
                 else:
-                    joined[name] = copy.deepcopy(value)
-            return joined
+                    content[name] = value
+            return content, Written(there.place, below)
 
-        return Source(self.path, self.text, join(self.content, change, ()), written)
+        content, written = join(self.content, self.written, change, place, ())
+        return Source(self.path, self.text, content, written)
 
     def set(self, setting: str) -> Source:
         """This content with one value set from outside the file.
@@ -114,110 +105,78 @@ class Source:
         """
         where, equals, value = setting.partition("=")
         key = tuple(where.split("."))
-        if not equals or not all(key):
-            raise RecipeError(f"{_SET}: expected KEY.PATH=VALUE, e.g. data.path=mine.npz, got {setting!r}")
+        if not equals or not all(key) or len(key) > DEPTH:
+            raise RecipeError(f"{_SET}: expected KEY.PATH=VALUE, e.g. data.path=mine.npz, got {shown(setting)}")
         try:
-            content = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{_SET} {where}: expected a value in YAML, got {value!r}") from error
+            change: Any = parsed(value).content
+        except Fault as error:
+            expected = f"expected a value in YAML, got {shown(value)}: {error.message}"
+            raise RecipeError(f"{_SET} {labelled(key)}{expected}") from error
         for i in range(1, len(key)):
             if self.at(key[:i]) is not None and not isinstance(self.at(key[:i]), dict):
-                got = f"{where[: -len(key[-1]) - 1]} is {shown(self.at(key[:i]))}"
-                raise RecipeError(f"{_SET} {where}: expected a map of keys at {'.'.join(key[:i])}, but {got}")
-        change: Any = content
+                got = f"{dotted(key[:-1])} is {shown(self.at(key[:i]))}"
+                raise RecipeError(f"{_SET} {labelled(key)}expected a map of keys at {dotted(key[:i])}, but {got}")
         for part in reversed(key):
             change = {part: change}
-        return self.over(change, (_SET,))
+        return self._over(change, Written(Place((), 0), {}), null_removes=False)
 
 
 def read_source(path: Path) -> Source:
     """Reads a YAML file.
 
     Raises:
-        RecipeError: no such file, no YAML, no map, a key that is given twice or is no text.
+        RecipeError: no such file, none that ends, no YAML, no map, a key that is given twice or is no text, or what
+            readers of YAML do not agree on.
     """
+    text = _text(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        near = closest(path.name, [p.name for p in sorted(path.parent.glob("*.yaml"))]) if path.parent.is_dir() else ""
-        raise RecipeError(f"{path}: expected a recipe, found no such file{near}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: expected a YAML text in UTF-8, could not read it: {error}") from error
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        written = dict(_places(path, node, ()))
-        content = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        raise _not_yaml(path, error) from error
-    except yaml.reader.ReaderError as error:
-        line = text[: error.position].count("\n") + 1
-        raise RecipeError(f"{path}:{line}: not valid YAML: character {chr(error.character)!r}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, RecipeError):
-            raise
-        reason = "an alias stands for itself" if isinstance(error, RecursionError) else error
-        raise RecipeError(f"{path}: not valid YAML: {reason}") from error
+        content, written = parsed(text)
+    except Fault as error:
+        raise RecipeError(f"{path}:{error}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path}:1: expected a recipe, a map of keys, got {shown(content)}")
     return Source(path, text, content, written)
 
 
-def dotted(key: KeyPath) -> str:
-    """A key path as people write it.
+def _text(path: Path) -> str:
+    """The text of a file, lines ended by a line feed, without the mark that some editors put before it."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            what = _KINDS.get(stat.S_IFMT(mode), "something else")
+            raise RecipeError(f"{path}: expected a file with a recipe, got {what}")
+        with open(path, "rb") as file:
+            raw = file.read(_BYTES + 1)
+    except FileNotFoundError:
+        near = closest(path.name, [p.name for p in sorted(path.parent.glob("*.yaml"))]) if path.parent.is_dir() else ""
+        raise RecipeError(f"{path}: expected a recipe, found no such file{near}") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, RecipeError):
+            raise
+        why = getattr(error, "strerror", None) or error
+        raise RecipeError(f"{path}: expected a YAML text in UTF-8, could not read it: {why}") from error
+    if len(raw) > _BYTES:
+        raise RecipeError(f"{path}: expected a recipe of at most {_BYTES:,} bytes, got more")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line, column = raw.count(b"\n", 0, error.start) + 1, error.start - raw.rfind(b"\n", 0, error.start)
+        byte = raw[error.start]
+        got = _MARKS.get(raw[:2]) or f"the byte {byte:#04x}, which is {chr(byte)!r} in Latin-1"
+        raise RecipeError(f"{path}:{line}:{column}: expected a YAML text in UTF-8, got {got}: save it anew") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
-    Example:
-        >>> dotted(("claims", 2, "a", "variant"))
-        'claims[2].a.variant'
+
+def _inside(place: Written, name: str, here: KeyPath) -> Written:
+    """The place of a key in a change; of one that is written as part of a longer path, the place of the whole.
+
+    What a sweep changes stands at its value, what was set on the command line at its own key.
     """
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).lstrip(".")
-
-
-def shown(value: Any) -> str:
-    """A value as YAML writes it, cut where it is long."""
-    if value is None or isinstance(value, bool):
-        return {None: "nothing", True: "true", False: "false"}[value]
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    if name in place.below:
+        return place.below[name]
+    return Written(place.place if place.place.line else Place((*here, name), 0), {})
 
 
 def _other_data(key: KeyPath, below: dict[str, Any], above: dict[str, Any]) -> bool:
     """Whether these are data under another name, of recipe or variant: options of one set mean nothing to another."""
     return key[-1] == "data" and "name" in above and above["name"] != below.get("name")
-
-
-def _places(path: Path, node: Any, key: KeyPath) -> Iterator[tuple[KeyPath, Place]]:
-    """Every key path below a YAML node with its place."""
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for name, value in node.value:
-            line = name.start_mark.line + 1
-            if name.tag == _JOIN:
-                continue
-            here = (*key, name.value)
-            if name.tag != _TEXT:
-                what = _KEYS.get(name.tag.rpartition(":")[2])
-                got = f"{name.value}, which is {what} in YAML: put it into quotes" if what else "a list or a map"
-                raise RecipeError(f"{path}:{line}: {_labelled(key)}expected a text as key, got {got}")
-            if name.value in seen:
-                raise RecipeError(f"{path}:{line}: {dotted(here)}: expected each key once, it is given twice")
-            seen.add(name.value)
-            yield here, Place(here, line)
-            yield from _places(path, value, here)
-    elif isinstance(node, yaml.SequenceNode):
-        for i, value in enumerate(node.value):
-            yield (*key, i), Place((*key, i), value.start_mark.line + 1)
-            yield from _places(path, value, (*key, i))
-
-
-def _labelled(key: KeyPath) -> str:
-    return f"{dotted(key)}: " if key else ""
-
-
-def _not_yaml(path: Path, error: yaml.MarkedYAMLError) -> RecipeError:
-    mark = error.problem_mark or error.context_mark
-    where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-    problem = str(error.problem or error.context)
-    if re.search(r"found character '\\t'", problem):
-        problem = "a tab where spaces are expected: YAML is indented with spaces"
-    context = f" ({error.context})" if error.context and error.problem else ""
-    return RecipeError(f"{where}: not valid YAML: {problem}{context}")

@@ -167,7 +167,7 @@ def _option_error(condition: Condition, block: tuple[str, ...], error: ValueErro
     else:
         options = [option for option in source.at(block) or {} if re.search(rf"\b{re.escape(option)}\b", message)]
     keys = [(*block, option) for option in options] + [("snn", option) for option in options]
-    return source.error(next((key for key in keys if key in source.written), block), message)
+    return source.error(next((key for key in keys if source.says(key)), block), message)
 
 
 def network_options(condition: Condition, kind: str) -> dict[str, Any]:
