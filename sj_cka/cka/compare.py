@@ -21,7 +21,21 @@ from sj_cka.cka.outline import outline, size
 from sj_cka.cka.processes import in_group, together
 from sj_cka.cka.result import CKAResult
 from sj_cka.cka.sides import Fixed, Network, fixed_grams, group_masks
-from sj_cka.recording import LayerSpec, Layout, Select, patterns_of, preserved, select_for
+from sj_cka.recording import (
+    LayerSpec,
+    Layout,
+    Select,
+    StateError,
+    as_written,
+    check_network,
+    named,
+    patterns_of,
+    preserved,
+    select_for,
+    to_evaluation,
+    unwrapped,
+    without_wrappers,
+)
 from sj_cka.recording import plan as plan_observation
 from sj_cka.recording.drive import Forward
 
@@ -155,11 +169,12 @@ def compare(
     limit = None if memory is None else bytes_of(memory)
     models = {"x": x} if to else {"x": x, "y": x if y is None else y}
     for side, model in models.items():
+        check_network(model, f"network {side}")
         if not allow_train:
             _expect_evaluation(side, model)
-    picked = {side: select_for(model, select) for side, model in models.items()}
+    picked: dict[str, Any] = {side: select_for(model, select) for side, model in models.items()}
     for pattern in select if isinstance(select, Mapping) else ():
-        if not any(pattern in own for own in picked.values() if isinstance(own, Mapping)):
+        if not any(without_wrappers(model, str(pattern)) in picked[side] for side, model in models.items()):
             raise ValueError(f"select: {pattern!r} matches no module of {' or '.join(models)}")
     both = patterns_of(layers)
     wanted = {
@@ -176,9 +191,12 @@ def compare(
     main = CKA(samples=samples, permutations=permutations, measures=measures)
     sums: dict[str, CKA] = {observables[0]: main}
     sums |= {name: CKA(samples=False) for name in [*observables[1:], *([NULL] if null else [])]}
-    attrs: dict[str, Any] = {side: type(model).__name__ for side, model in models.items()} | ({"y": to} if to else {})
+    kinds = {side: type(unwrapped(model)).__name__ for side, model in models.items()}
+    attrs: dict[str, Any] = kinds | ({"y": to} if to else {})
     seen = _Seen()
-    with together(), preserved(*models.values()):
+    with together(), as_written(), preserved(*models.values()):
+        for model in models.values():
+            to_evaluation(model)
         source = Batches(loader, y_loader, layout, forward, batches)
         try:
             first = source.first()
@@ -202,10 +220,12 @@ def compare(
                         forward=forward,
                         select=picked[side],
                     )
+                except StateError as error:
+                    raise StateError(f"network {side} ({kinds[side]}): {error}") from error
                 except (ValueError, TypeError, RuntimeError) as error:
-                    raise ValueError(f"network {side} ({type(models[side]).__name__}): {error}") from error
+                    raise ValueError(f"network {side} ({kinds[side]}): {error}") from error
                 for note in observed.notes:
-                    warnings.warn(f"network {side} ({type(models[side]).__name__}): {note}", stacklevel=2)
+                    warnings.warn(f"network {side} ({kinds[side]}): {note}", stacklevel=2)
                 networks[side] = Network(side, models[side], observed, on, observables, null is not None, spatial)
             held = size(list(networks.values()), first.n)[2]
             if limit is not None and held > limit:
@@ -390,9 +410,10 @@ def _observables(observe: Observable | Sequence[Observable]) -> list[Observable]
 
 def _expect_evaluation(side: str, model: nn.Module) -> None:
     """Raises ValueError where any module of a network is in training mode."""
-    name = next((name for name, module in model.named_modules() if module.training), None)
+    modules = named(model)
+    name = next((name for name, module in modules.items() if module.training), None)
     if name is not None:
-        where = f"module {name!r} ({type(model.get_submodule(name)).__name__}) of network {side}" if name else ""
+        where = f"module {name!r} ({type(modules[name]).__name__}) of network {side}" if name else ""
         raise ValueError(
             f"{where or f'network {side}'} is in training mode: batch normalisation would use, and change, the "
             f"statistics of each batch. Call {side}.eval() first, or pass allow_train=True to run it in evaluation mode"
@@ -405,11 +426,6 @@ def _device(side: str, network: nn.Module, wish: torch.device | str | None) -> t
     if len(there) > 1:
         raise ValueError(
             f"network {side} has parameters on several devices ({', '.join(sorted(map(str, there)))}): move it to one"
-        )
-    if any(on.type == "meta" for on in there):
-        raise ValueError(
-            f"network {side} is on the device meta, where weights have no values: give them some first, "
-            f"{side}.to_empty(device=...) and load_state_dict"
         )
     if wish is None:
         return next(iter(there), torch.device("cpu"))

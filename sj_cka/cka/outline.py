@@ -13,7 +13,7 @@ from sj_cka.cka.gram import raw_grams
 from sj_cka.cka.memory import in_words
 from sj_cka.cka.observation import held_bytes, steps_of
 from sj_cka.cka.sides import Network
-from sj_cka.recording import own_run, preserved, reset_states
+from sj_cka.recording import own_run, preserved, reset_states, to_evaluation
 
 _TRIED = 8  # samples that the forward pass is timed on
 
@@ -98,7 +98,7 @@ def outline(networks: Sequence[Network], inputs: dict[str, Any], batches: int | 
         tried = min(_TRIED, n)
         some = drive.take(inputs[network.side], tried)
         with preserved(network.model), torch.no_grad(), own_run():
-            network.model.eval()
+            to_evaluation(network.model)
             reset_states(network.model)
             began = _now(network.device)
             drive.run(network.model, some)

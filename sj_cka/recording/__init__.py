@@ -10,8 +10,19 @@ from sj_cka.recording.own_runs import own_run
 from sj_cka.recording.plan import Plan, plan
 from sj_cka.recording.record import Observation, Receive, What, record
 from sj_cka.recording.select import Select, select_for
-from sj_cka.recording.state import is_neuron, neurons, preserved, reset_states
+from sj_cka.recording.snapshot import StateError
+from sj_cka.recording.state import (
+    from_rest,
+    is_neuron,
+    kept,
+    modes_kept,
+    neurons,
+    preserved,
+    reset_states,
+    to_evaluation,
+)
 from sj_cka.recording.tap import Tap
+from sj_cka.recording.wrappers import as_written, check_network, named, unwrapped, without_wrappers
 
 __all__ = [
     "LayerSpec",
@@ -20,10 +31,17 @@ __all__ = [
     "Plan",
     "Receive",
     "Select",
+    "StateError",
     "Tap",
     "What",
+    "as_written",
+    "check_network",
+    "from_rest",
     "inputs_of",
     "is_neuron",
+    "kept",
+    "modes_kept",
+    "named",
     "neurons",
     "own_run",
     "patterns_of",
@@ -33,4 +51,7 @@ __all__ = [
     "reset_states",
     "select_for",
     "to_device",
+    "to_evaluation",
+    "unwrapped",
+    "without_wrappers",
 ]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from sj_cka.recording.wrappers import unwrapped
 
 Layout = Literal["NCHW", "TNCHW", "NTCHW"]
 LAYOUTS: tuple[Layout, ...] = ("NCHW", "TNCHW", "NTCHW")
@@ -41,7 +45,7 @@ class Drive:
         the next call, or another network, is given.
         """
         T = self.T if T is None else T
-        call = self.forward or (lambda net, x: net(x))
+        call = self.forward or (lambda net, x: unwrapped(net)(x))
         if self.mode == "as is":
             call(model, _copied(batch))
         elif self.mode == "repeat":
@@ -140,24 +144,45 @@ def _distinct(batch: Any, axis: int, n: int) -> Tensor:
 
 
 def _map(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same with all tensors changed, also those in tuples, lists, mappings, dataclasses and other records."""
     if isinstance(batch, Tensor):
         return change(batch)
-    if isinstance(batch, dict):
-        return {key: _map(value, change) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_map(value, change) for value in batch))
+    if (parts := _parts(batch)) is None:
+        return batch
+    changed = {key: _map(value, change) for key, value in parts.items()}
+    if isinstance(batch, tuple):
+        return type(batch)(*changed.values()) if hasattr(batch, "_fields") else type(batch)(changed.values())
+    if isinstance(batch, list):
+        return type(batch)(changed.values())
+    if isinstance(batch, Mapping) and not isinstance(batch, MutableMapping):
+        kind: Any = type(batch)
+        return kind(changed)
+    made = copy.copy(batch)
+    for key, value in changed.items():
+        if isinstance(batch, Mapping):
+            made[key] = value
+        elif value is not parts[key]:
+            object.__setattr__(made, key, value)
+    return made
+
+
+def _parts(batch: Any) -> dict[Any, Any] | None:
+    """What a batch holds: entries by place or key, or the attributes of a record of tensors; None where it is none."""
     if isinstance(batch, tuple | list):
-        return type(batch)(_map(value, change) for value in batch)
-    return batch
+        return dict(enumerate(batch))
+    if isinstance(batch, Mapping):
+        return dict(batch.items())
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return {own.name: getattr(batch, own.name) for own in dataclasses.fields(batch)}
+    attributes = getattr(batch, "__dict__", {})
+    is_record = not callable(batch) and any(isinstance(value, Tensor) for value in attributes.values())
+    return dict(attributes) if is_record else None
 
 
 def tensors_in(batch: Any) -> Iterator[Tensor]:
     """All tensors of a batch, in order."""
     if isinstance(batch, Tensor):
         yield batch
-    elif isinstance(batch, dict):
-        for value in batch.values():
-            yield from tensors_in(value)
-    elif isinstance(batch, tuple | list):
-        for value in batch:
+    else:
+        for value in (_parts(batch) or {}).values():
             yield from tensors_in(value)

@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import torch
 from spikingjelly.activation_based import layer as sj_layer
 from torch import nn
 
 from sj_cka.plugins import closest
 from sj_cka.recording.state import outside_neurons
 from sj_cka.recording.trace import Trace
+from sj_cka.recording.wrappers import named, unwrapped
 
 Layer = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 LayerSpec = Layer | Sequence[Layer] | None
@@ -87,6 +89,11 @@ def choose(model: nn.Module, layers: LayerSpec, trace: Trace) -> list[list[Choic
             hint = closest(layer, modules) if isinstance(layer, str) else ""
             raise ValueError(f"layers: {_describe(layer)} matches no module{hint}")
         called = [Choice(name, use) for name in trace.called if name in matched]
+        if not called and any(isinstance(modules[name], torch.jit.ScriptModule) for name in matched):
+            raise ValueError(
+                f"layers: {_describe(layer)} matches {', '.join(sorted(matched)[:3])}, which is compiled TorchScript "
+                "and cannot be watched: give the network the module that it was made of"
+            )
         if not called:
             raise ValueError(
                 f"layers: {_describe(layer)} matches {', '.join(sorted(matched)[:3])}, which the forward pass never "
@@ -114,10 +121,10 @@ def default_layers(model: nn.Module, trace: Trace) -> list[str]:
 
 
 def _names(model: nn.Module) -> dict[str, str]:
-    """Every name of every candidate -> the one that it goes by, which is its first."""
+    """Every name of every candidate, also those that wrappers make -> the one that it goes by, which is its first."""
     first = {id(module): name for name, module in candidates(model).items()}
-    every = model.named_modules(remove_duplicate=False)
-    return {name: first[id(module)] for name, module in every if id(module) in first}
+    every = [*named(model, every_name=True).items(), *model.named_modules(remove_duplicate=False)]
+    return {name: first[id(inner)] for name, module in every if id(inner := unwrapped(module)) in first}
 
 
 def _named(layer: str, names: dict[str, str]) -> set[str]:

@@ -15,9 +15,11 @@ from sj_cka.recording.folds import Probed
 from sj_cka.recording.layers import Choice, LayerSpec, choose
 from sj_cka.recording.probes import Probes, find_drive, own_steps
 from sj_cka.recording.select import Select, check_matches
+from sj_cka.recording.snapshot import StateError
 from sj_cka.recording.state import is_multi_step, is_neuron, preserved
 from sj_cka.recording.tap import Tap
 from sj_cka.recording.trace import Trace
+from sj_cka.recording.wrappers import as_written, check_network, named
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def plan(
             `select` that names no layer or nothing in its output.
         TypeError: an output, or what `select` picks of it, that is no tensor.
     """
-    with preserved(model):
+    check_network(model)
+    with as_written(), preserved(model):
         probes = Probes(model, batch, select)
         return planned(probes, find_drive(probes, T, layout, forward), layers)
 
@@ -76,7 +79,7 @@ def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> Plan:
     """The plan of a network that is known how to run; its state is not preserved."""
     probes.keep(drive)
     model = probes.model
-    modules = dict(model.named_modules())
+    modules = named(model)
     steps = drive.T if drive.T is not None else own_steps(model, probes.trace(drive, 2))
     probed, T = probes.probed(drive, steps), steps or 1
     if probed.longer is not None and not _scales(probed.two, probed.longer):
@@ -89,6 +92,8 @@ def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> Plan:
     def noise() -> Probed | None:
         try:
             found = probes.probed(drive, steps, noise=True)
+        except StateError:
+            raise
         except Exception:  # whatever a network says to noise
             return None
         return found if probed.longer is not None else found._replace(longer=None)

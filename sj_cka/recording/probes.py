@@ -7,15 +7,19 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from math import gcd
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from sj_cka.recording.drive import LAYOUTS, N_NEEDED, Drive, Forward, Layout, sample_axis
 from sj_cka.recording.folds import N_PROBE, Probed
-from sj_cka.recording.select import Select, picks
-from sj_cka.recording.state import is_multi_step, is_neuron, outside_neurons
+from sj_cka.recording.own_runs import own_run
+from sj_cka.recording.select import Select, picks, select_without_wrappers
+from sj_cka.recording.snapshot import StateError
+from sj_cka.recording.state import from_rest, is_multi_step, is_neuron, outside_neurons
 from sj_cka.recording.trace import Trace, trace
+from sj_cka.recording.wrappers import named
 
 
 class Probes:
@@ -28,8 +32,8 @@ class Probes:
     """
 
     def __init__(self, model: nn.Module, batch: Any, select: Select = None) -> None:
-        self.model, self.batch, self.select = model, batch, select
-        self.picks = picks(select, outside_neurons(model))
+        self.model, self.batch, self.select = model, batch, select_without_wrappers(model, select)
+        self.picks = picks(self.select, outside_neurons(model))
         self._kept: dict[tuple[Any, ...], Trace] = {}
 
     def trace(self, drive: Drive, n: int, T: int | None = None, *, noise: bool = False) -> Trace:
@@ -58,6 +62,8 @@ class Probes:
                 return None
             try:
                 longer = self.trace(drive, N_PROBE[0], T + 1, noise=noise)
+            except StateError:
+                raise
             except Exception:  # T is a size of the weights (PSN), or an attribute T means something else
                 return None
         varied = not own or own_steps(self.model, longer) == T + 1
@@ -113,10 +119,12 @@ def find_drive(probes: Probes, T: int | None, layout: Layout | None, forward: Fo
                     f"forward=lambda net, batch: [net(batch) for _ in range({T})]"
                 )
             return replace(drive, T=own)
+    if forward is not None or T is None:
+        fault = fault_of(probes, drive)
+        if fault and (forward is not None or not neurons or fault.error is None):
+            raise ValueError(f"with forward=, {fault.words}" if forward is not None else fault.words)
     if forward is not None:
         raise ValueError(f"forward= does not give the network time steps and samples apart: {failed}")
-    if T is None and not neurons:
-        raise ValueError(f"it does not run on the batch: {failed}")
     if T is None:
         raise ValueError(
             f"{failed or 'the network makes no time steps of its own'}: pass T=, how often the input is to be shown"
@@ -138,9 +146,11 @@ def steps_are_samples(probes: Probes, drive: Drive) -> str:
     """Why a batch cannot be given as it is: the network raises, or a neuron takes samples for steps; '' if it can."""
     try:
         two, three = (probes.trace(drive, n) for n in N_PROBE)
+    except StateError:
+        raise
     except Exception as error:  # whatever a network says to input without a time axis
         return f"{type(error).__name__}: {error}"
-    modules = dict(probes.model.named_modules())
+    modules = named(probes.model)
     for name, shapes in two.inputs.items():
         others = three.inputs.get(name, [])
         if len(shapes) * 3 == len(others) * 2:
@@ -151,12 +161,45 @@ def steps_are_samples(probes: Probes, drive: Drive) -> str:
     return ""
 
 
+class Fault(NamedTuple):
+    """Why a network cannot be run on a few samples, in words, and what it raises on the whole batch, if it does."""
+
+    error: Exception | None
+    words: str
+
+
+def fault_of(probes: Probes, drive: Drive) -> Fault | None:
+    """What is wrong with running a network on a few samples of a batch; None where it runs."""
+    for n in N_PROBE:
+        try:
+            probes.trace(drive, n)
+        except StateError:
+            raise
+        except Exception as error:  # its own words are the reason
+            few, said = n, f"{type(error).__name__}: {error}"
+            break
+    else:
+        return None
+    try:
+        with torch.no_grad(), own_run():
+            from_rest(probes.model, lambda: drive.run(probes.model, probes.batch))
+    except StateError:
+        raise
+    except Exception as error:
+        return Fault(error, f"it does not run on the batch: {type(error).__name__}: {error}")
+    words = (
+        f"it runs on its batch of {drive.samples(probes.batch)}, but not on {few} of its samples, with which steps and "
+        f"samples are found out ({said}): let it take any number of samples"
+    )
+    return Fault(None, words)
+
+
 def own_steps(model: nn.Module, seen: Trace) -> int | None:
     """Number of time steps that a run has: the neurons' time axis, or their number of calls, or those of the network.
 
     A network without neurons has none, unless it was itself called several times.
     """
-    modules = dict(model.named_modules())
+    modules = named(model)
     multi = [shapes[0][0] for name, shapes in seen.inputs.items() if is_multi_step(modules[name])]
     if multi:
         return max(multi)
@@ -192,7 +235,7 @@ def steps_set(model: nn.Module, old: int, new: int) -> Iterator[bool]:
 
 def _neurons_follow(model: nn.Module, seen: Trace) -> bool:
     """Whether every multi-step neuron put out as many steps as it was given; one bound to its T (GatedLIF) does not."""
-    modules = dict(model.named_modules())
+    modules = named(model)
     return all(
         given[0] == len(output)
         for name, shapes in seen.inputs.items()

@@ -16,10 +16,11 @@ from sj_cka.recording.layers import LayerSpec
 from sj_cka.recording.membrane import Membrane
 from sj_cka.recording.own_runs import depth
 from sj_cka.recording.plan import Plan, planned
-from sj_cka.recording.probes import Probes, steps_are_samples
-from sj_cka.recording.select import Select
+from sj_cka.recording.probes import Probes, fault_of, steps_are_samples
+from sj_cka.recording.select import Select, select_without_wrappers
 from sj_cka.recording.state import is_multi_step, is_neuron, preserved
 from sj_cka.recording.tap import Tap
+from sj_cka.recording.wrappers import as_written, check_network, named, uncompiled
 
 What = Literal["output", "membrane"]
 Receive = Callable[[Tap, int, Tensor, What], None]
@@ -66,7 +67,7 @@ class Observation:
                 self.taps.setdefault(tap.module, []).append(tap)
         self.membranes: dict[str, Membrane] = {}
         self.handles: list[RemovableHandle] = []
-        modules = dict(model.named_modules())
+        modules = named(model)
         try:
             for name, here in self.taps.items():
                 if "membrane" in observe and here[0].neuron:
@@ -120,7 +121,9 @@ def record(
 
     A network of single-step neurons gives one step for each call; any other may be called on several batches, whose
     samples are joined along N. Values are detached copies. The first call runs three probes on a few of its samples
-    first and leaves the network as it was. The probes of other records, and what `compare` runs, are not recorded.
+    first and leaves the network as it was. What is compiled runs uncompiled meanwhile, and torch's transformer layers
+    without their fast path, which skips their members. The probes of other records, and what `compare` runs, are not
+    recorded.
 
     Args:
         model: any network.
@@ -137,7 +140,8 @@ def record(
     Raises:
         ValueError: a layer that is not there, is never called or has no axis of samples; fewer than 3 samples; a
             `select` that names no layer or nothing in its output.
-        TypeError: an output, or what `select` picks of it, that is no tensor.
+        TypeError: an output, or what `select` picks of it, that is no tensor; no network of Python modules.
+        StateError: a `reset()` or `train()` of the network's own that fails or whose work cannot be undone.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
@@ -146,9 +150,11 @@ def record(
         >>> {layer: tuple(X.shape) for layer, X in features.items()}
         {'0': (1, 7, 5), '1': (1, 7, 5)}
     """
+    check_network(model)
     features: dict[str, Tensor] = {}
-    recording = _Recording(model, layers, layout, select, features)
+    recording = _Recording(model, layers, layout, select_without_wrappers(model, select), features)
     with ExitStack() as hooks:
+        hooks.enter_context(uncompiled())
         hooks.callback(model.register_forward_pre_hook(recording.before, prepend=True, with_kwargs=True).remove)
         hooks.callback(model.register_forward_hook(recording.after).remove)
         hooks.callback(recording.stop)
@@ -211,7 +217,7 @@ class _Recording:
             layout: Drive("as is", sample_axis=axis, forward=_call) for layout, axis in (("NCHW", 0), ("TNCHW", 1))
         }
         probes, layout = Probes(self.model, batch, self.select), self.layout
-        with preserved(self.model):
+        with as_written(), preserved(self.model):
             if layout is None and drives["NCHW"].samples(batch) < N_NEEDED:  # too short to be an axis of samples
                 layout = "TNCHW" if any(map(is_multi_step, self.model.modules())) else "NCHW"
             elif layout is None:
@@ -220,6 +226,11 @@ class _Recording:
                 raise ValueError(f"expected layout to be one of {', '.join(drives)}, got {layout!r}")
             if (n := drives[layout].samples(batch)) < N_NEEDED:
                 raise ValueError(f"record tells samples from steps by probes on 3 samples, got a first call with {n}")
+            fault = fault_of(probes, drives[layout])
+            if fault is not None and self.layout is None and layout == "TNCHW":  # taken because the other does not run
+                fault = fault_of(probes, drives["NCHW"]) or fault
+            if fault is not None:
+                raise fault.error or ValueError(f"record: {fault.words}")
             return planned(probes, drives[layout], self.layers)
 
 

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._C import _functorch as functorch  # the only way to what vmap hides
 
 from sj_cka.plugins import closest
+from sj_cka.recording.wrappers import named, without_wrappers
 
 Selector = int | str | Callable[[Any], Tensor]
 # by module: an index into a tuple, a key or attribute name, or a function of the output; or (module, output) -> tensor
@@ -75,23 +77,36 @@ def check_matches(select: Select, layers: Iterable[str]) -> None:
 
 def select_for(model: nn.Module, select: Select) -> Select:
     """The part of `select` whose patterns match a module of this network, where it is meant for several."""
+    select = select_without_wrappers(model, select)
     if not isinstance(select, Mapping):
         return select
-    names = [name for name, _ in model.named_modules()]
+    names = list(named(model))
     return {p: selector for p, selector in select.items() if p in names or fnmatch.filter(names, str(p))}
 
 
-def unbatched(x: Tensor) -> Tensor:
-    """A tensor as it is outside `torch.vmap` (SpikingJelly's containers with time last), its hidden axis last."""
+def select_without_wrappers(model: nn.Module, select: Select) -> Select:
+    """`select` by the names that modules have without what wraps the network."""
+    if not isinstance(select, Mapping):
+        return select
+    return {without_wrappers(model, p) if isinstance(p, str) else p: selector for p, selector in select.items()}
+
+
+def readable(x: Tensor) -> Tensor:
+    """A tensor's values as they are everywhere: dequantised, dense, and outside `torch.vmap` its hidden axis last.
+
+    (SpikingJelly's containers with time last are a `vmap`.)
+    """
     while functorch.is_batchedtensor(x):
         x = functorch.get_unwrapped(x).movedim(functorch.maybe_get_bdim(x), -1)
-    return x
+    if x.is_quantized:
+        return x.dequantize()
+    return x if x.layout == torch.strided or x.is_nested else x.to_dense()
 
 
 def holds(output: Any) -> str:
     """What an output is, in words."""
     if isinstance(output, Tensor):
-        return f"a tensor {list(output.shape)}"
+        return "a nested tensor" if output.is_nested else f"a tensor {list(output.shape)}"
     kind = f"a {type(output).__name__}"
     if isinstance(output, Mapping):
         return f"{kind} with {', '.join(f'{key!r}: {_short(value)}' for key, value in output.items())}"

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from spikingjelly.activation_based import base, neuron
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
+
+from sj_cka.recording.snapshot import (
+    Snapshot,
+    StateError,
+    copies_of_state,
+    from_outside,
+    may_write,
+    same_bits,
+    versions,
+)
+from sj_cka.recording.wrappers import named, unwrapped
+
+Result = TypeVar("Result")
 
 _NEURONS = neuron.__name__  # 28 of SpikingJelly's 46 neuron classes are not BaseNode; all live in this package
 
@@ -39,7 +56,7 @@ def outside_neurons(model: nn.Module) -> dict[str, nn.Module]:
     """
     found: dict[str, nn.Module] = {}
     inside: list[str] = []
-    for name, module in model.named_modules():
+    for name, module in named(model).items():
         if any(f"{name}.".startswith(prefix) for prefix in inside):
             continue
         found[name] = module
@@ -56,62 +73,191 @@ def neurons(model: nn.Module) -> list[str]:
     return [name for name, module in outside_neurons(model).items() if is_neuron(module)]
 
 
+def to_evaluation(model: nn.Module) -> None:
+    """Puts a network into evaluation mode, unless it is.
+
+    Raises:
+        StateError: an `eval()` or `train()` of its own that fails.
+    """
+    model = unwrapped(model)
+    if any(module.training for module in model.modules()):
+        _call(model.eval, "eval()", "", model)
+
+
 def reset_states(model: nn.Module) -> None:
-    """Resets every module of a network that has a `reset()`, once per batch.
+    """Puts the states of a network to rest, once per batch.
+
+    SpikingJelly's modules with a memory are reset, and other modules that have a `reset()` which can be called without
+    arguments: whatever else than states it changes (parameters, members, statistics) is put back to the bit.
 
     Walks the modules anew each time: SpikingJelly's `functional.reset_net` keeps a list that a replaced module escapes.
+
+    Raises:
+        StateError: a `reset()` that fails, or that changes what cannot be put back.
     """
-    for module in model.modules():
-        if _has_reset(module):
+    for name, module in named(model).items():
+        if not _has_reset(module):
+            continue
+        if from_outside(module.reset):
+            _reset_from_outside(name, module)
+        else:
             module.reset()  # type: ignore[operator]
+
+
+def from_rest(model: nn.Module, run: Callable[[], Result]) -> Result:
+    """Resets a network in evaluation mode, runs it and gives what that gave.
+
+    It runs twice where the first run shows that a `reset()` from outside set back what is no state: a buffer that no
+    pass changes, as the mean that a normalisation has learnt. That is put back, now and at every later reset.
+    """
+    reset_states(model)
+    result = run()
+    if not _told_from_states(model):
+        reset_states(model)
+        result = run()
+    return result
+
+
+@contextmanager
+def modes_kept(*models: nn.Module) -> Iterator[None]:
+    """Puts every module back into the mode that it was in, through its own `train()` where it has one."""
+    before = [(name, module, module.training) for model in models for name, module in _with_wrappers(model)]
+    try:
+        yield
+    finally:
+        for name, module, flag in before:
+            if module.training != flag and any(from_outside(f) for f in (type(module).train, module.train)):
+                _call(partial(module.train, flag), f"train({flag})", name, module)
+        for _, module, flag in before:
+            module.training = flag
+
+
+@contextmanager
+def kept(*models: nn.Module) -> Iterator[None]:
+    """Puts networks back to the bit as they were on leaving, also after an exception.
+
+    That is every attribute of every module: parameters with their gradients and flags, buffers, members, hooks, modes
+    and states. Parameters are copied where code from outside might write to them.
+
+    Raises:
+        StateError: what cannot be put back, named by its module.
+    """
+    modules = list({id(m): (name, m) for model in models for name, m in _with_wrappers(model)}.values())
+    copied = _copied.get()
+    written = [module for _, module in modules if id(module) not in copied and may_write(module)]
+    snapshot = Snapshot(modules, written)
+    token = _copied.set(copied | {id(inner) for module in written for inner in module.modules()})
+    try:
+        copies_of_state(module for _, module in modules)
+        with modes_kept(*models):
+            yield
+    finally:
+        _copied.reset(token)
+        snapshot.put_back()
 
 
 @contextmanager
 def preserved(*models: nn.Module) -> Iterator[None]:
-    """Puts back training flags, buffers, neuron states and torch's random state on leaving, also after an exception."""
-    modules = {id(m): m for model in models for m in model.modules()}.values()
-    training = [(m, m.training) for m in modules]
-    buffers = [(m, dict(m._buffers)) for m in modules]
-    contents = [(b, b.clone()) for m in modules for b in m.buffers(recurse=False)]
-    memories = [(m, dict(m._memories)) for m in modules if isinstance(m, base.MemoryModule)]
-    # v_seq of SpikingJelly's neurons, and the state of a user's own neuron, are plain attributes
-    plain = [(m, _attributes(m)) for m in modules if _has_reset(m)]
-    devices = {p.device for m in modules for p in m.parameters(recurse=False) if p.is_cuda}
-    for module, memory in memories:  # what runs in between works on copies
-        module._memories.update({key: _copy(value) for key, value in memory.items()})
-    for module, attributes in plain:
-        module.__dict__.update({key: _copy(value) for key, value in attributes.items()})
-    with torch.random.fork_rng(devices=[d.index for d in devices]):
-        try:
-            yield
-        finally:
-            for module, flag in training:
-                module.training = flag
-            with torch.no_grad():
-                for module, named in buffers:
-                    module._buffers.update(named)
-                for buffer, saved in contents:
-                    buffer.copy_(saved)
-            for module, attributes in plain:
-                for key in _attributes(module).keys() - attributes.keys():
-                    del module.__dict__[key]
-                module.__dict__.update(attributes)
-            for module, memory in memories:
-                module._memories.clear()
-                module._memories.update(memory)
+    """Puts back networks, as `kept` does, and torch's random state."""
+    devices = {p.device.index for model in models for p in model.parameters() if p.is_cuda}
+    with torch.random.fork_rng(devices=devices), kept(*models):
+        yield
+
+
+_copied: ContextVar[frozenset[int]] = ContextVar("sj_cka modules whose parameters are copied", default=frozenset())
+
+
+def _with_wrappers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    names = {id(module): name for name, module in named(model).items()}
+    for name, module in model.named_modules():
+        yield names.get(id(module), name), module
+
+
+def _call(function: Callable[[], Any], called: str, name: str, module: nn.Module) -> None:
+    try:
+        function()
+    except Exception as error:  # whatever a network's own code stumbles over
+        where = f"module {name!r} ({type(module).__name__})" if name else f"the network ({type(module).__name__})"
+        raise StateError(
+            f"{called} of {where} raised {type(error).__name__}: {error}; states are reset and modes set through it "
+            "before the network is run"
+        ) from error
 
 
 def _has_reset(module: nn.Module) -> bool:
-    return callable(getattr(module, "reset", None))
+    """Whether a module has a method `reset` that can be called without arguments; a gate of that name is a module."""
+    reset: Any = getattr(module, "reset", None)
+    if not (inspect.ismethod(reset) or inspect.isfunction(reset)) or inspect.iscoroutinefunction(reset):
+        return False
+    try:
+        inspect.signature(reset).bind()
+    except TypeError:
+        return False
+    return True
 
 
-def _attributes(module: nn.Module) -> dict[str, Any]:
-    return {key: value for key, value in vars(module).items() if not key.startswith("_")}
+@dataclass
+class _Known:
+    """What is known of a module's own `reset()`.
+
+    Args:
+        harmless: the versions of its parameters at which it changed none of them.
+        states: buffers that it changes, by dotted name -> whether a pass in evaluation mode changes them too.
+        last: their values after the last reset.
+        open: those of the last reset of which that is not known -> what they held before, and after.
+    """
+
+    harmless: tuple[Any, ...] | None = None
+    states: dict[str, bool] = field(default_factory=dict)
+    last: dict[str, Tensor] = field(default_factory=dict)
+    open: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
-def _copy(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if type(value) in (list, tuple):
-        return type(value)(_copy(one) for one in value)
-    return {key: _copy(one) for key, one in value.items()} if type(value) is dict else value
+_known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+
+
+def _reset_from_outside(name: str, module: nn.Module) -> None:
+    known = _known.setdefault(module, _Known())
+    before, buffers = versions(module), {key: x.detach().clone() for key, x in module.named_buffers()}
+    within = f"{name}." if name else ""
+    inner = [(within + key if key else name, m) for key, m in module.named_modules()]
+    snapshot = Snapshot(inner, [] if known.harmless == before else [module])
+    _call(module.reset, "reset()", name, module)  # type: ignore[arg-type]
+    changed = snapshot.put_back_parameters()
+    if known.harmless == before and versions(module) != before:
+        raise StateError(
+            f"reset() of module {name!r} ({type(module).__name__}) changed its parameters, which it did not at first: "
+            "they cannot be put back; let it reset states alone"
+        )
+    known.harmless = None if changed or versions(module) != before else before
+    known.open.clear()
+    for key, old in buffers.items():
+        path, _, attribute = key.rpartition(".")
+        owner = module.get_submodule(path)
+        new = owner._buffers.get(attribute)
+        if new is None or not same_bits(new, old):
+            if known.states.get(key) is False and not same_bits(known.last.get(key, old), old):
+                known.states[key] = True  # a run has changed it since
+            if not from_outside(type(owner)) or known.states.get(key) is False:
+                snapshot.put_back_buffer(owner, attribute)
+            elif key not in known.states and new is not None:
+                known.open[key] = old, new.detach().clone()
+        if key in known.states and (new := owner._buffers.get(attribute)) is not None:
+            known.last[key] = new.detach().clone()
+
+
+def _told_from_states(model: nn.Module) -> bool:
+    """Tells buffers that a run changed since the reset from the others and puts those back; whether there are none."""
+    told = True
+    for module in named(model).values():
+        if (known := _known.get(module)) is None:
+            continue
+        for key, (old, new) in known.open.items():
+            path, _, attribute = key.rpartition(".")
+            now = module.get_submodule(path)._buffers[attribute]
+            known.states[key] = now is None or not same_bits(now, new)
+            if not known.states[key]:
+                module.get_submodule(path)._buffers[attribute] = old
+                known.last[key], told = old.clone(), False
+        known.open.clear()
+    return told

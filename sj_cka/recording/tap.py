@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from sj_cka.recording.select import Pick, not_a_tensor, unbatched
+from sj_cka.recording.select import Pick, not_a_tensor, readable
 
 Factor = tuple[Literal["T", "N", "F"], int]
 
@@ -62,9 +62,9 @@ class Tap:
         """The layer's tensor in an output of the module."""
         if self.select is not None:
             output = self.select(output)
-        if not isinstance(output, Tensor):
+        if not isinstance(output, Tensor) or output.is_nested:
             raise TypeError(not_a_tensor(self.module, output))
-        return unbatched(output)
+        return readable(output)
 
     def rows(self, output: Any, n: int, T: int) -> Tensor:
         """`[S, n, ...]` of one output: S = T where the steps lie in it, else 1."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from sj_cka.recording.own_runs import depth, own_run
-from sj_cka.recording.select import Pick, Unpicked, unbatched
-from sj_cka.recording.state import is_neuron, outside_neurons, reset_states
+from sj_cka.recording.select import Pick, Unpicked, not_a_tensor, readable
+from sj_cka.recording.state import from_rest, is_neuron, outside_neurons, to_evaluation
+from sj_cka.recording.wrappers import unwrapped
 
 
 @dataclass
@@ -61,14 +63,21 @@ def trace(model: nn.Module, run: Callable[[], None], picks: Mapping[str, Pick] |
                     output = picks[name](output)
                 except (ValueError, TypeError) as error:  # raised where the module turns out to be a layer
                     output = Unpicked(error)
-            if isinstance(output, Tensor):
-                output = unbatched(output)
             calls = seen.outputs.setdefault(name, [])
             seen.order.append((name, len(calls)))
-            if isinstance(output, Tensor) and output.numel():
-                if _identity(output) in produced:
+            if isinstance(output, Tensor):
+                try:
+                    if output.is_nested:
+                        raise TypeError(not_a_tensor(name, output))
+                    output = readable(output)
+                    identity = _identity(output) if output.numel() else None
+                except (RuntimeError, TypeError) as error:  # of a kind of tensor that hides its values
+                    why = error if isinstance(error, TypeError) else TypeError(f"module {name!r}: {error}")
+                    output, identity = Unpicked(why), None
+                if identity in produced:
                     seen.repeated.add((name, len(calls)))
-                produced.add(_identity(output))
+                if identity is not None:
+                    produced.add(identity)
             calls.append(output)  # kept alive, so that no later tensor takes its address
             given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None) if neuron else None
             if given is not None:
@@ -78,20 +87,27 @@ def trace(model: nn.Module, run: Callable[[], None], picks: Mapping[str, Pick] |
 
     def given(module: nn.Module, args: Any) -> None:
         for x in args:
-            if isinstance(x, Tensor) and depth() == here:
+            if isinstance(x, Tensor) and depth() == here and x.layout == torch.strided and not x.is_nested:
                 produced.add(_identity(x))
                 kept.append(x)
 
     kept: list[Tensor] = []
     here = depth() + 1
-    handles = [model.register_forward_pre_hook(given)]
+    handles = [unwrapped(model).register_forward_pre_hook(given)]
     try:
         for name, module in outside_neurons(model).items():
+            if isinstance(module, torch.jit.ScriptModule):  # it bears no hooks
+                continue
             handles.append(module.register_forward_hook(hook_for(name, is_neuron(module)), with_kwargs=True))
-        model.eval()
-        reset_states(model)
-        with torch.no_grad(), own_run():
+        to_evaluation(model)
+
+        def once() -> None:
+            vars(seen).update(vars(Trace()))
+            produced.clear()
             run()
+
+        with torch.no_grad(), own_run():
+            from_rest(model, once)
     finally:
         for handle in handles:
             handle.remove()
@@ -99,5 +115,11 @@ def trace(model: nn.Module, run: Callable[[], None], picks: Mapping[str, Pick] |
 
 
 def _identity(x: Tensor) -> tuple[int, int, int]:
-    """Where a tensor lies; an in-place operation keeps the memory but raises the version: it makes another tensor."""
-    return (x.data_ptr(), x.numel(), 0 if x.is_inference() else x._version)
+    """Where a tensor lies; an in-place operation keeps the memory but raises the version: it makes another tensor.
+
+    What a network makes in an inference mode of its own has no version: there its values tell.
+    """
+    if not x.is_inference():
+        return (x.data_ptr(), x.numel(), x._version)
+    values = x.contiguous().flatten().view(torch.uint8).cpu().numpy()
+    return (x.data_ptr(), x.numel(), zlib.crc32(values.tobytes()))

@@ -12,6 +12,7 @@ from spikingjelly.activation_based import layer as sj_layer
 from torch import Tensor, fx, nn
 
 from sj_cka.recording.state import is_multi_step, is_neuron, outside_neurons
+from sj_cka.recording.wrappers import bare, check_network
 from sj_cka.twins.drives import live_tensors, no_hooks, no_watching, takes_steps, watches_nothing
 from sj_cka.twins.fresh import Initialiser, built_anew, drawn_anew
 from sj_cka.twins.refusals import check_reads, check_translatable, warn_of_logic
@@ -83,6 +84,8 @@ def ann_twin(
         raise ValueError('initialiser= and build= draw new parameters: pass init="fresh", or leave them out')
     if initialiser is not None and build is not None:
         raise ValueError("expected one of initialiser= and build=, got both")
+    check_network(net)
+    net = bare(net)
     if isinstance(net, fx.GraphModule):
         raise ValueError(
             f"expected a network with a forward of its class, got a graph that torch.fx traced ({type(net).__name__}), "

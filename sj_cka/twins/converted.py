@@ -13,7 +13,8 @@ from spikingjelly.activation_based import neuron
 from spikingjelly.activation_based.ann2snn.modules import VoltageHook
 from torch import Tensor, nn
 
-from sj_cka.recording.state import preserved
+from sj_cka.recording.state import preserved, to_evaluation
+from sj_cka.recording.wrappers import as_written, bare, check_network
 from sj_cka.twins.snn import check_steps, put
 from sj_cka.twins.uses import Uses, over_time, uses_of
 
@@ -69,6 +70,8 @@ def converted_snn(ann: nn.Module, loader: Iterable[Any] | None, T: int, *, mode:
         torch.Size([32, 5, 2])
     """
     check_steps(T)
+    check_network(ann)
+    ann = bare(ann)
     uses = uses_of(ann)
     for name in dict.fromkeys(uses):
         if not isinstance(ann.get_submodule(name), nn.ReLU):
@@ -102,11 +105,11 @@ def _scales(ann: nn.Module, uses: list[str], loader: Iterable[Any], mode: str | 
 
     parameter = next(ann.parameters(), None)
     seen = 0
-    with preserved(ann), ExitStack() as registered, torch.no_grad():
+    with as_written(), preserved(ann), ExitStack() as registered, torch.no_grad():
         for name in dict.fromkeys(uses):
             handle = ann.get_submodule(name).register_forward_hook(hook_for(name))
             registered.callback(handle.remove)
-        ann.eval()
+        to_evaluation(ann)
         for batch in loader:
             x = batch[0] if isinstance(batch, tuple | list) and len(batch) else batch
             if not isinstance(x, Tensor):
@@ -114,7 +117,7 @@ def _scales(ann: nn.Module, uses: list[str], loader: Iterable[Any], mode: str | 
                     f"loader: expected batches that are a tensor or start with one, got {type(x).__name__}"
                 )
             calls.clear()
-            ann(x if parameter is None else x.to(parameter.device))
+            ann(x.to("cpu" if parameter is None else parameter.device, copy=True))  # it may work in place
             if calls != uses:
                 raise ValueError(f"expected the activations to be used in the order {uses}, the forward used {calls}")
             seen += 1

@@ -12,6 +12,7 @@ from torch import nn
 from sj_cka.neurons import NEURONS
 from sj_cka.plugins import lookup
 from sj_cka.recording.state import is_multi_step, is_neuron
+from sj_cka.recording.wrappers import bare, check_network
 from sj_cka.twins.uses import ACTIVATIONS, Uses, over_time, uses_of
 
 Neuron = Callable[[], nn.Module] | Mapping[str, Any] | str
@@ -50,6 +51,8 @@ def snn_twin(
         torch.Size([3, 5, 2])
     """
     check_steps(T)
+    check_network(ann)
+    ann = bare(ann)
     make = _factory(neuron)
     uses = Counter(uses_of(ann, activations))
     twin = copy.deepcopy(ann)

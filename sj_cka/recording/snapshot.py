@@ -1,0 +1,286 @@
+"""Modules as they are at one moment, to be put back to the bit whatever runs in between."""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+import types
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_PACKAGES = {"torch", "torchvision", "spikingjelly", "sj_cka"}  # whose modules keep their parameters in a forward pass
+_SIMPLE = (bool, int, float, complex, str, bytes, type(None), type, nn.Module, types.FunctionType, types.MethodType)
+_OF_TORCH = frozenset(vars(nn.Module()))
+_DEPTH = 3  # of objects that hold each other
+_CALLED = ("forward", "__call__", "train", "eval", "reset")
+
+
+class StateError(RuntimeError):
+    """A module's own `reset()`, `train()` or `eval()` failed, or what was changed in a module cannot be put back."""
+
+
+def from_outside(function: Any) -> bool:
+    """Whether a function is neither torch's, torchvision's, SpikingJelly's nor this package's."""
+    home = getattr(function, "__module__", None) or type(function).__module__
+    return str(home).partition(".")[0] not in _PACKAGES
+
+
+def may_write(module: nn.Module) -> bool:
+    """Whether running a module may change parameters: it has code from outside, or is an embedding with `max_norm`."""
+    places = (vars(module), *map(vars, type(module).__mro__))
+    if any(from_outside(place[name]) for place in places for name in _CALLED if name in place):
+        return True
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return any(map(from_outside, hooks)) or getattr(module, "max_norm", None) is not None
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same bits in the same shape; NaN counts as itself."""
+    if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device or a.layout != b.layout:
+        return False
+    if a.layout != torch.strided or a.is_quantized:
+        return False
+    a, b = (torch.view_as_real(x.resolve_conj()) if x.is_complex() else x for x in (a.detach(), b.detach()))
+    kind = _INTEGERS[a.element_size()]
+    return torch.equal(a.contiguous().view(kind), b.contiguous().view(kind))
+
+
+@dataclass
+class _Kept:
+    """A parameter or buffer: where its values lie, and a copy of them where they may be changed."""
+
+    tensor: Tensor
+    name: str
+    data: Tensor
+    values: Tensor | None
+    flag: bool
+    grad: Tensor | None
+    grad_values: Tensor | None
+    attributes: dict[str, Any]
+
+
+class Snapshot:
+    """Every attribute of modules, and the values of their buffers and of what parameters may be changed.
+
+    Args:
+        modules: each with its name, as errors call it.
+        written: the modules whose own and inner parameters may be changed, by id; their values are copied (from a GPU
+            into main memory).
+    """
+
+    def __init__(self, modules: Sequence[tuple[str, nn.Module]], written: Iterable[nn.Module] = ()) -> None:
+        self.modules = [(name, m, type(m), dict(vars(m)), _inside(m)) for name, m in modules]
+        copied = {id(p) for module in written for p in module.parameters()}
+        self.kept: dict[int, _Kept] = {}
+        for name, module in modules:
+            for group, always in ((module._parameters, False), (module._buffers, True)):
+                for key, x in group.items():
+                    if x is not None and id(x) not in self.kept:
+                        self.kept[id(x)] = _keep(x, f"{key!r} of {_words(name, module)}", always or id(x) in copied)
+
+    def put_back(self) -> None:
+        """Puts everything back.
+
+        Raises:
+            StateError: a value that cannot be.
+        """
+        for name, module, kind, attributes, inside in self.modules:
+            if type(module) is not kind:
+                try:
+                    module.__class__ = kind
+                except TypeError as error:
+                    raise StateError(f"{_words(name, module)} has become a {type(module).__name__}: {error}") from error
+            own = vars(module)
+            for key in own.keys() - attributes.keys():
+                del own[key]
+            own.update(attributes)
+            for key, content in inside.items():
+                _refill(own[key], content)
+        with torch.no_grad():
+            for kept in self.kept.values():
+                _put_back(kept)
+
+    def put_back_parameters(self) -> bool:
+        """Puts parameters and members back, but neither buffers nor plain attributes; whether any had changed.
+
+        Raises:
+            StateError: as of `put_back`.
+        """
+        changed = False
+        for _, module, _, attributes, inside in self.modules:
+            for key in ("_parameters", "_modules"):
+                changed |= _refill(vars(module)[key], inside[key])
+            module.training = attributes["training"]
+            for x in module._parameters.values():
+                if x is not None and not _as_it_was(kept := self.kept[id(x)]):
+                    changed = True
+                    _put_back(kept)
+        return changed
+
+    def put_back_buffer(self, owner: nn.Module, key: str) -> None:
+        """Puts one buffer of a module back."""
+        x = next(inside["_buffers"][key] for _, module, _, _, inside in self.modules if module is owner)
+        owner._buffers[key] = x
+        _put_back(self.kept[id(x)])
+
+
+def versions(module: nn.Module) -> tuple[Any, ...]:
+    """What is another as soon as a parameter of a network was written to in place, given other memory or replaced."""
+    return tuple(
+        (id(p), p.data_ptr(), 0 if p.is_inference() else p._version)
+        for p in module.parameters()
+        if p.layout == torch.strided
+    )
+
+
+def copies_of_state(modules: Iterable[nn.Module]) -> None:
+    """Gives modules copies of the state in their plain attributes, so that the original is not written to.
+
+    State is a tensor, an array, a random generator, or a list, tuple, set or dict of them, also in an object from
+    outside that the module holds. What several modules share they share afterwards.
+    """
+    modules = list(modules)
+    memo: dict[int, Any] = {}
+    memory: set[int] = set()
+    for module in modules:
+        for x in (*module._parameters.values(), *module._buffers.values()):
+            if x is not None:
+                memo[id(x)] = x
+                if x.layout == torch.strided and not x.is_meta:
+                    memory.add(x.untyped_storage().data_ptr())
+    for module in modules:
+        for key, value in list(vars(module).items()):
+            if key not in _OF_TORCH and (made := _copy(value, memo, memory)) is not value:
+                vars(module)[key] = made
+
+
+def _inside(module: nn.Module) -> dict[str, Any]:
+    """What the dictionaries and sets of a module hold that stay the same objects: parameters, members, hooks."""
+    found = {key: x for key, x in vars(module).items() if key in _OF_TORCH}
+    return {key: type(x)(x) for key, x in found.items() if type(x) in (dict, OrderedDict, set)}
+
+
+def _refill(container: Any, content: Any) -> bool:
+    """Gives a dictionary or set its content of before, in place and in its order; whether it had another."""
+    if isinstance(container, set):
+        alike = container == content
+    else:
+        alike = list(container) == list(content) and all(container[key] is x for key, x in content.items())
+    if not alike:
+        container.clear()
+        container.update(content)
+    return not alike
+
+
+def _keep(x: Tensor, name: str, copied: bool) -> _Kept:
+    values = None
+    if copied:
+        values = x.detach().cpu() if x.is_cuda and isinstance(x, nn.Parameter) else x.detach().clone()
+    grad = x.grad if x.is_leaf else None
+    grad_values = grad.detach().clone() if copied and grad is not None else None
+    return _Kept(x, name, x.detach(), values, x.requires_grad, grad, grad_values, dict(vars(x)))
+
+
+def _put_back(kept: _Kept) -> None:
+    x = kept.tensor
+    with torch.inference_mode(x.is_inference()), torch.no_grad():
+        try:
+            if not _is_where_it_was(kept):
+                x.data = kept.data
+            if kept.values is not None and not same_bits(x.to(kept.values.device), kept.values):
+                x.data.copy_(kept.values)
+            if x.is_leaf and x.requires_grad != kept.flag:
+                x.requires_grad_(kept.flag)
+            if x.is_leaf and x.grad is not kept.grad:
+                x.grad = kept.grad
+            if kept.grad is not None and kept.grad_values is not None and not same_bits(kept.grad, kept.grad_values):
+                kept.grad.copy_(kept.grad_values)
+        except RuntimeError as error:
+            if kept.values is None:
+                raise StateError(f"{kept.name} was changed and cannot be put back: {error}") from error
+            x.data = kept.values.to(kept.data.device)  # its memory is gone: it gets another
+    vars(x).clear()
+    vars(x).update(kept.attributes)
+
+
+def _as_it_was(kept: _Kept) -> bool:
+    x = kept.tensor
+    if not _is_where_it_was(kept) or x.requires_grad != kept.flag or (x.is_leaf and x.grad is not kept.grad):
+        return False
+    if kept.grad is not None and kept.grad_values is not None and not same_bits(kept.grad, kept.grad_values):
+        return False
+    return kept.values is None or same_bits(x.detach().to(kept.values.device), kept.values)
+
+
+def _is_where_it_was(kept: _Kept) -> bool:
+    x, data = kept.tensor, kept.data
+    if x.dtype != data.dtype or x.shape != data.shape or x.device != data.device or x.layout != data.layout:
+        return False
+    return x.layout != torch.strided or (x.data_ptr() == data.data_ptr() and x.stride() == data.stride())
+
+
+def _words(name: str, module: nn.Module) -> str:
+    return f"module {name!r} ({type(module).__name__})" if name else f"the network ({type(module).__name__})"
+
+
+def _copy(value: Any, memo: dict[int, Any], memory: set[int], depth: int = 0) -> Any:
+    """A value with the state in it copied; the value itself where there is none."""
+    if isinstance(value, _SIMPLE):
+        return value
+    if id(value) in memo:
+        return memo[id(value)]
+    memo[id(value)] = made = value  # where it holds itself
+    if isinstance(value, Tensor):
+        aliased = value.layout == torch.strided and value.untyped_storage().data_ptr() in memory
+        made = value if aliased or value.is_meta else value.detach().clone()
+    elif isinstance(value, np.ndarray):
+        made = value.copy()
+    elif isinstance(value, torch.Generator):
+        made = value.clone_state()
+    elif isinstance(value, random.Random | np.random.Generator | np.random.RandomState):
+        made = copy.deepcopy(value)
+    elif isinstance(value, tuple):
+        parts = [_copy(x, memo, memory, depth) for x in value]
+        if any(x is not y for x, y in zip(parts, value, strict=True)):
+            made = type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    elif type(value) in (dict, OrderedDict, defaultdict):
+        made = copy.copy(value)
+        made.update({key: _copy(x, memo, memory, depth) for key, x in value.items()})
+    elif type(value) in (list, deque):
+        made = copy.copy(value)
+        made.clear()
+        made.extend(_copy(x, memo, memory, depth) for x in value)
+    elif type(value) in (set, bytearray):
+        made = copy.copy(value)
+    elif type(value) is types.SimpleNamespace:
+        made = types.SimpleNamespace(**{key: _copy(x, memo, memory, depth) for key, x in vars(value).items()})
+    elif depth < _DEPTH and _is_from_outside(value):
+        attributes = {key: _copy(x, memo, memory, depth + 1) for key, x in vars(value).items()}
+        made = object.__new__(type(value))
+        vars(made).update(attributes)
+    memo[id(value)] = made
+    return made
+
+
+def _is_from_outside(value: Any) -> bool:
+    """Whether a value is an object with attributes alone, of a class that is none of Python's, torch's and NumPy's."""
+    kind = type(value)
+    home = kind.__module__.partition(".")[0]
+    if home in _PACKAGES or home == "numpy" or (home in sys.stdlib_module_names and home != "__main__"):
+        return False
+    return kind.__dictoffset__ != 0 and kind.__basicsize__ == _BASIC  # no more than what Python gives every object
+
+
+class _Plain:
+    pass
+
+
+_BASIC = _Plain.__basicsize__
