@@ -101,7 +101,7 @@ class Orders:
 
     def trigger(self, network: str, poison: Poison) -> dict[str, Any]:
         """The trigger of a network's backdoor."""
-        return poison.trigger(counts=self.data[network_of(network)[0]].samples.T is not None)
+        return poison.trigger(self.data[network_of(network)[0]].samples)
 
     def attack(self, network: str, entry: Attacking, eps: float | None, seed: int) -> Job:
         """An attack of one strength on a trained network."""

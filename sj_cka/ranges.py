@@ -127,7 +127,8 @@ def check_eps(eps: float, bounds: Range, norm: Norm = "linf", size: int | None =
     if eps <= most * (1 + torch.finfo(torch.float32).eps):
         return
     reach = "the whole width" if norm == "linf" else f"the diameter in the L2 norm of {size} values"
-    hint = f"; {eps * bounds.width:g}/255?" if norm == "linf" and eps <= 255 else ""
+    eight_bits = norm == "linf" and bounds in (UNIT, Range(-1.0, 1.0)) and eps <= 255
+    hint = f"; {eps * bounds.width:g}/255?" if eight_bits else ""
     raise ValueError(f"expected {what} up to {most:g}, {reach} of the bounds {bounds}, got {eps:g}{hint}")
 
 
@@ -138,6 +139,15 @@ def check_fills(found: Range, bounds: Range) -> None:
             f"expected samples on the scale of the bounds {bounds}, those here go from {found} alone, so that an eps "
             f"would mean another part of them: give bounds: [{found.low:g}, {found.high:g}]"
         )
+
+
+def brightest(samples: Tensor, *, counts: bool) -> float:
+    """The value of a trigger by default: 255 of bytes and of images from 0 to 255, 1 of others and of events."""
+    if counts:
+        return 1.0
+    if samples.dtype == torch.uint8:
+        return 255.0
+    return 255.0 if samples.is_floating_point() and samples.numel() and scale_of(samples) == BYTES else 1.0
 
 
 def check_trigger(value: float, samples: Tensor, *, counts: bool, part: bool = False) -> None:

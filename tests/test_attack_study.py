@@ -17,11 +17,12 @@ from torch import Tensor, nn
 import sj_cka
 from sj_cka import jobs, recipe
 from sj_cka.attacks import pixel_model, success_rate
-from sj_cka.data import DATASETS, Frames, digits, digits_dvs
+from sj_cka.data import DATASETS, Frames, Images, Samples, digits, digits_dvs
 from sj_cka.jobs import Job
 from sj_cka.jobs.attack import Target, made, read_inputs
 from sj_cka.plan import Plan, plan
 from sj_cka.recipe import RecipeError
+from sj_cka.recipe.attacks import Poison
 from sj_cka.sections.attacks import masking
 from sj_cka.store import Store
 
@@ -219,6 +220,22 @@ def test_a_backdoor_changes_the_trainings_of_its_variant_alone(attack_file: Writ
         ("{name: robustness}", "{name: heatmap, comparison: under, state: untrained}", "figures[0].state", "no floor"),
         (", minus: noise_snn", "", "claims[1]", "expected minus in both a and b, or in none"),
         ("pgd: {steps: 3}", "pgd: {name: drop_events}", "attack.by.pgd", "got drop_events: on recordings"),
+        ("  eps: [0.1, 0.3]", "  eps: [0.1, 8]", "attack.eps[1]", "bounds 0 to 1, got 8; 8/255?"),
+        ("  eps: [0.1, 0.3]", "  eps: 4", "attack.eps", "bounds 0 to 1, got 4; 4/255?"),
+        ("rate: 0.5, most: 0.8", "rate: 0.5, most: 8", "attack.by.half.most", "got 8; 8/255?"),
+        ("attack: fgsm, eps: 0.3}", "attack: fgsm, eps: 2}", "attack.by.third.eps", "got 2; 2/255?"),
+        ("name: pgd, steps: 3, eps: 0.3}", "name: gaussian, eps: 8}", "attack.by.middle.eps", "got 8; 8/255?"),
+        ("name: pgd, steps: 3, eps: 0.3}", "name: salt_and_pepper, eps: 5}", "attack.by.middle.eps", "5 % are 0.05"),
+        ("name: pgd, steps: 3, eps: 0.3}", "name: boundary, eps: 9}", "attack.by.middle.eps", "the diameter in the L2"),
+        ("pgd, steps: 3, eps: 0.3}", "pgd, norm: l2, eps: 9}", "attack.by.middle.eps", "diameter in the L2 norm of 64"),
+        ("name: pgd_paper, eps: 0.5}\n    n", "name: pgd_paper, eps: 8}\n    n", "attack.by.paper.eps", "got 8; "),
+        (
+            "pgd, steps: 3, eps: 0.3}",
+            "pgd, bounds: [0, 255], eps: 8}",
+            "attack.by.middle",
+            "on the scale of the bounds 0 to 255, those here go from 0 to 1",
+        ),
+        ("0.2, size: 2", "0.2, value: 255", "variants.poisoned.train.poison.value", "have, 0 to 1, got 255"),
     ],
 )  # fmt: skip
 def test_every_fault_is_told_with_its_key_path(attack_file: Write, old: str, new: str, key: str, message: str) -> None:
@@ -227,6 +244,20 @@ def test_every_fault_is_told_with_its_key_path(attack_file: Write, old: str, new
         plan(recipe.read(path))
     assert f" {key}: " in str(caught.value)
     assert message in str(caught.value)
+
+
+def test_the_trigger_of_a_recipe_is_as_bright_as_the_samples_are_stored() -> None:
+    def trigger(x: Tensor, kind: type[Samples] = Images, **options: float) -> dict[str, float]:
+        split = {"x_train": x, "y_train": torch.arange(4), "x_test": x, "y_test": torch.arange(4)}
+        moments = {"mean": (0.5,), "std": (0.5,)} if kind is Images else {}
+        return Poison(target=0, share=0.1, **options).trigger(kind(**split, **moments, classes=4, fingerprint=""))  # type: ignore[arg-type]
+
+    x = torch.rand(4, 1, 8, 6)
+    assert trigger(x) == trigger((x * 255).byte()) == {}  # what stamp takes by itself
+    assert trigger(x * 255) == {"value": 255.0}
+    assert trigger(x * 255, value=9) == {"value": 9.0}
+    for counts in ((x * 9).byte(), (x * 255).short(), x * 255):
+        assert trigger(counts[:, :, None], Frames) == {"value": 1.0}
 
 
 # what an attack leaves

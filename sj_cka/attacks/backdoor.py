@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from sj_cka.attacks import checks
 from sj_cka.attacks.measure import right
 from sj_cka.attacks.victim import sample_axis as axis_of
-from sj_cka.ranges import BYTES, check_trigger, scale_of
+from sj_cka.ranges import brightest, check_trigger
 
 Place = Literal["bottom_right", "bottom_left", "top_right", "top_left"]
 PLACES: tuple[Place, ...] = ("bottom_right", "bottom_left", "top_right", "top_left")
@@ -58,13 +58,6 @@ def _stamped(x: Tensor, size: int, place: Place, value: float) -> Tensor:
     return made
 
 
-def brightest(x: Tensor) -> float:
-    """The value of a trigger by default: 255 of bytes and of images from 0 to 255, of others, and of events, 1."""
-    if x.dtype == torch.uint8:
-        return 255.0
-    return 255.0 if x.is_floating_point() and not _counts(x) and x.numel() and scale_of(x) == BYTES else 1.0
-
-
 def _counts(x: Tensor) -> bool:
     """Whether samples are frames of events: those have a time axis beside that of the samples."""
     return x.ndim >= 5
@@ -72,7 +65,8 @@ def _counts(x: Tensor) -> bool:
 
 def _filled(x: Tensor, value: float | None) -> float:
     """The value of a trigger on samples, one that their dtype holds."""
-    filled = brightest(x) if value is None else checks.number("value", value, least=-math.inf)
+    usual = 255.0 if x.dtype == torch.uint8 else brightest(x, counts=_counts(x))
+    filled = usual if value is None else checks.number("value", value, least=-math.inf)
     held = torch.tensor(filled, dtype=torch.float64).to(x.dtype)
     if not bool(held.isfinite()) or (not x.is_floating_point() and float(held) != filled):
         raise ValueError(f"expected a value that {x.dtype} holds, got {filled!r}")

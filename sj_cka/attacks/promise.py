@@ -48,16 +48,17 @@ class Promise(NamedTuple):
         """Smallest and largest value of a result, with these options of the attack; None for no limits."""
         return self.bounds or checks.limits(options.get("bounds"))
 
-    def check_eps(self, eps: float, options: Mapping[str, Any], size: int | None) -> None:
+    def check_eps(self, eps: float, options: Mapping[str, Any], size: int | None, within: Range | None = None) -> None:
         """Raises ValueError for an eps that is out of range, or beyond all that lies within the bounds.
 
         Args:
             eps: of the attack.
             options: of the attack, those that have defaults too.
             size: number of values of a sample; None where it is not known.
+            within: what the inputs span, where that is known, for an attack without bounds.
         """
         checks.strength(eps, most=self.most)
-        bounds, norm = self.limits(options), "linf" if self.eps == "size" else self.ball(options)
+        bounds, norm = self.limits(options) or within, "linf" if self.eps == "size" else self.ball(options)
         if bounds is not None and norm is not None:
             check_eps(eps, bounds, norm, size)
 

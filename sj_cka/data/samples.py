@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
+
+from sj_cka.ranges import brightest
 
 
 class DataError(ValueError):
@@ -47,6 +50,11 @@ class Samples:
     def T(self) -> int | None:  # noqa: N802
         """Number of time steps that a sample has of its own; None for what does not change in time."""
         return None
+
+    @functools.cached_property
+    def brightest(self) -> float:
+        """The value of a backdoor's trigger by default, in the unit that samples are stored in."""
+        return brightest(self.x_train, counts=self.T is not None)
 
     @property
     def layout(self) -> Literal["TNCHW"] | None:

@@ -15,9 +15,11 @@ from torch import Generator, Tensor, nn
 
 from sj_cka import attacks
 from sj_cka.attacks import ATTACKS, MaskedGradient, PixelModel, RateNotReached, pixel_model
+from sj_cka.attacks.checks import limits
 from sj_cka.attacks.transfer import inside
 from sj_cka.data import Images, Samples
 from sj_cka.plugins import lookup
+from sj_cka.ranges import UNIT, Range
 
 INPUTS = "inputs.safetensors"
 _NORMALISED = ("pgd_paper",)  # attacks on images as the network takes them
@@ -37,13 +39,10 @@ class Target(NamedTuple):
 
     x: Tensor
     axis: Literal[0, 1]
-    bounds: tuple[float, float] | None
+    bounds: Range | None
     model: Callable[[nn.Module], PixelModel]
     as_input: Callable[[Tensor], Tensor]
     from_input: Callable[[Tensor], Tensor]
-
-
-Bounds = tuple[float, float] | None
 
 
 class Unit(NamedTuple):
@@ -55,7 +54,7 @@ class Unit(NamedTuple):
     """
 
     name: Literal["pixels", "normalised", "counts"]
-    bounds: Bounds
+    bounds: Range | None
 
 
 def unit(data: Samples, attack: Mapping[str, Any]) -> Unit:
@@ -71,15 +70,12 @@ def unit(data: Samples, attack: Mapping[str, Any]) -> Unit:
         return unit(data, options["like"])
     name, options = inside(name, options)
     takes = inspect.signature(lookup(ATTACKS, name, "attack")).parameters
-    bounds: Bounds = None
-    if "bounds" in takes:
-        given = options.get("bounds", takes["bounds"].default)
-        bounds = None if given is None else (float(given[0]), float(given[1]))
+    bounds = limits(options.get("bounds", takes["bounds"].default)) if "bounds" in takes else None
     if not isinstance(data, Images):
         return Unit("counts", bounds)
     if name in _NORMALISED:
         return Unit("normalised", None)
-    return Unit("pixels", bounds if "bounds" in takes else (0.0, 1.0))
+    return Unit("pixels", bounds if "bounds" in takes else UNIT)
 
 
 def target(data: Samples, count: int, attack: Mapping[str, Any], on: torch.device) -> Target:
@@ -128,9 +124,7 @@ def made(
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", MaskedGradient)
         if like is not None:
-            near = aim.from_input(like)
-            if aim.bounds is not None:
-                near = near.clamp(*aim.bounds)  # what rounding moved out of them
+            near = aim.from_input(like)  # a rounding out of the bounds at most, which noise_like allows for
             x_adv = attacks.noise_like(aim.x, near, generator=generator, bounds=aim.bounds, sample_axis=aim.axis)
         elif "rate" in args:
             x_adv, told["eps"], told["reached"] = _at_rate(name, model, aim.x, y, args["rate"], args["most"], common)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
+import torch
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from sj_cka.attacks.backdoor import Place
+from sj_cka.data import Samples
 from sj_cka.typed import Float, Int, Name, Strict, several
 
 NOISE = "noise_like"  # not in ATTACKS: it is made from another attack
@@ -85,18 +87,15 @@ class Poison(Strict):
     place: Place = Field("bottom_right", description="the corner that it is in")
     value: Float | None = Field(
         None,
-        description="of its pixels, as the samples are stored; by default 255 of bytes, 1 of other images, and of "
-        "recordings one event a pixel and step",
+        description="of its pixels, as the samples are stored; by default 255 of bytes and of images from 0 to 255, 1 "
+        "of others, and of recordings one event a pixel and step",
     )
 
-    def trigger(self, *, counts: bool) -> dict[str, Any]:
-        """What it looks like, without what is as by default.
-
-        Args:
-            counts: whether the samples are counts of events.
-        """
+    def trigger(self, samples: Samples) -> dict[str, Any]:
+        """What it looks like on samples, without what `sj_cka.attacks.poison` makes of theirs by default."""
         made = self.model_dump(include={"size", "place", "value"}, exclude_defaults=True)
-        return {"value": 1.0} | made if counts else made
+        usual = samples.T is None and samples.brightest == (255.0 if samples.x_train.dtype == torch.uint8 else 1.0)
+        return made if usual else {"value": samples.brightest} | made
 
 
 class Attacking(NamedTuple):

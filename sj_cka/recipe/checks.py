@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from sj_cka.attacks import ATTACKS
+from sj_cka.attacks.promise import promise_of
 from sj_cka.attacks.transfer import inside
 from sj_cka.claims import MEASUREMENTS, Claim, Measurement
 from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.figures import FIGURES
 from sj_cka.models import MODELS, NEURONS
 from sj_cka.plugins import UnknownName, closest, lookup
+from sj_cka.ranges import Range
 from sj_cka.recipe.attacks import NOISE, WITH_GRADIENTS, WITHOUT_GRADIENTS, Attacking
 from sj_cka.recipe.blocks import Comparison, FigureBlock, Named, Neuron
 from sj_cka.recipe.faults import checked, validated
 from sj_cka.recipe.options import options_model
 from sj_cka.recipe.reading import KINDS, SPIKING, Condition, Study, network_of
 from sj_cka.recipe.source import KeyPath, Source, shown
+from sj_cka.typed import number
 
 _OF_A_COMPARISON = ("heatmap", "heatmaps", "curve", "relative_curve", "trend", "variants", "steps", "dynamics")
 _OF_A_STATE = ("heatmap", "heatmaps", "dynamics")
@@ -177,6 +181,7 @@ def _check_attack(study: Study, key: KeyPath, entry: Attacking, before: list[str
         lookup(ATTACKS, inside(entry.attack, entry.options)[0], "attack")
     except UnknownName as error:
         raise study.error((*key, "attack"), str(error)) from error
+    check_strength(study, key, entry)
     if entry.source is not None:
         for network in study.attacked():
             source = str(entry.source_of(network))
@@ -185,6 +190,38 @@ def _check_attack(study: Study, key: KeyPath, entry: Attacking, before: list[str
                 raise study.error((*key, "source"), f"expected a trained network, got {source!r}")
             if study.conditions[network_of(source)[0]].data != study.conditions[network_of(network)[0]].data:
                 raise study.error((*key, "source"), f"expected a network with the data of {network}, got {source}")
+
+
+def check_strength(
+    study: Study, key: KeyPath, entry: Attacking, size: int | None = None, within: Range | None = None
+) -> None:
+    """No eps of an attack may lead beyond all that lies within its bounds.
+
+    Args:
+        study: with the attack.
+        key: of its entry.
+        entry: the attack; not noise that is like one.
+        size: number of values of a sample; None where no data were read yet.
+        within: what the samples span, in place of bounds where the attack has none.
+
+    Raises:
+        RecipeError: one does.
+    """
+    name, options = inside(entry.attack, entry.options)
+    function = ATTACKS[name]
+    given = {key: parameter.default for key, parameter in inspect.signature(function).parameters.items()} | options
+    at: KeyPath = (*key, "eps") if study.source.at((*key, "eps")) is not None else ("attack", "eps")
+    several = isinstance(study.source.at(at), list)
+    places: list[tuple[KeyPath, float | None]] = [((*at, i) if several else at, eps) for i, eps in enumerate(entry.eps)]
+    for where, eps in [*places, ((*key, "most"), entry.most)]:
+        if eps is None:
+            continue
+        try:
+            if given.get("bounds") is not None:
+                given["bounds"] = [number(bound) for bound in given["bounds"]]
+            promise_of(function).check_eps(eps, given, size, within)
+        except ValueError as error:
+            raise study.error(where, str(error)) from error
 
 
 def _check_under(study: Study, key: KeyPath, name: str, network: str) -> None:

@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from sj_cka.attacks import ATTACKS, MaskedGradient, NoGradient, craft, stamp
+from sj_cka.attacks import ATTACKS, MaskedGradient, NoGradient, craft, pixels, stamp
 from sj_cka.attacks.transfer import inside
-from sj_cka.data import Samples
+from sj_cka.data import Images, Samples
 from sj_cka.jobs.attack import Target, target
 from sj_cka.materials import Data
 from sj_cka.plugins import lookup
+from sj_cka.ranges import check_fills, check_trigger, range_of
 from sj_cka.recipe import Study, network_of, without_defaults
 from sj_cka.recipe.attacks import NOISE, Attacking
+from sj_cka.recipe.checks import check_strength
 from sj_cka.recipe.source import KeyPath
 
 
@@ -42,10 +44,17 @@ def check_poison(study: Study, data: dict[str, Data]) -> None:
             raise condition.source.error(
                 ("train", "poison"), f"expected samples with pixels for a trigger, got {shape}"
             )
+        trigger = poison.trigger(samples)
+        value, counts = trigger.get("value", samples.brightest), samples.T is not None
         try:
-            stamp(samples.x_train[:2], **poison.trigger(counts=samples.T is not None))
+            stamp(samples.x_train[:2], **trigger | {"value": None})
         except ValueError as error:
             raise condition.source.error(("train", "poison"), str(error)) from error
+        try:
+            stamp(samples.x_test, **trigger)
+            check_trigger(value, samples.x_train, counts=counts)
+        except ValueError as error:
+            raise condition.source.error(("train", "poison", "value"), str(error)) from error
 
 
 def check_attacks(study: Study, built: dict[str, nn.Module], data: dict[str, Data]) -> None:
@@ -71,7 +80,9 @@ def check_attacks(study: Study, built: dict[str, nn.Module], data: dict[str, Dat
             if entry.attack in ("drop_events", "add_events") and samples.T is None:
                 raise study.error(key, f"expected an attack on images for {network}, got {entry.attack}: on recordings")
             attack = attack_block(study, entry)
-            _check_bounds(study, key, target(samples, block.images, attack, torch.device("cpu")), network)
+            _check_range(
+                study, key, entry, samples, target(samples, block.images, attack, torch.device("cpu")), network
+            )
             try:
                 _try(attack, entry, samples, built[entry.source_of(network) or network])
             except (ValueError, TypeError, RuntimeError) as error:
@@ -79,15 +90,24 @@ def check_attacks(study: Study, built: dict[str, nn.Module], data: dict[str, Dat
                     raise study.error(key, f"{network}: {str(error).splitlines()[0]}") from error
 
 
-def _check_bounds(study: Study, key: KeyPath, aim: Target, network: str) -> None:
-    low, high = float(aim.x.min()), float(aim.x.max())
-    if aim.bounds is not None and not (aim.bounds[0] <= low and high <= aim.bounds[1]):
-        bounds = " to ".join(f"{bound:g}" for bound in aim.bounds)
+def _check_range(study: Study, key: KeyPath, entry: Attacking, samples: Samples, aim: Target, network: str) -> None:
+    """Samples lie in their bounds, on their scale, and no strength leads beyond these, or beyond images without any."""
+    found, bounds = range_of(aim.x), aim.bounds
+    if bounds is not None and not bounds.holds(found, aim.x.dtype):
         raise study.error(
             key,
-            f"expected test samples from {bounds}, those of {network} go from {low:g} to {high:g}; give bounds, "
-            f"e.g. bounds: [{low:g}, {high:g}], or bounds: null",
+            f"expected test samples from {bounds}, those of {network} go from {found}; give bounds, "
+            f"e.g. bounds: [{found.low:g}, {found.high:g}], or bounds: null",
         )
+    if isinstance(samples, Images) and bounds is not None:
+        whole = range_of(samples.x_test)  # an attack may see a few dark ones
+        stored = torch.tensor([whole.low, whole.high]).to(samples.x_test.dtype)
+        try:
+            check_fills(range_of(pixels(stored)), bounds)
+        except ValueError as error:
+            raise study.error(key, f"{network}: {error}") from error
+    widest = found if isinstance(samples, Images) else None
+    check_strength(study, key, entry, size=aim.x.numel() // aim.x.shape[aim.axis], within=bounds or widest)
 
 
 _FEW = {"steps": 1, "queries": 2, "restarts": 2}  # of an attack that is only tried
