@@ -13,7 +13,8 @@ from torch import Tensor
 # The error of a float32 Gram is about 1e-9 q, q = |K off the diagonal| / |K~|, more for few samples; beyond the
 # smaller of this q and n it is taken again.
 _Q_MAX = 300.0
-_Q_MAX_SPLIT = 100.0  # of a product of two bfloat16 halves, whose error is some three times as large
+_Q_MAX_SPLIT = 30.0  # of split products, whose features are column-centred first
+_COMMON_MAX = 1e9  # what samples have in common, over |K~|, beyond which float64 decides whether they differ
 # |K~| at or below this fraction of |K| is rounding, not structure.
 _UNDEFINED = 1e-12
 _EQUAL = "all pairs of samples are equally similar"
@@ -142,7 +143,7 @@ def raw_grams(X: Tensor, *, spikes: bool = False, out: Tensor | None = None) -> 
 def _centred(X: Tensor, spikes: bool, out: Tensor) -> tuple[Tensor, Tensor]:
     """Diagonal and `redo` of some steps, whose rows are written to `out`."""
     n = X.shape[1]
-    K, exact, q_max = _product(X, spikes)
+    K, exact, common, q_max = _product(X, spikes)
     low = K.to(torch.float64)
     del K
     diagonal = low.diagonal(dim1=-2, dim2=-1).clone()
@@ -156,23 +157,40 @@ def _centred(X: Tensor, spikes: bool, out: Tensor) -> tuple[Tensor, Tensor]:
     if rows is not out:
         out.copy_(rows)
     # a float32 Gram below 1e-25 may have lost entries to underflow
-    sound = (off <= min(q_max, n) * size) & (off > 1e-25 * n / 2**0.5) & (size < _LARGEST / 2) & exact
+    sound = (off <= min(q_max, n) * size) & (off > 1e-25 * n / 2**0.5) & (size < _LARGEST / 2)
+    if exact is not None:
+        sound &= exact
+    if common is not None:
+        sound &= common <= _COMMON_MAX * size
     return diagonal - 2 * shift, ~sound
 
 
-def _product(X: Tensor, spikes: bool) -> tuple[Tensor, Tensor, float]:
-    """Grams `[S, n, n]`, on the CPU lower triangles alone; whether each is the product of X itself, bool `[S]`; and the
-    q from which digits are lost."""
-    exact = X.new_ones(len(X), dtype=torch.bool)
+class _Product(NamedTuple):
+    """Grams of S steps before they are centred.
+
+    Args:
+        K: `[S, n, n]`; on the CPU lower triangles alone.
+        exact: bool `[S]`, whether each is the product of X itself; None: all are.
+        common: `[S]`, |K| of the mean over samples, where it was taken out of X; else None.
+        q_max: the q from which digits are lost.
+    """
+
+    K: Tensor
+    exact: Tensor | None = None
+    common: Tensor | None = None
+    q_max: float = _Q_MAX
+
+
+def _product(X: Tensor, spikes: bool) -> _Product:
     if X.device.type != "cpu":
         if X.dtype != torch.float32 or not half_products(X.device):
-            return gram(X), exact, _Q_MAX
+            return _Product(gram(X))
         if not spikes:
-            return split_grams(X), exact, _Q_MAX_SPLIT
+            return split_grams(X)
         half = X.to(torch.bfloat16)
-        return _wide(half, half), (half == X).flatten(1).all(1), _Q_MAX
+        return _Product(_wide(half, half), exact=(half == X).flatten(1).all(1))
     if X.shape[1] <= _BLOCK:
-        return gram(X), exact, _Q_MAX
+        return _Product(gram(X))
     K = X.new_zeros(*X.shape[:2], X.shape[1])
     for step, x in enumerate(X):
         small = _as_bytes(x) if spikes and x.shape[1] >= _BYTES_FROM and byte_products() else None
@@ -182,19 +200,25 @@ def _product(X: Tensor, spikes: bool) -> tuple[Tensor, Tensor, float]:
         block = _BLOCK if len(x) < _WIDE_FROM else _WIDE_BLOCK
         for i in range(0, len(x), block):
             K[step, i:, i : i + block] = x[i:] @ x[i : i + block].mT
-    return K, exact, _Q_MAX
+    return _Product(K)
 
 
-def split_grams(X: Tensor) -> Tensor:
-    """Grams `[S, n, n]` of float32 features `[S, n, D]` from bfloat16 products with float32 sums.
+def split_grams(X: Tensor) -> _Product:
+    """Grams of column-centred float32 features `[S, n, D]` from bfloat16 products with float32 sums.
 
-    X = H + L + rest, H and L in bfloat16: X X^T = H H^T + H L^T + (H L^T)^T up to 2^-17 of each product. Tensor cores
-    take the three, of which one is the transpose of another, in a tenth of a float32 product's time.
+    X - m = H + L + rest, H and L in bfloat16, m near the mean over samples, so that the sums of the product do not lose
+    what the samples do not share: (X - m)(X - m)^T = H H^T + H L^T + (H L^T)^T up to 2^-17 of each product. Tensor
+    cores take the three, of which one is the transpose of another, in a tenth of a float32 product's time. X - m is
+    exact where an offset dominates.
     """
+    mean = X.mean(1, keepdim=True)
+    X = X - mean
     high = X.to(torch.bfloat16)
-    low = (X - high).to(torch.bfloat16)
+    low = X.sub_(high).to(torch.bfloat16)
     cross = _wide(high, low)
-    return _wide(high, high).add_(cross).add_(cross.mT)
+    K = _wide(high, high).add_(cross).add_(cross.mT)
+    common = X.shape[1] * torch.linalg.vector_norm(mean, dim=(1, 2), dtype=torch.float64).square()
+    return _Product(K, common=common, q_max=_Q_MAX_SPLIT)
 
 
 def _wide(X: Tensor, Y: Tensor) -> Tensor:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from itertools import permutations
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -65,9 +64,8 @@ class Book:
         self.diagonal = torch.empty(shape[0], n, dtype=torch.float64, device=self.rows.device)
         self.reasons: list[str | None] = [None] * shape[0]
         self.filled = [False] * shape[0]
-        self.redo: list[tuple[str, Tensor]] = []  # marks that wait on the device: true where to take a layer again
+        self.redo: list[tuple[str, Tensor]] = []  # bools `[S]` on the device: true where to take a layer again
         self.counts: dict[str, Tensor] = {}
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def put(self, layer: str, step: int, X: Tensor, *, spikes: bool = False, again: bool = False) -> None:
         """Takes the Grams of some steps `[S, n, D]` of a layer, from `step` on.
@@ -82,32 +80,21 @@ class Book:
         if again or not defers(X.device):
             _, self.diagonal[part], self.reasons[part] = centred_grams(X, spikes=spikes, out=self.rows[part])
             return
-        if self.stream is not None:
-            X = X.clone()  # an in-place operation that follows must not reach the other stream
-            self.stream.wait_stream(torch.cuda.current_stream(X.device))
-            X.record_stream(self.stream)
-        with self._queue():
-            _, self.diagonal[part], redo = raw_grams(X, spikes=spikes, out=self.rows[part])
-            self.redo.append((layer, redo.any()))
-
-    def _queue(self) -> AbstractContextManager[Any]:
-        """On CUDA, a stream beside the network's own, so that Grams are taken while it computes on."""
-        return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
+        _, self.diagonal[part], redo = raw_grams(X, spikes=spikes, out=self.rows[part])
+        self.redo.append((layer, redo))
 
     def repeat(self, layer: str, S: int) -> None:
         """Copies the first step of a layer to its S - 1 others: it does not change."""
         first = self.first[layer]
         part = slice(first + 1, first + S)
-        with self._queue():
-            self.rows[part], self.diagonal[part] = self.rows[first], self.diagonal[first]
+        self.rows[part], self.diagonal[part] = self.rows[first], self.diagonal[first]
         self.reasons[part] = [self.reasons[first]] * (S - 1)
         self.filled[part] = [True] * (S - 1)
 
     def scale(self, layer: str, factor: float) -> None:
         """Multiplies the Gram of a layer of one step."""
-        with self._queue():
-            self.rows[self.first[layer]] *= factor
-            self.diagonal[self.first[layer]] *= factor
+        self.rows[self.first[layer]] *= factor
+        self.diagonal[self.first[layer]] *= factor
 
     def count(self, layer: str, step: int, counts: Tensor, S: int) -> None:
         """Notes the spikes `[.., D]` of each unit from `step` on, of S steps; over all steps where the book has one."""
@@ -118,17 +105,13 @@ class Book:
         self.counts[layer][step : step + len(counts)] += counts
 
     def to_take_again(self) -> set[str]:
-        """Layers of which a step was marked; waits for the device, once. What is taken again is so in the network's own
-        stream: a copy of it (`repeat`) in another one could come before it."""
-        if self.stream is not None:
-            torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
-            self.stream = None
+        """Layers of which a step was marked; waits for the device, once."""
         if not self.redo:
             return set()
-        marked = torch.stack([flag for _, flag in self.redo]).tolist()
-        found = {layer for (layer, _), again in zip(self.redo, marked, strict=True) if again}
+        marks = torch.cat([flags for _, flags in self.redo]).tolist()
+        steps = [layer for layer, flags in self.redo for _ in flags]
         self.redo.clear()
-        return found
+        return {layer for layer, marked in zip(steps, marks, strict=True) if marked}
 
     def grams(self) -> Grams:
         """The finished Grams."""
@@ -219,7 +202,7 @@ class Observer:
             return all(torch.equal(x, X[0]) for x in X[1:])
         book = next((book for book in self.books.values() if tap.layer in book.first), None)
         if book is not None:
-            book.redo.append((tap.layer, (X[1:] != X[:1]).any()))
+            book.redo.append((tap.layer, (X[1:] != X[:1]).any().view(1)))
         return True
 
     def _unchanging(self, tap: Tap, X: Tensor) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sj_cka import UndefinedCKA, cka
+from sj_cka.cka.hsic import _in_pieces
 
 
 def randn(*shape, seed=0):
@@ -103,3 +104,9 @@ def test_features_are_taken_from_any_array_and_from_tensors_with_a_gradient():
     fixed.flags.writeable = False
     for same in (X.astype(">f4"), X[::-1].copy()[::-1], fixed, torch.from_numpy(X).requires_grad_(), X.tolist()):
         assert cka(same, Y) == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize(("rows", "length"), [((5, 3), 50_001), ((1, 1), 8192), ((4, 4), 100)])
+def test_a_product_in_pieces_is_the_product(rows, length):
+    x, y = (torch.randn(n, length, generator=torch.Generator().manual_seed(n), dtype=torch.float64) for n in rows)
+    torch.testing.assert_close(_in_pieces(x, y), x @ y.mT, rtol=1e-12, atol=1e-10)
