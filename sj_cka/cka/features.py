@@ -24,7 +24,7 @@ from sj_cka.cka.layers import MIN_SAMPLES, flat
 from sj_cka.cka.observation import NULL, permuted_steps
 from sj_cka.cka.result import CKAResult
 from sj_cka.cka.sides import group_masks
-from sj_cka.files import UnreadableFile, check_hdf5, head_of, kind_of, obstacle, opened_npz
+from sj_cka.files import UnreadableFile, cause, check_hdf5, head_of, kind_of, obstacle, opened_npz, shown
 from sj_cka.plugins import closest
 
 Features = Mapping[str, Any] | str | Path
@@ -173,9 +173,8 @@ def _read(path: Path, name: str = "") -> Iterator[None]:
     except MemoryError as error:
         raise MemoryError(f"{path}: {name}: {error}") from error
     except Exception as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        where = f"{path}: {name}" if name else path
-        raise UnreadableFile(f"{where}: expected arrays in HDF5, could not read: {said}") from error
+        where = f"{path}: {shown(name)}" if name else path
+        raise UnreadableFile(f"{where}: expected arrays in HDF5, could not read: {cause(error)}") from error
 
 
 def _chosen(features: Mapping[str, Any], side: str, layers: str | Sequence[str] | None) -> Iterator[tuple[str, Any]]:

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 
 import xarray as xr
 
-from sj_cka.files import UnreadableFile, check_hdf5, kind_of, obstacle
+from sj_cka.files import UnreadableFile, cause, check_hdf5, kind_of, obstacle
 
 _SEALED = "sealed"  # attribute of a file that ends with a checksum
 _CHECKSUM = re.compile(rb"\nsj_cka sha256 ([0-9a-f]{64})\n")
@@ -95,10 +95,9 @@ def _parsed(written: bytes, name: str) -> Content:
     except MemoryError:
         raise
     except Exception as error:  # of HDF5, of h5netcdf, of xarray
-        said = " ".join(f"{type(error).__name__}: {error}".split())
         raise UnreadableFile(
-            f"{name}: expected a result written by CKAResult.save, could not read it: {said}; it is damaged or another "
-            "kind of file"
+            f"{name}: expected a result written by CKAResult.save, could not read it: {cause(error)}; it is "
+            "damaged or another kind of file"
         ) from error
     if content.data.attrs.pop(_SEALED, None) is not None and sealed is None:
         raise UnreadableFile(

@@ -14,7 +14,7 @@ from torch import Tensor
 from sj_cka.data.layout import Layout, channels_first
 from sj_cka.data.samples import DataError, Samples, fingerprint
 from sj_cka.data.sending import constant
-from sj_cka.files import UnreadableFile, opened_npz
+from sj_cka.files import UnreadableFile, opened_npz, shown
 from sj_cka.ranges import check_splits
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -120,7 +120,7 @@ def npz(path: Path, layout: Layout | None = None) -> Images:
         with opened_npz(path) as file:
             missing = [name for name in _ARRAYS if name not in file]
             if missing:
-                got = ", ".join(sorted(file)[:20]) or "no array"
+                got = shown(", ".join(sorted(file))) or "no array"
                 raise DataError(
                     f"{path}: expected arrays {', '.join(_ARRAYS)}; missing: {', '.join(missing)}; got {got}"
                 )

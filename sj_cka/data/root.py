@@ -31,11 +31,6 @@ def data_root(title: str, root: Path | None) -> Path:
         raise DataError(f"{title}: expected a data root, got {given}: {error}; write the folder out") from error
 
 
-def cause(error: Exception) -> str:
-    """Type and message of another library's error, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-
-
 _OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 

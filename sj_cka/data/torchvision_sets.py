@@ -13,8 +13,9 @@ import numpy as np
 
 from sj_cka.data.images import Images, stored
 from sj_cka.data.imagined import Shape
-from sj_cka.data.root import cause, data_root
+from sj_cka.data.root import data_root
 from sj_cka.data.samples import DataError
+from sj_cka.files import cause
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,17 @@ with a file. Nothing here knows what the content means.
 """
 
 from sj_cka.files.hdf5 import check_hdf5
-from sj_cka.files.kinds import UnreadableFile, head_of, is_hidden, kind_of, obstacle
+from sj_cka.files.kinds import UnreadableFile, cause, head_of, is_hidden, kind_of, obstacle, shown
 from sj_cka.files.npz import opened_npz
 
-__all__ = ["UnreadableFile", "check_hdf5", "head_of", "is_hidden", "kind_of", "obstacle", "opened_npz"]
+__all__ = [
+    "UnreadableFile",
+    "cause",
+    "check_hdf5",
+    "head_of",
+    "is_hidden",
+    "kind_of",
+    "obstacle",
+    "opened_npz",
+    "shown",
+]

@@ -83,6 +83,23 @@ def kind_of(head: bytes, least: int = 2) -> str:
     return f"text, {head[:20].decode()!r}" if printable else ""
 
 
+def shown(text: object, most: int = 300) -> str:
+    """What came from a file, as a part of a sentence: in one line, nothing invisible in it, and no longer than this.
+
+    Example:
+        >>> shown("a\\0 b\\n  c" + "d" * 50, most=12)
+        'a\\\\x00 b cddd...'
+    """
+    line = " ".join(str(text).split())
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    return line if len(line) <= most else f"{line[:most]}..."
+
+
+def cause(error: Exception) -> str:
+    """Type and message of another library's error, in one line."""
+    return shown(f"{type(error).__name__}: {error}").removesuffix(":")
+
+
 def head_of(path: Path) -> bytes:
     """The first bytes of a file, for `kind_of`."""
     with open(path, "rb") as file:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from sj_cka.files.kinds import UnreadableFile, head_of, is_hidden, kind_of, obstacle
+from sj_cka.files.kinds import UnreadableFile, cause, head_of, is_hidden, kind_of, obstacle, shown
 
 _DEFLATE_AT_MOST = 1032  # bytes of content a byte: 258 for two bits
 _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "zstd", 95: "xz", 98: "PPMd", 99: "AES"}
@@ -58,11 +58,13 @@ class _Members(Mapping[str, np.ndarray]):
         self._size = path.stat().st_size
         self._infos: dict[str, zipfile.ZipInfo] = {}
         for info in file.infolist():
-            if info.is_dir() or any(is_hidden(part) for part in info.filename.split("/")):
+            if info.filename.endswith("/") or any(is_hidden(part) for part in info.filename.split("/")):
                 continue
             name = info.filename.removesuffix(".npy")
             if name in self._infos:
-                raise UnreadableFile(str(path), f"expected arrays of different names, got two called {name!r}", _AFRESH)
+                raise UnreadableFile(
+                    str(path), f"expected arrays of different names, got two called {shown(name)}", _AFRESH
+                )
             self._infos[name] = info
 
     def __iter__(self) -> Iterator[str]:
@@ -76,7 +78,7 @@ class _Members(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         info = self._infos[name]
-        where = f"{self._path}: {info.filename}"
+        where = f"{self._path}: {shown(info.filename)}"
         self._check(where, info)
         try:
             return _array(where, self._content(info))
@@ -143,5 +145,4 @@ def _damaged(where: object, error: Exception) -> Exception:
     """The one error for whatever zipfile, zlib and NumPy raise; a lack of memory is no fault of the file."""
     if isinstance(error, MemoryError):
         return MemoryError(f"{where}: {error}")
-    said = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-    return UnreadableFile(str(where), f"expected arrays, could not read it: {said}", _FETCH)
+    return UnreadableFile(str(where), f"expected arrays, could not read it: {cause(error)}", _FETCH)

@@ -18,9 +18,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from sj_cka.data.events.raw_files import EventSet, Source
-from sj_cka.data.root import cause, is_of_the_machine
+from sj_cka.data.root import is_of_the_machine
 from sj_cka.data.samples import DataError
-from sj_cka.files import head_of, is_hidden, kind_of, obstacle
+from sj_cka.files import cause, head_of, is_hidden, kind_of, obstacle
 from sj_cka.progress import bar
 
 OnError = Literal["raise", "skip"]
@@ -152,13 +152,15 @@ def _marker(events: Path) -> Path:
 
 def _known_broken(sources: list[Source], extract: Path, written: Path) -> list[Source]:
     """Sources with what is known from an earlier conversion, as long as the file is the same."""
+    # a damaged list costs another conversion of what is damaged
     try:
         broken = json.loads((written / FRAMES / _BROKEN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = {str(path): (str(entry["wrong"]), entry["state"]) for path, entry in broken.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return sources
     return [
-        source._replace(wrong=entry["wrong"])
-        if (entry := broken.get(source.path)) and entry["state"] == state_of(extract / source.path)
+        source._replace(wrong=known[source.path][0])
+        if source.path in known and known[source.path][1] == state_of(extract / source.path)
         else source
         for source in sources
     ]

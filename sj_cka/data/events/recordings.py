@@ -15,9 +15,9 @@ from sj_cka.data.events.binning import SplitBy, bin_events, bin_spikes, check_wi
 from sj_cka.data.events.formats import Events
 from sj_cka.data.events.preparation import Prepared
 from sj_cka.data.events.raw_files import EventSet, files_in, folders_in
-from sj_cka.data.root import cause, is_of_the_machine
+from sj_cka.data.root import is_of_the_machine
 from sj_cka.data.samples import DataError
-from sj_cka.files import UnreadableFile, check_hdf5, opened_npz
+from sj_cka.files import UnreadableFile, cause, check_hdf5, opened_npz
 
 SPLITS = ("train", "test")
 _SEED = 0  # of the splits that are ours

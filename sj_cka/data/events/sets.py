@@ -32,8 +32,9 @@ from sj_cka.data.events.raw_files import EventSet, as_they_are, cut_trial, each_
 from sj_cka.data.events.recordings import listed
 from sj_cka.data.frames import Frames
 from sj_cka.data.imagined import Shape
-from sj_cka.data.root import cause, data_root
+from sj_cka.data.root import data_root
 from sj_cka.data.samples import DataError
+from sj_cka.files import cause
 
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _ATIS = Clock(bits=23, mark=240)
