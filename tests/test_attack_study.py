@@ -228,7 +228,7 @@ def test_a_backdoor_changes_the_trainings_of_its_variant_alone(attack_file: Writ
         ("name: pgd, steps: 3, eps: 0.3}", "name: salt_and_pepper, eps: 5}", "attack.by.middle.eps", "5 % are 0.05"),
         ("name: pgd, steps: 3, eps: 0.3}", "name: boundary, eps: 9}", "attack.by.middle.eps", "the diameter in the L2"),
         ("pgd, steps: 3, eps: 0.3}", "pgd, norm: l2, eps: 9}", "attack.by.middle.eps", "diameter in the L2 norm of 64"),
-        ("name: pgd_paper, eps: 0.5}\n    n", "name: pgd_paper, eps: 8}\n    n", "attack.by.paper.eps", "got 8; "),
+        (" {name: pgd_paper, eps: 0.5}", " {name: pgd_paper, eps: 8}", "attack.by.paper.eps", "1.83251, got 8"),
         (
             "pgd, steps: 3, eps: 0.3}",
             "pgd, bounds: [0, 255], eps: 8}",
@@ -519,6 +519,17 @@ def test_recordings_are_attacked_as_counts_of_events(tmp_path: Path, monkeypatch
     )
     assert weak.data.sizes["step_x"] == weak.data.sizes["step_y"] == 3
     assert weak.paired().mean() > strong.paired().mean()
+
+
+@pytest.mark.parametrize("value", [40, 0.5, -1])
+def test_a_trigger_that_recordings_do_not_have_is_an_error_of_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    monkeypatch.setitem(DATASETS, "bytes", lambda: digits_dvs(T=3, size=(9, 8), train=60))
+    path = tmp_path / "poisoned.yaml"
+    path.write_text(POISONED.replace("size: 3", f"value: {value}"), encoding="utf-8")
+    with pytest.raises(RecipeError, match=rf":6: train.poison.value: expected a value .*, got {value}"):
+        plan(recipe.read(path))
 
 
 POISONED = """\

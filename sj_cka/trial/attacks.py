@@ -51,8 +51,9 @@ def check_poison(study: Study, data: dict[str, Data]) -> None:
         except ValueError as error:
             raise condition.source.error(("train", "poison"), str(error)) from error
         try:
-            stamp(samples.x_test, **trigger)
+            stamp(samples.x_train[:2], **trigger)
             check_trigger(value, samples.x_train, counts=counts)
+            check_trigger(value, samples.x_test, counts=counts, part=True)
         except ValueError as error:
             raise condition.source.error(("train", "poison", "value"), str(error)) from error
 
