@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sj_cka.recording import is_neuron, preserved, reset_states
+from sj_cka.recording import (
+    as_written,
+    check_network,
+    from_rest,
+    is_neuron,
+    preserved,
+    reset_states,
+    to_evaluation,
+    unwrapped,
+)
 from sj_cka.synops import Counter
 
 _MAC_PJ, _SYNOP_PJ = 4.6, 0.9
@@ -86,6 +95,7 @@ def cost(network: nn.Module, images: Tensor, *, batch_size: int = 64, axis: int 
         >>> cost(nn.Sequential(neuron.IFNode(), nn.Linear(4, 3)), torch.tensor([[1.0, 0.0, 1.0, 0.0]]))
         Cost(synops=6.0, macs=0.0, energy_nj=0.0054, parameters=15)
     """
+    check_network(network)
     N = images.shape[axis]
     if N < 1 or batch_size < 1:
         raise ValueError(
@@ -93,20 +103,20 @@ def cost(network: nn.Module, images: Tensor, *, batch_size: int = 64, axis: int 
             f"batch size {batch_size}"
         )
     counter = Counter()
-    with preserved(network), ExitStack() as undo, sdpa_kernel(SDPBackend.MATH):
-        undo.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
-        torch.backends.mha.set_fastpath_enabled(False)  # like SDPA's kernels, it has no matrix products to see
-        network.eval()
-        reset_states(network)
-        network(images.narrow(axis, 0, min(2, N)))  # an artificial twin runs itself on probes the first time
+    net = unwrapped(network)
+    with as_written(), preserved(network), ExitStack() as undo, sdpa_kernel(SDPBackend.MATH):
+        to_evaluation(network)
+        few = images.narrow(axis, 0, min(2, N))
+        from_rest(network, lambda: net(few.clone()))  # an artificial twin runs itself on probes the first time
         for module in network.modules():
             if is_neuron(module):
                 undo.callback(module.register_forward_hook(counter.fired).remove)
         for batch in images.split(batch_size, axis):
             reset_states(network)
+            batch = batch.clone()  # for a network that works in place
             counter.show(batch)
             with counter:
-                network(batch)
+                net(batch)
     synops, macs = counter.synops / N, counter.macs / N
     energy_nj = (_SYNOP_PJ * synops + _MAC_PJ * macs) / 1000
     return Cost(synops, macs, energy_nj, sum(parameter.numel() for parameter in network.parameters()))

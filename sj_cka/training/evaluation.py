@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from sj_cka.recording import reset_states
+from sj_cka.recording import check_network, from_rest, kept, reset_states, to_evaluation
 
 
 def class_scores(logits: Tensor) -> Tensor:
@@ -24,24 +24,28 @@ def accuracy(
     prepare: Callable[[Tensor], Tensor] | None = None,
     batch_size: int = 512,
 ) -> float:
-    """Share of samples classified right, in evaluation mode; the network's mode is put back.
+    """Share of samples classified right, in evaluation mode; the network is left as it was, its states at rest.
 
     Args:
         x: samples `[N, ...]`, wherever they are.
         y: labels `[N]`.
         prepare: from a batch of x to what the network is given; None for as it is.
     """
+    check_network(network)
     device = next(network.parameters()).device
-    was_training = network.training
-    network.eval()
     right = 0
-    for start in range(0, len(x), batch_size):
-        reset_states(network)
-        batch = x[start : start + batch_size].to(device)
-        scores = class_scores(network(batch if prepare is None else prepare(batch)))
-        right += int((scores.argmax(1) == y[start : start + batch_size].to(device)).sum())
+    with kept(network):
+        to_evaluation(network)
+        for start in range(0, len(x), batch_size):
+            batch = x[start : start + batch_size].to(device)
+
+            def scores(batch: Tensor = batch) -> Tensor:
+                given: Tensor = batch if prepare is None else prepare(batch)
+                return class_scores(network(given.clone()))  # it may work in place
+
+            hits = from_rest(network, scores).argmax(1) == y[start : start + batch_size].to(device)
+            right += int(hits.sum())
     reset_states(network)
-    network.train(was_training)
     return right / len(x)
 
 
@@ -57,19 +61,20 @@ def calibrate(
         x: samples `[N, ...]`, wherever they are.
         prepare: as of `accuracy`.
     """
+    check_network(network)
     device = next(network.parameters()).device
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    was_training = network.training
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over batches
-    network.train()
-    for start in range(0, len(x) - 1, batch_size):
-        reset_states(network)
-        batch = x[start : start + batch_size].to(device)
-        network(batch if prepare is None else prepare(batch))
+    with kept(network):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over batches
+        network.train()
+        for start in range(0, len(x) - 1, batch_size):
+            reset_states(network)
+            batch = x[start : start + batch_size].to(device)
+            given = batch if prepare is None else prepare(batch)
+            network(given.clone())  # it may work in place
+        found = [{key: value.clone() for key, value in norm.named_buffers()} for norm in norms]
+    for norm, statistics in zip(norms, found, strict=True):
+        norm.load_state_dict(statistics, strict=False)
     reset_states(network)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.train(was_training)

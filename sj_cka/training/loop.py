@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sj_cka.recording import reset_states
+from sj_cka.recording import check_network, reset_states
 from sj_cka.training.batches import check_labels
 from sj_cka.training.checkpoint import Checkpoints, random_state, set_random_state
 from sj_cka.training.distributed import share_weights, sum_of, synchronised, world
@@ -109,6 +109,7 @@ def train(
         ValueError: labels outside the network's classes, or a precision that the network's neurons cannot have.
         RuntimeError: `settings.compile` where nothing can be compiled, or a checkpoint of another training.
     """
+    check_network(network)
     device = next(network.parameters()).device
     check_precision(network, settings, device)
     step = Step(network, settings)
@@ -180,7 +181,8 @@ class _Run:
         for number, (x, y) in enumerate(self.batches, start=1):
             if self.step.classes is not None and y.device.type == "cpu":  # a look at others would wait for the device
                 check_labels(y, self.step.classes)
-            x, y = as_laid_out(x.to(device, non_blocking=True)), y.to(device, non_blocking=True)
+            # a copy: a network that works in place must not change what the next epoch is given
+            x, y = as_laid_out(x.to(device, non_blocking=True, copy=True)), y.to(device, non_blocking=True)
             self.step.set_rate(self.lr(done + number - 1))
             size = len(y) if world()[1] == 1 else int(sum_of(torch.tensor(len(y), device=device))[0])
             # elsewhere than on the CPU a look at the loss would wait for the device

@@ -36,7 +36,7 @@ def check_augmentations(study: Study, data: dict[str, Data]) -> None:
             options = typed(function, augmentation.options())
             options.pop("name")
             try:
-                function(samples, torch.Generator().manual_seed(0), **options)
+                function(samples.clone(), torch.Generator().manual_seed(0), **options)
             except ValueError as error:
                 raise condition.source.error(("train", "augment", i), str(error)) from error
 
@@ -68,7 +68,7 @@ def tried(study: Study, network: str, data: Samples) -> Tried:
         if kind == "converted":
             made = converted_snn(made, None, study.recipe.converted.T)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            made(data.as_input(data.x_test[:_TRIED]))
+            made(data.as_input(data.x_test[:_TRIED]).clone())  # it may work in place
     except (ValueError, RuntimeError) as error:
         shape = list(data.x_test.shape)
         message = f"{network} does not run on {data.called} of shape {shape}: {str(error).splitlines()[0]}"
