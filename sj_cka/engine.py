@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -19,12 +20,14 @@ from tqdm import tqdm
 from sj_cka import jobs
 from sj_cka.jobs import Job
 from sj_cka.progress import Progress
+from sj_cka.standing import stand
 from sj_cka.store import Store
 from sj_cka.training import Epoch, NotFinite
 from sj_cka.training.distributed import world
 from sj_cka.training.torchrun import agreed
 from sj_cka.waiting import Waiting
 
+logger = logging.getLogger(__name__)
 OnEpoch = Callable[[Job, Epoch], None]
 _ON_ONE_GPU = 4  # processes: each holds a CUDA context of its own
 
@@ -64,7 +67,7 @@ def execute(
         raise ValueError(f"expected at least 1 worker, got {workers}")
     ordered = in_order(wanted)
     rank, processes = world()
-    missing = agreed([job for job in ordered if not store.has(job.key)])
+    missing = agreed(_to_do(ordered, store) if rank == 0 else [])
     count = 1 if processes > 1 else min(workers or _default_workers(missing), len(missing))
     with Progress(len(ordered), len(ordered) - len(missing), show=progress and rank == 0) as shown:
         if count > 1:
@@ -80,6 +83,15 @@ def execute(
                 (_do if processes == 1 else _do_together)(job, store, report)
                 shown.finished(job.label)
     return len(missing)
+
+
+def _to_do(ordered: Sequence[Job], store: Store) -> list[Job]:
+    standing = stand(ordered, store)
+    for job, wrong in standing.damaged:
+        logger.warning("%s: %s; it is set aside in %s and made again", job.label, wrong, store.aside)
+    if standing.open:
+        store.try_out()
+    return [job for job in ordered if job.key in standing.open]
 
 
 def in_order(wanted: Iterable[Job]) -> list[Job]:

@@ -8,6 +8,7 @@ from sj_cka.jobs import KINDS
 from sj_cka.materials import Data
 from sj_cka.plan import Plan
 from sj_cka.recipe import network_of
+from sj_cka.standing import stand
 from sj_cka.store import Store
 
 
@@ -16,10 +17,12 @@ def counted(planned: Plan, store: Store) -> str:
     study, ordered = planned.study, in_order(planned.jobs)
     by_kind = {kind: sum(job.kind == kind for job in ordered) for kind in KINDS}
     counts = ", ".join(f"{count} {kind}" for kind, count in by_kind.items() if count)
-    finished = sum(store.has(job.key) for job in ordered)
+    standing = stand(ordered, store)
+    finished = len(ordered) - len(standing.open)
+    damaged = f", {len(standing.damaged)} damaged" if standing.damaged else ""
     return (
         f"{study.name} ({study.profile}): {len(study.conditions)} variants, seeds {', '.join(map(str, study.seeds))}\n"
-        f"{len(ordered)} jobs ({counts}), {finished} finished before"
+        f"{len(ordered)} jobs ({counts}), {finished} finished before{damaged}"
     )
 
 

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
 from sj_cka import jobs, recipe, sections, tables
 from sj_cka.claims import Finding, judge
+from sj_cka.disk import try_folder, unfit
 from sj_cka.engine import JobFailed, execute, in_order
-from sj_cka.outline import costs, counted, described
+from sj_cka.outline import costs, counted
 from sj_cka.plan import Plan, plan
-from sj_cka.report import Page, write_csv, write_page, write_pngs
+from sj_cka.provenance import backends, provenance, remarks
+from sj_cka.report import Edition, Page, write_csv, write_page, write_pngs
 from sj_cka.sections import Results
+from sj_cka.standing import stand
 from sj_cka.store import Store
 from sj_cka.tensorboard import Curves
 from sj_cka.training.distributed import world
 from sj_cka.training.torchrun import joined
-
-_ANN_INPUT = {
-    "steps": "Of recordings, the artificial networks see each frame alone, with logits averaged (ann_input: steps).",
-    "sum": "Of recordings, the artificial networks see the sum of all frames (ann_input: sum).",
-}
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,7 @@ def run(
 
     Raises:
         RecipeError: the recipe, or its data, cannot be used; nothing was run.
-        NotADirectoryError: `out` is a file; nothing was run.
+        OSError: the report or the store cannot be written (nothing was run), or no longer (what was finished is kept).
         JobFailed: a job could not be done; finished ones are kept.
     """
     began = time.perf_counter()
@@ -110,7 +105,11 @@ def run(
         folder = _folder(planned, out)
         first = world()[0] == 0
         if progress and first:
-            print(f"{counted(planned, finished)}\nneurons on {jobs.device().type}: {_backends(planned)}")
+            print(f"{counted(planned, finished)}\nneurons on {jobs.device().type}: {backends(planned)}")
+        if first:
+            Edition(folder, _fixed(planned, finished)).try_out()
+            if tensorboard:
+                try_folder(folder / "tensorboard", "TensorBoard")
         with Curves(folder / "tensorboard") if tensorboard and first else nullcontext() as curves:
             if curves is not None:
                 curves.add_finished(planned, finished)
@@ -134,10 +133,14 @@ def redraw(
     """
     began = time.perf_counter()
     planned, finished = plan(recipe.read(path, profile, settings)), Store(store)
-    missing = [job for job in in_order(planned.jobs) if not finished.has(job.key)]
-    if missing:
+    standing = stand(in_order(planned.jobs), finished)
+    if standing.damaged:
+        raise JobFailed(standing.told())
+    if missing := standing.missing:
         raise JobFailed(f"{len(missing)} jobs of this study are not finished, first: {missing[0].label}; run it first")
-    return _finish(planned, finished, _folder(planned, out), 0, time.perf_counter() - began)
+    folder = _folder(planned, out)
+    Edition(folder, _fixed(planned, finished)).try_out()
+    return _finish(planned, finished, folder, 0, time.perf_counter() - began)
 
 
 def outline(
@@ -172,42 +175,64 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
     summary = tables.accuracy_summary(results.for_all(results.accuracy))
     if not write:
         return StudyResult(folder, findings, summary, results, done)
-    shown = [sections.section(block, results) for block in study.recipe.figures]
     undefined = tables.undefined(compared)
-    write_csv(tables.tidy(compared), folder / "cka.csv")
-    write_csv(results.accuracy, folder / "accuracy.csv")
-    others = {"evaluated": results.evaluated, "dynamics": results.dynamics, "cost": results.cost}
-    others |= {"attacks": results.attacks, "backdoors": results.backdoors}
-    others |= {"history": results.history, "firing_rates": tables.firing_rates(planned, store)}
-    for name, table in others.items():
-        if len(table):
-            write_csv(table, folder / f"{name}.csv")
-    write_csv(tables.claims(findings), folder / "claims.csv")
-    write_csv(undefined, folder / "undefined.csv")
-    if held_out := [(data.block.name["name"], name) for data in planned.sets for name in data.samples.held_out]:
-        write_csv(pd.DataFrame(held_out, columns=["data", "recording"]), folder / "test_split.csv")
+    shown = [sections.section(block, results) for block in study.recipe.figures]
     page = Page(
         study.recipe.title,
         study.recipe.question,
         tuple(sections.answer(finding) for finding in findings),
         tuple(shown),
-        _provenance(planned, store, done, seconds),
+        provenance(planned, done, seconds),
         study.source.text,
-        _notes(planned, store, undefined),
+        remarks(planned, store, undefined),
     )
-    write_page(page, folder / "report.html")
-    write_pngs(_stills(study.recipe.figures, shown), folder)
+    written = _tables(results, findings, undefined, tables.firing_rates(planned, store))
+    safe = f"all finished jobs are safe in {store.root}, sj-cka report draws it from them"
+    with Edition(folder, _fixed(planned, store)).made(safe) as made:
+        for name, table in written.items():
+            write_csv(table, made / f"{name}.csv")
+        write_page(page, made / "report.html")
+        write_pngs(_stills(study.recipe.figures, shown), made)
     return StudyResult(folder, findings, summary, results, done)
 
 
+def _tables(
+    results: Results, findings: tuple[Finding, ...], undefined: pd.DataFrame, rates: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """Name -> table, of those that a report has; empty ones only where readers look for them."""
+    found = {
+        "cka": tables.tidy(results.compared),
+        "accuracy": results.accuracy,
+        "claims": tables.claims(findings),
+        "undefined": undefined,
+    }
+    held_out = [(data.block.name["name"], name) for data in results.plan.sets for name in data.samples.held_out]
+    others = {
+        "evaluated": results.evaluated,
+        "dynamics": results.dynamics,
+        "cost": results.cost,
+        "attacks": results.attacks,
+        "backdoors": results.backdoors,
+        "history": results.history,
+        "firing_rates": rates,
+        "test_split": pd.DataFrame(held_out, columns=["data", "recording"]),
+    }
+    return found | {name: table for name, table in others.items() if len(table)}
+
+
 def _folder(planned: Plan, out: str | Path | None) -> Path:
+    if out is not None:
+        return Path(out)
     name, profile = planned.study.name, planned.study.profile
-    folder = Path(out) if out is not None else Path("figures") / (name if profile == "quick" else f"{name}-{profile}")
-    # told before the hours of work, not after them
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(f"expected a folder for the report, got {folder}: {there} is a file")
-    return folder
+    if wrong := unfit(name):
+        message = f"expected a file whose name a folder can have, figures/<recipe>, got {name!r}: {wrong}; or give out"
+        raise planned.study.error((), message)
+    return Path("figures") / (name if profile == "quick" else f"{name}-{profile}")
+
+
+def _fixed(planned: Plan, store: Store) -> list[Path]:
+    """What stays where it is, though it may lie in the folder of the report."""
+    return [store.root, planned.study.source.path]
 
 
 def _stills(blocks: list[recipe.FigureBlock], shown: list[sections.Section]) -> dict[str, object]:
@@ -220,87 +245,3 @@ def _stills(blocks: list[recipe.FigureBlock], shown: list[sections.Section]) -> 
             again = sum(other == name or other.startswith(f"{name}_again") for other in stills)
             stills[f"{name}_again{again}" if again else name] = panel.figure
     return stills
-
-
-def _provenance(planned: Plan, store: Store, done: int, seconds: float) -> dict[str, str]:
-    study, here = planned.study, jobs.environment()
-    ordered = in_order(planned.jobs)
-    return {
-        "recipe": str(study.source.path),
-        "profile": study.profile,
-        **({"set": ", ".join(study.settings)} if study.settings else {}),
-        "seeds": ", ".join(map(str, study.seeds)),
-        "data": "; ".join(f"{described(data)}, fingerprint {data.samples.fingerprint[:12]}" for data in planned.sets),
-        "jobs": f"{len(ordered)}, of which {done} in this run ({seconds:.0f} s); threads a job: "
-        f"{study.recipe.train.threads}",
-        **here,
-        "neuron backend": _backends(planned),
-        "commit": _commit(),
-        "time": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    }
-
-
-def _backends(planned: Plan) -> str:
-    """Which implementation of each neuron of the study runs here, and why."""
-    said = []
-    for condition in planned.study.conditions.values():
-        neuron = condition.snn.neuron.options()
-        backend = jobs.backend_of(neuron)
-        said.append(f"{neuron['name']}: {'its own' if backend is None else f'{backend.name} ({backend.reason})'}")
-    return "; ".join(dict.fromkeys(said))
-
-
-def _commit() -> str:
-    """Git commit of this package's checkout, if it runs from one."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown (git did not answer)"
-    return found.stdout.strip() or "not a git checkout"
-
-
-def _notes(planned: Plan, store: Store, undefined: pd.DataFrame) -> tuple[str, ...]:
-    notes = [_elsewhere(planned, store)]
-    alignment = planned.study.recipe.cka
-    for _, samples in planned.sets:
-        notes += samples.remarks
-        if alignment.batches is None and 0 < (left := len(samples.x_test) % alignment.batch_size) < 4:
-            notes.append(
-                f"The last minibatch of {left} test {samples.called} is left out: the unbiased HSIC needs at least 4."
-            )
-    if any(samples.T is not None for _, samples in planned.sets):
-        notes += [_ANN_INPUT[how] for how in dict.fromkeys(c.ann_input for c in planned.study.conditions.values())]
-    trained = undefined[undefined.state == "trained"]
-    if len(trained):
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in trained["reason"].value_counts().items())
-        layers = trained.groupby(["comparison", "variant", "side", "layer"]).ngroups
-        notes.append(
-            f"{len(trained)} single values (layer, step, seed), in {layers} layers over all comparisons of trained "
-            f"networks, have no CKA: {reasons}; see undefined.csv."
-        )
-    if "paper" in planned.study.recipe.profiles and planned.study.profile != "paper":
-        notes.append(
-            f"This is the profile {planned.study.profile!r}, not 'paper': smaller than what the paper did. It tests "
-            "directions and shapes that the paper states, not its numbers."
-            + (" Nobody has run the profile 'paper' yet." if "paper" in planned.study.recipe.never_run else "")
-        )
-    return tuple(filter(None, notes))
-
-
-def _elsewhere(planned: Plan, store: Store) -> str:
-    """Says so where finished jobs ran on another device, or with other versions, than those that the page names."""
-    others = dict[str, int]()
-    for job in in_order(planned.jobs):
-        here = jobs.environment(job)
-        there = json.loads(store.read(job.key, "environment.json"))
-        other = ", ".join(f"{key} {value}" for key, value in there.items() if value != here.get(key))
-        if other:
-            others[other] = others.get(other, 0) + 1
-    counted = "; ".join(f"{count} with {other}" for other, count in others.items())
-    return f"Some jobs were done before, in another environment than the one named below: {counted}." if others else ""

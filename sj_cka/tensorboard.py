@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,19 @@ class Curves:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.writers: dict[str, Any] = {}
+        self.before = list(folder.glob("*/events.out.tfevents.*"))  # all that is of this study is written anew
 
     def __enter__(self) -> Curves:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         for writer in self.writers.values():
             writer.close()
+        if kind is None:
+            for path in self.before:
+                path.unlink(missing_ok=True)
+                with suppress(OSError):  # something else lies there
+                    path.parent.rmdir()
 
     def add(self, job: Job, epoch: Epoch) -> None:
         """One epoch of a training."""

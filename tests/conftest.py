@@ -158,6 +158,12 @@ def arrays() -> dict[str, np.ndarray]:
     return made
 
 
+@pytest.fixture(scope="session")
+def tiny() -> str:
+    """The tiny recipe."""
+    return TINY
+
+
 @pytest.fixture
 def recipe_file(tmp_path: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """`recipe_file((old, new), ...)`: the tiny recipe with texts replaced, beside its data, in the working folder."""

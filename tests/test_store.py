@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sj_cka import disk, manifest
+from sj_cka.manifest import Damaged
 from sj_cka.store import Store
 
 KEY, OTHER = "ab" + 22 * "0", "cd" + 22 * "1"
@@ -23,7 +28,7 @@ def store(tmp_path: Path) -> Store:
 
 def entries(store: Store) -> set[str]:
     """Folders of jobs and parts of jobs."""
-    return {path.name for path in store.root.glob("*/*") if path.is_dir()}
+    return {path.name for path in store.root.glob("??/*") if path.is_dir()}
 
 
 def test_what_is_written_is_read_back(store: Store) -> None:
@@ -82,13 +87,14 @@ def test_a_part_that_a_killed_writer_left_is_no_job_and_is_cleaned_away(store: S
     assert entries(store) == {KEY}
 
 
-def test_a_folder_without_its_last_file_is_no_job_and_is_replaced(store: Store) -> None:
+def test_a_folder_without_its_last_file_is_no_job_and_is_set_aside(store: Store) -> None:
     store.write(KEY, {"a": b"1"})
-    (store.folder(KEY) / "done").unlink()
+    (store.folder(KEY) / "manifest.json").unlink()
     assert not store.has(KEY)
     store.write(KEY, {"a": b"2"})
     assert store.read(KEY, "a") == b"2"
-    assert entries(store) == {KEY}
+    (aside,) = store.aside.glob("*/*")
+    assert (aside / "a").read_bytes() == b"1"
 
 
 def test_a_finished_job_stays_as_it_is(store: Store) -> None:
@@ -161,6 +167,170 @@ def test_a_store_can_be_moved(store: Store, tmp_path: Path) -> None:
     store.write(KEY, {"a": b"1"})
     shutil.move(store.root, tmp_path / "elsewhere")
     assert Store(tmp_path / "elsewhere").read(KEY, "a") == b"1"
+
+
+# damage
+
+
+def flip(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+FILES = {"weights.safetensors": bytes(range(40)), "a.json": b'{"x": 0.5}', "empty.csv": b""}
+
+
+def test_every_flipped_bit_of_every_file_is_seen_and_the_job_is_set_aside_whole(store: Store) -> None:
+    store.write(KEY, FILES)
+    folder = store.folder(KEY)
+    for path in sorted(folder.iterdir()):
+        for bit in range(0, 8 * path.stat().st_size, 7):
+            flip(path, bit)
+            told = store.damage(KEY)
+            assert told.startswith(str(folder)), (path.name, bit)
+            assert path.name == "manifest.json" or path.name in told
+            assert not store.has(KEY)
+            flip(path, bit)
+    assert store.damage(KEY) == ""
+    flip(folder / "a.json", 60)
+    with store.working_on(KEY) as needed:
+        assert needed
+    assert entries(store) == set()
+    (aside,) = store.aside.glob(f"{KEY}-*/{KEY}")
+    assert {path.name for path in aside.iterdir()} == {*FILES, "manifest.json"}
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def grow(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def make_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def make_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def make_huge(path: Path) -> None:
+    os.truncate(path, 1 << 42)
+
+
+DAMAGE = [Path.unlink, truncate, grow, make_a_folder, make_a_pipe, make_huge]
+
+
+@pytest.mark.parametrize("name", ["a.json", "manifest.json"])
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+def test_a_file_that_is_gone_longer_shorter_or_something_else_is_named(
+    store: Store, damage: Callable[[Path], None], name: str
+) -> None:
+    store.write(KEY, FILES)
+    damage(store.folder(KEY) / name)
+    assert str(store.folder(KEY) / name) in store.damage(KEY)
+    with pytest.raises(Damaged, match=re.escape(name)):
+        store.read(KEY, name if name != "manifest.json" else "a.json")
+
+
+SEALS = [{"../x": {"bytes": 0, "sha256": ""}}, {"a": {"bytes": "1", "sha256": ""}}, {"a": {}}, {"a": []}, [], 1]
+NO_MANIFESTS = ["", "[]", "{}", "null", '{"of": 1}', "[" * 99999, "NaN", "\0"]
+NO_MANIFESTS += [json.dumps({"of": KEY, "files": seals}) + "\n" for seals in SEALS]
+
+
+@pytest.mark.parametrize("text", NO_MANIFESTS, ids=lambda text: text[:20])
+def test_what_is_no_manifest_is_told_as_such(store: Store, text: str) -> None:
+    store.write(KEY, FILES)
+    (store.folder(KEY) / "manifest.json").write_text(text)
+    assert store.damage(KEY) == f"{store.folder(KEY) / 'manifest.json'} is damaged: it is no manifest"
+
+
+def test_the_files_of_another_job_do_not_stand_in_for_those_of_this_one(store: Store) -> None:
+    store.write(OTHER, FILES)
+    store.folder(KEY).parent.mkdir(parents=True)
+    store.folder(OTHER).rename(store.folder(KEY))
+    assert store.damage(KEY).endswith(f"manifest.json is not of this but of {OTHER!r}")
+
+
+def test_what_is_damaged_after_it_was_looked_at_is_not_read(store: Store) -> None:
+    store.write(KEY, FILES)
+    assert store.has(KEY)
+    flip(store.folder(KEY) / "weights.safetensors", 9)
+    with pytest.raises(Damaged, match=r"weights\.safetensors is damaged"):
+        store.read(KEY, "weights.safetensors")
+    assert store.read(KEY, "a.json") == FILES["a.json"]
+
+
+def test_each_file_is_hashed_once_in_a_process_to_know_that_a_job_is_finished(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write(KEY, FILES)
+    hashed: list[bytes] = []
+    seal = manifest.seal
+    monkeypatch.setattr(manifest, "seal", lambda content: hashed.append(content) or seal(content))
+    assert all(store.has(KEY) for _ in range(5))
+    assert sorted(hashed) == sorted(FILES.values())
+
+
+def test_a_full_disk_names_the_file_and_what_is_safe_and_leaves_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    told = (
+        rf"^could not save b of 2\.0 MB \(No space left on device; what was finished before is safe in {store.root}\): "
+        rf"make room and run the same command again: {store.folder(KEY) / 'b'}$"
+    )
+    with pytest.raises(OSError, match=told) as raised:
+        store.write(KEY, {"a": b"1", "b": bytes(2_000_000)})
+    assert raised.value.errno == errno.ENOSPC
+    assert entries(store) == set()
+
+
+def test_nothing_that_lies_in_the_way_is_followed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    monkeypatch.setattr(disk.secrets, "token_hex", lambda count: "guessed")  # were it so, nothing would be lost
+    shelf = store.shelf(KEY)
+    shelf.path.parent.mkdir(parents=True)
+    shelf.path.with_name(f".{KEY}.checkpoint-guessed").symlink_to(victim)
+    with pytest.raises(OSError, match="File exists"):
+        shelf.save(b"content")
+    store.folder(OTHER).parent.mkdir()
+    (store.folder(OTHER).parent / f".{OTHER}-guessed").symlink_to(tmp_path)
+    with pytest.raises(OSError, match="File exists"):
+        store.write(OTHER, {"victim": b"content"})
+    assert victim.read_text() == "mine"
+    assert shelf.path.with_name(f".{KEY}.checkpoint-guessed").is_symlink()  # what is not ours stays
+
+
+def test_temporary_names_cannot_be_guessed_and_two_are_never_alike() -> None:
+    names = {disk.beside("report.html") for _ in range(20)}
+    assert len(names) == 20
+    assert all(re.fullmatch(r"\.report\.html-[0-9a-f]{16}", name) for name in names)
+
+
+def test_a_store_behind_a_link_works(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "store").symlink_to(tmp_path / "disk")
+    store = Store(tmp_path / "store")
+    store.try_out()
+    with store.working_on(KEY):
+        store.write(KEY, {"a": b"1"})
+    assert Store(tmp_path / "disk").read(KEY, "a") == b"1"
 
 
 # checkpoints

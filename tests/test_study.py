@@ -121,7 +121,7 @@ def test_a_study_is_written_beside_other_figures_by_the_name_of_its_recipe_and_p
     quick, smoke = run(path), run(path, profile="smoke")
     assert (quick.folder, smoke.folder) == (Path("figures/tiny"), Path("figures/tiny-smoke"))
     names = {"report.html", "cka.csv", "accuracy.csv", "claims.csv", "undefined.csv"}
-    names |= {"cost.csv", "history.csv", "firing_rates.csv"}
+    names |= {"cost.csv", "history.csv", "firing_rates.csv", "manifest.json"}
     assert {file.name for file in quick.folder.iterdir()} == names
     assert (quick.done > 0, smoke.done) == (True, 0)  # the same networks: only the folder differs
 
@@ -162,6 +162,23 @@ def test_a_report_that_cannot_be_written_is_told_before_the_work(recipe_file: Wr
         with pytest.raises(NotADirectoryError, match=r"expected a folder for the report, got .*taken is a file"):
             run(recipe_file(QUICKER), out=out)
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("store", r"expected a folder for the store of finished jobs, got .*store: it is a file"),
+        ("out/tensorboard", r"expected a folder for TensorBoard, got .*tensorboard: .*tensorboard is a file"),
+    ],
+)
+def test_every_place_is_tried_before_the_first_job(
+    recipe_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, told: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / place).write_text("")
+    monkeypatch.setattr(jobs, "run", lambda *anything: pytest.fail("a job was run"))
+    with pytest.raises(NotADirectoryError, match=told):
+        run(recipe_file(QUICKER, *BARE), out=tmp_path / "out", store=tmp_path / "store", tensorboard=True)
 
 
 BARE = [
@@ -390,7 +407,7 @@ def alive(group: int) -> list[int]:
 
 
 def finished(store: Path) -> dict[str, int]:
-    return {path.parent.name: path.stat().st_mtime_ns for path in store.glob("*/[!.]*/done")}
+    return {path.parent.name: path.stat().st_mtime_ns for path in store.glob("??/[!.]*/manifest.json")}
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:

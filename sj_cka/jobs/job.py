@@ -38,14 +38,23 @@ class Desk(NamedTuple):
     shelf: Shelf | None = None
 
 
-class Kind(NamedTuple):
-    """A kind of job: its function, and a version that is raised when the function's meaning changes.
+def _nothing(job: Job) -> tuple[str, ...]:
+    return ()
 
-    `together`: whether all processes of a `torch.distributed` group do it together; else the first does it alone.
+
+class Kind(NamedTuple):
+    """A kind of job.
+
+    Args:
+        run: its function.
+        version: raised when the function's meaning changes.
+        leaves: names of the files that it leaves, besides `spec.json` and `environment.json`.
+        together: whether all processes of a `torch.distributed` group do it together; else the first does it alone.
     """
 
     run: Callable[[Job, Needs, Desk], Files]
     version: int
+    leaves: Callable[[Job], tuple[str, ...]] = _nothing
     together: bool = False
 
 

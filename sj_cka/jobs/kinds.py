@@ -101,7 +101,7 @@ def _train(job: Job, needs: Needs, desk: Desk) -> Files:
             epoch,
         )
 
-    checkpoints = None if desk.shelf is None else Checkpoints(desk.shelf, job.checkpoint, writes=world()[0] == 0)
+    checkpoints = None if desk.shelf is None else Checkpoints(desk.shelf, job.checkpoint, world()[0] == 0, job.key)
     keep = job.args.get("keep", [])
     history, kept = train(network, batches, settings, seed=seed, keep=keep, checkpoints=checkpoints, report=tell)
     epochs = pd.DataFrame([asdict(epoch) for epoch in history])
@@ -227,15 +227,28 @@ def read_result(content: bytes) -> CKAResult:
     return CKAResult.load(BytesIO(content))
 
 
+def _leaves(*names: str) -> Callable[[Job], tuple[str, ...]]:
+    return lambda job: names
+
+
+def _of_training(job: Job) -> tuple[str, ...]:
+    kept = map(weights_of, [None, *job.args.get("keep", [])])
+    return (*kept, "history.csv", "firing_rates.csv", "accuracy.json")
+
+
+def _of_conversion(job: Job) -> tuple[str, ...]:
+    return ("weights.safetensors", *(["accuracy.json"] if job.needs["network"].kind == "train" else []))
+
+
 KINDS |= {
-    "init": Kind(_init, 1),
-    "train": Kind(_train, 2, together=True),
-    "convert": Kind(_convert, 1),
-    "evaluate": Kind(_evaluate, 1),
-    "cost": Kind(_cost, 1),
-    "attack": Kind(_attack, 1),
-    "backdoor": Kind(_backdoor, 1),
-    "compare": Kind(_compare, 2, together=True),
+    "init": Kind(_init, 1, _leaves("weights.safetensors")),
+    "train": Kind(_train, 2, _of_training, together=True),
+    "convert": Kind(_convert, 1, _of_conversion),
+    "evaluate": Kind(_evaluate, 1, _leaves("accuracy.json")),
+    "cost": Kind(_cost, 1, _leaves("cost.json")),
+    "attack": Kind(_attack, 1, _leaves(INPUTS, "attack.json")),
+    "backdoor": Kind(_backdoor, 1, _leaves("backdoor.json")),
+    "compare": Kind(_compare, 2, _leaves("cka.nc"), together=True),
 }
 
 

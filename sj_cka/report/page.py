@@ -23,6 +23,8 @@ from markupsafe import Markup
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from plotly.offline import get_plotlyjs
 
+from sj_cka.disk import whole
+
 logger = logging.getLogger(__name__)
 
 Verdict = Literal["holds", "contradicted", "undecided", "not trained"]
@@ -110,14 +112,8 @@ def write_page(page: Page, path: Path) -> Path:
         ...     write_page(page, Path(folder) / "report.html").name
         'report.html'
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The process's number: two runs that finish at once must not write into one half-made file.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(_html(page), encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole(path) as file:
+        file.write(_html(page).encode())
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from typing import Any, Protocol
 
 import torch
 
+from sj_cka.manifest import Damaged, sealed, unsealed
+
+logger = logging.getLogger(__name__)
 _SECONDS = 60.0
 
 
@@ -22,6 +26,9 @@ class Shelf(Protocol):
     def save(self, content: bytes) -> None:
         """Puts a checkpoint in the place of the last one."""
 
+    def set_aside(self) -> str:
+        """Takes a damaged checkpoint out of the way without deleting it; where it lies now, in words."""
+
 
 @dataclass
 class Checkpoints:
@@ -31,19 +38,33 @@ class Checkpoints:
         shelf: where to.
         every: epochs between two; None: at the end of an epoch, where a minute has gone by since the last.
         writes: whether this process saves, or only reads (of several processes one saves).
+        of: which training it is, e.g. the key of a job: a checkpoint of another is not gone on from.
     """
 
     shelf: Shelf
     every: int | None = None
     writes: bool = True
+    of: str = ""
 
     def __post_init__(self) -> None:
         self.last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The state of the training when it was saved, None if it never was."""
+        """The state of the training when it was saved, None if it never was.
+
+        One that is not what was saved, or that of another training, is set aside and told in the log: None.
+        """
         content = self.shelf.load()
-        return None if content is None else torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+        if content is None:
+            return None
+        try:
+            state = unsealed(content, self.of)
+        except Damaged as error:
+            if self.writes:
+                where = self.shelf.set_aside()
+                logger.warning("a checkpoint is set aside in %s, training begins anew: %s", where, error)
+            return None
+        return dict(torch.load(BytesIO(state), map_location="cpu", weights_only=True))
 
     def offer(self, epoch: int, state: Callable[[], dict[str, Any]]) -> None:
         """Saves the state after an epoch, if it is time."""
@@ -51,7 +72,7 @@ class Checkpoints:
         if due and self.writes:
             content = BytesIO()
             torch.save(state(), content)
-            self.shelf.save(content.getvalue())
+            self.shelf.save(sealed(content.getvalue(), self.of))
             self.last = time.monotonic()
 
 

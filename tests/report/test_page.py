@@ -173,12 +173,10 @@ def test_a_failed_writing_leaves_the_old_page_whole_and_nothing_beside_it(
     path = write_page(a_page(), tmp_path / "report.html")
     before = path.read_bytes()
 
-    def full_disk(self: Path, data: str, **options: Any) -> int:
-        with self.open("w") as file:
-            file.write(data[:1000])
+    def full_disk(descriptor: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="no space left"):
         write_page(replace(a_page(), title="New"), path)
     assert path.read_bytes() == before

@@ -1,5 +1,7 @@
 """A training that was stopped goes on to the same weights."""
 
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ class Box:
     """Holds one checkpoint in memory."""
 
     def __init__(self):
-        self.content, self.saves = None, 0
+        self.content, self.saves, self.aside = None, 0, []
 
     def load(self):
         return self.content
@@ -23,6 +25,11 @@ class Box:
     def save(self, content):
         self.content = content
         self.saves += 1
+
+    def set_aside(self):
+        self.aside.append(self.content)
+        self.content = None
+        return "a box"
 
 
 class Stopped(Exception):
@@ -117,3 +124,66 @@ def test_a_checkpoint_of_another_network_is_refused():
         run("dropout", Checkpoints(box, 1), stop_after=2)
     with pytest.raises(RuntimeError, match="expected a checkpoint of this training, got one of another"):
         run("ann", Checkpoints(box, 1))
+
+
+@pytest.fixture(scope="module")
+def stopped():
+    """What a training left that was stopped."""
+    box = Box()
+    with pytest.raises(Stopped):
+        run("dropout", Checkpoints(box, 1, of="one"), stop_after=2)
+    return box.content
+
+
+def flipped(content, bit):
+    other = bytearray(content)
+    other[bit // 8] ^= 1 << bit % 8
+    return bytes(other)
+
+
+class Mean:
+    """What a pickle may run when it is read."""
+
+    ran = False
+
+    def __reduce__(self):
+        return setattr, (Mean, "ran", True)
+
+
+DAMAGED = {
+    "flipped in the first line": lambda content: flipped(content, 100),
+    "flipped in the middle": lambda content: flipped(content, 4 * len(content)),
+    "flipped at the end": lambda content: flipped(content, 8 * len(content) - 1),
+    "truncated": lambda content: content[:-1],
+    "of before hashes": lambda content: content.partition(b"\n")[2],
+    "longer": lambda content: content + b"x",
+    "empty": lambda content: b"",
+    "foreign": lambda content: b"\x89PNG\r\n\x1a\n",
+    "a pickle": lambda content: pickle.dumps(Mean()),
+    "of another training": lambda content: content.replace(b'"one"', b'"two"', 1),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_checkpoint_is_set_aside_with_a_sentence(stopped, damage, caplog):
+    box = Box()
+    box.content = damage(stopped)
+    assert Checkpoints(box, 1, of="one").load() is None
+    assert (box.content, box.aside) == (None, [damage(stopped)])
+    assert "a checkpoint is set aside in a box, training begins anew: " in caplog.text
+    assert not Mean.ran
+
+
+def test_after_a_damaged_checkpoint_training_ends_as_if_there_had_been_none(stopped):
+    net, _ = run("dropout")
+    box = Box()
+    box.content = flipped(stopped, 6 * len(stopped))
+    again, _ = run("dropout", Checkpoints(box, 1, of="one"))
+    assert same(net.state_dict(), again.state_dict())
+
+
+def test_a_process_that_only_reads_leaves_a_damaged_checkpoint_to_the_one_that_writes(stopped):
+    box = Box()
+    box.content = stopped[:-1]
+    assert Checkpoints(box, 1, writes=False, of="one").load() is None
+    assert box.aside == []

@@ -1,0 +1,113 @@
+"""What a run was, and what a reader must know before believing its numbers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from sj_cka import jobs
+from sj_cka.engine import in_order
+from sj_cka.outline import described
+from sj_cka.plan import Plan
+from sj_cka.store import Store
+
+_ANN_INPUT = {
+    "steps": "Of recordings, the artificial networks see each frame alone, with logits averaged (ann_input: steps).",
+    "sum": "Of recordings, the artificial networks see the sum of all frames (ann_input: sum).",
+}
+
+
+def provenance(planned: Plan, done: int, seconds: float) -> dict[str, str]:
+    """What a run was.
+
+    Args:
+        planned: its plan.
+        done: jobs that it did.
+        seconds: how long it took.
+    """
+    study, here = planned.study, jobs.environment()
+    ordered = in_order(planned.jobs)
+    return {
+        "recipe": str(study.source.path),
+        "profile": study.profile,
+        **({"set": ", ".join(study.settings)} if study.settings else {}),
+        "seeds": ", ".join(map(str, study.seeds)),
+        "data": "; ".join(f"{described(data)}, fingerprint {data.samples.fingerprint[:12]}" for data in planned.sets),
+        "jobs": f"{len(ordered)}, of which {done} in this run ({seconds:.0f} s); threads a job: "
+        f"{study.recipe.train.threads}",
+        **here,
+        "neuron backend": backends(planned),
+        "commit": _commit(),
+        "time": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def backends(planned: Plan) -> str:
+    """Which implementation of each neuron of the study runs here, and why."""
+    said = []
+    for condition in planned.study.conditions.values():
+        neuron = condition.snn.neuron.options()
+        backend = jobs.backend_of(neuron)
+        said.append(f"{neuron['name']}: {'its own' if backend is None else f'{backend.name} ({backend.reason})'}")
+    return "; ".join(dict.fromkeys(said))
+
+
+def _commit() -> str:
+    """Git commit of this package's checkout, if it runs from one."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown (git did not answer)"
+    return found.stdout.strip() or "not a git checkout"
+
+
+def remarks(planned: Plan, store: Store, undefined: pd.DataFrame) -> tuple[str, ...]:
+    """What a reader must know: samples left out, layers without CKA, jobs of another environment, a smaller profile."""
+    notes = [_elsewhere(planned, store)]
+    alignment = planned.study.recipe.cka
+    for _, samples in planned.sets:
+        notes += samples.remarks
+        if alignment.batches is None and 0 < (left := len(samples.x_test) % alignment.batch_size) < 4:
+            notes.append(
+                f"The last minibatch of {left} test {samples.called} is left out: the unbiased HSIC needs at least 4."
+            )
+    if any(samples.T is not None for _, samples in planned.sets):
+        notes += [_ANN_INPUT[how] for how in dict.fromkeys(c.ann_input for c in planned.study.conditions.values())]
+    trained = undefined[undefined.state == "trained"]
+    if len(trained):
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in trained["reason"].value_counts().items())
+        layers = trained.groupby(["comparison", "variant", "side", "layer"]).ngroups
+        notes.append(
+            f"{len(trained)} single values (layer, step, seed), in {layers} layers over all comparisons of trained "
+            f"networks, have no CKA: {reasons}; see undefined.csv."
+        )
+    if "paper" in planned.study.recipe.profiles and planned.study.profile != "paper":
+        notes.append(
+            f"This is the profile {planned.study.profile!r}, not 'paper': smaller than what the paper did. It tests "
+            "directions and shapes that the paper states, not its numbers."
+            + (" Nobody has run the profile 'paper' yet." if "paper" in planned.study.recipe.never_run else "")
+        )
+    return tuple(filter(None, notes))
+
+
+def _elsewhere(planned: Plan, store: Store) -> str:
+    """Says so where finished jobs ran on another device, or with other versions, than those that the page names."""
+    others = dict[str, int]()
+    for job in in_order(planned.jobs):
+        here = jobs.environment(job)
+        there = json.loads(store.read(job.key, "environment.json"))
+        other = ", ".join(f"{key} {value}" for key, value in there.items() if value != here.get(key))
+        if other:
+            others[other] = others.get(other, 0) + 1
+    counted = "; ".join(f"{count} with {other}" for other, count in others.items())
+    return f"Some jobs were done before, in another environment than the one named below: {counted}." if others else ""
