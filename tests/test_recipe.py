@@ -817,3 +817,37 @@ def test_every_recipe_of_the_checkout_can_be_read_and_holds_only_what_the_schema
     assert "smoke" in content["profiles"]
     for profile in ("quick", "smoke"):
         assert read(path, profile).conditions
+
+
+UNFIT = {
+    "../x": "'/' cannot stand in it",
+    "/x": "'/' cannot stand in it",
+    "a\\b": r"'\\' cannot stand in it",
+    "": "it is empty",
+    ".": "it means another folder",
+    "..": "it means another folder",
+    ".x": "it starts with '.'",
+    "-x": "it starts with '-'",
+    "x.": "it ends with '.'",
+    "C:": "':' cannot stand in it",
+    "nul": "Windows keeps it for a device",
+    "Com1.txt": "Windows keeps it for a device",
+    "x" * 101: "it is longer than 100 bytes",
+    "ä" * 51: "it is longer than 100 bytes",
+}
+
+
+@pytest.mark.parametrize(("name", "wrong"), UNFIT.items(), ids=map(repr, UNFIT))
+def test_the_name_of_a_profile_cannot_leave_the_folder_of_figures(recipe_file: Write, name: str, wrong: str) -> None:
+    path = recipe_file(("  smoke:\n", f"  {json.dumps(name)}:\n"))
+    line = path.read_text().splitlines().index(f"  {json.dumps(name)}:") + 1
+    with pytest.raises(RecipeError) as told:
+        read(path, name)
+    assert str(told.value).startswith(f"{path}:{line}: profiles.")
+    assert "expected a name that a folder can have, figures/tiny-<profile>, got " in str(told.value)
+    assert str(told.value).endswith(wrong)
+
+
+@pytest.mark.parametrize("name", ["paper", "Größe 2", "x.y", "a" * 100, "com", "_x", "0"])
+def test_other_names_of_profiles_go(recipe_file: Write, name: str) -> None:
+    assert read(recipe_file(("  smoke:\n", f"  {json.dumps(name)}:\n")), name).profile == name

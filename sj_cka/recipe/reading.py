@@ -10,6 +10,7 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sj_cka.disk import unfit
 from sj_cka.plugins import closest
 from sj_cka.recipe.attacks import Attacking, resolved
 from sj_cka.recipe.blocks import MOST_VARIANTS, SNN, AnnInput, Comparison, Recipe, Train
@@ -153,6 +154,12 @@ def resolve(path: Path, profile: str, settings: Sequence[str] = ()) -> Study:
     profiles = file.content.get("profiles") or {}
     if not isinstance(profiles, dict):
         raise file.error(("profiles",), f"expected a map of profiles, got {shown(profiles)}")
+    for name in profiles:
+        if wrong := unfit(name):
+            message = (
+                f"expected a name that a folder can have, figures/{path.stem}-<profile>, got {shown(name)}: {wrong}"
+            )
+            raise file.error(("profiles", name), message)
     if profile not in profiles and profile != "quick":
         raise file.error(("profiles",), f"no profile {profile!r}{closest(profile, ['quick', *profiles])}")
     source = _under(file, profile)
