@@ -16,10 +16,10 @@ stage() { # NAME SECONDS COMMAND ...
 }
 
 : >"$logs/stages.log"
-stage launch 90 "$python" benchmarks/cupy_launch.py
+stage launch 60 "$python" benchmarks/cupy_launch.py
 stage cka 60 "$python" benchmarks/cka_gpu.py
-stage batch32 60 "$python" benchmarks/training.py --without-scripts --batch-size 32 --images 3200 --rounds 2
-stage training 240 "$python" benchmarks/training.py --rounds 2
+stage batch32 90 "$python" benchmarks/training.py --without-scripts --batch-size 32 --images 3200 --rounds 2
+stage training 270 "$python" benchmarks/training.py --rounds 2
 if [ -n "${SJ2:-}" ]; then # a folder with SpikingJelly 2.0.0, laid over the other
     stage sj2 60 env PYTHONPATH="$SJ2:$PYTHONPATH" "$python" benchmarks/training.py --without-scripts --images 12800 --rounds 2
 fi
