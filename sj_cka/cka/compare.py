@@ -105,12 +105,16 @@ def compare(
         to: compare x with the batch itself, "input", or with its classes, "labels", in place of a network.
         given: also take what is needed for `CKAResult.partial`, the CKA given the input or the labels.
         layers: dotted names, globs, module types or predicates `(name, module) -> bool` for both networks; None for
-            every neuron, every other leaf that is called and every block output, without the last Linear.
+            every neuron, every other leaf that is called and every block output, without the last Linear; what turns
+            out to have no samples is then left out with a warning.
         layers_x, layers_y: the same for one network.
         select: for modules that put out a tuple or a dict: `{"lstm": 0, "encoder": "last_hidden_state"}`, names or
             globs; or one function `(layer, output) -> tensor`.
-        T: time steps; needed where a network does not make its own. A pair for x and y.
-        layout: what the loader gives: "NCHW" (samples first; the default), or frames as "TNCHW" or "NTCHW".
+        T: time steps; needed where a network does not make its own. A pair for x and y; one is for those with time.
+            What has no neurons of SpikingJelly's makes the steps that an integer attribute of it sets: one of value T,
+            or one that is called after time (`T`, `num_steps`, ...), which is varied in the probes.
+        layout: what the loader gives: "NCHW" (samples first; the default), or frames as "TNCHW" or "NTCHW". A network
+            is given frames time first, or as the loader gives them if only so it keeps samples and steps apart.
         forward: `lambda net, batch: ...`, how to run a network on a batch of the loader, in place of all of this.
         observe: "output": what a layer puts out, spikes where it is a neuron; "rate": its mean over the steps;
             "membrane": potentials of neurons after the reset; "latency": steps before a neuron's first spike, T for
@@ -227,6 +231,9 @@ def compare(
                 for note in observed.notes:
                     warnings.warn(f"network {side} ({kinds[side]}): {note}", stacklevel=2)
                 networks[side] = Network(side, models[side], observed, on, observables, null is not None, spatial)
+            _expect_steps(networks, T, observables, null)
+            without = [side for side in models if networks.get(side, networks["x"]).plan.drive.T is None]
+            attrs |= {"without_steps": " ".join(without)} if without else {}
             held = size(list(networks.values()), first.n)[2]
             if limit is not None and held > limit:
                 who = [f"observe={name!r}" for name in ("rate", "latency") if name in observables]
@@ -406,6 +413,28 @@ def _observables(observe: Observable | Sequence[Observable]) -> list[Observable]
     if not names or len(set(names)) != len(names) or any(name not in OBSERVABLES for name in names):
         raise ValueError(f"expected observe to be one or several of {', '.join(OBSERVABLES)}, got {observe!r}")
     return names
+
+
+def _expect_steps(networks: Mapping[str, Network], T: Any, observables: Sequence[str], null: str | None) -> None:
+    """Raises ValueError where time is asked for of networks that show no time steps.
+
+    One T is for whichever network makes steps, one of a pair for its own.
+    """
+    none = {side: network for side, network in networks.items() if network.plan.drive.T is None}
+    asked = [f"T = {T}"] if T is not None and not isinstance(T, tuple | list) else []
+    asked += ['observe="rate"'] if "rate" in observables else []
+    asked += [f"null={null!r}"] if null is not None else []
+    pairs = dict(zip("xy", T, strict=True)) if isinstance(T, tuple | list) else {}
+    for side in none:
+        own = [f"T = {pairs[side]}"] if pairs.get(side) is not None else []
+        if own or (asked and len(none) == len(networks)):
+            raise ValueError(
+                f"network {side} ({type(unwrapped(networks[side].model)).__name__}) shows no time steps, which "
+                f"{' and '.join(own or asked)} {'need' if (own or asked)[1:] else 'needs'}: no integer attribute of it "
+                "sets how often its modules are called or how long an axis of their outputs is. Let it read its number "
+                "of steps from one (self.T), and pass that as T=; or, if the loader gives frames, say how, "
+                'layout="NTCHW" or "TNCHW"; or call it once a step, forward=lambda net, batch: [net(x) for x in ...]'
+            )
 
 
 def _expect_evaluation(side: str, model: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -68,6 +69,7 @@ def compare_features(
 
     Returns:
         A `CKAResult`. The last samples are left out where they are fewer than 4; `batches_left_out` names their batch.
+        An array of more steps than samples is warned of.
 
     Raises:
         ValueError: arrays whose shapes do not fit, fewer than 4 samples, a file without arrays, a name or glob that
@@ -92,6 +94,7 @@ def compare_features(
         if y is None and layers_y is not None:
             sides.append(files.enter_context(_opened(x, "y", layers_y)))
         N = _samples(sides)
+        _warn_of_many_steps(sides)
         size = N if batch_size is None else batch_size
         if size < MIN_SAMPLES or N < MIN_SAMPLES:
             raise ValueError(f"expected at least {MIN_SAMPLES} samples in a minibatch, got {min(size, N)} of N = {N}")
@@ -244,6 +247,20 @@ def _samples(sides: Sequence[Mapping[str, Any]]) -> int:
                     f"shape {shape}; leave out what is no layer by layers="
                 )
     return N
+
+
+def _warn_of_many_steps(sides: Sequence[Mapping[str, Any]]) -> None:
+    """Warns of more steps than samples, as in features [N, C, ...] without an axis of steps."""
+    for side in sides:
+        for layer, X in side.items():
+            T, N = X.shape[:2]
+            if T > N:
+                warnings.warn(
+                    f"layer {layer!r} of shape {tuple(X.shape)} is read as [T, N, ...], {T} steps of {N} samples; if "
+                    " it is [N, ...] without time, give X[None]",
+                    stacklevel=3,
+                )
+                return
 
 
 def _tensor(X: Any, device: torch.device | str) -> Tensor:

@@ -96,7 +96,7 @@ def outline(networks: Sequence[Network], inputs: dict[str, Any], batches: int | 
         for observable, taps in network.taps.items():
             work += sum(steps_of(tap, T, observable) * tap.width for tap in taps)
         tried = min(_TRIED, n)
-        some = drive.take(inputs[network.side], tried)
+        some = drive.take(inputs[network.side], range(tried))
         with preserved(network.model), torch.no_grad(), own_run():
             to_evaluation(network.model)
             reset_states(network.model)

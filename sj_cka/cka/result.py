@@ -184,7 +184,12 @@ class CKAResult:
         Returns:
             A row for each layer: `cka`; `null`, NaN without one; `pairs` of steps that both are means over; `undefined`
             pairs, left out of both.
+
+        Raises:
+            ValueError: another side, or neither time steps nor a null.
         """
+        if self.null is None:
+            self._expect_steps(side)
         return over_time.dynamics(self.data, None if self.null is None else self.null.data, side)
 
     def interval(self, level: float = 0.95, *, over: statistics.Over | None = None) -> pd.DataFrame:
@@ -293,7 +298,11 @@ class CKAResult:
 
         Returns:
             `[step_x, step_x]` (symmetric, 1 on the diagonal) or `[step_x, step_y]`.
+
+        Raises:
+            ValueError: an unknown layer, or networks without time steps.
         """
+        self._expect_steps("x" if layer_y is None else "xy")
         _known(layer, self.layers_x, "x")
         if layer_y is None:
             within = self.data.hsic_xx.sel(layer_x=layer).values
@@ -388,6 +397,14 @@ class CKAResult:
                 f"{self.layers_y[:3]} ...; use matrix() for networks without common names"
             )
         return shared
+
+    def _expect_steps(self, sides: str) -> None:
+        if set(sides) <= set(str(self.data.attrs.get("without_steps", "")).split()):
+            which = " and ".join(f"{side} ({self.data.attrs[side]})" for side in sides)
+            raise ValueError(
+                f"expected networks with time steps, got {which}, which showed none when they were compared: pass T= "
+                "or layout= to compare() where they have some"
+            )
 
     def _observed(self, name: str) -> CKAResult:
         if name == self.data.attrs.get("observe"):

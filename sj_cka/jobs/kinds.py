@@ -24,6 +24,7 @@ from sj_cka.jobs.machine import device, environment, threads
 from sj_cka.jobs.weights import network_spec, read_network, saved, saved_weights, spec_of, weights_of
 from sj_cka.models import build
 from sj_cka.plugins import lookup
+from sj_cka.recording import neurons
 from sj_cka.training import Checkpoints, Epoch, Resident, Settings, accuracy, calibrate, train
 from sj_cka.training.batches import with_options
 from sj_cka.training.distributed import world
@@ -188,6 +189,8 @@ def _compare(job: Job, needs: Needs, desk: Desk) -> Files:
     starts = starts[: args.get("batches")][world()[0] :: world()[1]]  # all processes compare, each its share
     batches = [data.as_input(data.x_test[i : i + size]) for i in starts]
     options: dict[str, Any] = {key: args[key] for key in ("layers", "null") if key in args} | {"layout": data.layout}
+    if data.T is None and not (neurons(x) or neurons(y)):
+        options.pop("null", None)  # two networks without time have no timing to permute
     if "under" in needs:
         attacked, axis = read_inputs(needs["under"](INPUTS)), 0 if data.T is None else 1
         batches = [data.as_input(data.x_test[: attacked.shape[axis]])]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from sj_cka.recording.calls import NO_LOOPS, Loops, Noise, NoSampleAxis, calls_of, use_by_use
 from sj_cka.recording.folds import (
     N_PROBE,
     Order,
     Probed,
     Reading,
-    distance,
     narrow,
     orders,
     orders_of_time,
@@ -25,12 +26,6 @@ from sj_cka.recording.select import Unpicked, not_a_tensor
 from sj_cka.recording.tap import Tap
 from sj_cka.recording.trace import Trace
 
-Noise = Callable[[], Probed | None]
-
-
-class NoSampleAxis(ValueError):
-    """A layer's output has no axis, or no single axis, that counts samples."""
-
 
 def find_taps(
     names: Sequence[str],
@@ -38,6 +33,10 @@ def find_taps(
     T: int,
     noise: Noise = lambda: None,
     only: Mapping[str, Sequence[int]] | None = None,
+    *,
+    loops: Loops = NO_LOOPS,
+    swapped: Callable[[], Trace | None] = lambda: None,
+    refused: dict[str, Exception] | None = None,
 ) -> list[Tap]:
     """Taps of modules from three probes: 2 samples, 3 samples, and 2 samples on T + 1 steps.
 
@@ -48,9 +47,13 @@ def find_taps(
         T: number of steps; 1 for a network without time.
         noise: makes the same probes on noise; asked where the probes tell nothing of an order (black images, silence).
         only: the uses of a module that are wanted, ascending, where not all of them are.
+        loops: what is known to run once a step.
+        swapped: makes a probe on the same 2 samples in the other order; asked where samples of a fold see each other.
+        refused: takes the error of each module that is no layer, in place of raising it; not where `select` failed.
 
     Raises:
         NoSampleAxis: an output without exactly one axis of samples.
+        NotBack: a fold in which the same samples do not come back.
         ValueError: calls or outputs that follow neither samples nor steps, or a use that is not there.
         TypeError: an output that is no tensor.
     """
@@ -58,21 +61,14 @@ def find_taps(
     readings: list[Reading] = []
     open_folds: dict[int, list[Order]] = {}
     for name in names:
-        calls, uses = _calls(name, probed, T)
-        label = "{}" if uses == 1 else "{}#{}"
-        wanted = (only or {}).get(name, range(uses))
-        if wanted[-1] >= uses:
-            raise ValueError(
-                f"layers: expected one of the {uses} uses of module {name!r} in a step, '{name}#0' to "
-                f"'{name}#{uses - 1}', got '{name}#{wanted[-1]}'"
-            )
-        step_first = not (calls and uses > 1 and _use_by_use(name, probed, uses, T, noise))
-        for use in wanted:
-            tap = Tap(
-                label.format(name, use), name, uses, use, "calls" if calls else "static", 0, step_first=step_first
-            )
-            reading = _reading(tap, probed, T)
-            tap, candidates = _axes(tap, reading, noise)
+        try:
+            found = _of_module(name, probed, T, noise, (only or {}).get(name), loops, swapped)
+        except (ValueError, TypeError) as error:
+            if refused is None or any(isinstance(output, Unpicked) for output in probed.two.outputs[name]):
+                raise
+            refused[name] = error
+            continue
+        for tap, reading, candidates in found:
             if len(candidates) > 1:
                 open_folds[len(taps)] = candidates
             taps.append(tap)
@@ -80,9 +76,38 @@ def find_taps(
     return [_described(tap, reading) for tap, reading in zip(settle(taps, open_folds), readings, strict=True)]
 
 
+def _of_module(
+    name: str,
+    probed: Probed,
+    T: int,
+    noise: Noise,
+    wanted: Sequence[int] | None,
+    loops: Loops,
+    swapped: Callable[[], Trace | None],
+) -> list[tuple[Tap, Reading, list[Order]]]:
+    """Taps of the uses of one module, with what each puts out and the orders that it may fold."""
+    calls, uses, by_number = calls_of(name, probed, T, loops)
+    label = "{}" if uses == 1 else "{}#{}"
+    wanted = range(uses) if wanted is None else wanted
+    if wanted[-1] >= uses:
+        raise ValueError(
+            f"layers: expected one of the {uses} uses of module {name!r} in a step, '{name}#0' to "
+            f"'{name}#{uses - 1}', got '{name}#{wanted[-1]}'"
+        )
+    step_first = not (calls and uses > 1 and use_by_use(name, probed, uses, T, noise))
+    found = []
+    for use in wanted:
+        time: Literal["calls", "static"] = "calls" if calls else "static"
+        tap = Tap(label.format(name, use), name, uses, use, time, 0, step_first=step_first, by_number=by_number)
+        reading = _reading(tap, probed, T)
+        tap, candidates = _axes(tap, reading, noise, swapped)
+        found.append((tap, reading, candidates))
+    return found
+
+
 def _reading(tap: Tap, probed: Probed, T: int) -> Reading:
     """What the first call of a tap puts out in each probe."""
-    first, later = (tap.use, tap.use) if tap.step_first else (tap.use * T, tap.use * (T + 1))
+    first, later = _first_call(tap, T), _first_call(tap, T + 1)
     outputs = [probed.two.outputs[tap.module][first], probed.three.outputs[tap.module][first]]
     if probed.longer is not None:
         outputs.append(probed.longer.outputs[tap.module][later])
@@ -92,6 +117,17 @@ def _reading(tap: Tap, probed: Probed, T: int) -> Reading:
         if not isinstance(output, Tensor):
             raise TypeError(not_a_tensor(tap.module, output))
     return Reading(outputs[0], outputs[1], outputs[2] if probed.longer is not None else None, T)
+
+
+def _first_call(tap: Tap, T: int) -> int:
+    return tap.use if tap.step_first else tap.use * T
+
+
+def _swapped(tap: Tap, reading: Reading, swapped: Callable[[], Trace | None]) -> Reading | None:
+    """The same reading with that of 2 samples in the other order."""
+    seen = swapped()
+    output = None if seen is None else seen.outputs[tap.module][_first_call(tap, reading.T)]
+    return reading._replace(swapped=output) if isinstance(output, Tensor) else None
 
 
 def _of_noise(tap: Tap, reading: Reading, noise: Noise) -> Reading | None:
@@ -109,74 +145,7 @@ def _of_noise(tap: Tap, reading: Reading, noise: Noise) -> Reading | None:
     return other if all(a.shape == b.shape for a, b in pairs) else None
 
 
-def _calls(name: str, probed: Probed, T: int) -> tuple[bool, int]:
-    """Whether the calls of a module make the steps, and the number of its uses in a step."""
-    a, b = len(probed.two.outputs[name]), len(probed.three.outputs.get(name, []))
-    if a != b:
-        raise NoSampleAxis(
-            f"module {name!r} was called {a} times on 2 samples and {b} times on 3: its outputs have no axis of "
-            "samples; choose layers= that see a whole batch at once"
-        )
-    if probed.longer is None:
-        return (True, a // T) if T > 1 and a % T == 0 else (False, a)
-    c = len(probed.longer.outputs.get(name, []))
-    if a == c:
-        return False, a
-    if a * (T + 1) == c * T:
-        return True, a // T
-    raise ValueError(
-        f"module {name!r} was called {a} times for {T} steps and {c} times for {T + 1}: "
-        "expected the same number of calls in every step; choose layers= without it"
-    )
-
-
-def _use_by_use(name: str, probed: Probed, uses: int, T: int, noise: Noise) -> bool:
-    """Whether all steps of one use come before those of the next (a container over time), not all uses of a step.
-
-    On one step more, the first T steps come back: at the same calls if step by step, else a step later for each use.
-    Where that tells nothing (equal outputs), on noise neither, it is use by use if a module that holds this one is
-    called once a use.
-    """
-    told = _steps_come_back_later(name, probed, uses, T)
-    if told is None and probed.longer is not None and (other := noise()) is not None:
-        told = _steps_come_back_later(name, other, uses, T)
-    if told is not None:
-        return told
-    holders = [name[:i] for i, letter in enumerate(name) if letter == "."] + [""]
-    return any(
-        _calls_within(name, holder, probed.two) == [T] * uses
-        and (probed.longer is None or _calls_within(name, holder, probed.longer) == [T + 1] * uses)
-        for holder in holders
-    )
-
-
-def _steps_come_back_later(name: str, probed: Probed, uses: int, T: int) -> bool | None:
-    if probed.longer is None:
-        return None
-    a, c = probed.two.outputs.get(name, []), probed.longer.outputs.get(name, [])
-    if (len(a), len(c)) != (uses * T, uses * (T + 1)) or not all(isinstance(x, Tensor) for x in (*a, *c)):
-        return None
-    errors = [0.0, 0.0]
-    for call in range(uses * T):
-        use, step = divmod(call, T)
-        errors[0] += distance(a[call], c[call])
-        errors[1] += distance(a[call], c[use * (T + 1) + step])
-    return errors[1] < errors[0] if max(errors) > 3 * min(errors) + 1e-9 else None
-
-
-def _calls_within(name: str, holder: str, seen: Trace) -> list[int]:
-    """Number of calls of a module within each call of one that holds it."""
-    counts, inside = [], 0
-    for called, _ in seen.order:
-        if called == name:
-            inside += 1
-        elif called == holder:
-            counts.append(inside)
-            inside = 0
-    return counts
-
-
-def _axes(tap: Tap, reading: Reading, noise: Noise) -> tuple[Tap, list[Order]]:
+def _axes(tap: Tap, reading: Reading, noise: Noise, swapped: Callable[[], Trace | None]) -> tuple[Tap, list[Order]]:
     """The tap with its axes, and the orders that its axis of samples may fold; the first is in the tap."""
     T = reading.T
     a, b = reading.two.shape, reading.three.shape
@@ -196,7 +165,8 @@ def _axes(tap: Tap, reading: Reading, noise: Noise) -> tuple[Tap, list[Order]]:
         )
     folds_time = lengthens == [tap.axis]
     seen = replace(tap, time="axis") if folds_time else tap
-    candidates = undo(seen, orders(folds_time, a[tap.axis] // (N_PROBE[0] * (T if folds_time else 1))), reading)
+    every = orders(folds_time, a[tap.axis] // (N_PROBE[0] * (T if folds_time else 1)))
+    candidates = undo(seen, every, reading, lambda: _swapped(tap, reading, swapped))
     if len(candidates) > 1 and (other := _of_noise(tap, reading, noise)) is not None:
         candidates = narrow(seen, candidates, other)
     tap = replace(seen, factors=candidates[0])

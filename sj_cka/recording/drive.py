@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,13 +27,14 @@ class Drive:
     Args:
         mode: "as is": the batch is given as it comes and the network makes its steps, or has none;
             "repeat": the batch `[N, ...]` is shown T times, as `[T, N, ...]`; "loop": the network is called T times on
-            it; "frames": the batch is `[T, N, ...]` and is given whole; "frame loop": one call a frame.
+            it; "frames": the batch is `[T, N, ...]` and is given whole; "turned frames": given whole as `[N, T, ...]`;
+            "frame loop": one call a frame.
         T: steps of a run; None where the network has no time, or makes its own and the number is not known yet.
         sample_axis: axis of the samples in the batch.
         forward: the caller's own way to run the network, in place of `model(batch)`.
     """
 
-    mode: Literal["as is", "repeat", "loop", "frames", "frame loop"]
+    mode: Literal["as is", "repeat", "loop", "frames", "turned frames", "frame loop"]
     T: int | None = None
     sample_axis: int = 0
     forward: Forward | None = None
@@ -55,23 +56,25 @@ class Drive:
                 call(model, _copied(batch))
         elif self.mode == "frames":
             call(model, _copied(_frames(batch, self.T, T)))
+        elif self.mode == "turned frames":
+            call(model, _copied(_frames(batch, self.T, T).transpose(0, 1).contiguous()))
         else:
             for frame in _frames(batch, self.T, T):
                 call(model, _copied(frame))
 
-    def take(self, batch: Any, n: int, *, noise: bool = False) -> Any:
-        """The first n samples of a batch that differ from each other, as far as there are so many.
+    def take(self, batch: Any, order: Sequence[int], *, noise: bool = False) -> Any:
+        """The first samples of a batch that differ from each other, as far as there are so many, in this order.
 
         With `noise`, what is floating point in them is replaced by seeded noise.
         """
         axis, count = self.sample_axis, self.samples(batch)
-        chosen = _distinct(batch, axis, n)
+        chosen = _distinct(batch, axis, len(order))[list(order)]
 
         def some(x: Tensor) -> Tensor:
             if x.ndim <= axis or x.shape[axis] != count:
                 return x  # a tensor that does not count the samples is left as it is
             if noise and x.is_floating_point():
-                return _noise(x, axis)[:n].to(x).movedim(0, axis)
+                return _noise(x, axis)[list(order)].to(x).movedim(0, axis)
             return x.index_select(axis, chosen.to(x.device))
 
         return _map(batch, some)

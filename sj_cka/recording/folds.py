@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,13 +13,16 @@ from torch import Tensor
 from sj_cka.recording.tap import Factor, Tap
 from sj_cka.recording.trace import Trace
 
-_RANDOM = 0.05  # relative difference beyond which the same samples did not come back
+SAME = 0.05  # relative difference up to which the same samples came back
 N_PROBE = (2, 3)  # samples of the first and the second probe; the third has 2 samples and one step more
+# the first two samples change places, so that what goes from sample to sample, as over time, does not come back
+TWO, THREE, SWAPPED = (0, 1), (1, 0, 2), (1, 0)
 Order = tuple[Factor, ...]
 
 
 class Probed(NamedTuple):
-    """The probes: 2 samples, 3 samples, and 2 samples on one step more (None where the steps cannot be varied)."""
+    """The probes: 2 samples, 3 samples (the first two in the other order), and 2 samples on one step more (None where
+    the steps cannot be varied)."""
 
     two: Trace
     three: Trace
@@ -27,12 +30,21 @@ class Probed(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What one tap puts out in the probes, and on how many steps."""
+    """What one tap puts out in the probes, and on how many steps; `swapped`: on 2 samples in the other order."""
 
     two: Tensor
     three: Tensor
     longer: Tensor | None
     T: int
+    swapped: Tensor | None = None
+
+
+class NotBack(ValueError):
+    """The same samples do not come back in what a module puts out, in whatever order they are looked for."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__(f"module {module!r} puts out other values for the same samples each time")
+        self.module = module
 
 
 def orders(axis_folds_time: bool, extra: int) -> list[Order]:
@@ -54,10 +66,11 @@ def fitting(tap: Tap, candidates: list[Order], reading: Reading) -> tuple[list[O
     A right order brings the rows of the same samples back in a probe on more of them; of those that do, the right one
     brings back the first steps in a probe on more steps.
     """
-    two, three, longer, T = reading
+    two, three, longer, T, swapped = reading
+    other, n = (three, 3) if swapped is None else (swapped, 2)
     tried = [replace(tap, factors=order) for order in candidates]
     found = [t.split(two, 2, T) for t in tried]
-    errors = [distance(x, t.split(three, 3, T)[:, :2]) for x, t in zip(found, tried, strict=True)]
+    errors = [distance(x, t.split(other, n, T)[:, list(SWAPPED)]) for x, t in zip(found, tried, strict=True)]
     best = _best(errors)
     if longer is not None and len(best) > 1 and any(kind == "T" for kind, _ in candidates[0]):
         again = [distance(found[i], tried[i].split(longer, 2, T + 1)[:T]) for i in best]
@@ -65,27 +78,31 @@ def fitting(tap: Tap, candidates: list[Order], reading: Reading) -> tuple[list[O
     return [candidates[i] for i in best], min(errors)
 
 
-def undo(tap: Tap, candidates: list[Order], reading: Reading) -> list[Order]:
+def undo(
+    tap: Tap, candidates: list[Order], reading: Reading, swapped: Callable[[], Reading | None] = lambda: None
+) -> list[Order]:
     """The orders that fit what the probes show: one, or several where they tell nothing (silence, equal rows).
 
+    `swapped` gives the reading of a probe on the same 2 samples in the other order: samples that see each other (batch
+    statistics) come back among the same samples alone.
+
     Raises:
-        ValueError: the same samples come back in no order.
+        NotBack: the same samples come back in no order.
     """
     if len(candidates) == 1:
         return candidates
     found, error = fitting(tap, candidates, reading)
-    if error > _RANDOM:
-        raise ValueError(
-            f"module {tap.module!r} folds samples into another axis, and puts out other values for the same samples "
-            "each time (is it random?), so that the order of the fold cannot be found; choose layers= without it"
-        )
+    if error > SAME and (again := swapped()) is not None:
+        found, error = fitting(tap, candidates, again)
+    if error > SAME:
+        raise NotBack(tap.module)
     return found
 
 
 def narrow(tap: Tap, candidates: list[Order], reading: Reading) -> list[Order]:
     """Those of several orders that fit other probes as well; all of them where these show none."""
     found, error = fitting(tap, candidates, reading)
-    return found if error <= _RANDOM else candidates
+    return found if error <= SAME else candidates
 
 
 def orders_of_time(extra: int) -> list[Order]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from spikingjelly.activation_based import base
 from torch import nn
 
 from sj_cka.recording.axes import find_taps
+from sj_cka.recording.calls import Loops
 from sj_cka.recording.drive import Drive, Forward, Layout
-from sj_cka.recording.folds import Probed
+from sj_cka.recording.folds import NotBack, Probed
 from sj_cka.recording.layers import Choice, LayerSpec, choose
-from sj_cka.recording.probes import Probes, find_drive, own_steps
+from sj_cka.recording.probes import Probes
 from sj_cka.recording.select import Select, check_matches
 from sj_cka.recording.snapshot import StateError
 from sj_cka.recording.state import is_multi_step, is_neuron, preserved
 from sj_cka.recording.tap import Tap
 from sj_cka.recording.trace import Trace
+from sj_cka.recording.ways import expect_samples_apart, find_drive
 from sj_cka.recording.wrappers import as_written, check_network, named
 
 
@@ -29,7 +32,7 @@ class Plan:
     Args:
         taps: one for each layer, in order.
         drive: how the network is run on a batch.
-        T: number of steps; 1 for a network without time.
+        T: number of steps; 1 for a network without time, of which the drive has none.
         notes: what was decided on thin evidence, a sentence each.
     """
 
@@ -59,14 +62,15 @@ def plan(
     Args:
         model: any network.
         batch: what the network is to be given, at least 3 samples.
-        layers, T, layout, forward: as in `compare`.
+        layers, T, layout, forward: as in `compare`. Where no layers are asked for, a module whose output
+            cannot be one is left out with a note.
         select: for modules that put out several tensors, which of them is the layer's: `{module: what}` with a dotted
             name or glob and an index into a tuple, a key of a dict, a name of an attribute, or a function of the
             output; or one function `(module, output) -> tensor` for all.
 
     Raises:
-        ValueError: layers that are not there or never called, outputs without samples, a T that does not fit, or a
-            `select` that names no layer or nothing in its output.
+        ValueError: layers that are not there or never called, outputs without samples, a T that does not fit, samples
+            taken for steps, state kept from batch to batch, or a `select` that names no layer or nothing in its output.
         TypeError: an output, or what `select` picks of it, that is no tensor.
     """
     check_network(model)
@@ -80,13 +84,11 @@ def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> Plan:
     probes.keep(drive)
     model = probes.model
     modules = named(model)
-    steps = drive.T if drive.T is not None else own_steps(model, probes.trace(drive, 2))
-    probed, T = probes.probed(drive, steps), steps or 1
+    steps = drive.T if drive.T is not None else probes.steps(drive)
+    drive, T = replace(drive, T=steps), steps or 1
+    probed = probes.probed(drive, steps)
     if probed.longer is not None and not _scales(probed.two, probed.longer):
-        if any(map(is_neuron, modules.values())):
-            probed = probed._replace(longer=None)
-        else:
-            T = 1
+        probed = probed._replace(longer=None)
 
     @cache
     def noise() -> Probed | None:
@@ -108,17 +110,76 @@ def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> Plan:
         if Choice(name) not in group_of
     }
     check_matches(probes.select, names if layers is not None else probed.two.called)
-    taps = [
-        replace(tap, select=probes.picks.get(tap.module), neuron=is_neuron(modules[tap.module]))
-        for tap in find_taps(names, probed, T, noise, uses)
-    ]
+    expect_samples_apart(probes, drive, names)
+    refused: dict[str, Exception] = {}
+    try:
+        found = find_taps(
+            names,
+            probed,
+            T,
+            noise,
+            uses,
+            loops=_loops(modules, probed.two),
+            swapped=lambda: None if probed.two.drew else probes.swapped(drive),
+            refused=refused if layers is None else None,
+        )
+    except NotBack as error:
+        raise ValueError(_random_fold(probes, drive, error)) from error
+    refused |= {
+        name: ValueError(_random_fold(probes, drive, why)) for name, why in refused.items() if isinstance(why, NotBack)
+    }
+    if not found:
+        raise next(iter(refused.values()))
+    taps = [replace(tap, select=probes.picks.get(tap.module), neuron=is_neuron(modules[tap.module])) for tap in found]
 
     def place(tap: Tap) -> tuple[int, int]:
         asked = [group_of[c] for c in (Choice(tap.module, tap.use), Choice(tap.module)) if c in group_of]
         return min(asked), position[tap.module, tap.use]
 
     taps.sort(key=place)
-    return Plan(tuple(taps), drive, T, () if probed.longer is not None or T == 1 else _by_size(modules, taps, T))
+    notes = _left_out(refused)
+    if probed.longer is None and T > 1:
+        notes += _by_size(modules, taps, T) + _by_number(taps, T)
+    return Plan(tuple(taps), drive, T, notes)
+
+
+def _loops(modules: dict[str, nn.Module], seen: Trace) -> Loops:
+    """What runs once a step: the network where it is called so, its single-step neurons, and containers over time."""
+    neurons = [name for name in seen.inputs if not is_multi_step(modules[name])]
+    containers = [name for name in seen.outputs if isinstance(modules[name], base.MultiStepModule)]
+    return Loops(["", *neurons], containers)
+
+
+def _random_fold(probes: Probes, drive: Drive, error: NotBack) -> str:
+    """Why the order of a fold was not found; raises where it is the network's fault and not the module's."""
+    expect_samples_apart(probes, drive, (), suspect=error.module)
+    return (
+        f"module {error.module!r} folds samples into another axis, and draws random numbers, so that the same samples "
+        "do not come back and the order of the fold cannot be found; choose layers= without it"
+    )
+
+
+def _left_out(refused: Mapping[str, Exception]) -> tuple[str, ...]:
+    """Names the modules that were left out of the default layers, and why."""
+    return tuple(
+        f"left out of the layers, which were not named: {error}".removesuffix("; choose layers= without it")
+        for error in refused.values()
+    )
+
+
+def _by_number(taps: Sequence[Tap], T: int) -> tuple[str, ...]:
+    """Names the layers whose calls were told to be steps by their number alone."""
+    doubtful = list(dict.fromkeys(tap.module for tap in taps if tap.by_number))
+    if not doubtful:
+        return ()
+    return (
+        f"the network's number of steps could not be varied, so that the calls of {_listed(doubtful)} are taken for "
+        f"T = {T} steps by their number alone",
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _by_size(modules: dict[str, nn.Module], taps: Sequence[Tap], T: int) -> tuple[str, ...]:
@@ -134,9 +195,8 @@ def _by_size(modules: dict[str, nn.Module], taps: Sequence[Tap], T: int) -> tupl
             doubtful.append(tap.layer)
     if not doubtful:
         return ()
-    named = ", ".join(map(repr, doubtful[:3])) + (f" and {len(doubtful) - 3} more" if len(doubtful) > 3 else "")
     return (
-        f"the network's number of steps could not be varied, so that {named} "
+        f"the network's number of steps could not be varied, so that {_listed(doubtful)} "
         f"{'is' if len(doubtful) == 1 else 'are'} taken to hold T = {T} steps by the size of an axis alone",
     )
 

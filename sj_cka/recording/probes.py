@@ -1,25 +1,24 @@
-"""Runs of a network on a few samples, and what they say about how it is to be run."""
+"""Runs of a network on a few samples, and what they say about its time steps and its samples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from math import gcd
-from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from sj_cka.recording.drive import LAYOUTS, N_NEEDED, Drive, Forward, Layout, sample_axis
-from sj_cka.recording.folds import N_PROBE, Probed
-from sj_cka.recording.own_runs import own_run
+from sj_cka.recording.drive import Drive
+from sj_cka.recording.folds import N_PROBE, SAME, SWAPPED, THREE, TWO, Probed, distance
+from sj_cka.recording.knobs import Knob, knobs, trials, turned
 from sj_cka.recording.select import Select, picks, select_without_wrappers
 from sj_cka.recording.snapshot import StateError
-from sj_cka.recording.state import from_rest, is_multi_step, is_neuron, outside_neurons
+from sj_cka.recording.state import is_multi_step, is_neuron, outside_neurons
 from sj_cka.recording.trace import Trace, trace
 from sj_cka.recording.wrappers import named
+
+_RUN = 1e-4  # relative difference beyond which a second run on the same samples gave other values
+_ORDERS = dict(zip(N_PROBE, (TWO, THREE), strict=True))
 
 
 class Probes:
@@ -35,14 +34,19 @@ class Probes:
         self.model, self.batch, self.select = model, batch, select_without_wrappers(model, select)
         self.picks = picks(self.select, outside_neurons(model))
         self._kept: dict[tuple[Any, ...], Trace] = {}
+        self._turned: dict[int, tuple[Sequence[Knob], Trace | None]] = {}  # T -> what sets it, and a step more
 
     def trace(self, drive: Drive, n: int, T: int | None = None, *, noise: bool = False) -> Trace:
         """One run on n samples, or noise in their place, and T steps (the drive's or the network's own if None)."""
-        key = (drive.mode, drive.sample_axis, n, T if T is not None or drive.mode == "as is" else drive.T, noise)
-        if key not in self._kept:
-            some = drive.take(self.batch, n, noise=noise)
-            self._kept[key] = trace(self.model, lambda: drive.run(self.model, some, T), self.picks)
-        return self._kept[key]
+        return self._once(drive, _ORDERS[n], T, noise)
+
+    def swapped(self, drive: Drive) -> Trace:
+        """The run on 2 samples in the other order."""
+        return self._once(drive, SWAPPED)
+
+    def again(self, drive: Drive) -> Trace:
+        """The run on 2 samples, made anew."""
+        return self._run(drive, TWO)
 
     def keep(self, drive: Drive) -> None:
         """Lets go of the runs on any other drive."""
@@ -54,156 +58,87 @@ class Probes:
         two, three = (self.trace(drive, n, noise=noise) for n in N_PROBE)
         return Probed(two, three, None if T is None else self._longer(drive, T, noise))
 
-    def _longer(self, drive: Drive, T: int, noise: bool) -> Trace | None:
+    def steps(self, drive: Drive, asked: int | None = None) -> int | None:
+        """Number of time steps that a run has; None where it shows none.
+
+        They are those of what keeps time, or the calls of the network itself. Failing these, they are the value of an
+        integer attribute that sets how often modules are called, or how long an axis is: `asked`, where one has it,
+        else one that is called after time.
+        """
+        seen = self.trace(drive, N_PROBE[0])
+        own = own_steps(self.model, seen)
+        if own is not None or drive.mode != "as is":
+            return drive.T if own is None else own
+        of_time = {int(knob.value): None for knob in knobs(self.model) if knob.of_time and knob.value > 1}
+        for T in dict.fromkeys([*([asked] if asked and asked > 1 else []), *of_time]):
+            if _divides(T, seen) and self._longer(drive, T) is not None:
+                return T
+        return None
+
+    def _once(self, drive: Drive, order: Sequence[int], T: int | None = None, noise: bool = False) -> Trace:
+        key = (drive.mode, drive.sample_axis, order, T if T is not None or drive.mode == "as is" else drive.T, noise)
+        if key not in self._kept:
+            self._kept[key] = self._run(drive, order, T, noise)
+        return self._kept[key]
+
+    def _run(self, drive: Drive, order: Sequence[int], T: int | None = None, noise: bool = False) -> Trace:
+        some = drive.take(self.batch, order, noise=noise)
+        return trace(self.model, lambda: drive.run(self.model, some, T), self.picks)
+
+    def _longer(self, drive: Drive, T: int, noise: bool = False) -> Trace | None:
         """The probe on one step more, None where the number of steps cannot be varied."""
-        own = drive.mode == "as is"
-        with steps_set(self.model, T, T + 1) if own else nullcontext(True) as varied:
-            if not varied:
-                return None
+        if drive.mode != "as is":
             try:
                 longer = self.trace(drive, N_PROBE[0], T + 1, noise=noise)
             except StateError:
                 raise
-            except Exception:  # T is a size of the weights (PSN), or an attribute T means something else
+            except Exception:  # T is a size of the weights (PSN)
                 return None
-        varied = not own or own_steps(self.model, longer) == T + 1
-        return longer if varied and _neurons_follow(self.model, longer) else None
+            return longer if _follow(self.model, longer) else None
+        return self._turned_longer(drive, T, noise)
 
+    def _turned_longer(self, drive: Drive, T: int, noise: bool) -> Trace | None:
+        """The same of a network that makes its own steps, whose number an attribute sets."""
+        if T not in self._turned:
+            self._turned[T] = self._turning(drive, T)
+        some, longer = self._turned[T]
+        if noise and longer is not None:
+            with turned(some, T + 1):
+                return self._once(drive, TWO, T + 1, noise)
+        return longer
 
-def find_drive(probes: Probes, T: int | None, layout: Layout | None, forward: Forward | None) -> Drive:
-    """How a network is to be run on batches like this one, found by running it on two and three samples.
-
-    The batch is given as it is. If that raises, or if a neuron takes the samples for steps, the batch is shown T times;
-    single-step neurons that were called once are called T times; otherwise the network makes its own steps. Frames are
-    given whole, or one after the other to a network of single-step neurons, or without any, that cannot take them so.
-
-    Raises:
-        ValueError: T is missing where it is needed, or differs from the network's own number.
-    """
-    if T is not None and (isinstance(T, bool) or not isinstance(T, Integral) or T < 1):
-        raise ValueError(f"expected T, the number of time steps, as an integer from 1, got {T!r}")
-    T = None if T is None else int(T)  # NumPy's integers are no int
-    if layout is not None and layout not in LAYOUTS:
-        raise ValueError(f"expected layout to be one of {', '.join(LAYOUTS)}, got {layout!r}")
-    model, batch = probes.model, probes.batch
-    frames = layout in ("TNCHW", "NTCHW")
-    drive = Drive("as is", sample_axis=sample_axis(layout, forward), forward=forward)
-    if (n := drive.samples(batch)) < N_NEEDED:
-        raise ValueError(f"samples are told from steps by probes on {N_NEEDED} samples, got a batch of {n}")
-    neurons = [module for module in model.modules() if is_neuron(module)]
-    single = bool(neurons) and not any(map(is_multi_step, neurons))
-    if forward is None and frames:
-        given = batch.shape[0]
-        if T is not None and T != given:
-            raise ValueError(
-                f"expected frames [T, N, ...] with T = {T}, got a batch of shape {tuple(batch.shape)} ({layout})"
-            )
-        whole = Drive("frames", given, sample_axis=1)
-        if neurons and not single:
-            return whole
-        # single-step networks, and those without neurons that cannot take all frames at once, see one after the other
-        failed = steps_are_samples(probes, whole)
-        loops = failed or (single and own_steps(model, probes.trace(whole, 2)) != given)
-        return replace(whole, mode="frame loop") if loops else whole
-    if not (failed := steps_are_samples(probes, drive)):
-        own = own_steps(model, probes.trace(drive, 2))
-        if not neurons:
-            return replace(drive, T=own) if T in (None, own) else drive
-        if not (single and own == 1 and forward is None):
-            if forward is not None and T is not None and own is not None and own % T == 0:
-                own = T  # the caller says so: its neurons are used several times in a step
-            if T is not None and own is not None and T != own:
-                raise ValueError(
-                    f"the network makes {own} time steps of its own, T = {T} was asked for: pass T={own}, or none. "
-                    f"If it makes none but uses a neuron {own} times in a step, run it yourself: T={T}, "
-                    f"forward=lambda net, batch: [net(batch) for _ in range({T})]"
-                )
-            return replace(drive, T=own)
-    if forward is not None or T is None:
-        fault = fault_of(probes, drive)
-        if fault and (forward is not None or not neurons or fault.error is None):
-            raise ValueError(f"with forward=, {fault.words}" if forward is not None else fault.words)
-    if forward is not None:
-        raise ValueError(f"forward= does not give the network time steps and samples apart: {failed}")
-    if T is None:
-        raise ValueError(
-            f"{failed or 'the network makes no time steps of its own'}: pass T=, how often the input is to be shown"
-        )
-    repeated = Drive("repeat" if failed else "loop", T)
-    try:
-        probes.trace(repeated, 2)
-    except Exception as error:  # told in full: the network's own words are the reason
-        shape = f"N, {', '.join(map(str, batch.shape[1:]))}"
-        raise ValueError(
-            f"the network cannot be run. On [{shape}]: {failed or 'it made one step only'}. On [T, {shape}]: {error}. "
-            "Set all its layers to one step mode (functional.set_step_mode), or say how to run it: "
-            "forward=lambda net, batch: ..."
-        ) from error
-    return repeated
-
-
-def steps_are_samples(probes: Probes, drive: Drive) -> str:
-    """Why a batch cannot be given as it is: the network raises, or a neuron takes samples for steps; '' if it can."""
-    try:
-        two, three = (probes.trace(drive, n) for n in N_PROBE)
-    except StateError:
-        raise
-    except Exception as error:  # whatever a network says to input without a time axis
-        return f"{type(error).__name__}: {error}"
-    modules = named(probes.model)
-    for name, shapes in two.inputs.items():
-        others = three.inputs.get(name, [])
-        if len(shapes) * 3 == len(others) * 2:
-            return f"neuron {name!r} is called once for each sample"
-        multi = is_multi_step(modules[name])
-        if multi and others and shapes[0][0] * 3 == others[0][0] * 2:
-            return f"multi-step neuron {name!r} takes the samples for time steps"
-    return ""
-
-
-class Fault(NamedTuple):
-    """Why a network cannot be run on a few samples, in words, and what it raises on the whole batch, if it does."""
-
-    error: Exception | None
-    words: str
-
-
-def fault_of(probes: Probes, drive: Drive) -> Fault | None:
-    """What is wrong with running a network on a few samples of a batch; None where it runs."""
-    for n in N_PROBE:
-        try:
-            probes.trace(drive, n)
-        except StateError:
-            raise
-        except Exception as error:  # its own words are the reason
-            few, said = n, f"{type(error).__name__}: {error}"
-            break
-    else:
-        return None
-    try:
-        with torch.no_grad(), own_run():
-            from_rest(probes.model, lambda: drive.run(probes.model, probes.batch))
-    except StateError:
-        raise
-    except Exception as error:
-        return Fault(error, f"it does not run on the batch: {type(error).__name__}: {error}")
-    words = (
-        f"it runs on its batch of {drive.samples(probes.batch)}, but not on {few} of its samples, with which steps and "
-        f"samples are found out ({said}): let it take any number of samples"
-    )
-    return Fault(None, words)
+    def _turning(self, drive: Drive, T: int) -> tuple[Sequence[Knob], Trace | None]:
+        """The attributes of value T that set the number of steps, and the probe on one step more."""
+        seen = self.trace(drive, N_PROBE[0])
+        for some in trials(self.model, T):
+            try:
+                with turned(some, T + 1):
+                    longer = self._run(drive, TWO)
+            except StateError:
+                raise
+            except Exception:  # they are sizes of weights, or mean something else
+                continue
+            if own_steps(self.model, seen) is not None:
+                found = own_steps(self.model, longer) == T + 1 and _follow(self.model, longer)
+            else:
+                found = _scales(seen, longer, T, all(knob.of_time for knob in some))
+            if found:
+                return some, longer
+        return [], None
 
 
 def own_steps(model: nn.Module, seen: Trace) -> int | None:
     """Number of time steps that a run has: the neurons' time axis, or their number of calls, or those of the network.
 
-    A network without neurons has none, unless it was itself called several times.
+    Where there are no neurons, other modules that keep time stand for them; a network without either has none, unless
+    it was itself called several times.
     """
     modules = named(model)
-    multi = [shapes[0][0] for name, shapes in seen.inputs.items() if is_multi_step(modules[name])]
+    timed = [name for name in seen.inputs if is_neuron(modules[name])] or list(seen.inputs)
+    multi = [seen.inputs[name][0][0] for name in timed if is_multi_step(modules[name]) and seen.inputs[name][0]]
     if multi:
         return max(multi)
-    single = {name: len(shapes) for name, shapes in seen.inputs.items()}
+    single = {name: len(seen.inputs[name]) for name in timed}
     if not single:
         calls = len(seen.outputs.get("", []))
         return calls if calls > 1 else None
@@ -220,26 +155,67 @@ def _turns(seen: Trace, name: str) -> int:
     return gcd(len(at), *(calls for calls in others if len(at) % calls == 0))
 
 
-@contextmanager
-def steps_set(model: nn.Module, old: int, new: int) -> Iterator[bool]:
-    """Sets every attribute `T` of a network that equals `old` to `new` while it lasts; yields whether there was one."""
-    modules = [m for m in model.modules() if type(m.__dict__.get("T")) is int and m.__dict__["T"] == old]
-    try:
-        for module in modules:
-            module.__dict__["T"] = new
-        yield bool(modules)
-    finally:
-        for module in modules:
-            module.__dict__["T"] = old
+def not_back(two: Trace, other: Trace, three: Trace, names: Iterable[str]) -> str | None:
+    """The first module whose outputs for two samples are not those in another run that has them in the other order.
+
+    Looked at is what has one axis of samples, which `two` and `three` tell; a fold is undone elsewhere.
+    """
+    for name in names:
+        calls = zip(*(seen.outputs.get(name, []) for seen in (two, other, three)), strict=False)
+        for a, b, c in calls:
+            if not all(isinstance(x, Tensor) for x in (a, b, c)) or a.ndim != c.ndim:
+                continue
+            axes = [i for i in range(a.ndim) if a.shape[i] != c.shape[i]]
+            if len(axes) != 1 or (a.shape[axes[0]], c.shape[axes[0]]) != N_PROBE:
+                continue
+            if distance(a.movedim(axes[0], 0), b.movedim(axes[0], 0)[list(SWAPPED)]) > SAME:
+                return name
+    return None
 
 
-def _neurons_follow(model: nn.Module, seen: Trace) -> bool:
-    """Whether every multi-step neuron put out as many steps as it was given; one bound to its T (GatedLIF) does not."""
+def changed(a: Trace, b: Trace) -> str | None:
+    """The first module that put out other values in one of two runs on the same samples."""
+    for name, i in a.order:
+        pair = (a.outputs[name][i], *b.outputs.get(name, [])[i : i + 1])
+        if len(pair) == 2 and all(isinstance(x, Tensor) for x in pair) and distance(*pair) > _RUN:
+            return name
+    return None
+
+
+def _follow(model: nn.Module, seen: Trace) -> bool:
+    """Whether every multi-step module put out as many steps as it was given; one bound to its T (GatedLIF) does not."""
     modules = named(model)
     return all(
         given[0] == len(output)
         for name, shapes in seen.inputs.items()
         if is_multi_step(modules[name])
-        for given, output in zip(shapes, seen.outputs[name], strict=True)
-        if isinstance(output, Tensor)
+        for given, output in zip(shapes, seen.outputs[name], strict=False)
+        if given and isinstance(output, Tensor)
     )
+
+
+def _divides(T: int, seen: Trace) -> bool:
+    """Whether anything is called, or has a size, that could be so many steps."""
+    return any(
+        len(outputs) % T == 0 or any(size and size % T == 0 for x in outputs for size in getattr(x, "shape", ()))
+        for outputs in seen.outputs.values()
+    )
+
+
+def _scales(seen: Trace, longer: Trace, T: int, of_time: bool) -> bool:
+    """Whether calls or an axis follow the number of steps; nothing may change in another way unless the attribute that
+    was turned is called after time."""
+    follows = False
+    for name, outputs in seen.outputs.items():
+        others = longer.outputs.get(name, [])
+        a, b = (tuple(getattr(calls[0], "shape", ())) if calls else () for calls in (outputs, others))
+        if len(outputs) == len(others) and a == b:
+            continue
+        calls = len(outputs) * (T + 1) == len(others) * T and a == b
+        grown = [i for i in range(len(a)) if a[i] != b[i]] if len(a) == len(b) else []
+        axis = len(outputs) == len(others) and len(grown) == 1 and a[grown[0]] * (T + 1) == b[grown[0]] * T
+        if calls or axis:
+            follows = True
+        elif not of_time:
+            return False
+    return follows

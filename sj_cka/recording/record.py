@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,10 +17,11 @@ from sj_cka.recording.layers import LayerSpec
 from sj_cka.recording.membrane import Membrane
 from sj_cka.recording.own_runs import depth
 from sj_cka.recording.plan import Plan, planned
-from sj_cka.recording.probes import Probes, fault_of, steps_are_samples
+from sj_cka.recording.probes import Probes
 from sj_cka.recording.select import Select, select_without_wrappers
 from sj_cka.recording.state import is_multi_step, is_neuron, preserved
 from sj_cka.recording.tap import Tap
+from sj_cka.recording.ways import fault_of, takes_time_first
 from sj_cka.recording.wrappers import as_written, check_network, named, uncompiled
 
 What = Literal["output", "membrane"]
@@ -221,7 +223,7 @@ class _Recording:
             if layout is None and drives["NCHW"].samples(batch) < N_NEEDED:  # too short to be an axis of samples
                 layout = "TNCHW" if any(map(is_multi_step, self.model.modules())) else "NCHW"
             elif layout is None:
-                layout = "TNCHW" if steps_are_samples(probes, drives["NCHW"]) else "NCHW"
+                layout = "TNCHW" if takes_time_first(probes, drives["NCHW"], drives["TNCHW"]) else "NCHW"
             if layout not in drives:
                 raise ValueError(f"expected layout to be one of {', '.join(drives)}, got {layout!r}")
             if (n := drives[layout].samples(batch)) < N_NEEDED:
@@ -231,7 +233,10 @@ class _Recording:
                 fault = fault_of(probes, drives["NCHW"]) or fault
             if fault is not None:
                 raise fault.error or ValueError(f"record: {fault.words}")
-            return planned(probes, drives[layout], self.layers)
+            found = planned(probes, drives[layout], self.layers)
+        for note in found.notes:
+            warnings.warn(f"record ({type(self.model).__name__}): {note}", stacklevel=2)
+        return found
 
 
 def _call(model: nn.Module, batch: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:

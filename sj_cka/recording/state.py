@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
-from spikingjelly.activation_based import base, neuron
+from spikingjelly.activation_based import base, encoding, layer, neuron
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -41,6 +41,17 @@ def is_neuron(module: nn.Module) -> bool:
 @lru_cache(maxsize=1024)
 def _is_neuron_class(kind: type) -> bool:
     return any(cls.__module__.startswith(_NEURONS) for cls in kind.__mro__)
+
+
+def keeps_time(module: nn.Module) -> bool:
+    """Whether what a module of SpikingJelly is given has steps: a neuron, or another that remembers the steps before.
+
+    Encoders make the steps, of input that has none; what a dropout remembers is not used in evaluation.
+    """
+    if is_neuron(module):
+        return True
+    remembers = isinstance(module, base.MemoryModule) or (isinstance(module, base.StepModule) and _has_reset(module))
+    return remembers and not isinstance(module, encoding.StatefulEncoder | layer.Dropout | layer.DropConnectLinear)
 
 
 def is_multi_step(module: nn.Module) -> bool:

@@ -27,6 +27,7 @@ class Tap:
         time_axis: axis of the steps where it is one of its own.
         time_factors: what that axis folds, slowest first: T steps and F features of each.
         step_first: whether the calls of several uses run step by step (else use by use, as in a container over time).
+        by_number: whether the calls are taken for steps by their number alone.
         select: takes the layer's tensor out of an output that holds several; None where it is a tensor.
         neuron: whether the module is a neuron.
         steady: whether all of several steps were the very same, and finite, in the probes: the layer probably lies
@@ -45,6 +46,7 @@ class Tap:
     time_axis: int | None = None
     time_factors: tuple[Factor, ...] = (("T", 1),)
     step_first: bool = True
+    by_number: bool = False
     select: Pick | None = None
     neuron: bool = False
     steady: bool = False

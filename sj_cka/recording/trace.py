@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
+import random
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sj_cka.recording.own_runs import depth, own_run
 from sj_cka.recording.select import Pick, Unpicked, not_a_tensor, readable
-from sj_cka.recording.state import from_rest, is_neuron, outside_neurons, to_evaluation
+from sj_cka.recording.state import from_rest, keeps_time, outside_neurons, to_evaluation
 from sj_cka.recording.wrappers import unwrapped
 
 
@@ -22,15 +25,17 @@ class Trace:
 
     Args:
         outputs: module name -> the output of each call, in order; the tensor picked out of it, where one is named.
-        inputs: neuron name -> the shape of the first tensor that each call is given.
+        inputs: name of a module that keeps time -> the shape of the first tensor that each call is given.
         order: calls (module, i) in the order in which they ended, so that members come before their block.
         repeated: calls (module, i) whose output is the very tensor that an earlier call put out, or the input.
+        drew: whether random numbers were drawn meanwhile.
     """
 
     outputs: dict[str, list[Any]] = field(default_factory=dict)
     inputs: dict[str, list[torch.Size]] = field(default_factory=dict)
     order: list[tuple[str, int]] = field(default_factory=list)
     repeated: set[tuple[str, int]] = field(default_factory=set)
+    drew: bool = False
 
     @property
     def called(self) -> list[str]:
@@ -54,7 +59,7 @@ def trace(model: nn.Module, run: Callable[[], None], picks: Mapping[str, Pick] |
     picks = picks or {}
     produced: set[tuple[Any, ...]] = set()
 
-    def hook_for(name: str, neuron: bool) -> Callable[[nn.Module, Any, Any, Any], None]:
+    def hook_for(name: str, timed: bool) -> Callable[[nn.Module, Any, Any, Any], None]:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if depth() != here:
                 return
@@ -79,7 +84,7 @@ def trace(model: nn.Module, run: Callable[[], None], picks: Mapping[str, Pick] |
                 if identity is not None:
                     produced.add(identity)
             calls.append(output)  # kept alive, so that no later tensor takes its address
-            given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None) if neuron else None
+            given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None) if timed else None
             if given is not None:
                 seen.inputs.setdefault(name, []).append(given.shape)
 
@@ -98,7 +103,7 @@ def trace(model: nn.Module, run: Callable[[], None], picks: Mapping[str, Pick] |
         for name, module in outside_neurons(model).items():
             if isinstance(module, torch.jit.ScriptModule):  # it bears no hooks
                 continue
-            handles.append(module.register_forward_hook(hook_for(name, is_neuron(module)), with_kwargs=True))
+            handles.append(module.register_forward_hook(hook_for(name, keeps_time(module)), with_kwargs=True))
         to_evaluation(model)
 
         def once() -> None:
@@ -106,12 +111,22 @@ def trace(model: nn.Module, run: Callable[[], None], picks: Mapping[str, Pick] |
             produced.clear()
             run()
 
+        before = _random_states(model)
         with torch.no_grad(), own_run():
             from_rest(model, once)
+        seen.drew = before != _random_states(model)
     finally:
         for handle in handles:
             handle.remove()
     return seen
+
+
+def _random_states(model: nn.Module) -> list[Any]:
+    """Where the generators stand that a network may draw from: Python's, NumPy's and torch's."""
+    devices = {p.device for p in model.parameters() if p.is_cuda}
+    of_torch = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
+    of_numpy = pickle.dumps(np.random.get_state(legacy=False))
+    return [random.getstate(), of_numpy, *(state.numpy().tobytes() for state in of_torch)]
 
 
 def _identity(x: Tensor) -> tuple[int, int, int]:

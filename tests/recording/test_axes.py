@@ -426,8 +426,8 @@ def test_a_random_fold_is_refused_rather_than_guessed():
         def forward(self, x):
             return super().forward(torch.rand_like(x))
 
-    with pytest.raises(ValueError, match=r"module 'conv' folds samples .*is it random"):
-        taps(Noisy(t_major=False))
+    with pytest.raises(ValueError, match=r"module 'conv' folds samples .*draws random numbers"):
+        taps(Noisy(t_major=False), layers="conv")
 
 
 def test_nan_in_the_probes_hides_nothing():

@@ -53,7 +53,7 @@ class Own(nn.Module):
         (multi_step(), {"layout": "TNCHW"}, 3),
         (multi_step(), {"T": T}, 1 + 3),  # the batch as it is, which raises; then shown T times
         (single_step(), {"T": T}, 2 + 3 * T + 1),  # the batch as it is makes one step; then called T times
-        (single_step(), {"layout": "TNCHW"}, 1 + 3 * T + 1),  # all frames at once, which raises; then one by one
+        (single_step(), {"layout": "TNCHW"}, 2 + 3 * T + 1),  # all frames at once raise, both ways; then one by one
     ],
 )
 def test_every_probe_is_run_once(net, options, runs):
@@ -225,14 +225,14 @@ def test_what_is_called_maps_averages_over_space_to_one_number_a_channel():
 
 
 class Bound(nn.Module):
-    """A network whose number of steps is no attribute called T."""
+    """A network whose number of steps is no attribute."""
 
     def __init__(self, conv, folds):
         super().__init__()
-        self.steps, self.folds, self.conv, self.spike = T, folds, conv, neuron.LIFNode(step_mode="m")
+        self.folds, self.conv, self.spike = folds, conv, neuron.LIFNode(step_mode="m")
 
     def forward(self, x):
-        x_seq = torch.stack([x * (t + 1) for t in range(self.steps)])
+        x_seq = torch.stack([x * (t + 1) for t in range(T)])
         if self.folds:
             return self.spike(self.conv(x_seq.flatten(0, 1)).unflatten(0, x_seq.shape[:2]))
         return self.spike(self.conv(x_seq))

@@ -209,13 +209,21 @@ def test_without_select_the_error_names_what_the_module_holds_and_how_to_pick():
         match=r"module 'several.rnn' puts out a tuple of \(tensor \[2, 4, 8\], tensor \[1, 2, 8\]\), expected a "
         r"tensor: select=\{'several.rnn': 0\}",
     ):
-        plan(Net(rnn=nn.GRU(8, 8, batch_first=True)).eval(), tokens())
+        plan(Net(rnn=nn.GRU(8, 8, batch_first=True)).eval(), tokens(), layers="several.rnn")
     with pytest.raises(
         TypeError, match=r"a dict with 'a': tensor .*, 'x': int, expected .* select=\{'several.d': 'a'\} picks"
     ):
         plan(Net(d=Puts(lambda a, b: {"a": a, "x": 1})).eval(), tokens(), layers="several.d")
     with pytest.raises(TypeError, match=r"puts out a Output, expected a tensor: select=\{'several.o': lambda output"):
         plan(Net(o=Puts(Output)).eval(), tokens(), layers="several.o")
+
+
+def test_a_tuple_that_nobody_asked_for_is_left_out_with_a_note_of_how_to_pick():
+    made = plan(Net(rnn=nn.GRU(8, 8, batch_first=True)).eval(), tokens())
+    assert "several.rnn" not in made.layers
+    assert len(made.notes) == 1
+    assert "left out of the layers" in made.notes[0]
+    assert "select={'several.rnn': 0}" in made.notes[0]
 
 
 @pytest.mark.parametrize(

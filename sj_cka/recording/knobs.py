@@ -1,0 +1,119 @@
+"""Integer attributes of a network that may be its number of time steps, and how they are turned."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+MAX_NAMES = 4  # attributes of other names that are tried
+_TRIALS = 2  # runs in which they are: with the probes on 2 and 3 samples, and one to tell samples from steps, 5
+_OF_TIME = {
+    f"{of}{what}"
+    for of in ("", "n", "nb", "num", "no", "total", "max", "sim", "simulation", "snn", "inference")
+    for what in ("step", "steps", "timestep", "timesteps", "timewindow", "simsteps", "simulationsteps", "tsteps")
+} | {"nt", "numt", "tmax", "timelength", "timelen", "timebins", "numtimebins", "nframes", "numframes", "simlength"}
+# sizes of weights and of maps, which are no time: tried last
+_SIZES = ("channel", "dim", "width", "size", "feature", "hidden", "class", "in_", "out_", "head", "kernel", "stride")
+_LIBRARIES = ("torch", "spikingjelly")
+_INTERNAL = frozenset(vars(nn.Module()))
+_ABSENT: Any = object()
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One integer: an entry of a namespace (attributes of a module or of a configuration in it) or of a dict."""
+
+    holder: dict[Any, Any]
+    key: str
+    value: int
+
+    @property
+    def of_time(self) -> bool:
+        """Whether its name says that it counts time steps."""
+        bare = self.key.replace("_", "")
+        return bare == "T" or bare.lower() in _OF_TIME
+
+
+def knobs(model: nn.Module) -> list[Knob]:
+    """All positive integers of a network that a user's code may read its number of steps from, the root's first.
+
+    Of torch's and SpikingJelly's own modules, and of configurations, only those are named that are called after time.
+    """
+    found: list[Knob] = []
+    seen: set[int] = set()
+    for module in model.modules():
+        theirs = type(module).__module__.partition(".")[0] in _LIBRARIES
+        own = [Knob(module.__dict__, key, value) for key, value in _of_class(type(module)) if key not in vars(module)]
+        own += list(_within(module.__dict__, 2, seen, skip=_INTERNAL))
+        found += [k for k in own if k.of_time or not (theirs or k.holder is not module.__dict__)]
+    return found
+
+
+def trials(model: nn.Module, T: int) -> list[list[Knob]]:
+    """The sets of attributes of value T to try as the number of steps: those called after time first, all at once."""
+    equal = [knob for knob in knobs(model) if knob.value == T]
+    of_time = [knob for knob in equal if knob.of_time]
+    others: dict[str, list[Knob]] = {}
+    for knob in equal:
+        if not knob.of_time and T > 1:
+            others.setdefault(knob.key, []).append(knob)
+    names = sorted(others, key=lambda name: any(size in name.lower() for size in _SIZES))[:MAX_NAMES]
+    found = [of_time] if of_time else []
+    if len(found) + len(names) > _TRIALS:  # one for each would take more runs than there are
+        names, rest = names[: _TRIALS - len(found) - 1], names[_TRIALS - len(found) - 1 :]
+        return [*found, *(others[name] for name in names), [knob for name in rest for knob in others[name]]]
+    return [*found, *(others[name] for name in names)]
+
+
+@contextmanager
+def turned(some: Sequence[Knob], value: int) -> Iterator[None]:
+    """Sets knobs to a value while it lasts, past any setter; what was there before is there again afterwards."""
+    before = [(knob, knob.holder.get(knob.key, _ABSENT)) for knob in some]
+    try:
+        for knob in some:
+            knob.holder[knob.key] = type(knob.value)(value)
+        yield
+    finally:
+        for knob, old in before:
+            if old is _ABSENT:
+                knob.holder.pop(knob.key, None)
+            else:
+                knob.holder[knob.key] = old
+
+
+def _within(space: dict[Any, Any], depth: int, seen: set[int], skip: frozenset[str] = frozenset()) -> Iterator[Knob]:
+    """The integers of a namespace or dict, and of the configurations in it, `depth` deep."""
+    if id(space) in seen:
+        return
+    seen.add(id(space))
+    for key, value in list(space.items()):
+        if not isinstance(key, str) or key in skip:
+            continue
+        if _is_count(value):
+            yield Knob(space, key, value)
+        elif depth and isinstance(value, dict):
+            yield from _within(value, depth - 1, seen)
+        elif depth and _is_configuration(value):
+            yield from _within(vars(value), depth - 1, seen)
+
+
+def _of_class(kind: type) -> Iterator[tuple[str, int]]:
+    """Integers that stand in the classes of a user's own module."""
+    for cls in kind.__mro__:
+        if cls.__module__.partition(".")[0] not in (*_LIBRARIES, "builtins"):
+            yield from ((key, value) for key, value in vars(cls).items() if _is_count(value) and key[:2] != "__")
+
+
+def _is_count(value: Any) -> bool:
+    return (type(value) is int or isinstance(value, np.integer)) and bool(value > 0)
+
+
+def _is_configuration(value: Any) -> bool:
+    no_values = (nn.Module, Tensor, type, types.ModuleType, types.FunctionType, types.MethodType, np.ndarray)
+    return hasattr(value, "__dict__") and not isinstance(value, no_values)

@@ -1,0 +1,257 @@
+"""The way in which a network is to be run on a batch, found by running it on a few samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from numbers import Integral
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sj_cka.recording.calls import looped
+from sj_cka.recording.drive import LAYOUTS, N_NEEDED, Drive, Forward, Layout, sample_axis
+from sj_cka.recording.folds import N_PROBE
+from sj_cka.recording.own_runs import own_run
+from sj_cka.recording.probes import Probes, changed, not_back, own_steps
+from sj_cka.recording.snapshot import StateError
+from sj_cka.recording.state import from_rest, is_multi_step, is_neuron, keeps_time
+from sj_cka.recording.wrappers import named
+
+_OWN_LAYOUT = (
+    "layout= is that of the loader; if the network itself takes frames in another one, say so: "
+    "forward=lambda net, batch: net(batch.transpose(0, 1))"
+)
+
+
+def find_drive(probes: Probes, T: int | None, layout: Layout | None, forward: Forward | None) -> Drive:
+    """How a network is to be run on batches like this one, found by running it on two and three samples.
+
+    The batch is given as it is. If that raises, or if a module takes the samples for steps, the batch is shown T times;
+    single-step neurons that were called once are called T times; otherwise the network makes its own steps. Frames are
+    given whole, time first, or samples first if it takes samples for steps otherwise; or one after the other to a
+    network of single-step neurons, or without any, that cannot take them so.
+
+    Raises:
+        ValueError: T is missing where it is needed, or differs from the network's own number; samples are taken for
+            steps.
+    """
+    if T is not None and (isinstance(T, bool) or not isinstance(T, Integral) or T < 1):
+        raise ValueError(f"expected T, the number of time steps, as an integer from 1, got {T!r}")
+    T = None if T is None else int(T)  # NumPy's integers are no int
+    if layout is not None and layout not in LAYOUTS:
+        raise ValueError(f"expected layout to be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    model, batch = probes.model, probes.batch
+    drive = Drive("as is", sample_axis=sample_axis(layout, forward), forward=forward)
+    if (n := drive.samples(batch)) < N_NEEDED:
+        raise ValueError(f"samples are told from steps by probes on {N_NEEDED} samples, got a batch of {n}")
+    neurons = [module for module in model.modules() if is_neuron(module)]
+    single = bool(neurons) and not any(map(is_multi_step, neurons))
+    if forward is None and layout in ("TNCHW", "NTCHW"):
+        return _of_frames(probes, T, layout, single)
+    failed = steps_are_samples(probes, drive)
+    if not failed:
+        own = probes.steps(drive, T)
+        if not any(map(keeps_time, model.modules())):
+            return replace(drive, T=_agreed(probes, drive, T, own))
+        if not (single and own == 1 and forward is None):
+            if forward is not None and T is not None and own is not None and own % T == 0:
+                own = T  # the caller says so: its neurons are used several times in a step
+            if T is not None and own is not None and T != own:
+                raise ValueError(
+                    f"the network makes {own} time steps of its own, T = {T} was asked for: pass T={own}, or none. "
+                    f"If it makes none but uses a neuron {own} times in a step, run it yourself: T={T}, "
+                    f"forward=lambda net, batch: [net(batch) for _ in range({T})]"
+                )
+            return replace(drive, T=own)
+    if forward is not None or T is None:
+        fault = fault_of(probes, drive)
+        if fault and (forward is not None or not neurons or fault.error is None):
+            raise ValueError(f"with forward=, {fault.words}" if forward is not None else fault.words)
+    if forward is not None:
+        raise ValueError(f"forward= does not give the network time steps and samples apart: {failed}")
+    if not neurons and any(map(keeps_time, model.modules())):  # what it is to be given in each step is not known
+        raise ValueError(f"{failed}: say how it is given its input over time, forward=lambda net, batch: ...")
+    if T is None:
+        raise ValueError(
+            f"{failed or 'the network makes no time steps of its own'}: pass T=, how often the input is to be shown"
+        )
+    repeated = Drive("repeat" if failed else "loop", T)
+    try:
+        probes.trace(repeated, 2)
+    except Exception as error:  # told in full: the network's own words are the reason
+        shape = f"N, {', '.join(map(str, batch.shape[1:]))}"
+        raise ValueError(
+            f"the network cannot be run. On [{shape}]: {failed or 'it made one step only'}. On [T, {shape}]: {error}. "
+            "Set all its layers to one step mode (functional.set_step_mode), or say how to run it: "
+            "forward=lambda net, batch: ..."
+        ) from error
+    return repeated
+
+
+def _agreed(probes: Probes, drive: Drive, T: int | None, own: int | None) -> int | None:
+    """The number of steps of a network of which nothing is known to keep time; None where it shows none.
+
+    Raises:
+        ValueError: it is another than asked for.
+    """
+    if T is None or own == T or (T == 1 and own is None):
+        return own or T
+    if own is not None:
+        raise ValueError(f"the network makes {own} time steps of its own, T = {T} was asked for: pass T={own}, or none")
+    return T if looped(probes.trace(drive, N_PROBE[0]), T, probes.model) else None
+
+
+def _of_frames(probes: Probes, T: int | None, layout: Layout, single: bool) -> Drive:
+    """How a network takes frames `[T, N, ...]`."""
+    batch, given = probes.batch, probes.batch.shape[0]
+    if T is not None and T != given:
+        raise ValueError(
+            f"expected frames [T, N, ...] with T = {T}, got a batch of shape {tuple(batch.shape)} ({layout})"
+        )
+    whole = Drive("frames", given, sample_axis=1)
+    turned = replace(whole, mode="turned frames")
+    timed = any(map(keeps_time, probes.model.modules()))
+    raised = steps_are_samples(probes, whole)
+    failed = raised or _mixed(probes, whole)
+    if single and not failed and own_steps(probes.model, probes.trace(whole, 2)) == given:
+        return whole
+    if not failed and not single:
+        return whole
+    # samples first, if so the samples are no steps; a network without time is given one frame after the other instead
+    clear = not steps_are_samples(probes, turned) and not _mixed(probes, turned)
+    if clear and own_steps(probes.model, probes.trace(turned, 2)) in (given, None) and (timed or failed):
+        if layout == "NTCHW":
+            return turned
+        raise ValueError(
+            f"the network cannot be given frames as [T, N, ...], which layout={layout!r} says of {tuple(batch.shape)}: "
+            f'{failed}; it can as [N, T, ...]. If that is what the loader gives, pass layout="NTCHW"; {_OWN_LAYOUT}'
+        )
+    if failed and timed and not single:
+        raise ValueError(
+            f"the network cannot be given {given} frames, neither as [T, N, ...] ({failed}) nor as [N, T, ...] "
+            f"({steps_are_samples(probes, turned) or 'it makes another number of steps'}); {_OWN_LAYOUT}"
+        )
+    if not raised and not timed:
+        return whole
+    return replace(whole, mode="frame loop")
+
+
+def steps_are_samples(probes: Probes, drive: Drive) -> str:
+    """Why a batch cannot be given as it is: the network raises, or a module takes samples for steps; '' if it can."""
+    try:
+        two, three = (probes.trace(drive, n) for n in N_PROBE)
+    except StateError:
+        raise
+    except Exception as error:  # whatever a network says to input without a time axis
+        return f"{type(error).__name__}: {error}"
+    modules = named(probes.model)
+    for name, shapes in two.inputs.items():
+        others = three.inputs.get(name, [])
+        kind = "neuron" if is_neuron(modules[name]) else "module"
+        if len(shapes) * 3 == len(others) * 2:
+            return f"{kind} {name!r} is called once for each sample"
+        multi = is_multi_step(modules[name])
+        if multi and others and shapes[0] and shapes[0][0] * 3 == others[0][0] * 2:
+            return f"multi-step {kind} {name!r} takes the samples for time steps"
+    return ""
+
+
+class Fault(NamedTuple):
+    """Why a network cannot be run on a few samples, in words, and what it raises on the whole batch, if it does."""
+
+    error: Exception | None
+    words: str
+
+
+def fault_of(probes: Probes, drive: Drive) -> Fault | None:
+    """What is wrong with running a network on a few samples of a batch; None where it runs."""
+    for n in N_PROBE:
+        try:
+            probes.trace(drive, n)
+        except StateError:
+            raise
+        except Exception as error:  # its own words are the reason
+            few, said = n, f"{type(error).__name__}: {error}"
+            break
+    else:
+        return None
+    try:
+        with torch.no_grad(), own_run():
+            from_rest(probes.model, lambda: drive.run(probes.model, probes.batch))
+    except StateError:
+        raise
+    except Exception as error:
+        return Fault(error, f"it does not run on the batch: {type(error).__name__}: {error}")
+    words = (
+        f"it runs on its batch of {drive.samples(probes.batch)}, but not on {few} of its samples, with which steps and "
+        f"samples are found out ({said}): let it take any number of samples"
+    )
+    return Fault(None, words)
+
+
+def takes_time_first(probes: Probes, samples_first: Drive, time_first: Drive) -> bool:
+    """Whether samples of a call are taken for steps if they are thought first, and are none if they are second."""
+    if steps_are_samples(probes, samples_first):
+        return True
+    if not _mixed(probes, samples_first) or time_first.samples(probes.batch) < N_NEEDED:
+        return False
+    return not steps_are_samples(probes, time_first) and not _mixed(probes, time_first)
+
+
+def _mixed(probes: Probes, drive: Drive) -> str:
+    """Which module lets samples see each other, in words; '' for none. Where nothing keeps time, this tells frames."""
+    if any(map(keeps_time, probes.model.modules())):
+        return ""
+    two, three = (probes.trace(drive, n) for n in N_PROBE)
+    last = [seen.outputs[""][-1] for seen in (two, three)]
+    if all(isinstance(x, Tensor) for x in last) and last[0].shape == last[1].shape:
+        return "what the network puts out has no axis of samples"
+    name = None if two.drew else not_back(two, three, three, two.outputs)
+    return "" if name is None else f"module {name!r} gives a sample other values beside other samples"
+
+
+def expect_samples_apart(probes: Probes, drive: Drive, names: Iterable[str], suspect: str | None = None) -> None:
+    """Raises where a run of a network takes its samples for time steps, or begins where the run before ended.
+
+    Samples that see each other without an order among them (batch statistics) are none of this, and of a network that
+    draws random numbers it cannot be told.
+
+    Args:
+        probes, drive: its runs.
+        names: modules whose outputs are looked at.
+        suspect: a module that is known to put out other values for the same samples.
+
+    Raises:
+        ValueError: with the module's name.
+    """
+    failed = steps_are_samples(probes, drive)
+    if failed:
+        raise ValueError(f"{failed}: {_hint(drive)}")
+    two, three = (probes.trace(drive, n) for n in N_PROBE)
+    names = list(names)
+    if two.drew or (suspect is None and not_back(two, three, three, names) is None):
+        return
+    name = suspect or not_back(two, probes.swapped(drive), three, names)
+    if name is None:
+        return
+    if (kept := changed(two, probes.again(drive))) is not None:
+        raise ValueError(
+            f"module {kept!r} ({type(named(probes.model)[kept]).__name__}) puts out other values for the same "
+            "samples in a second run: it keeps a state from one batch to the next. Give it a reset() without "
+            "arguments, which is called before every batch"
+        )
+    raise ValueError(
+        f"module {name!r} gives a sample other values where another stands before it in the batch: the network takes "
+        f"the samples for time steps. {_hint(drive)}"
+    )
+
+
+def _hint(drive: Drive) -> str:
+    if drive.mode == "as is" and drive.forward is None:
+        return (
+            'if the loader gives frames, say in which layout, layout="NTCHW" for [N, T, ...] or "TNCHW" for '
+            f"[T, N, ...]; {_OWN_LAYOUT}"
+        )
+    return _OWN_LAYOUT
