@@ -150,6 +150,17 @@ def brightest(samples: Tensor, *, counts: bool) -> float:
     return 255.0 if samples.is_floating_point() and samples.numel() and scale_of(samples) == BYTES else 1.0
 
 
+def check_scale(samples: Tensor, bounds: Range) -> None:
+    """Raises ValueError for fractions between 0 and 1 within bounds that are sixteen times as wide, or more.
+
+    Of samples that are few it says less than `check_fills`: whole numbers may be dark pixels, or few events.
+    """
+    if bounds.width < 16 or not samples.is_floating_point():
+        return
+    if UNIT.holds(range_of(samples), samples.dtype) and bool((samples != samples.round()).any()):
+        raise ValueError(f"expected samples on the scale of the bounds {bounds}, got fractions between 0 and 1")
+
+
 def check_trigger(value: float, samples: Tensor, *, counts: bool, part: bool = False) -> None:
     """Raises ValueError, with the range of the samples, where a trigger has a value that they do not have.
 

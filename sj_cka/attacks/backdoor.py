@@ -38,6 +38,7 @@ def stamp(x: Tensor, *, size: int = 3, place: Place = "bottom_right", value: flo
         tensor([[0., 0., 0.],
                 [0., 0., 1.]])
     """
+    checks.dense(x)
     filled = _filled(x, value)
     if value is not None and x.numel():
         check_trigger(filled, x, counts=_counts(x), part=True)

@@ -80,6 +80,16 @@ def limits(bounds: Bounds) -> Range | None:
     return Range(float(ends[0]), float(ends[1]))
 
 
+def dense(x: object) -> None:
+    """Raises ValueError unless x is a tensor that holds its values."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"expected x, a tensor, got {type(x).__name__}: torch.as_tensor(x)")
+    if x.is_meta:
+        raise ValueError("expected x with values, got it on the device meta, which has none")
+    if x.layout != torch.strided:
+        raise ValueError(f"expected x, a dense tensor, got {x.layout}: x.to_dense()")
+
+
 def labels(x: Tensor, y: Tensor | np.ndarray | Sequence[int], axis: int) -> Tensor:
     """Labels as int64, one for each sample of x along the axis.
 
@@ -91,12 +101,7 @@ def labels(x: Tensor, y: Tensor | np.ndarray | Sequence[int], axis: int) -> Tens
     Raises:
         ValueError: anything else.
     """
-    if not isinstance(x, Tensor):
-        raise ValueError(f"expected x, a tensor, got {type(x).__name__}: torch.as_tensor(x)")
-    if x.is_meta:
-        raise ValueError("expected x with values, got it on the device meta, which has none")
-    if x.layout != torch.strided:
-        raise ValueError(f"expected x, a dense tensor, got {x.layout}: x.to_dense()")
+    dense(x)
     if x.ndim <= axis or x.shape[axis] == 0:
         raise ValueError(f"expected samples on axis {axis} of x, got x of shape {tuple(x.shape)}")
     if not isinstance(y, Tensor):
@@ -133,6 +138,7 @@ def continuous(x: Tensor, bounds: Range | None) -> Tensor:
     Raises:
         ValueError: other numbers, or one that is farther out.
     """
+    dense(x)
     if not x.is_floating_point():
         raise ValueError(
             f"expected x of floating point, since eps is a part of its unit, got {x.dtype}; bytes as pixels: "

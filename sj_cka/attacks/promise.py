@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sj_cka.attacks import checks
 from sj_cka.attacks.victim import differentiable, sample_axis
-from sj_cka.ranges import NORMS, Norm, Range, check_eps, range_of
+from sj_cka.ranges import NORMS, Norm, Range, check_eps, check_scale, range_of
 
 Attack = Callable[..., Tensor]
 Eps = Literal["radius", "size", "share", "unknown"]
@@ -122,6 +122,8 @@ def held(attack: Attack, promise: Promise | None = None) -> Attack:
             inputs = x.detach()
             if x.is_floating_point() or terms.eps in ("radius", "size"):
                 inputs = checks.continuous(inputs, limits)
+            if limits is not None and terms.eps in ("radius", "size"):
+                check_scale(inputs, limits)
             call.arguments[x_name], call.arguments[y_name] = inputs.clone(), y.clone()
             made = attack(*call.args, **call.kwargs)
             if not torch.equal(call.arguments[x_name], inputs):

@@ -155,7 +155,7 @@ def at_rest(net: nn.Module) -> Iterator[None]:
     learnt = [(p, p.requires_grad) for p in net.parameters()]
     with preserved(net):
         try:
-            net.eval()
+            _evaluating(net)
             for module in net.modules():
                 if isinstance(module, _CUT_IN_EVALUATION) and not isinstance(module, _NOT_ONLY):
                     module.training = True
@@ -165,6 +165,18 @@ def at_rest(net: nn.Module) -> Iterator[None]:
         finally:
             for parameter, flag in learnt:
                 parameter.requires_grad_(flag)
+
+
+def _evaluating(net: nn.Module) -> None:
+    """Evaluation mode; ValueError where a network has no modes."""
+    try:
+        net.eval()
+    except NotImplementedError as error:  # of torch.export
+        kind = type(net).__name__
+        raise ValueError(
+            f"expected a network with training and evaluation mode, {kind} has none ({error}): give the network that "
+            "was exported"
+        ) from error
 
 
 def _check_usable(net: nn.Module) -> None:

@@ -174,12 +174,20 @@ class Counted(nn.Module):
 
     def __init__(self, net):
         super().__init__()
-        self.net, self.forwards, self.backwards = net, 0, 0
+        self.net, self.tell = net, [].append  # numbers of its own would be put back with all its state
+
+    @property
+    def forwards(self):
+        return self.tell.__self__.count("forward")
+
+    @property
+    def backwards(self):
+        return self.tell.__self__.count("backward")
 
     def forward(self, x):
-        self.forwards += 1
+        self.tell("forward")
         if x.requires_grad:
-            x.register_hook(lambda _: setattr(self, "backwards", self.backwards + 1))
+            x.register_hook(lambda _: self.tell("backward"))
         return self.net(x)
 
 

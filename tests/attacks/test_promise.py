@@ -15,11 +15,13 @@ from sj_cka.attacks import (
     craft,
     eps_for_success,
     losses,
+    noise_like,
     pgd,
     pixel_model,
     promises,
     right,
     square,
+    stamp,
     transfer,
     uniform,
     without_gradient,
@@ -362,6 +364,26 @@ def test_inputs_that_are_none_are_told_what_to_do(inputs, message):
             ATTACKS[name](net, inputs(x), y, eps=0.1)
 
 
+def test_functions_beside_attacks_tell_the_same_of_their_inputs():
+    x = images()[0]
+    for call in (lambda own: noise_like(own, x), lambda own: noise_like(x, own), stamp):
+        with pytest.raises(ValueError, match="expected x, a tensor, got ndarray"):
+            call(x.numpy())
+    with pytest.raises(ValueError, match="expected x of finite numbers"):
+        noise_like(x, x * float("nan"))
+    off = noise_like(x, x.clamp(max=1) + 1.2e-7 * (x > 0.9))
+    assert 0 <= off.min() <= off.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["pgd", "square", "gaussian"])
+def test_pixels_from_0_to_1_within_bounds_of_bytes_are_refused(name):
+    (x, y), net = images(), First("normalised", False)
+    with pytest.raises(ValueError, match="expected samples on the scale of the bounds 0 to 255, got fractions"):
+        ATTACKS[name](net, x, y, eps=8, bounds=(0, 255))
+    for own in ((x * 255).round(), x.round()):  # of the second nobody knows
+        ATTACKS[name](net, own, y, eps=8, bounds=(0, 255), **CHEAP.get(name, {}))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_inputs_and_networks_of_another_precision_work_together(dtype):
     (x, y), net = images(), First("normalised", False).to(dtype)
@@ -373,13 +395,17 @@ def test_inputs_and_networks_of_another_precision_work_together(dtype):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_torchscript_is_refused_and_told_what_to_give():
+def test_torchscript_and_exported_networks_are_refused_and_told_what_to_give():
     (x, y), net = images(), nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     for made in (torch.jit.trace(net, x), nn.Sequential(torch.jit.script(net))):
         with pytest.raises(ValueError, match="expected a network of Python modules, got TorchScript"):
             pgd(made, x, y, eps=0.1)
         with pytest.raises(ValueError, match="expected a network of Python modules, got TorchScript"):
             right(made, x, y)
+    exported = torch.export.export(net, (x,))
+    for made, told in ((exported, "an nn.Module, got ExportedProgram"), (exported.module(), "mode, .* has none")):
+        with pytest.raises(ValueError, match=f"expected a network.*{told}"):
+            pgd(made, x, y, eps=0.1)
 
 
 def test_images_are_normalised_and_shown_once():
