@@ -376,3 +376,13 @@ def test_what_a_killed_run_left_does_not_take_the_checkpoint_with_it(tmp_path: P
         assert needed
         assert store.shelf("abc").load() == b"one"
     assert not (tmp_path / "ab" / ".abc-left").exists()
+
+
+def test_a_checkpoint_that_is_set_aside_lies_whole_among_what_is_damaged(store: Store) -> None:
+    shelf = store.shelf(KEY)
+    shelf.save(b"damaged")
+    moved = Path(shelf.set_aside())
+    assert (moved.read_bytes(), moved.parent.parent, shelf.load()) == (b"damaged", store.aside, None)
+    shelf.save(b"damaged again")
+    assert Path(shelf.set_aside()) != moved
+    assert moved.read_bytes() == b"damaged"
