@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+# Before torch and numpy are imported, here and in all processes that tests start: arrays of tests are so small that a
+# second thread only waits, at full load (six times the seconds of CPU on a busy machine), and rounds otherwise.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
@@ -143,6 +148,48 @@ def soon() -> Callable[..., None]:
             tab.wait_for_timeout(20)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def forked() -> multiprocessing.context.ForkServerContext:
+    """Starts processes from one that has imported torch and this package already, which takes seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sj_cka.study", "sj_cka.training.distributed"])
+    return context
+
+
+@pytest.fixture(scope="session")
+def together(
+    forked: multiprocessing.context.ForkServerContext, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., list[str]]:
+    """`together(code, arguments, ...)`: runs code at once in a process for each of the arguments; what each printed."""
+
+    def run(code: str, *of_each: tuple[Any, ...], seconds: float = 120) -> list[str]:
+        folder, until = tmp_path_factory.mktemp("processes"), time.monotonic() + seconds
+        running = []
+        for i, arguments in enumerate(of_each):
+            names = {"argv": ["-c", *map(str, arguments)], "files": [str(folder / f"{i}.{s}") for s in ("out", "err")]}
+            running.append(forked.Process(target=exec, args=(_AS_A_SCRIPT + code, names | {"__name__": "__main__"})))
+            running[-1].start()
+        try:
+            for i, process in enumerate(running):
+                process.join(max(0.0, until - time.monotonic()))
+                assert process.exitcode == 0, (i, process.exitcode, (folder / f"{i}.err").read_text())
+        finally:
+            for process in running:
+                process.kill()
+                process.join()
+        return [(folder / f"{i}.out").read_text() for i in range(len(running))]
+
+    return run
+
+
+_AS_A_SCRIPT = """
+import os, sys
+sys.argv = argv
+for descriptor, file in enumerate(files, start=1):
+    os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
+"""
 
 
 @pytest.fixture(scope="session")

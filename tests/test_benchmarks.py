@@ -29,9 +29,9 @@ SCRIPTS = {
 
 @pytest.fixture
 def torch_as_it_was() -> Iterator[None]:
-    threads, errors = torch.get_num_threads(), np.geterr()
+    errors = np.geterr()
     yield
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     torch.set_grad_enabled(True)
     np.seterr(**errors)
 

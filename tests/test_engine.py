@@ -117,6 +117,13 @@ ONE_PAIR = [
 ]
 
 
+@pytest.fixture
+def quick_start(forked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that start with everything imported."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: forked)
+
+
+@pytest.mark.usefixtures("quick_start")
 def test_one_process_and_several_give_the_same_numbers_to_the_bit(recipe_file: Write, tmp_path: Path) -> None:
     planned = plan(recipe.read(recipe_file(*ONE_PAIR)))
     alone, pool = Store(tmp_path / "alone"), Store(tmp_path / "pool")
@@ -132,6 +139,7 @@ def test_one_process_and_several_give_the_same_numbers_to_the_bit(recipe_file: W
         assert one.result.data.identical(other.result.data)
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_a_loss_that_becomes_nan_in_another_process_is_told_with_network_epoch_and_step(
     recipe_file: Write, tmp_path: Path
 ) -> None:
@@ -144,6 +152,7 @@ def test_a_loss_that_becomes_nan_in_another_process_is_told_with_network_epoch_a
     assert {network for network, _ in finished} == {"all.snn"}
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_a_process_that_is_killed_ends_the_run_with_the_jobs_named_and_the_finished_ones_kept(
     recipe_file: Write, tmp_path: Path
 ) -> None:

@@ -40,12 +40,7 @@ def _trained(kind: str) -> PixelModel:
 @pytest.fixture(scope="session")
 def trained() -> dict[str, PixelModel]:
     """A spiking network and its artificial twin that know digits: 1 x 8 x 8, from 0 to 1."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the same networks whatever the cores
-    try:
-        return {kind: _trained(kind) for kind in ("snn", "ann")}
-    finally:
-        torch.set_num_threads(threads)
+    return {kind: _trained(kind) for kind in ("snn", "ann")}
 
 
 @pytest.fixture(params=["snn", "ann"])

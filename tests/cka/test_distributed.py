@@ -1,8 +1,6 @@
 """Sums across processes."""
 
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -36,7 +34,6 @@ import sys
 from sj_cka import CKA, compare
 
 rank, port, folder, shares = int(sys.argv[1]), sys.argv[2], sys.argv[3], [(0, 1, 2), (3, 4)]
-torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
 mine = [batches()[i] for i in shares[rank]]
 compare(*networks(), mine, measures=["rsa"], permutations=5, progress=False).save(f"{folder}/{rank}.nc")
@@ -54,17 +51,11 @@ exec(SHARED, made)
 batches, networks, spiking = made["batches"], made["networks"], made["spiking"]
 
 
-def test_two_processes_with_uneven_shares_give_the_result_of_one(tmp_path):
+def test_two_processes_with_uneven_shares_give_the_result_of_one(tmp_path, together):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    command = [sys.executable, "-c", WORK]
-    processes = [
-        subprocess.Popen([*command, str(rank), str(port), str(tmp_path)], stderr=subprocess.PIPE) for rank in (0, 1)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
+    together(WORK, *((rank, port, tmp_path) for rank in (0, 1)))
     one = compare(*networks(), batches(), measures=["rsa"], permutations=5, progress=False)
     nulls = compare(spiking(), loader=batches(), T=4, null="timing", progress=False)
     assert one.data.permuted_xy.values.std() > 1e-3

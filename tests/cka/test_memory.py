@@ -146,7 +146,6 @@ def anonymous():
         return next(int(line.split()[1]) / 1e3 for line in status if line.startswith("RssAnon"))
 
 torch.manual_seed(0)
-torch.set_num_threads(1)
 net = nn.Sequential(*[nn.Linear(8, 8) for _ in range(41)]).eval()
 x = torch.randn(1024, 8)
 options = {"permutations": 1, "groups": [0] * 512 + [1] * 512, "measures": ["rsa"], "progress": False}

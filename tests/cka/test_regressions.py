@@ -3,7 +3,6 @@
 import copy
 import json
 import socket
-import subprocess
 import sys
 
 import numpy as np
@@ -293,23 +292,16 @@ except RuntimeError as error:
 
 
 @pytest.mark.parametrize("what", ["short", "broken"])
-def test_no_process_waits_for_ever_for_one_that_has_nothing_or_fails(what):
+def test_no_process_waits_for_ever_for_one_that_has_nothing_or_fails(what, together):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    command = [sys.executable, "-c", FAILS]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(port), what], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for rank in (0, 1)
-    ]
-    told = [process.communicate(timeout=120) for process in processes]
+    told = together(FAILS, *((rank, port, what) for rank in (0, 1)))
     if what == "short":
-        assert [out.split()[1:] for out, _ in told] == [["n", "8"], ["n", "8"]], told
+        assert [out.split()[1:] for out in told] == [["n", "8"], ["n", "8"]]
     else:
-        assert "RuntimeError the comparison ended because process 1 failed: ComparisonStopped" in told[0][0]
-        assert "ComparisonStopped" in told[1][0]
+        assert "RuntimeError the comparison ended because process 1 failed: ComparisonStopped" in told[0]
+        assert "ComparisonStopped" in told[1]
 
 
 SHARES = """
@@ -340,7 +332,6 @@ WORK = (
     SHARES
     + """
 rank, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
 found, told = result([batches()[i] for i in (range(3), range(3, len(batches())))[rank]], permutations=2)
 found.save(f"{folder}/{rank}.nc")
@@ -351,22 +342,11 @@ torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("sizes", ["same", "sizes"])  # where no batch of one can be used, and of images that differ
-def test_two_processes_give_nulls_names_and_shares_as_one_does(tmp_path, sizes, monkeypatch):
+def test_two_processes_give_nulls_names_and_shares_as_one_does(tmp_path, sizes, monkeypatch, together):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORK, str(rank), str(port), str(tmp_path), sizes],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    told = [process.communicate(timeout=400) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
-    named = [json.loads(out) for out, _ in told]
+    named = list(map(json.loads, together(WORK, *((rank, port, tmp_path, sizes) for rank in (0, 1)))))
     assert named[0][0].startswith("batch 1 holds 2 samples and is left out")
     assert named[1][0].startswith("batch 0 holds 3 samples and is left out")
     monkeypatch.setattr(sys, "argv", ["one", sizes])

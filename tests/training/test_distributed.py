@@ -1,8 +1,6 @@
 """One network over several processes: the shares of a batch give together what the whole batch gives."""
 
 import copy
-import subprocess
-import sys
 from contextlib import nullcontext
 
 import pytest
@@ -150,7 +148,6 @@ from datetime import timedelta
 from sj_cka.training import distributed
 
 warnings.simplefilter("error")
-torch.set_num_threads(1)
 rank, processes, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.distributed.init_process_group(
     "gloo", f"file://{folder}/meet", rank=rank, world_size=processes, timeout=timedelta(seconds=60)
@@ -208,23 +205,10 @@ SIZES, NORMS, network, backward, learn, normalise = (
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def made(request, tmp_path_factory):
+def made(request, tmp_path_factory, together):
     """What each of 2 or 3 processes made."""
     folder, processes = tmp_path_factory.mktemp("group"), range(request.param)
-    command = [sys.executable, "-c", WORK]
-    running = [
-        subprocess.Popen([*command, str(rank), str(request.param), str(folder)], stderr=subprocess.PIPE)
-        for rank in processes
-    ]
-    try:
-        for process in running:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors.decode()
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-            process.stderr.close()
+    together(WORK, *((rank, request.param, folder) for rank in processes))
     return [torch.load(folder / f"{rank}.pt") for rank in processes]
 
 
@@ -244,12 +228,7 @@ def joined(of_processes, axis):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
 def test_synchronised_shares_give_outputs_gradients_and_statistics_of_the_whole_batch(made, dtype, tolerance):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the processes: float32 sums in another order differ by the tolerance
-    try:
-        logits, gradients, buffers = learn(network(dtype))
-    finally:
-        torch.set_num_threads(threads)
+    logits, gradients, buffers = learn(network(dtype))
     found = [process[str(dtype)] for process in made]
     assert close(joined([f[0] for f in found], axis=1), logits, tolerance)
     for _, own_gradients, own_buffers in found:
