@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sj_cka.cka.batches import Batch, labels_of
 from sj_cka.cka.layers import Allocate, Grams, grams
 from sj_cka.cka.observation import NULL, OF_NEURONS, Book, Observer, Spatial
-from sj_cka.recording import Observation, Plan, What, own_run, reset_states, to_evaluation
+from sj_cka.recording import Observation, Plan, What, at_rest, own_run, to_evaluation
 from sj_cka.recording.drive import tensors_in
 
 Fixed = Literal["input", "labels"]
@@ -74,8 +74,7 @@ class Network:
             observation = Observation(self.model, plan, n, observer.receive, observe=what, taps=taps)
             try:
                 to_evaluation(self.model)
-                reset_states(self.model)
-                with torch.no_grad():
+                with torch.no_grad(), at_rest(self.model):
                     plan.drive.run(self.model, batch)
             finally:
                 observation.close()

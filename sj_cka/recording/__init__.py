@@ -12,6 +12,7 @@ from sj_cka.recording.record import Observation, Receive, What, record
 from sj_cka.recording.select import Select, select_for
 from sj_cka.recording.snapshot import StateError
 from sj_cka.recording.state import (
+    at_rest,
     from_rest,
     is_neuron,
     kept,
@@ -35,6 +36,7 @@ __all__ = [
     "Tap",
     "What",
     "as_written",
+    "at_rest",
     "check_network",
     "from_rest",
     "inputs_of",

@@ -7,7 +7,8 @@ import random
 import sys
 import types
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,6 +161,21 @@ def copies_of_state(modules: Iterable[nn.Module]) -> None:
         for key, value in list(vars(module).items()):
             if key not in _OF_TORCH and (made := _copy(value, memo, memory)) is not value:
                 vars(module)[key] = made
+
+
+@contextmanager
+def plain_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Puts the plain attributes of modules back on leaving: a user's own neuron begins each run in the same state."""
+    modules = list(modules)
+    before = [(m, {key: x for key, x in vars(m).items() if key not in _OF_TORCH}) for m in modules]
+    copies_of_state(modules)
+    try:
+        yield
+    finally:
+        for module, attributes in before:
+            for key in vars(module).keys() - attributes.keys() - _OF_TORCH:
+                del vars(module)[key]
+            vars(module).update(attributes)
 
 
 def _inside(module: nn.Module) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from sj_cka.recording.snapshot import (
     copies_of_state,
     from_outside,
     may_write,
+    plain_kept,
     same_bits,
     versions,
 )
@@ -121,12 +122,20 @@ def from_rest(model: nn.Module, run: Callable[[], Result]) -> Result:
     It runs twice where the first run shows that a `reset()` from outside set back what is no state: a buffer that no
     pass changes, as the mean that a normalisation has learnt. That is put back, now and at every later reset.
     """
-    reset_states(model)
-    result = run()
-    if not _told_from_states(model):
-        reset_states(model)
+    with at_rest(model):
         result = run()
+    if not _told_from_states(model):
+        with at_rest(model):
+            result = run()
     return result
+
+
+@contextmanager
+def at_rest(model: nn.Module) -> Iterator[None]:
+    """Resets a network; plain attributes in which a user's own modules keep state are put back on leaving."""
+    reset_states(model)
+    with plain_kept(module for module in named(model).values() if from_outside(type(module).forward)):
+        yield
 
 
 @contextmanager

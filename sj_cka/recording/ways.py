@@ -8,14 +8,14 @@ from numbers import Integral
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sj_cka.recording.calls import looped
 from sj_cka.recording.drive import LAYOUTS, N_NEEDED, Drive, Forward, Layout, sample_axis
 from sj_cka.recording.folds import N_PROBE
 from sj_cka.recording.own_runs import own_run
 from sj_cka.recording.probes import Probes, changed, not_back, own_steps
-from sj_cka.recording.snapshot import StateError
+from sj_cka.recording.snapshot import StateError, from_outside
 from sj_cka.recording.state import from_rest, is_multi_step, is_neuron, keeps_time
 from sj_cka.recording.wrappers import named
 
@@ -183,12 +183,24 @@ def fault_of(probes: Probes, drive: Drive) -> Fault | None:
     except StateError:
         raise
     except Exception as error:
-        return Fault(error, f"it does not run on the batch: {type(error).__name__}: {error}")
+        return Fault(error, f"it does not run on the batch: {type(error).__name__}: {error}{_left_over(probes.model)}")
     words = (
         f"it runs on its batch of {drive.samples(probes.batch)}, but not on {few} of its samples, with which steps and "
         f"samples are found out ({said}): let it take any number of samples"
     )
     return Fault(None, words)
+
+
+def _left_over(model: nn.Module) -> str:
+    """A hint at the first module of a user's own that holds a tensor which may be of an earlier batch, or nothing."""
+    for name, module in named(model).items():
+        for key, value in vars(module).items() if from_outside(type(module).forward) else ():
+            if isinstance(value, Tensor) and value.ndim > 1:
+                return (
+                    f" (module {name!r} holds {key!r} of shape {tuple(value.shape)}: if that is a state from a batch "
+                    "before, set it back first, or give the module a reset() without arguments)"
+                )
+    return ""
 
 
 def takes_time_first(probes: Probes, samples_first: Drive, time_first: Drive) -> bool:

@@ -12,6 +12,7 @@ from sj_cka.recording import plan
 from sj_cka.recording.knobs import knobs, trials, turned
 
 T, N = 4, 8
+_COUNTED = [0]  # of runs, where nothing can set it back
 
 
 def images(*shape, seed=0):
@@ -276,3 +277,41 @@ def test_tokens_of_a_class_and_patches_are_features_however_many():
     made = plan(net, images(N, 2, 8, 16), T=T)  # 1 + 3 tokens
     assert (made.T, made.drive.T) == (1, None)
     assert {tap.time for tap in made.taps} == {"static"}
+
+
+class Keeping(nn.Module):
+    """A neuron that nobody sets back, its state in an attribute; or a count of batches where no one finds it."""
+
+    def __init__(self, hidden):
+        super().__init__()
+        self.T, self.fc, self.lif = T, nn.Linear(6, 5), _Step(hidden)
+
+    def forward(self, x):
+        return torch.stack([self.lif(self.fc(x)) for _ in range(self.T)])
+
+
+class _Step(nn.Module):
+    def __init__(self, hidden):
+        super().__init__()
+        self.v, self.hidden = 0.0, hidden
+
+    def forward(self, x):
+        if self.hidden:
+            _COUNTED[0] += 1
+            return x + _COUNTED[0] * torch.arange(x.shape[1])
+        self.v = 0.9 * self.v + x
+        return self.v
+
+
+def test_state_that_nobody_sets_back_is_reset_where_it_lies_open_and_refused_where_not():
+    net, x = Keeping(hidden=False).eval(), images(N, 6)
+    found = compare(net, loader=[x, images(N, 6, seed=1)], layers=["lif"], progress=False)
+    anew = compare(net, loader=[images(N, 6, seed=1), x], layers=["lif"], progress=False)
+    assert found.data.sizes["step_x"] == T
+    assert torch.allclose(torch.tensor(found.data.hsic_xx.values), torch.tensor(anew.data.hsic_xx.values), rtol=1e-12)
+    assert net.lif.v == 0.0
+    net(images(N + 1, 6))
+    with pytest.raises(ValueError, match=rf"module 'lif' holds 'v' of shape \({N + 1}, 5\): .* set it back first"):
+        compare(net, loader=x, layers=["lif"], progress=False)
+    with pytest.raises(ValueError, match=r"module 'lif' \(_Step\) .* keeps a state from one batch to the next"):
+        plan(Keeping(hidden=True).eval(), x, layers=["lif"])
