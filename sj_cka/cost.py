@@ -95,7 +95,7 @@ def cost(network: nn.Module, images: Tensor, *, batch_size: int = 64, axis: int 
         >>> cost(nn.Sequential(neuron.IFNode(), nn.Linear(4, 3)), torch.tensor([[1.0, 0.0, 1.0, 0.0]]))
         Cost(synops=6.0, macs=0.0, energy_nj=0.0054, parameters=15)
     """
-    check_network(network)
+    check_network(network, watched=False)
     N = images.shape[axis]
     if N < 1 or batch_size < 1:
         raise ValueError(

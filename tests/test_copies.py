@@ -82,3 +82,10 @@ def test_what_has_no_values_is_refused_by_name_wherever_a_network_comes_in(name)
     lazy = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.LazyLinear(3)).eval()
     with pytest.raises(ValueError, match=r"'weight' of module '2' \(LazyLinear\) has no values yet"):
         run(lazy, torch.randn(20, 6), torch.arange(20) % 3)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_the_accuracy_of_torchscript_can_be_had():
+    made = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x, y = torch.randn(20, 6), torch.arange(20) % 3
+    assert accuracy(torch.jit.trace(made, x), x, y) == accuracy(made, x, y)

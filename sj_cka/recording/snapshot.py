@@ -209,6 +209,10 @@ def _put_back(kept: _Kept) -> None:
     x = kept.tensor
     with torch.inference_mode(x.is_inference()), torch.no_grad():
         try:
+            if not _has_memory(kept.data):  # code from outside has freed it
+                if kept.values is None:
+                    raise StateError(f"the memory of {kept.name} was freed: its values cannot be put back")
+                kept.data = kept.values.to(kept.data.device, copy=True)
             if not _is_where_it_was(kept):
                 x.data = kept.data
             if kept.values is not None and not same_bits(x.to(kept.values.device), kept.values):
@@ -219,21 +223,31 @@ def _put_back(kept: _Kept) -> None:
                 x.grad = kept.grad
             if kept.grad is not None and kept.grad_values is not None and not same_bits(kept.grad, kept.grad_values):
                 kept.grad.copy_(kept.grad_values)
+        except StateError:
+            raise
         except RuntimeError as error:
-            if kept.values is None:
-                raise StateError(f"{kept.name} was changed and cannot be put back: {error}") from error
-            x.data = kept.values.to(kept.data.device)  # its memory is gone: it gets another
+            raise StateError(f"{kept.name} was changed and cannot be put back: {error}") from error
     vars(x).clear()
     vars(x).update(kept.attributes)
 
 
 def _as_it_was(kept: _Kept) -> bool:
     x = kept.tensor
-    if not _is_where_it_was(kept) or x.requires_grad != kept.flag or (x.is_leaf and x.grad is not kept.grad):
+    if not _has_memory(kept.data) or not _is_where_it_was(kept):
+        return False
+    if x.requires_grad != kept.flag or (x.is_leaf and x.grad is not kept.grad):
         return False
     if kept.grad is not None and kept.grad_values is not None and not same_bits(kept.grad, kept.grad_values):
         return False
     return kept.values is None or same_bits(x.detach().to(kept.values.device), kept.values)
+
+
+def _has_memory(x: Tensor) -> bool:
+    """Whether all of a tensor still lies in memory; reading it would else end the process."""
+    if x.layout != torch.strided or not x.numel():
+        return True
+    last = x.storage_offset() + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    return x.untyped_storage().nbytes() >= (last + 1) * x.element_size()
 
 
 def _is_where_it_was(kept: _Kept) -> bool:

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
@@ -98,15 +98,16 @@ def without_wrappers(model: nn.Module, name: str) -> str:
     return ".".join(kept)
 
 
-def check_network(model: Any, what: str = "the network") -> None:
-    """Raises unless a network can be run and looked into: Python modules whose weights have values.
+def check_network(model: Any, what: str = "the network", *, watched: bool = True) -> None:
+    """Raises unless a network can be run, its weights having values, and looked into.
 
     Args:
         model: what is given as one.
         what: how errors call it.
+        watched: whether its layers are to be seen; else it is only run.
 
     Raises:
-        TypeError: no `nn.Module`, or compiled TorchScript.
+        TypeError: no `nn.Module`; to be watched, compiled TorchScript or a graph without modules.
         ValueError: a module without values, lazy or on the device meta.
     """
     if not isinstance(model, nn.Module):
@@ -116,7 +117,13 @@ def check_network(model: Any, what: str = "the network") -> None:
         elif isinstance(model, torch.jit.ScriptFunction):
             hint = ": compiled TorchScript cannot be looked into; give the network that it was made of"
         raise TypeError(f"expected {what} as an nn.Module, got {type(model).__name__}{hint}")
-    if isinstance(unwrapped(model), torch.jit.ScriptModule):
+    inside = unwrapped(model)
+    if watched and isinstance(inside, fx.GraphModule) and not _calls_modules(inside):
+        raise TypeError(
+            f"expected {what} as a network of modules, got a graph of functions ({type(model).__name__}), as "
+            "torch.export makes it, which has no layers left: give the network that it was made of"
+        )
+    if watched and isinstance(inside, torch.jit.ScriptModule):
         raise TypeError(
             f"expected {what} as a network of Python modules, got TorchScript ({type(model).__name__}), whose layers "
             "cannot be watched: give the network that it was scripted or traced from"
@@ -133,6 +140,11 @@ def check_network(model: Any, what: str = "the network") -> None:
             else:
                 how = "it is on the device meta; to_empty(device=...) and load_state_dict give it some"
             raise ValueError(f"{what}: {key!r} of {where} has no values yet: {how}")
+
+
+def _calls_modules(graph: fx.GraphModule) -> bool:
+    """Whether a graph calls modules, other than what torch.export checks its inputs by."""
+    return any(node.op == "call_module" and node.target != "_guards_fn" for node in graph.graph.nodes)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def accuracy(
         y: labels `[N]`.
         prepare: from a batch of x to what the network is given; None for as it is.
     """
-    check_network(network)
+    check_network(network, watched=False)
     device = next(network.parameters()).device
     right = 0
     with kept(network):
@@ -61,7 +61,7 @@ def calibrate(
         x: samples `[N, ...]`, wherever they are.
         prepare: as of `accuracy`.
     """
-    check_network(network)
+    check_network(network, watched=False)
     device = next(network.parameters()).device
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     with kept(network):

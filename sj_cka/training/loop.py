@@ -109,7 +109,7 @@ def train(
         ValueError: labels outside the network's classes, or a precision that the network's neurons cannot have.
         RuntimeError: `settings.compile` where nothing can be compiled, or a checkpoint of another training.
     """
-    check_network(network)
+    check_network(network, watched=False)
     device = next(network.parameters()).device
     check_precision(network, settings, device)
     step = Step(network, settings)

@@ -302,6 +302,7 @@ def exported():
         (traced, "TorchScript"),
         (lambda: nn.DataParallel(traced()), "TorchScript"),
         (exported, "give the network that it was exported from"),
+        (lambda: exported().module(), "as a network of modules, got a graph of functions"),
         (lambda: torch.jit.script(double), "as an nn.Module, got ScriptFunction: compiled TorchScript"),
         (lambda: x_of, "as an nn.Module, got function"),
         (lambda: {"model": mlp().state_dict()}, "as an nn.Module, got dict"),

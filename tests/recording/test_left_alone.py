@@ -30,6 +30,17 @@ class ResetToZero(RedrawnByReset):
         self.weight.grad = None
 
 
+class Frees(nn.Linear):
+    """Gives the memory of its weights back in evaluation mode, for others of its own."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        if not mode:
+            self.weight.untyped_storage().resize_(0)
+            self.weight = nn.Parameter(torch.ones(6, 6))
+        return self
+
+
 class HeadMadeAnew(nn.Module):
     """A classifier's head whose reset() makes another layer, by default of no classes."""
 
@@ -385,6 +396,14 @@ def test_a_reset_that_begins_to_change_weights_cannot_be_undone_and_is_named():
     reset_states(net)
     with pytest.raises(StateError, match=r"reset\(\) of module '0' \(Turns\) changed its parameters"):
         reset_states(net)
+
+
+def test_weights_whose_memory_was_freed_are_given_other_memory():
+    net = nn.Sequential(nn.Linear(6, 6), Frees(6, 6))
+    weight, values = net[1].weight, net[1].weight.detach().clone()
+    compare(net, loader=torch.randn(8, 6), layers="0", allow_train=True, progress=False)
+    assert net[1].weight is weight
+    assert torch.equal(weight, values)
 
 
 def test_weights_that_were_not_touched_are_not_written_to():
