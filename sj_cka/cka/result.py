@@ -333,14 +333,19 @@ class CKAResult:
         return result_file.to_bytes(self._content())
 
     @classmethod
-    def load(cls, path: str | Path | BinaryIO) -> CKAResult:
+    def load(cls, path: str | Path | BinaryIO, *, trusted: bool = False) -> CKAResult:
         """Reads what `save` wrote, from a path or an open file.
+
+        Args:
+            path: of the file.
+            trusted: whether its content was compared with a checksum already. A file of an older version, which has
+                none of its own, is tried in another process first, which takes half a second, unless it is trusted.
 
         Raises:
             FileNotFoundError: no file there.
             UnreadableFile: it is not what was saved, or no file of a result (a `ValueError`).
         """
-        return cls._of(result_file.from_file(path))
+        return cls._of(result_file.from_file(path, trusted))
 
     def _content(self) -> result_file.Content:
         return result_file.Content(self.data, {name: result._content() for name, result in self.also.items()})

@@ -13,7 +13,7 @@ from sj_cka.files.kinds import UnreadableFile
 
 _TRIAL = Path(__file__).with_name("hdf5_trial.py")
 _SECONDS, _BYTES, _MOST = 1.0, 2e5, 100.0  # of CPU: for a small file, beside a second for so many bytes; at most
-_WAIT = 120.0  # seconds by the clock, where processes have no timer of their CPU time, or the file cannot be had
+_WAIT = 600.0  # seconds by the clock, where processes have no timer of their CPU time, or the file cannot be had
 
 
 def check_hdf5(path: Path, reader: Literal["h5py", "xarray"] = "h5py", name: str = "") -> None:
@@ -27,8 +27,8 @@ def check_hdf5(path: Path, reader: Literal["h5py", "xarray"] = "h5py", name: str
         name: of the file in messages; empty for its path.
 
     Raises:
-        UnreadableFile: the reader came to no end within a second of CPU time and one more for 200 kB (at most 100),
-            or the process died.
+        UnreadableFile: the reader came to no end within a second of CPU time and one more for 200 kB (at most 100; and
+            no less than twice what its imports took, on a machine that is slow), or the process died.
         OSError: no process could be started.
     """
     seconds = min(_SECONDS + path.stat().st_size / _BYTES, _MOST)

@@ -116,6 +116,10 @@ def older(r):
 def test_a_file_of_before_checksums_is_read_as_well(tmp_path):
     (tmp_path / "r.nc").write_bytes(older(result()))
     assert CKAResult.load(tmp_path / "r.nc").data.identical(result().data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sj_cka.cka.result_file.check_hdf5", lambda *args: pytest.fail("it was tried"))
+        assert CKAResult.load(tmp_path / "r.nc", trusted=True).data.identical(result().data)
+        assert CKAResult.load(result().save(tmp_path / "new.nc")).data.identical(result().data)
 
 
 def test_results_of_the_same_pass_are_saved_with_it(tmp_path):
