@@ -257,7 +257,7 @@ def _warn_of_many_steps(sides: Sequence[Mapping[str, Any]]) -> None:
             if T > N:
                 warnings.warn(
                     f"layer {layer!r} of shape {tuple(X.shape)} is read as [T, N, ...], {T} steps of {N} samples; if "
-                    " it is [N, ...] without time, give X[None]",
+                    "it is [N, ...] without time, give X[None]",
                     stacklevel=3,
                 )
                 return

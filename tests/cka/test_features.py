@@ -216,3 +216,11 @@ def test_layers_are_chosen_by_names_and_globs_in_the_order_asked(tmp_path, suffi
         compare_features(x, progress=False)
     with pytest.raises(ValueError, match="x: layers: 'cnv1' matches none of 5; did you mean 'conv1'"):
         compare_features(x, layers="cnv1", progress=False)
+
+
+def test_more_steps_than_samples_are_warned_of():
+    maps = {"conv": np.random.default_rng(0).normal(size=(40, 16, 3, 3))}
+    with pytest.warns(
+        UserWarning, match=r"'conv' of shape \(40, 16, 3, 3\) is read as .* 40 steps of 16 samples; if it is"
+    ):
+        compare_features(maps, progress=False)
