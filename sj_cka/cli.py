@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,6 +149,8 @@ def _told() -> Iterator[None]:
 
         try:
             yield
+        except BrokenPipeError:  # nobody reads on: no fault of the work
+            raise
         except RecipeError as error:
             _stop(2, f"error: {error}", error)
         except (JobFailed, OSError) as error:
@@ -161,8 +165,25 @@ def _stop(code: int, message: str, cause: BaseException) -> NoReturn:
 
 
 def main() -> None:
-    """Runs the command line."""
-    app()
+    """Runs the command line, whatever is at the other ends of stdin, stdout and stderr."""
+    for number in range(3):  # an open file in place of a closed stream would get what is meant for that stream
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # else Python would tell it once more when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

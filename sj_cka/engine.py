@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -29,6 +30,11 @@ from sj_cka.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 OnEpoch = Callable[[Job, Epoch], None]
+_STARTED = ""  # what a new process says first, in place of the key of a job
+_HOW = (
+    'Call sj_cka.run from a script in a file, under if __name__ == "__main__":, or with workers=1 (--workers 1 on the '
+    "command line), which needs no other process"
+)
 _ON_ONE_GPU = 4  # processes: each holds a CUDA context of its own
 
 
@@ -61,7 +67,7 @@ def execute(
         How many jobs were done.
 
     Raises:
-        JobFailed: a job raised, or its process died.
+        JobFailed: a job raised, its process died, or none can be started from here.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"expected at least 1 worker, got {workers}")
@@ -151,13 +157,18 @@ def _named(job: Job) -> Iterator[None]:
 
 def _in_pool(missing: list[Job], store: Store, count: int, shown: Progress, on_epoch: OnEpoch | None) -> None:
     context = multiprocessing.get_context("spawn")  # a fork after torch has made threads can hang
-    lines, over = context.SimpleQueue(), threading.Event()
-    # only this process holds the other end: that it is closed, or gone with this process, tells the workers to end
-    leash, hand = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(lines, leash))
+    started, over = threading.Event(), threading.Event()
+    with _startable():
+        lines = context.SimpleQueue()
+        # only this process holds the other end: that it is closed, or gone with this process, tells the workers to end
+        leash, hand = context.Pipe(duplex=False)
+        pool = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(lines, leash))
     by_key = {job.key: job for job in missing}
 
     def heard(key: str, line: str, epoch: Epoch | None) -> None:
+        if key == _STARTED:
+            started.set()
+            return
         shown.say(f"{by_key[key].label}: {line}")
         if epoch is not None and on_epoch is not None:
             on_epoch(by_key[key], epoch)
@@ -169,14 +180,17 @@ def _in_pool(missing: list[Job], store: Store, count: int, shown: Progress, on_e
         while waiting.ready or running:
             while waiting.ready and len(running) <= count:  # one in reserve, so that no process waits for this one
                 job = waiting.next()
-                with _without_interrupt():
+                with _startable(), _without_interrupt():
                     running[pool.submit(_work, job, store.root)] = job
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 try:
                     future.result()
                 except BrokenProcessPool as error:
-                    raise JobFailed(_died(running.values())) from error
+                    over.set()
+                    listener.join(timeout=1)  # all that was said is heard
+                    message = _died(running.values()) if started.is_set() else f"no process could be started. {_HOW}"
+                    raise JobFailed(message) from error
                 job = running.pop(future)
                 waiting.done(job)
                 shown.finished(job.label)
@@ -194,9 +208,40 @@ def _died(running: Iterable[Job]) -> str:
     labels = "; ".join(job.label for job in running)
     return (
         f"a process died (killed, or out of memory?) while these were at work: {labels}. What was finished is kept, "
-        "run again to go on; --workers 1 needs no other process. A script of your own that calls sj_cka.run must do "
-        'so under if __name__ == "__main__":'
+        "run again to go on; --workers 1 needs no other process."
     )
+
+
+def refuse_unguarded() -> None:
+    """Ends a process that runs a study while it is being started: its script does so wherever it is imported.
+
+    Raises:
+        SystemExit: it is such a process; the one that starts it says why.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(1)
+
+
+@contextmanager
+def _startable() -> Iterator[None]:
+    """Says of processes that cannot be started why, and what to do.
+
+    Raises:
+        JobFailed: this one may start none, has no file that they could import, or the system refuses.
+    """
+    if multiprocessing.current_process().daemon:
+        raise JobFailed(f"expected a process that may start others, this is a daemonic one, as those of a Pool. {_HOW}")
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if getattr(main, "__spec__", None) is None and file is not None and not os.path.exists(file):
+        raise JobFailed(f"expected a program in a file, got {file}: other processes cannot import it. {_HOW}")
+    try:
+        yield
+    except (OSError, ImportError, MemoryError) as error:  # no semaphores at all are an ImportError
+        why = getattr(error, "strerror", None) or error
+        raise JobFailed(
+            f"the system starts no other process ({why}): is /dev/shm full, or a limit reached? {_HOW}"
+        ) from error
 
 
 @contextmanager
@@ -219,6 +264,7 @@ def _start_worker(lines: Any, leash: Connection) -> None:
     """Runs in each new process: it ends with its parent, or when told to, and leaves Ctrl-C to the parent."""
     global _lines
     _lines = lines
+    lines.put((_STARTED, "", None))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tqdm.set_lock(
         threading.RLock()

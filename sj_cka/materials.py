@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pydantic_core import to_jsonable_python
 
-from sj_cka.data import DATASETS, SHAPES, DataError, Samples, imagine
+from sj_cka.data import DATASETS, SHAPES, AbsentData, DataError, Samples, imagine
 from sj_cka.jobs import DataBlock, canonical
 from sj_cka.plugins import lookup
 from sj_cka.recipe import Condition, Study, network_of, typed, without_defaults
@@ -27,7 +27,7 @@ def read_data(study: Study, *, imagined: bool = False) -> tuple[Study, dict[str,
 
     Args:
         study: the recipe as read.
-        imagined: take random samples of a known shape where a data set is not there.
+        imagined: take random samples of a known shape where nothing of a data set is there.
 
     Raises:
         RecipeError: they cannot be read, are too few, or have other steps than the recipe gives.
@@ -50,12 +50,20 @@ def _read(condition: Condition, imagined: bool) -> Data:
     places = [key for key, value in options.items() if isinstance(value, Path)]
     where: KeyPath = ("data", *places[:1])
     for key in places:
-        options[key] = options[key].expanduser().absolute()
+        try:
+            options[key] = options[key].expanduser().absolute()
+        except RuntimeError as error:
+            message = f"expected a path, got {str(options[key])!r}: {error}; write the folder out"
+            raise condition.source.error(("data", key), message) from error
     given = {key: value for key, value in options.items() if key != "name"}
+    if imagined and "download" in given:
+        given["download"] = False  # a plan fetches nothing
     try:
         samples = function(**given)
+    except OSError as error:
+        raise condition.source.error(where, f"it cannot be read: {error.strerror or error}") from error
     except DataError as error:
-        if not (imagined and named["name"] in SHAPES):
+        if not (imagined and isinstance(error, AbsentData) and named["name"] in SHAPES):
             meant = next((("data", key) for key in named if f"expected {key}" in str(error)), where)
             raise condition.source.error(meant, str(error)) from error
         samples = imagine(SHAPES[named["name"]](**given))

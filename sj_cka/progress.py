@@ -29,6 +29,7 @@ class Progress:
         self, total: int, done: int, *, show: bool, file: TextIO | None = None, log_seconds: float = LOG_SECONDS
     ) -> None:
         self.file = sys.stderr if file is None else file
+        show = show and self.file is not None  # a process may have no stderr
         self.total, self.done, self.show, self.log_seconds = total, done, show, log_seconds
         self.began = self.said = time.monotonic()
         self.bar: Any = None
@@ -59,7 +60,7 @@ class Progress:
 
     def _log(self, line: str) -> None:
         self.said = time.monotonic()
-        print(f"{self.done}/{self.total} jobs, {self.said - self.began:.0f} s: {line}", file=self.file, flush=True)
+        self.show = _printed(f"{self.done}/{self.total} jobs, {self.said - self.began:.0f} s: {line}", self.file)
 
 
 @contextmanager
@@ -71,7 +72,7 @@ def bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
         title: what they are.
     """
     file = sys.stderr
-    if not SHOW:
+    if not SHOW or file is None:
         yield lambda n: None
     elif _drawn(file):
         with tqdm(total=total, desc=title, file=file, delay=AFTER_SECONDS, leave=False, dynamic_ncols=True) as shown:
@@ -85,9 +86,18 @@ def bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
             done += n
             if (now := time.monotonic()) - said >= LOG_SECONDS:
                 said = now
-                print(f"{title}: {done:,}/{total:,}, {now - began:.0f} s", file=file, flush=True)
+                _printed(f"{title}: {done:,}/{total:,}, {now - began:.0f} s", file)
 
         yield count
+
+
+def _printed(line: str, file: TextIO) -> bool:
+    """Prints a line; False where nobody reads it any more, which is no reason to end the work."""
+    try:
+        print(line, file=file, flush=True)
+    except (BrokenPipeError, ValueError):  # ValueError: the file is closed
+        return False
+    return True
 
 
 def _drawn(file: TextIO) -> bool:

@@ -13,6 +13,7 @@ from sj_cka import jobs
 from sj_cka.engine import in_order
 from sj_cka.outline import described
 from sj_cka.plan import Plan
+from sj_cka.recipe.places import visible
 from sj_cka.store import Store
 
 _ANN_INPUT = {
@@ -32,7 +33,7 @@ def provenance(planned: Plan, done: int, seconds: float) -> dict[str, str]:
     study, here = planned.study, jobs.environment()
     ordered = in_order(planned.jobs)
     return {
-        "recipe": str(study.source.path),
+        "recipe": visible(str(study.source.path)),
         "profile": study.profile,
         **({"set": ", ".join(study.settings)} if study.settings else {}),
         "seeds": ", ".join(map(str, study.seeds)),

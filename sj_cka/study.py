@@ -14,7 +14,7 @@ import pandas as pd
 from sj_cka import jobs, recipe, sections, tables
 from sj_cka.claims import Finding, judge
 from sj_cka.disk import try_folder, unfit
-from sj_cka.engine import JobFailed, execute, in_order
+from sj_cka.engine import JobFailed, execute, in_order, refuse_unguarded
 from sj_cka.outline import costs, counted
 from sj_cka.plan import Plan, plan
 from sj_cka.provenance import backends, provenance, remarks
@@ -100,6 +100,7 @@ def run(
         JobFailed: a job could not be done; finished ones are kept.
     """
     began = time.perf_counter()
+    refuse_unguarded()
     with joined():
         planned, finished = plan(recipe.read(path, profile, settings)), Store(store)
         folder = _folder(planned, out)

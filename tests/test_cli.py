@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from sj_cka import study
+from sj_cka import __version__, study
 from sj_cka.attacks import ATTACKS
 from sj_cka.cli import app
 from sj_cka.data import AUGMENTATIONS, DATASETS
@@ -124,14 +124,14 @@ def test_what_is_no_recipe_ends_with_code_2_and_one_message(text: str | None, to
 def test_the_script_works_from_anywhere_and_tells_a_fault_without_a_traceback(
     tmp_path: Path, recipe_file: Write
 ) -> None:
-    path = recipe_file(("  T: 2", "  T: 0"))
+    path = recipe_file(("  T: 2", "  T: ★"))
+    odd = path.rename(path.with_name(os.fsdecode(b"caf\xe9.yaml")))  # a name and a terminal without UTF-8
     (tmp_path / "elsewhere").mkdir()
-    command = [sys.executable, str(ROOT / "recipes" / "run.py"), f"../{path.name}"]
-    done = subprocess.run(
-        command, cwd=tmp_path / "elsewhere", env=os.environ, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, str(ROOT / "recipes" / "run.py"), f"../{odd.name}"]
+    env = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, cwd=tmp_path / "elsewhere", env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "error: ../tiny.yaml:6: snn.T: expected at least 1, got 0\n"
+    assert done.stderr == "error: ../caf\\udce9.yaml:6: snn.T: expected a number, got '\\u2605'\n"
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
@@ -215,6 +215,26 @@ def test_without_a_command_there_is_help() -> None:
     _, out, told = call()
     assert "report" in out + told
     assert "schema" in out + told
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes streams by a shell")
+def test_the_command_line_works_whatever_its_streams_are() -> None:
+    def shell(line: str, **env: str) -> subprocess.CompletedProcess[str]:
+        line = line.replace("sj-cka", f"{sys.executable} -m sj_cka")
+        return subprocess.run(["bash", "-c", line], env=os.environ | env, capture_output=True, text=True, check=False)
+
+    help_ = shell("sj-cka run -h", PYTHONIOENCODING="ascii")
+    assert (help_.returncode, help_.stderr) == (0, "")
+    assert help_.stdout.isascii()
+    assert "--dry-run" in help_.stdout
+    for line in ("sj-cka --version 2>&-", "sj-cka --version <&-", "sj-cka --version | head -1"):
+        assert shell(line).stdout == f"sj_cka {__version__}\n", line
+    for line in ("sj-cka -h >&-", "sj-cka -h | true; exit ${PIPESTATUS[0]}", "sj-cka -h >/dev/null 2>&-"):
+        done = shell(line)
+        assert (done.stdout, done.stderr) == ("", ""), line
+    # a file that is opened where a stream was closed does not get what is meant for the stream
+    code = "import sys; sys.argv = ['x', '--version']; from sj_cka.cli import main\ntry: main()\nfinally: f = open('/dev/null'); print(f.fileno())"  # fmt: skip # noqa: E501
+    assert int(shell(f'{sys.executable} -c "{code}" 2>&-').stdout.split()[-1]) > 2
 
 
 # values set on the command line

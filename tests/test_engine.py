@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,7 @@ from sj_cka import engine, jobs, recipe
 from sj_cka.engine import JobFailed, execute, in_order
 from sj_cka.jobs import DataBlock, Files, Job, Kind
 from sj_cka.plan import plan
-from sj_cka.progress import Progress
+from sj_cka.progress import Progress, bar
 from sj_cka.store import Store
 from sj_cka.tables import accuracies, compared
 
@@ -106,6 +111,44 @@ def test_by_default_the_cores_are_shared_out_and_few_are_on_a_gpu(monkeypatch: p
 
 
 # processes
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "value", "message"),
+    [
+        (engine.multiprocessing.current_process(), "_config", {"daemon": True}, "this is a daemonic one"),
+        (sys.modules["__main__"], "__file__", "<stdin>", "expected a program in a file, got <stdin>: other processes"),
+        (SpawnContext, "SimpleQueue", OSError(errno.ENOSPC, "No space left on device"), r"No space .*is /dev/shm full"),
+        (SpawnContext, "SimpleQueue", ImportError("no functioning sem_open"), r"no other process \(no functioning sem"),
+        (ProcessPoolExecutor, "submit", BlockingIOError(errno.EAGAIN, "Try again"), r"no other process \(Try again\)"),
+    ],
+    ids=["daemon", "stdin", "full /dev/shm", "no semaphores", "too many processes"],
+)  # fmt: skip
+def test_where_no_process_can_be_started_the_way_out_is_told(
+    place: Any, name: str, value: Any, message: str, kinds: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise value
+
+    monkeypatch.setattr(place, name, refuse if isinstance(value, Exception) else value, raising=False)
+    if name == "__file__":
+        monkeypatch.setattr(place, "__spec__", None)
+    told = f'{message}.*under if __name__ == "__main__":, or with workers=1'
+    with pytest.raises(JobFailed, match=told):
+        execute([job("a"), job("b")], Store(tmp_path), workers=2, progress=False)
+    assert execute([job("a")], Store(tmp_path), workers=1, progress=False) == 1
+
+
+@pytest.mark.sampled(0)
+@pytest.mark.parametrize("script", ["import sj_cka\nsj_cka.run('tiny.yaml', workers=2, progress=False)\n"])
+def test_a_script_without_a_guard_is_told_so_once(script: str, recipe_file: Write, tmp_path: Path) -> None:
+    recipe_file()
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run([sys.executable, "script.py"], env=os.environ, capture_output=True, text=True, check=False)
+    assert done.stderr.count("Traceback") == 2  # of the pool, and of the error made of it
+    assert done.stderr.splitlines()[-1].startswith(
+        "sj_cka.engine.JobFailed: no process could be started. Call sj_cka.run"
+    )
 
 
 ONE_PAIR = [
@@ -205,6 +248,23 @@ def test_on_a_terminal_progress_is_a_bar() -> None:
         progress.finished("a")
     assert "2/4" in terminal.getvalue()
     assert "a: epoch 1/2" in terminal.getvalue()
+
+
+def test_without_a_stderr_or_with_one_that_nobody_reads_the_work_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    gone = io.StringIO()
+    gone.close()
+    monkeypatch.setattr(sys, "stderr", None)
+    for file in (None, Closed()):
+        with Progress(2, 0, show=True, file=file, log_seconds=0) as progress:
+            progress.say("a")
+            progress.finished("a")
+            assert progress.done == 1
+    with bar(3, "samples") as count:
+        count(1)
 
 
 @pytest.mark.parametrize("file", [io.StringIO(), Terminal()])

@@ -9,13 +9,14 @@ from sj_cka.data.events import EVENT_SETS, EVENT_SHAPES, bin_events, bin_spikes,
 from sj_cka.data.frames import Frames
 from sj_cka.data.images import Images, digits, npz
 from sj_cka.data.imagined import Shape, imagine
-from sj_cka.data.samples import DataError, Samples
+from sj_cka.data.samples import AbsentData, DataError, Samples
 from sj_cka.data.torchvision_sets import TORCHVISION_SETS, TORCHVISION_SHAPES
 
 __all__ = [
     "AUGMENTATIONS",
     "DATASETS",
     "SHAPES",
+    "AbsentData",
     "DataError",
     "Frames",
     "Images",

@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from sj_cka.data.samples import DataError
+from sj_cka.data.samples import AbsentData, DataError
 
 
 def data_root(title: str, root: Path | None) -> Path:
@@ -21,7 +21,7 @@ def data_root(title: str, root: Path | None) -> Path:
     """
     given = root if root is not None else os.environ.get("SJ_CKA_DATA")
     if not given:
-        raise DataError(
+        raise AbsentData(
             f"{title}: expected a folder of data sets, got none; give data.root in the recipe (on the command "
             "line --set data.root=FOLDER) or set the environment variable SJ_CKA_DATA"
         )

@@ -18,6 +18,10 @@ class DataError(ValueError):
     """A data file that is missing or does not hold what is needed."""
 
 
+class AbsentData(DataError):
+    """A set of which nothing is there, not even a part: a plan can do without it."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Samples:
     """A training and a test split, as they are stored: see `Images` and `Frames`.

@@ -14,7 +14,7 @@ import numpy as np
 from sj_cka.data.images import Images, stored
 from sj_cka.data.imagined import Shape
 from sj_cka.data.root import data_root
-from sj_cka.data.samples import DataError
+from sj_cka.data.samples import AbsentData, DataError
 from sj_cka.files import cause
 
 
@@ -184,7 +184,8 @@ def _arrays(split: Any) -> tuple[np.ndarray, np.ndarray]:
 def _unreadable(known: _Set, root: Path, error: Exception) -> DataError:
     missing = _missing(known, root)
     if missing:
-        return DataError(
+        kind = AbsentData if len(missing) == len(known.files) else DataError
+        return kind(
             f"{known.title}: expected the folder {known.folder} in the data root {root}, with "
             f"{', '.join(known.files)}; missing: {'all' if len(missing) == len(known.files) else ', '.join(missing)}; "
             f"{known.by_hand}, or set data.download: true"

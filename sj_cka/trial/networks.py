@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from sj_cka import recording
@@ -21,6 +23,8 @@ from sj_cka.recording import reset_states
 from sj_cka.twins import converted_snn
 
 _TRIED = 2  # samples that a network runs on
+
+_LARGEST = 10**9  # parameters of a network
 
 
 def check_augmentations(study: Study, data: dict[str, Data]) -> None:
@@ -154,9 +158,25 @@ def _built(condition: Condition, kind: Kind, data: Samples) -> nn.Module:
     except ValueError as error:
         raise _option_error(condition, ("snn", "neuron"), error) from error
     try:
-        return build(kind, in_channels=data.channels, num_classes=data.classes, **options)
+        with _Bounded():
+            return build(kind, in_channels=data.channels, num_classes=data.classes, **options)
     except ValueError as error:
         raise _option_error(condition, ("model",), error) from error
+
+
+class _Bounded(TorchFunctionMode):
+    """Ends the making of a network that is too large before it takes all memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.empty:  # what parameters begin as
+            self.made += math.prod(args[0] if args and isinstance(args[0], tuple | list) else args)
+            if self.made > _LARGEST:
+                raise ValueError(f"expected a network of at most {_LARGEST:,} parameters, got more")
+        return func(*args, **(kwargs or {}))
 
 
 def _option_error(condition: Condition, block: tuple[str, ...], error: ValueError) -> RecipeError:

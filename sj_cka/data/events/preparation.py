@@ -19,7 +19,7 @@ import numpy as np
 
 from sj_cka.data.events.raw_files import EventSet, Source
 from sj_cka.data.root import is_of_the_machine
-from sj_cka.data.samples import DataError
+from sj_cka.data.samples import AbsentData, DataError
 from sj_cka.files import cause, head_of, is_hidden, kind_of, obstacle
 from sj_cka.progress import bar
 
@@ -309,7 +309,8 @@ def _missing(
     fetch = "; ".join(f"{', '.join(names)} from {url}" for url, names in sources.items())
     lacking = "the archives" if len(absent) == len(known.archives) else ", ".join(absent)
     by_program = ", or set data.download: true" if downloadable else "; SpikingJelly cannot download them"
-    return DataError(
+    kind = AbsentData if len(absent) == len(known.archives) else DataError
+    return kind(
         f"{known.title}: expected the set in {folder}, found neither recordings in {known.events}, nor files in "
         f"extract, nor in download {lacking}; put into {folder / 'download'}: {fetch}; or put what they hold, "
         f"{known.extracted}, into {folder / 'extract'}{by_program}"
