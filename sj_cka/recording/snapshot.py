@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import random
 import sys
 import types
@@ -32,6 +33,11 @@ def from_outside(function: Any) -> bool:
     """Whether a function is neither torch's, torchvision's, SpikingJelly's nor this package's."""
     home = getattr(function, "__module__", None) or type(function).__module__
     return str(home).partition(".")[0] not in _PACKAGES
+
+
+def computes_by_own_code(module: nn.Module) -> bool:
+    """Whether the forward pass of a module is from outside; that of TorchScript, no function of its class, is not."""
+    return from_outside(inspect.getattr_static(type(module), "forward"))
 
 
 def may_write(module: nn.Module) -> bool:

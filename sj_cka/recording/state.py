@@ -19,6 +19,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from sj_cka.recording.snapshot import (
     Snapshot,
     StateError,
+    computes_by_own_code,
     copies_of_state,
     from_outside,
     may_write,
@@ -134,7 +135,7 @@ def from_rest(model: nn.Module, run: Callable[[], Result]) -> Result:
 def at_rest(model: nn.Module) -> Iterator[None]:
     """Resets a network; plain attributes in which a user's own modules keep state are put back on leaving."""
     reset_states(model)
-    with plain_kept(module for module in named(model).values() if from_outside(type(module).forward)):
+    with plain_kept(module for module in named(model).values() if computes_by_own_code(module)):
         yield
 
 

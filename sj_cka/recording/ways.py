@@ -15,7 +15,7 @@ from sj_cka.recording.drive import LAYOUTS, N_NEEDED, Drive, Forward, Layout, sa
 from sj_cka.recording.folds import N_PROBE
 from sj_cka.recording.own_runs import own_run
 from sj_cka.recording.probes import Probes, changed, not_back, own_steps
-from sj_cka.recording.snapshot import StateError, from_outside
+from sj_cka.recording.snapshot import StateError, computes_by_own_code
 from sj_cka.recording.state import from_rest, is_multi_step, is_neuron, keeps_time
 from sj_cka.recording.wrappers import named
 
@@ -194,7 +194,7 @@ def fault_of(probes: Probes, drive: Drive) -> Fault | None:
 def _left_over(model: nn.Module) -> str:
     """A hint at the first module of a user's own that holds a tensor which may be of an earlier batch, or nothing."""
     for name, module in named(model).items():
-        for key, value in vars(module).items() if from_outside(type(module).forward) else ():
+        for key, value in vars(module).items() if computes_by_own_code(module) else ():
             if isinstance(value, Tensor) and value.ndim > 1:
                 return (
                     f" (module {name!r} holds {key!r} of shape {tuple(value.shape)}: if that is a state from a batch "
