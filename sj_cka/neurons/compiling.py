@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from sj_cka.recording.wrappers import compiled_again
+
 _OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {"cpp.enable_floating_point_contract_flag": "off", "cpp.enable_unsafe_math_opt_flag": False},
     "cuda": {"emulate_precision_casts": True, "eager_numerics.division_rounding": True},
@@ -53,7 +55,7 @@ def run(
     device = next(tensor.device for tensor in tensors if tensor is not None)
     threads = torch.get_num_threads() if device.type == "cpu" else 0
     kernel = _kernel(function, layout, tuple(constants.items()), device, threads)
-    with torch.no_grad():
+    with torch.no_grad(), compiled_again():
         return kernel(*(tensor.detach() for tensor in tensors if tensor is not None))
 
 

@@ -15,6 +15,7 @@ from torch._dynamo.utils import counters
 
 from sj_cka.neurons import NEURONS, SURROGATES, compiling, if_, lif, plif
 from sj_cka.neurons.surrogates import gradient_of, make_surrogate
+from sj_cka.recording.wrappers import uncompiled
 
 SHAPE = (3, 4, 2, 4, 5)  # T, N, C, H, W
 # torch's own, where it imports its compiler
@@ -162,6 +163,15 @@ def test_another_number_of_neurons_compiles_nothing_new() -> None:
         outputs_and_gradients(node, random_input(shape))
         compiled.append(counters["stats"]["unique_graphs"] - before)
     assert compiled == [2, 0, 0, 0, 0]  # forward and backward
+
+
+@pytest.mark.usefixtures("compiler")
+def test_kernels_stay_compiled_where_networks_are_to_run_as_they_are_written() -> None:
+    node, x_seq = lif(compiled=True, v_threshold=0.77), random_input()
+    before = counters["stats"]["unique_graphs"]
+    with uncompiled(), torch.no_grad():
+        node(x_seq)
+    assert counters["stats"]["unique_graphs"] > before
 
 
 @pytest.mark.usefixtures("compiler")
