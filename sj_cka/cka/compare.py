@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -24,6 +24,7 @@ from sj_cka.cka.sides import Fixed, Network, fixed_grams, group_masks
 from sj_cka.recording import (
     LayerSpec,
     Layout,
+    Plan,
     Select,
     StateError,
     as_written,
@@ -228,6 +229,8 @@ def compare(
                     raise StateError(f"network {side} ({kinds[side]}): {error}") from error
                 except (ValueError, TypeError, RuntimeError) as error:
                     raise ValueError(f"network {side} ({kinds[side]}): {error}") from error
+                if wanted[side] is None:
+                    observed = _without_complex(observed)
                 for note in observed.notes:
                     warnings.warn(f"network {side} ({kinds[side]}): {note}", stacklevel=2)
                 networks[side] = Network(side, models[side], observed, on, observables, null is not None, spatial)
@@ -435,6 +438,16 @@ def _expect_steps(networks: Mapping[str, Network], T: Any, observables: Sequence
                 "of steps from one (self.T), and pass that as T=; or, if the loader gives frames, say how, "
                 'layout="NTCHW" or "TNCHW"; or call it once a step, forward=lambda net, batch: [net(x) for x in ...]'
             )
+
+
+def _without_complex(observed: Plan) -> Plan:
+    """A plan without the layers of complex numbers, which nobody asked for; unless there are no others."""
+    real = tuple(tap for tap in observed.taps if tap.real)
+    if not real or len(real) == len(observed.taps):
+        return observed
+    left_out = ", ".join(repr(tap.layer) for tap in observed.taps if not tap.real)
+    note = f"layers of complex numbers are left out: {left_out}; select= can take their modulus, or real and imaginary"
+    return replace(observed, taps=real, notes=(*observed.notes, f"{note} parts"))
 
 
 def _expect_evaluation(side: str, model: nn.Module) -> None:

@@ -100,7 +100,7 @@ def _of_module(
         time: Literal["calls", "static"] = "calls" if calls else "static"
         tap = Tap(label.format(name, use), name, uses, use, time, 0, step_first=step_first, by_number=by_number)
         reading = _reading(tap, probed, T)
-        tap, candidates = _axes(tap, reading, noise, swapped)
+        tap, candidates = _axes(replace(tap, real=not reading.two.is_complex()), reading, noise, swapped)
         found.append((tap, reading, candidates))
     return found
 

@@ -144,6 +144,7 @@ def distance(a: Tensor, b: Tensor) -> float:
     """|a - b| / (|a| + |b|), of what is finite; 1 for other shapes."""
     if a.shape != b.shape:
         return 1.0
+    a, b = (torch.view_as_real(x) if x.is_complex() else x for x in (a, b))
     a, b = (torch.nan_to_num(x.to(torch.float64), posinf=0.0, neginf=0.0) for x in (a, b))
     scale = float(a.norm() + b.norm())
     return float((a - b).norm()) / scale if scale else 0.0

@@ -30,6 +30,7 @@ class Tap:
         by_number: whether the calls are taken for steps by their number alone.
         select: takes the layer's tensor out of an output that holds several; None where it is a tensor.
         neuron: whether the module is a neuron.
+        real: whether its output holds real numbers.
         steady: whether all of several steps were the very same, and finite, in the probes: the layer probably lies
             before the first neuron.
         maps: whether `[S, n, ...]` are `[S, n, C, H, W, ...]`, so that an average over space makes sense.
@@ -49,6 +50,7 @@ class Tap:
     by_number: bool = False
     select: Pick | None = None
     neuron: bool = False
+    real: bool = True
     steady: bool = False
     maps: bool = False
     width: int = 0

@@ -415,8 +415,13 @@ def test_a_layer_of_complex_numbers_is_named():
         def forward(self, x):
             return torch.fft.fft(x)
 
+    net = nn.Sequential(nn.ReLU(), Fourier()).eval()
     with pytest.raises(TypeError, match=r"layer '1': expected real features, got torch\.complex64.*choose layers="):
-        compare(nn.Sequential(nn.ReLU(), Fourier()).eval(), loader=images(8, 6), progress=False)
+        compare(net, loader=images(8, 6), layers=["0", "1"], progress=False)
+    with pytest.warns(UserWarning, match="complex numbers are left out: '1'; select= can take their modulus"):
+        assert compare(net, loader=images(8, 6), progress=False).layers_x == ["0"]
+    modulus = compare(net, loader=images(8, 6), select={"1": lambda output: output.abs()}, progress=False)
+    assert modulus.layers_x == ["0", "1"]
 
 
 def test_a_result_s_own_labels_choose_the_same_layers_again():
