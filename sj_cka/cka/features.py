@@ -86,14 +86,15 @@ def compare_features(
         raise ValueError(f'expected null to be None or "timing", got {null!r}')
     with ExitStack() as files:
         asked = (layers if own is None else own for own in (layers_x, layers_y))
+        named = _named("x", x), _named("y", x if y is None else y)
         sides = [
             files.enter_context(_opened(side, name, own))
-            for side, name, own in zip((x, y), "xy", asked, strict=True)
+            for side, name, own in zip((x, y), named, asked, strict=True)
             if side is not None
         ]
         if y is None and layers_y is not None:
-            sides.append(files.enter_context(_opened(x, "y", layers_y)))
-        N = _samples(sides)
+            sides.append(files.enter_context(_opened(x, named[1], layers_y)))
+        N = _samples(sides, named)
         _warn_of_many_steps(sides)
         size = N if batch_size is None else batch_size
         if size < MIN_SAMPLES or N < MIN_SAMPLES:
@@ -124,6 +125,11 @@ def compare_features(
     attrs = {"x": "x", "y": "y" if y is not None else "x", "observe": "features", "batches_left_out": str(left_out)}
     also = {} if control is None else {NULL: control.compute(attrs)}
     return CKAResult(main.compute(attrs).data, also)
+
+
+def _named(side: str, features: Features) -> str:
+    """What messages call a side: with its file, if it is one."""
+    return side if isinstance(features, Mapping) else f"{side} ({features})"
 
 
 @contextmanager
@@ -216,12 +222,12 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
-def _samples(sides: Sequence[Mapping[str, Any]]) -> int:
+def _samples(sides: Sequence[Mapping[str, Any]], named: Sequence[str]) -> int:
     """N, after a look at every shape."""
     shapes = [{layer: tuple(X.shape) for layer, X in side.items()} for side in sides]
     fit = [shape for side in shapes for shape in side.values() if len(shape) > 2]
     N = Counter(shape[1] for shape in fit).most_common(1)[0][0] if fit else 0  # most will be right
-    for name, side in zip("xy", sides, strict=False):
+    for name, side in zip(named, sides, strict=False):
         for layer, X in side.items():
             kind = X.dtype if isinstance(getattr(X, "dtype", None), np.dtype) else np.dtype(float)
             if kind.kind not in "biuf" or kind.itemsize > 8:
@@ -229,7 +235,7 @@ def _samples(sides: Sequence[Mapping[str, Any]]) -> int:
                     f"{name}: layer {layer!r}: expected real numbers of at most 64 bits, got {kind}; leave out what is "
                     "no layer by layers="
                 )
-    for name, side in zip("xy", shapes, strict=False):
+    for name, side in zip(named, shapes, strict=False):
         if not side:
             raise ValueError(f"{name}: expected at least one layer of features, got none")
         counts = Counter(shape[0] for shape in side.values() if len(shape) > 2 and shape[0] != 1)

@@ -99,7 +99,7 @@ def test_arrays_that_do_not_fit_are_refused(x, y, options, message):
 
 
 def test_files_that_are_not_there_or_of_another_kind_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"x: .*no file at .*none\.npz"):
+    with pytest.raises(FileNotFoundError, match=r"^x .*no file at .*none\.npz"):
         compare_features(tmp_path / "none.npz")
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(ValueError, match=r"expected an \.npz or HDF5 file, got .*notes\.txt"):
@@ -115,7 +115,7 @@ def test_a_file_is_known_by_what_is_in_it_and_not_by_its_name(tmp_path):
         (tmp_path / "features").write_bytes(content)
         with pytest.raises(UnreadableFile, match=rf"got .*features: it is {kind}"):
             compare_features(tmp_path / "features")
-    with pytest.raises(UnreadableFile, match=r"x: expected features .*, found a folder at"):
+    with pytest.raises(UnreadableFile, match=r"^x .*: expected features .*, found a folder at"):
         compare_features(tmp_path)
 
 
@@ -214,7 +214,7 @@ def test_layers_are_chosen_by_names_and_globs_in_the_order_asked(tmp_path, suffi
     assert other.matrix().loc["conv2", "fc"] == found.matrix().loc["conv2", "fc"]
     with pytest.raises(ValueError, match=r"layer '(labels|images)': expected features \[T, N, ...\].*layers="):
         compare_features(x, progress=False)
-    with pytest.raises(ValueError, match="x: layers: 'cnv1' matches none of 5; did you mean 'conv1'"):
+    with pytest.raises(ValueError, match=r"^x.*: layers: 'cnv1' matches none of 5; did you mean 'conv1'"):
         compare_features(x, layers="cnv1", progress=False)
 
 
