@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,11 @@ _OF_TIME = {
     for of in ("", "n", "nb", "num", "no", "total", "max", "sim", "simulation", "snn", "inference")
     for what in ("step", "steps", "timestep", "timesteps", "timewindow", "simsteps", "simulationsteps", "tsteps")
 } | {"nt", "numt", "tmax", "timelength", "timelen", "timebins", "numtimebins", "nframes", "numframes", "simlength"}
-# sizes of weights and of maps, which are no time: tried last
-_SIZES = ("channel", "dim", "width", "size", "feature", "hidden", "class", "in_", "out_", "head", "kernel", "stride")
+# sizes of weights and of maps and parts of a network, which are no time: never tried (heads would pass for steps)
+_SIZES = re.compile(
+    r"^(in|out)_|channel|dim|width|size|feature|hidden|class|head|kernel|stride|group|layer|block|depth|patch|expert",
+    re.IGNORECASE,
+)
 _LIBRARIES = ("torch", "spikingjelly")
 _INTERNAL = frozenset(vars(nn.Module()))
 _ABSENT: Any = object()
@@ -61,9 +65,9 @@ def trials(model: nn.Module, T: int) -> list[list[Knob]]:
     of_time = [knob for knob in equal if knob.of_time]
     others: dict[str, list[Knob]] = {}
     for knob in equal:
-        if not knob.of_time and T > 1:
+        if not knob.of_time and T > 1 and not _SIZES.search(knob.key):
             others.setdefault(knob.key, []).append(knob)
-    names = sorted(others, key=lambda name: any(size in name.lower() for size in _SIZES))[:MAX_NAMES]
+    names = list(others)[:MAX_NAMES]
     found = [of_time] if of_time else []
     if len(found) + len(names) > _TRIALS:  # one for each would take more runs than there are
         names, rest = names[: _TRIALS - len(found) - 1], names[_TRIALS - len(found) - 1 :]

@@ -21,7 +21,7 @@ from sj_cka.recording.snapshot import StateError
 from sj_cka.recording.state import is_multi_step, is_neuron, preserved
 from sj_cka.recording.tap import Tap
 from sj_cka.recording.trace import Trace
-from sj_cka.recording.ways import expect_samples_apart, find_drive
+from sj_cka.recording.ways import expect_at_rest, expect_samples_apart, find_drive
 from sj_cka.recording.wrappers import as_written, check_network, named
 
 
@@ -76,7 +76,9 @@ def plan(
     check_network(model)
     with as_written(), preserved(model):
         probes = Probes(model, batch, select)
-        return planned(probes, find_drive(probes, T, layout, forward), layers)
+        drive = find_drive(probes, T, layout, forward)
+        expect_at_rest(probes, drive)
+        return planned(probes, drive, layers)
 
 
 def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> Plan:

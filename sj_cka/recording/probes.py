@@ -6,18 +6,20 @@ from collections.abc import Iterable, Sequence
 from math import gcd
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from sj_cka.recording.drive import Drive
+from sj_cka.recording.drive import Drive, tensors_in
 from sj_cka.recording.folds import N_PROBE, SAME, SWAPPED, THREE, TWO, Probed, distance
 from sj_cka.recording.knobs import Knob, knobs, trials, turned
 from sj_cka.recording.select import Select, picks, select_without_wrappers
-from sj_cka.recording.snapshot import StateError
+from sj_cka.recording.snapshot import StateError, computes_by_own_code
 from sj_cka.recording.state import is_multi_step, is_neuron, outside_neurons
 from sj_cka.recording.trace import Trace, trace
 from sj_cka.recording.wrappers import named
 
 _RUN = 1e-4  # relative difference beyond which a second run on the same samples gave other values
+_OF_TORCH = frozenset(vars(nn.Module()))
 _ORDERS = dict(zip(N_PROBE, (TWO, THREE), strict=True))
 
 
@@ -47,6 +49,27 @@ class Probes:
     def again(self, drive: Drive) -> Trace:
         """The run on 2 samples, made anew."""
         return self._run(drive, TWO)
+
+    def twice(self, drive: Drive) -> tuple[Trace, list[str]]:
+        """Two runs on 2 samples, the second from where the first ended; and what of an earlier batch they replaced.
+
+        That is what a user's own modules hold of the size of the batch, a module and an attribute each, in words.
+        """
+        some, count = drive.take(self.batch, TWO), drive.samples(self.batch)
+        left: list[str] = []
+
+        def run() -> None:
+            before = held(self.model)
+            drive.run(self.model, some)
+            drive.run(self.model, some)
+            now = held(self.model)
+            left[:] = [
+                f"{key} of shape {shape}"
+                for key, shape in before.items()
+                if count in shape and now.get(key, shape) != shape
+            ]
+
+        return trace(self.model, run, self.picks), left
 
     def keep(self, drive: Drive) -> None:
         """Lets go of the runs on any other drive."""
@@ -180,6 +203,28 @@ def changed(a: Trace, b: Trace) -> str | None:
         if len(pair) == 2 and all(isinstance(x, Tensor) for x in pair) and distance(*pair) > _RUN:
             return name
     return None
+
+
+def carries(seen: Trace) -> bool:
+    """Whether the second of two runs on the same samples gave other values: it began where the first ended."""
+    if seen.drew:
+        return False
+    halves = ((calls[: len(calls) // 2], calls[len(calls) // 2 :]) for calls in seen.outputs.values())
+    pairs = (pair for half in halves for pair in zip(*half, strict=False))
+    return any(distance(a, b) > _RUN for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))
+
+
+def held(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors that a user's own modules hold as attributes or buffers, and that are not all zero."""
+    return {
+        f"module {name!r} ({type(module).__name__}) holds {key!r}": tuple(x.shape)
+        for name, module in named(model).items()
+        if computes_by_own_code(module)
+        for key, value in (*vars(module).items(), *module._buffers.items())
+        if key not in _OF_TORCH
+        for x in tensors_in(value)
+        if x.ndim > 1 and x.is_floating_point() and x.layout == torch.strided and bool(x.any())
+    }
 
 
 def _follow(model: nn.Module, seen: Trace) -> bool:

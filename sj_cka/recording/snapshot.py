@@ -170,14 +170,26 @@ def copies_of_state(modules: Iterable[nn.Module]) -> None:
 
 
 @contextmanager
-def plain_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Puts the plain attributes of modules back on leaving: a user's own neuron begins each run in the same state."""
+def plain_kept(modules: Iterable[nn.Module], with_buffers: Iterable[nn.Module] = ()) -> Iterator[None]:
+    """Puts the plain attributes of modules back on leaving: a user's own neuron begins each run in the same state.
+
+    Of some of them the buffers too, in which others keep it (snnTorch).
+    """
     modules = list(modules)
     before = [(m, {key: x for key, x in vars(m).items() if key not in _OF_TORCH}) for m in modules]
+    buffers = [
+        (m, key, x, None if x is None or x.layout != torch.strided or x.is_quantized else _keep(x, key, copied=True))
+        for m in with_buffers
+        for key, x in m._buffers.items()
+    ]
     copies_of_state(modules)
     try:
         yield
     finally:
+        for module, key, x, values in buffers:
+            module._buffers[key] = x
+            if values is not None:
+                _put_back(values)
         for module, attributes in before:
             for key in vars(module).keys() - attributes.keys() - _OF_TORCH:
                 del vars(module)[key]

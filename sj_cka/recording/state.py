@@ -133,9 +133,16 @@ def from_rest(model: nn.Module, run: Callable[[], Result]) -> Result:
 
 @contextmanager
 def at_rest(model: nn.Module) -> Iterator[None]:
-    """Resets a network; plain attributes in which a user's own modules keep state are put back on leaving."""
+    """Resets a network; what a user's own modules keep state in is put back on leaving.
+
+    That is their plain attributes, and their buffers unless a `reset()` from outside sets those back.
+    """
     reset_states(model)
-    with plain_kept(module for module in named(model).values() if computes_by_own_code(module)):
+    modules = named(model).values()
+    resets = [module for module in modules if _has_reset(module) and from_outside(module.reset)]
+    inside = {id(inner) for module in resets for inner in module.modules()}
+    own = [module for module in modules if computes_by_own_code(module)]
+    with plain_kept(own, [module for module in own if id(module) not in inside]):
         yield
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from sj_cka.recording.calls import looped
 from sj_cka.recording.drive import LAYOUTS, N_NEEDED, Drive, Forward, Layout, sample_axis
-from sj_cka.recording.folds import N_PROBE
+from sj_cka.recording.folds import N_PROBE, SAME, distance
 from sj_cka.recording.own_runs import own_run
-from sj_cka.recording.probes import Probes, changed, not_back, own_steps
+from sj_cka.recording.probes import Probes, carries, changed, held, not_back, own_steps
 from sj_cka.recording.snapshot import StateError, computes_by_own_code
 from sj_cka.recording.state import from_rest, is_multi_step, is_neuron, keeps_time
 from sj_cka.recording.wrappers import named
@@ -118,7 +118,8 @@ def _of_frames(probes: Probes, T: int | None, layout: Layout, single: bool) -> D
     if single and not failed and own_steps(probes.model, probes.trace(whole, 2)) == given:
         return whole
     if not failed and not single:
-        return whole
+        loop = replace(whole, mode="frame loop")
+        return loop if not timed and not steps_are_samples(probes, loop) and _takes_a_step(probes, whole) else whole
     # samples first, if so the samples are no steps; a network without time is given one frame after the other instead
     clear = not steps_are_samples(probes, turned) and not _mixed(probes, turned)
     if clear and own_steps(probes.model, probes.trace(turned, 2)) in (given, None) and (timed or failed):
@@ -136,6 +137,37 @@ def _of_frames(probes: Probes, T: int | None, layout: Layout, single: bool) -> D
     if not raised and not timed:
         return whole
     return replace(whole, mode="frame loop")
+
+
+def _takes_a_step(probes: Probes, whole: Drive) -> bool:
+    """Whether a network that keeps a state from call to call takes all frames as one batch of its next step.
+
+    So a network that is a user's own takes them where its layers are Linear, which do not count axes (snnTorch's).
+    """
+    seen, _ = probes.twice(whole)
+    if not carries(seen):
+        return False
+    turned, _ = Probes(probes.model, probes.batch.flip(0), probes.select).twice(whole)
+    pairs = [(a, b) for name in seen.outputs for a, b in zip(seen.outputs[name], turned.outputs[name], strict=False)]
+    pairs = [(a, b) for a, b in pairs if isinstance(a, Tensor) and a.ndim > 1 and len(a) == whole.T]
+    return bool(pairs) and all(isinstance(b, Tensor) and distance(a, b.flip(0)) <= SAME for a, b in pairs)
+
+
+def expect_at_rest(probes: Probes, drive: Drive) -> None:
+    """Raises where a network still holds a state of an earlier batch, in which one of the same size would begin.
+
+    Raises:
+        ValueError: with the module's name.
+    """
+    count = drive.samples(probes.batch)
+    if not any(count in shape for shape in held(probes.model).values()):
+        return
+    seen, left = probes.twice(drive)
+    if left and carries(seen):
+        raise ValueError(
+            f"{left[0]}, a state from a batch before: set it back first, or give the module a reset() without "
+            "arguments, which is called before every batch"
+        )
 
 
 def steps_are_samples(probes: Probes, drive: Drive) -> str:

@@ -323,3 +323,82 @@ def test_a_recurrent_layer_keeps_samples_apart_in_either_layout(batch_first, tra
     expected = trace_cka(states.flatten(1).numpy(), net.norm(states).flatten(1).detach().numpy())
     assert found.matrix().loc["rnn", "norm"] == pytest.approx(expected, abs=1e-6)
     assert found.data.sizes["step_x"] == T
+
+
+class Open(nn.Module):
+    """State lies in a buffer or an attribute, is begun anew only for another shape, and reset by nobody: snnTorch's."""
+
+    def __init__(self, buffer):
+        super().__init__()
+        self.mem = None
+        if buffer:
+            del self.mem
+            self.register_buffer("mem", torch.zeros(0), persistent=False)
+
+    def forward(self, x):
+        mem = self.mem if self.mem is not None and self.mem.shape == x.shape else torch.zeros_like(x)
+        spikes, self.mem = Leaky()(x, mem)
+        return spikes
+
+
+class OneStep(Base):
+    def __init__(self, buffer=True):
+        super().__init__(lambda: Open(buffer))
+
+    def forward(self, x):
+        return self.lif2(self.fc2(self.lif1(self.fc1(x))))
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("buffer", [True, False])
+@pytest.mark.parametrize("how", ["images", "TNCHW", "NTCHW"])
+def test_state_of_the_batch_before_is_set_back_and_frames_come_one_by_one(how, buffer, trace_matrix):
+    net, frames = OneStep(buffer), [numbers(T, N, D, seed=seed) for seed in (3, 4)]
+    if how == "images":
+        loader, frames = [x[0] for x in frames], [x[:1].expand(T, -1, -1) for x in frames]
+        options = {"T": T, "forward": lambda net, batch: [net(batch) for _ in range(T)]}
+    else:
+        loader = frames if how == "TNCHW" else [x.transpose(0, 1) for x in frames]
+        options = {"layout": how}
+    for x, sample in zip(loader, frames, strict=True):
+        hand = [X.transpose(0, 1).flatten(1).numpy() for X in by_hand(net, sample).values()]
+        found = compare(net, loader=[loader[0], x], layers=["lif1", "lif2"], progress=False, **options)
+        alone = compare(net, loader=[x], layers=["lif1", "lif2"], progress=False, **options)
+        assert np.abs(alone.matrix().to_numpy() - trace_matrix(hand, hand)).max() < 1e-6
+        assert found.data.sizes["step_x"] == T
+    swapped = compare(net, loader=loader[::-1], layers=["lif1", "lif2"], progress=False, **options)
+    assert np.abs(found.matrix().to_numpy() - swapped.matrix().to_numpy()).max() < 1e-6
+
+
+@pytest.mark.parametrize("buffer", [True, False])
+def test_state_that_an_earlier_run_left_behind_is_refused_by_name(buffer):
+    net, x = OneStep(buffer), numbers(N, D)
+    net(x)
+    with pytest.raises(ValueError, match=rf"module 'lif1' \(Open\) holds 'mem' of shape \({N}, 20\), a state from a"):
+        compare(net, loader=x, T=2, forward=lambda net, batch: [net(batch), net(batch)], progress=False)
+
+
+def test_what_a_module_stores_but_never_reads_is_no_state():
+    class Stores(nn.Linear):
+        def forward(self, x):
+            self.map = super().forward(x).softmax(-1)
+            return self.map
+
+    net, x = nn.Sequential(Stores(D, 5), nn.ReLU(), nn.Linear(5, 3)).eval(), numbers(N, D)
+    net(x)
+    assert compare(net, loader=x, progress=False).layers_x == ["0", "1"]
+
+
+def test_heads_are_no_steps_because_there_are_as_many():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.num_heads, self.qk, self.drop = T, nn.Linear(D, 2 * 60), nn.Dropout()
+
+        def forward(self, x):
+            q, k = self.qk(x).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+            return self.drop((q @ k.transpose(-1, -2)).softmax(-1)).mean((1, 2))
+
+    spiking = nn.Sequential(nn.Flatten(), nn.Linear(5 * D, 5), neuron.IFNode(), nn.Linear(5, 3)).eval()
+    found = compare(spiking, Attention().eval(), numbers(N, 5, D), T=T, progress=False)
+    assert (found.data.sizes["step_x"], found.data.sizes["step_y"]) == (T, 1)
