@@ -27,8 +27,8 @@ def concatenated(X, steps):
 
 @pytest.fixture(scope="module")
 def resnet20():
-    """Random-weight ResNet-20 SNN and ANN after one training-mode pass, and 256 images."""
-    x = images(256, 3, 32, 32)
+    """Random-weight ResNet-20 SNN and ANN after one training-mode pass, and 64 images."""
+    x = images(64, 3, 32, 32)
     pair = {}
     for kind in ("snn", "ann"):
         net = build(kind, {"name": "resnet", "depth": 20}, in_channels=3, num_classes=10, T=T, seed=1)
@@ -80,7 +80,6 @@ def test_features_shifted_by_a_thousand_times_their_std_change_nothing_beyond_1e
             handle.remove()
             return self.shift(features["out"] + self.by)
 
-    x = x[:64]
     plain = compare(Shifted(snn, 0.0).eval(), ann, [x], layers_x="shift", layers_y="layer2.1", progress=False)
     functional.reset_net(snn)
     with record(snn, "layer2.1") as features, torch.no_grad():
