@@ -62,10 +62,10 @@ class Drive:
             for frame in _frames(batch, self.T, T):
                 call(model, _copied(frame))
 
-    def take(self, batch: Any, order: Sequence[int], *, noise: bool = False) -> Any:
+    def take(self, batch: Any, order: Sequence[int], *, noise: float = 0) -> Any:
         """The first samples of a batch that differ from each other, as far as there are so many, in this order.
 
-        With `noise`, what is floating point in them is replaced by seeded noise.
+        With `noise`, what is floating point in them is replaced by seeded noise, so many times as large as the batch.
         """
         axis, count = self.sample_axis, self.samples(batch)
         chosen = _distinct(batch, axis, len(order))[list(order)]
@@ -74,7 +74,7 @@ class Drive:
             if x.ndim <= axis or x.shape[axis] != count:
                 return x  # a tensor that does not count the samples is left as it is
             if noise and x.is_floating_point():
-                return _noise(x, axis)[list(order)].to(x).movedim(0, axis)
+                return (noise * _noise(x, axis))[list(order)].to(x).movedim(0, axis)
             return x.index_select(axis, chosen.to(x.device))
 
         return _map(batch, some)

@@ -38,13 +38,13 @@ class Probes:
         self._kept: dict[tuple[Any, ...], Trace] = {}
         self._turned: dict[int, tuple[Sequence[Knob], Trace | None]] = {}  # T -> what sets it, and a step more
 
-    def trace(self, drive: Drive, n: int, T: int | None = None, *, noise: bool = False) -> Trace:
+    def trace(self, drive: Drive, n: int, T: int | None = None, *, noise: float = 0) -> Trace:
         """One run on n samples, or noise in their place, and T steps (the drive's or the network's own if None)."""
         return self._once(drive, _ORDERS[n], T, noise)
 
-    def swapped(self, drive: Drive) -> Trace:
+    def swapped(self, drive: Drive, *, noise: float = 0) -> Trace:
         """The run on 2 samples in the other order."""
-        return self._once(drive, SWAPPED)
+        return self._once(drive, SWAPPED, noise=noise)
 
     def again(self, drive: Drive) -> Trace:
         """The run on 2 samples, made anew."""
@@ -98,13 +98,13 @@ class Probes:
                 return T
         return None
 
-    def _once(self, drive: Drive, order: Sequence[int], T: int | None = None, noise: bool = False) -> Trace:
+    def _once(self, drive: Drive, order: Sequence[int], T: int | None = None, noise: float = 0) -> Trace:
         key = (drive.mode, drive.sample_axis, order, T if T is not None or drive.mode == "as is" else drive.T, noise)
         if key not in self._kept:
             self._kept[key] = self._run(drive, order, T, noise)
         return self._kept[key]
 
-    def _run(self, drive: Drive, order: Sequence[int], T: int | None = None, noise: bool = False) -> Trace:
+    def _run(self, drive: Drive, order: Sequence[int], T: int | None = None, noise: float = 0) -> Trace:
         some = drive.take(self.batch, order, noise=noise)
         return trace(self.model, lambda: drive.run(self.model, some, T), self.picks)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 from numbers import Integral
 from typing import NamedTuple
 
@@ -11,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from sj_cka.recording.calls import looped
-from sj_cka.recording.drive import LAYOUTS, N_NEEDED, Drive, Forward, Layout, sample_axis
+from sj_cka.recording.drive import LAYOUTS, N_NEEDED, Drive, Forward, Layout, sample_axis, tensors_in
 from sj_cka.recording.folds import N_PROBE, SAME, distance
 from sj_cka.recording.own_runs import own_run
 from sj_cka.recording.probes import Probes, carries, changed, held, not_back, own_steps
 from sj_cka.recording.snapshot import StateError, computes_by_own_code
 from sj_cka.recording.state import from_rest, is_multi_step, is_neuron, keeps_time
+from sj_cka.recording.trace import Trace
 from sj_cka.recording.wrappers import named
 
+_LOUD = 100.0  # times the batch
 _OWN_LAYOUT = (
     "layout= is that of the loader; if the network itself takes frames in another one, say so: "
     "forward=lambda net, batch: net(batch.transpose(0, 1))"
@@ -252,8 +255,35 @@ def _mixed(probes: Probes, drive: Drive) -> str:
     last = [seen.outputs[""][-1] for seen in (two, three)]
     if all(isinstance(x, Tensor) for x in last) and last[0].shape == last[1].shape:
         return "what the network puts out has no axis of samples"
-    name = None if two.drew else not_back(two, three, three, two.outputs)
+    name = None if two.drew else _seen_mixed(probes, drive, two.outputs)[0]
     return "" if name is None else f"module {name!r} gives a sample other values beside other samples"
+
+
+def _seen_mixed(probes: Probes, drive: Drive, names: Iterable[str]) -> tuple[str | None, float]:
+    """The first module that gives a sample other values beside other samples, and on what noise; 0 for none.
+
+    Neurons that are silent over three samples, as over the first three steps, are looked at on loud noise.
+    """
+    two, three = (probes.trace(drive, n) for n in N_PROBE)
+    name = not_back(two, three, three, names)
+    if name is not None or not _silent(probes.model, two):
+        return name, 0
+    try:
+        two, three = (probes.trace(drive, n, noise=_LOUD) for n in N_PROBE)
+    except StateError:
+        raise
+    except Exception:  # whatever a network says to noise
+        return None, 0
+    return not_back(two, three, three, names), _LOUD
+
+
+def _silent(model: nn.Module, seen: Trace) -> bool:
+    """Whether a module of a user's own puts out nothing but zeros in all calls."""
+    return any(
+        all(not x.any() for call in seen.outputs[name] for x in islice(tensors_in(call), 1) if not x.is_nested)
+        for name, module in named(model).items()
+        if name in seen.outputs and computes_by_own_code(module)
+    )
 
 
 def expect_samples_apart(probes: Probes, drive: Drive, names: Iterable[str], suspect: str | None = None) -> None:
@@ -275,12 +305,17 @@ def expect_samples_apart(probes: Probes, drive: Drive, names: Iterable[str], sus
         raise ValueError(f"{failed}: {_hint(drive)}")
     two, three = (probes.trace(drive, n) for n in N_PROBE)
     names = list(names)
-    if two.drew or (suspect is None and not_back(two, three, three, names) is None):
+    if two.drew:
         return
-    name = suspect or not_back(two, probes.swapped(drive), three, names)
+    name, noise = (suspect, 0.0) if suspect else _seen_mixed(probes, drive, names)
     if name is None:
         return
-    if (kept := changed(two, probes.again(drive))) is not None:
+    if not suspect:
+        two, three = (probes.trace(drive, n, noise=noise) for n in N_PROBE)
+        name = not_back(two, probes.swapped(drive, noise=noise), three, names)
+    if name is None:
+        return
+    if (kept := changed(probes.trace(drive, N_PROBE[0]), probes.again(drive))) is not None:
         raise ValueError(
             f"module {kept!r} ({type(named(probes.model)[kept]).__name__}) puts out other values for the same "
             "samples in a second run: it keeps a state from one batch to the next. Give it a reset() without "

@@ -402,3 +402,37 @@ def test_heads_are_no_steps_because_there_are_as_many():
     spiking = nn.Sequential(nn.Flatten(), nn.Linear(5 * D, 5), neuron.IFNode(), nn.Linear(5, 3)).eval()
     found = compare(spiking, Attention().eval(), numbers(N, 5, D), T=T, progress=False)
     assert (found.data.sizes["step_x"], found.data.sizes["step_y"]) == (T, 1)
+
+
+class Slow(nn.Module):
+    """Takes so many steps, along an axis, to its first spike that three samples for steps show none."""
+
+    def __init__(self, axis):
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x):
+        v, out = torch.zeros_like(x.select(self.axis, 0)), []
+        for step in x.unbind(self.axis):
+            v = v + 0.05 * step.abs()
+            out.append((v > 0.5).float())
+        return torch.stack(out, self.axis)
+
+
+def test_neurons_silent_over_as_many_steps_as_the_probes_have_samples_are_heard_on_noise(trace_cka):
+    nets = [nn.Sequential(Slow(axis), nn.Linear(D, 5), nn.ReLU()).eval() for axis in (0, 1)]
+    frames = numbers(24, N, D).tanh()
+    with torch.no_grad():
+        spikes = nets[0][0](frames)
+    assert spikes.any()
+    assert not spikes[:3].any()
+    with pytest.raises(ValueError, match=r"module '0' gives a sample other values where another stands before it"):
+        compare(nets[0], loader=[frames], progress=False)
+    with pytest.raises(ValueError, match=r"'TNCHW' says of .* module '0' gives a sample other values.*\"NTCHW\""):
+        compare(nets[1], loader=[frames], layout="TNCHW", progress=False)
+    for net in nets:
+        found = compare(net, loader=[frames.transpose(0, 1)], layout="NTCHW", layers=["0", "2"], progress=False)
+        with torch.no_grad():
+            hand = [X.transpose(0, 1).flatten(1).numpy() for X in (spikes, net[1:](spikes))]
+        assert found.data.sizes["step_x"] == 24
+        assert found.matrix().loc["0", "2"] == pytest.approx(trace_cka(*hand), abs=1e-6)
