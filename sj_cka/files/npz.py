@@ -63,7 +63,7 @@ class _Members(Mapping[str, np.ndarray]):
             name = info.filename.removesuffix(".npy")
             if name in self._infos:
                 raise UnreadableFile(
-                    str(path), f"expected arrays of different names, got two called {shown(name)}", _AFRESH
+                    str(path), f"expected arrays of different names, got two called {shown(name)!r}", _AFRESH
                 )
             self._infos[name] = info
 
