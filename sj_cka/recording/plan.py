@@ -18,7 +18,7 @@ from sj_cka.recording.layers import Choice, LayerSpec, choose
 from sj_cka.recording.probes import Probes
 from sj_cka.recording.select import Select, check_matches
 from sj_cka.recording.snapshot import StateError
-from sj_cka.recording.state import is_multi_step, is_neuron, preserved
+from sj_cka.recording.state import is_multi_step, is_neuron, keeps_time, preserved
 from sj_cka.recording.tap import Tap
 from sj_cka.recording.trace import Trace
 from sj_cka.recording.ways import expect_at_rest, expect_samples_apart, find_drive
@@ -91,6 +91,8 @@ def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> Plan:
     probed = probes.probed(drive, steps)
     if probed.longer is not None and not _scales(probed.two, probed.longer):
         probed = probed._replace(longer=None)
+        if not any(map(keeps_time, model.modules())):  # whatever it is given, nothing in it has steps
+            T = 1
 
     @cache
     def noise() -> Probed | None:
