@@ -450,22 +450,22 @@ def wait_for(what: Callable[[], Any], seconds: float = 300) -> Any:
 def disturb(command: list[str], store: Path, how: Callable[[int], None]) -> tuple[int, str]:
     """Starts a study, disturbs it as soon as it has finished one more job: all its processes end within 20 seconds."""
     before = len(finished(store))
-    started = subprocess.Popen(
+    with subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in a background job
-    )
-    try:
-        wait_for(lambda: started.poll() is not None or len(finished(store)) > before)
-        how(started.pid)
-        _, told = started.communicate(timeout=20)
-        wait_for(lambda: not alive(started.pid), 20)
-    finally:
-        if alive(started.pid):
-            os.killpg(started.pid, signal.SIGKILL)
+    ) as started:
+        try:
+            wait_for(lambda: started.poll() is not None or len(finished(store)) > before)
+            how(started.pid)
+            _, told = started.communicate(timeout=20)
+            wait_for(lambda: not alive(started.pid), 20)
+        finally:
+            if alive(started.pid):
+                os.killpg(started.pid, signal.SIGKILL)
     return started.returncode, told
 
 
