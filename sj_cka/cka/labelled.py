@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sj_cka.cka.measures import MEASURES
+
 _PAIRS = ("layer_x", "step_x", "layer_y", "step_y")
 
 
@@ -30,7 +32,7 @@ def dataset(
     """
     xy, xx, yy = (sums[name] / n for name in ("xy", "xx", "yy"))
     own_x, own_y = (np.einsum("ltt->lt", own) for own in (xx, yy))
-    variables: dict[str, tuple[tuple[str, ...], Any]] = {
+    variables: dict[str, tuple[Any, ...]] = {
         "cka": (_PAIRS, ratio(xy, own_x[:, :, None, None], own_y[None, None])),
         "hsic_xy": (_PAIRS, xy),
         "hsic_xx": (("layer_x", "step_x", "step_x_2"), xx),
@@ -57,6 +59,7 @@ def dataset(
             variables[f"measure_{own}"] = (
                 ("layer_x", "layer_y"),
                 np.where(weight > 0, value / np.maximum(weight, 1), np.nan),
+                {"title": MEASURES[own].title},
             )
     if "permuted" in sums:
         variables["permuted_xy"] = ("permutation", "layer_x", "layer_y"), sums["permuted"] / n

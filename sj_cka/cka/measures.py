@@ -17,18 +17,18 @@ _TIE = 1e-10  # part of the largest distance by which two must differ to count a
 
 
 class Measure(NamedTuple):
-    """A measure of all pairs of layers on one minibatch.
+    """A measure of all pairs of layers on one minibatch; a plugin adds one to MEASURES.
 
     Args:
         of: (x, y) -> float64 `[Lx, Ly]`; NaN where it is undefined.
-        label: what it is, for axes and tables.
+        title: what figures and tables call it; a result keeps it in its file.
         adds: whether its parts add over minibatches, so that the value is that of all of them; otherwise the value is
             the mean of the minibatches' own, weighted by their samples, and depends on the batch size.
         distance: whether 0, not 1, means equal.
     """
 
     of: Callable[[Whole, Whole], Tensor]
-    label: str
+    title: str
     adds: bool
     distance: bool = False
 

@@ -14,6 +14,7 @@ import xarray as xr
 
 from sj_cka.cka import over_time, result_file, statistics
 from sj_cka.cka.labelled import dataset, ratio
+from sj_cka.cka.measures import MEASURES
 from sj_cka.plugins import closest
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Time = Literal["concat", "rate", "latency", "membrane"] | int
 _UNDEFINED_COLUMNS = ["side", "layer", "step", "reason"]
 _NULL = "timing null"
+_MEASURE = "measure_"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +80,25 @@ class CKAResult:
         return pd.DataFrame(json.loads(self.data.attrs["undefined"]), columns=_UNDEFINED_COLUMNS)
 
     @property
+    def measures(self) -> list[str]:
+        """Measures of similarity that it holds: "cka", and those of MEASURES that were asked for beside it.
+
+        `matrix`, `paired`, `frames`, `heatmap` and `curve` take each of them as `measure=`, `title` says its name.
+        """
+        return ["cka", *(str(name).removeprefix(_MEASURE) for name in self.data if str(name).startswith(_MEASURE))]
+
+    def title(self, measure: str = "cka") -> str:
+        """What figures, tables and claims call a measure: "CKA", or the title in its entry of MEASURES.
+
+        Raises:
+            ValueError: the result does not hold it.
+        """
+        self._expect_measure(measure)
+        held = {} if measure == "cka" else self.data[_MEASURE + measure].attrs
+        # files of before titles were kept have none; the measure's package may not be installed
+        return str(held.get("title", MEASURES[measure].title if measure in MEASURES else measure))
+
+    @property
     def null(self) -> CKAResult | None:
         """The same comparison with the order of steps permuted for every unit and sample, if it was asked for."""
         return self.also.get(_NULL)
@@ -111,7 +132,7 @@ class CKAResult:
                 time has one step, which stands for all.
             upto: steps 1 to `upto` together in place of all.
             group: samples of one group alone (`compare(..., groups=)`).
-            measure: another measure of MEASURES that was asked for (`compare(..., measures=)`).
+            measure: one of `measures`, of all steps together.
 
         Raises:
             ValueError: an unknown `time`, a step that is not there, numbers of steps that do not pair, or what was not
@@ -122,7 +143,8 @@ class CKAResult:
         if group is not None:
             values = statistics.of_group(self.data, group)
         elif measure != "cka":
-            values = self._measured(measure)
+            self._expect_measure(measure)
+            values = np.asarray(self.data[_MEASURE + measure].values)
         elif isinstance(time, str) and time != "concat":
             return self._observed(time).matrix()
         elif time == "concat" and upto is None:
@@ -136,7 +158,9 @@ class CKAResult:
         return self._framed(values)
 
     def paired(self, time: Time = "concat", **which: Any) -> pd.Series:
-        """CKA of each layer of x with the layer of the same name in y, in the order of x; arguments as of `matrix`.
+        """CKA, or another measure, of each layer of x with the layer of the same name in y, in the order of x.
+
+        Arguments are those of `matrix`; the measure is the name of what is returned.
 
         Raises:
             ValueError: the networks have no layer name in common.
@@ -144,7 +168,9 @@ class CKAResult:
         matrix = self.matrix(time, **which)
         shared = self._shared(matrix)
         return pd.Series(
-            [matrix.loc[layer, layer] for layer in shared], index=pd.Index(shared, name="layer"), name="cka"
+            [matrix.loc[layer, layer] for layer in shared],
+            index=pd.Index(shared, name="layer"),
+            name=which.get("measure", "cka"),
         )
 
     def cumulative(self) -> pd.DataFrame:
@@ -354,28 +380,28 @@ class CKAResult:
     def _of(cls, content: result_file.Content) -> CKAResult:
         return cls(content.data, {name: cls._of(own) for name, own in content.also.items()})
 
-    def frames(self) -> dict[str, pd.DataFrame]:
-        """The matrices that a heatmap shows: all steps concatenated, then, if there are several, each step."""
-        frames = {"all steps": self.matrix()}
+    def frames(self, measure: str = "cka") -> dict[str, pd.DataFrame]:
+        """The matrices that a heatmap shows: all steps concatenated, then, of CKA over several steps, each step."""
+        frames = {"all steps": self.matrix(measure=measure)}
         Tx, Ty = self._steps
-        if max(Tx, Ty) > 1 and (Tx == Ty or 1 in (Tx, Ty)):
+        if measure == "cka" and max(Tx, Ty) > 1 and (Tx == Ty or 1 in (Tx, Ty)):
             frames |= {f"step {t}": self.matrix(t) for t in range(1, max(Tx, Ty) + 1)}
         return frames
 
-    def heatmap(self) -> go.Figure:
-        """Plotly heatmap, layers of x by layers of y, with a slider for the time step."""
+    def heatmap(self, measure: str = "cka") -> go.Figure:
+        """Plotly heatmap, layers of x by layers of y, of CKA with a slider for the time step."""
         from sj_cka import figures
 
         x, y = (str(self.data.attrs.get(side, side)) for side in "xy")
-        return figures.heatmap(self.frames(), x_title=x, y_title=y)
+        return figures.heatmap(self.frames(measure), x_title=x, y_title=y, quantity=self.title(measure))
 
-    def curve(self) -> go.Figure:
+    def curve(self, measure: str = "cka") -> go.Figure:
         """Plotly curve of the paired layers."""
         from sj_cka import figures
 
-        paired = self.paired()
-        line = pd.DataFrame({"mean": paired, "low": np.nan, "high": np.nan})
-        return figures.curve({f"{self.data.attrs.get('x', 'x')} / {self.data.attrs.get('y', 'y')}": line})
+        line = pd.DataFrame({"mean": self.paired(measure=measure), "low": np.nan, "high": np.nan})
+        name = f"{self.data.attrs.get('x', 'x')} / {self.data.attrs.get('y', 'y')}"
+        return figures.curve({name: line}, y_title=self.title(measure))
 
     def steps_map(self, layer: str | Sequence[str], layer_y: str | None = None) -> go.Figure:
         """Plotly map of time step by time step, of one layer or of several side by side."""
@@ -422,14 +448,12 @@ class CKAResult:
             )
         return self.also[name]
 
-    def _measured(self, measure: str) -> np.ndarray:
-        if f"measure_{measure}" not in self.data:
-            known = [str(name).removeprefix("measure_") for name in self.data if str(name).startswith("measure_")]
+    def _expect_measure(self, measure: str) -> None:
+        if measure not in self.measures:
             raise ValueError(
-                f"expected a measure of this result, got {measure!r}; it has cka{', '.join(['', *known])}; ask for "
+                f"expected a measure of this result, got {measure!r}; it has {', '.join(self.measures)}; ask for "
                 'more by compare(..., measures=["rsa"])'
             )
-        return np.asarray(self.data[f"measure_{measure}"].values)
 
     def _steps_at(self, time: Any) -> tuple[int, int]:
         Tx, Ty = self._steps

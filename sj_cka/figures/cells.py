@@ -18,15 +18,17 @@ def cells_of(
     y: Sequence[Any],
     hover: str,
     half_width: pd.DataFrame | None = None,
+    quantity: str = "CKA",
 ) -> list[go.Heatmap]:
     """The coloured cells of one matrix, and grey ones over them where it is NaN."""
     z = numbers(frame).T
+    hover_value = f"{hover}{quantity} %{{z:.3f}}"
     cells = go.Heatmap(
-        x=x, y=y, z=z, coloraxis="coloraxis", hoverongaps=False, hovertemplate=hover + "CKA %{z:.3f}<extra></extra>"
+        x=x, y=y, z=z, coloraxis="coloraxis", hoverongaps=False, hovertemplate=hover_value + "<extra></extra>"
     )
     if half_width is not None:
         beside = [["unknown" if np.isnan(w) else f"{w:.3f}" for w in row] for row in half_width.to_numpy(float).T]
-        cells.update(customdata=beside, hovertemplate=hover + "CKA %{z:.3f} ± %{customdata}<extra></extra>")
+        cells.update(customdata=beside, hovertemplate=hover_value + " ± %{customdata}<extra></extra>")
     if not np.isnan(z).any():
         return [cells]
     grey = go.Heatmap(
@@ -52,6 +54,6 @@ def print_values(cells: go.Heatmap, size: int) -> None:
     cells.update(text=text, texttemplate="<span style='color:%{text}'>%{z:.2f}</span>", textfont_size=size)
 
 
-def coloraxis() -> dict[str, Any]:
-    bar = {"title": {"text": "CKA", "font": {"size": 13}}, "thickness": 14, "tickformat": ".1f", "dtick": 0.2}
-    return {"colorscale": CKA_SCALE, "cmin": 0, "cmax": 1, "colorbar": {**bar, "outlinewidth": 0}}
+def coloraxis(quantity: str = "CKA", low: float = 0, high: float = 1) -> dict[str, Any]:
+    bar = {"title": {"text": quantity, "font": {"size": 13}}, "thickness": 14, "tickformat": ".1f", "dtick": 0.2}
+    return {"colorscale": CKA_SCALE, "cmin": low, "cmax": high, "colorbar": {**bar, "outlinewidth": 0}}

@@ -19,11 +19,13 @@ def heatmap(
     title: str = "",
     x_title: str = "",
     y_title: str = "",
+    quantity: str = "CKA",
     spread: Mapping[str, pd.DataFrame] | None = None,
 ) -> go.Figure:
     """Layer x layer CKA as the paper plots it: network x along the horizontal axis, network y along the vertical one.
 
-    The first layers meet in the lower left corner. The colours always span 0 to 1; grey is undefined (NaN).
+    The first layers meet in the lower left corner. The colours always span 0 to 1, and more only where another measure
+    goes beyond; grey is undefined (NaN).
 
     Args:
         frames: label ("all steps", "step 1", ...) -> matrix [layer_x, layer_y] of CKA, at most 1, NaN where undefined;
@@ -31,6 +33,7 @@ def heatmap(
         title: heading of the figure.
         x_title: name of network x (the index).
         y_title: name of network y (the columns).
+        quantity: what the cells are: `CKAResult.title(measure)`.
         spread: label -> matrix alike with the half-width of the 95 % interval over seeds, shown under the pointer;
             NaN where there is none.
 
@@ -61,9 +64,11 @@ def heatmap(
     hover = f"{x_title or 'x'}: %{{x}}<br>{y_title or 'y'}: %{{y}}<br>"
     for label, frame in frames.items():
         half_width = None if spread is None else spread.get(label)
-        for trace in cells_of(frame, layers_x, layers_y, hover, half_width):
+        for trace in cells_of(frame, layers_x, layers_y, hover, half_width, quantity):
             figure.add_trace(trace.update(name=label, visible=label == labels[0]))
 
+    shown = np.concatenate([frame.to_numpy(float).ravel() for frame in frames.values()])
+    beyond = [] if quantity == "CKA" else shown[np.isfinite(shown)].tolist()
     ticks_x, ticks_y = layer_ticks(layers_x), layer_ticks(layers_y)
     height = 150 + min(580, max(150, 580 * len(layers_y) // len(layers_x)))  # the cells are square
     figure.update_layout(
@@ -72,7 +77,7 @@ def heatmap(
         width=740,
         height=height,
         margin_t=top_margin(title),
-        coloraxis=coloraxis(),
+        coloraxis=coloraxis(quantity, min([0, *beyond]), max([1, *beyond])),
         xaxis={"title": x_title, "tickangle": -90, **layer_axis(layers_x, ticks_x)},
         yaxis={"title": y_title, "scaleanchor": "x", "constraintoward": "top", **layer_axis(layers_y, ticks_y)},
         shapes=[stroke("x", at) for at in ticks_x.edges] + [stroke("y", at) for at in ticks_y.edges],

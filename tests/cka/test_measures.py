@@ -7,9 +7,10 @@ from scipy import stats
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.distance import pdist
 
-from sj_cka import CKA
+from sj_cka import CKA, CKAResult
 from sj_cka.cka import MEASURES
 from sj_cka.cka.layers import grams
+from sj_cka.cka.measures import Measure
 from sj_cka.plugins import UnknownName
 
 
@@ -116,3 +117,43 @@ def test_a_layer_that_is_nan_takes_no_value_from_another(name):
     matrix = found.compute().matrix(measure=name)
     assert np.isnan([matrix.loc["a", "a"], matrix.loc["a", "b"], matrix.loc["b", "a"]]).all()
     assert matrix.loc["b", "b"] == pytest.approx(of(name, Y, Y), abs=1e-12)
+
+
+@pytest.fixture
+def another():
+    """A measure that another package adds: the cosine of the raw distances."""
+
+    def cosine(x, y):
+        sides = [torch.stack([d / d.norm() for d in side.squared_distances()]) for side in (x, y)]
+        return 2 * sides[0] @ sides[1].mT  # up to 2: beyond the colours of CKA
+
+    MEASURES["cosine"] = Measure(cosine, "cosine of distances", adds=False)
+    yield "cosine"
+    MEASURES.pop("cosine", None)
+
+
+def test_a_measure_of_a_plugin_reaches_matrix_frames_pairs_figures_and_file_under_its_own_name(another, tmp_path):
+    accumulated = CKA(measures=[another])
+    X, Y = pair(20)
+    accumulated.update({"a": X[None].expand(2, -1, -1), "b": Y[None]}, {"a": X[None], "b": Y[None]})
+    path = accumulated.compute().save(tmp_path / "r.nc")
+    del MEASURES[another]  # its package may be gone when the file is read
+    result = CKAResult.load(path)
+    assert result.measures == ["cka", another]
+    assert (result.title(), result.title(another)) == ("CKA", "cosine of distances")
+    matrix = result.matrix(measure=another)
+    assert matrix.loc["a", "a"] == pytest.approx(2)
+    assert matrix.loc["a", "b"] != pytest.approx(result.matrix().loc["a", "b"])
+    frames = result.frames(another)
+    assert list(frames) == ["all steps"]
+    assert frames["all steps"].equals(matrix)
+    assert list(result.frames()) == ["all steps", "step 1", "step 2"]
+    paired = result.paired(measure=another)
+    assert (paired.name, paired.tolist()) == (another, [matrix.loc["a", "a"], matrix.loc["b", "b"]])
+    heatmap = result.heatmap(another)
+    assert heatmap.layout.coloraxis.colorbar.title.text == "cosine of distances"
+    assert heatmap.layout.coloraxis.cmax == pytest.approx(2)
+    assert "CKA" not in heatmap.to_json()
+    assert result.curve(another).layout.yaxis.title.text == "cosine of distances"
+    with pytest.raises(ValueError, match="expected a measure of this result, got 'rsa'; it has cka, cosine"):
+        result.frames("rsa")
