@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from sj_cka.attacks import Backdoor
+from sj_cka.attacks import Backdoor, attack_named
 from sj_cka.attacks.transfer import inside
 from sj_cka.cka import CKAResult
 from sj_cka.claims import Evidence, Finding, Interval, contrast, grid, half_width, interval
@@ -124,8 +124,8 @@ def attacks(plan: Plan, store: Store) -> pd.DataFrame:
     rows = []
     for (network, name, eps, seed), job in plan.attacks.items():
         entry = plan.study.attacks[name]
-        function, own = inside(entry.attack, entry.options)
-        in_ball = function in ("fgsm", "pgd", "pgd_surrogates", "square") and own.get("norm", "linf") == "linf"
+        function, options = inside(entry.attack, entry.options)
+        in_ball = entry.like is None and attack_named(function).ball(options) == "linf"
         told = json.loads(store.read(job.key, "attack.json"))
         rate = (entry if entry.like is None else plan.study.attacks[entry.like]).rate
         strength = f"eps {eps:g}" if eps is not None else f"success {rate:g}"

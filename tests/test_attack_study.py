@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import sj_cka
 from sj_cka import jobs, recipe
-from sj_cka.attacks import pixel_model, success_rate
+from sj_cka.attacks import ATTACKS, Attack, pixel_model, success_rate
 from sj_cka.data import DATASETS, Frames, Images, Samples, digits, digits_dvs
 from sj_cka.jobs import Job
 from sj_cka.jobs.attack import Target, made, read_inputs
@@ -244,6 +244,20 @@ def test_every_fault_is_told_with_its_key_path(attack_file: Write, old: str, new
         plan(recipe.read(path))
     assert f" {key}: " in str(caught.value)
     assert message in str(caught.value)
+
+
+def test_a_gradient_attack_of_a_plugin_needs_a_partner_without_gradients_too(
+    attack_file: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ATTACKS, "mine", Attack(lambda net, x, y, *, eps, generator=None: x.clone()))
+    monkeypatch.setitem(ATTACKS, "blind", Attack(lambda net, x, y, *, eps, generator=None: x, needs="answers"))
+    path = attack_file()
+    alone = ATTACKED.partition("attack:\n")[0] + "attack:\n  eps: 0.1\n  by:\n    mine: {}\n"
+    path.write_text(alone)
+    with pytest.raises(RecipeError, match=r"attack.by: expected a gradient-free attack too, e.g. square"):
+        recipe.read(path)
+    path.write_text(alone + "    blind: {}\n")
+    assert list(recipe.read(path).attacks) == ["mine", "blind"]
 
 
 def test_the_trigger_of_a_recipe_is_as_bright_as_the_samples_are_stored() -> None:

@@ -24,15 +24,16 @@ from sj_cka.attacks.measure import (
 )
 from sj_cka.attacks.model import PixelModel, pixel_model, pixels
 from sj_cka.attacks.noise import gaussian, salt_and_pepper, uniform
-from sj_cka.attacks.promise import BrokenPromise, Promise, held, promises
+from sj_cka.attacks.promise import AttackFunction, BrokenPromise, Promise, held, promises
 from sj_cka.attacks.square import square
-from sj_cka.attacks.table import ATTACKS, Attack
+from sj_cka.attacks.table import ATTACKS, Attack, attack_named
 from sj_cka.attacks.transfer import transfer
 from sj_cka.attacks.victim import NoGradient
 
 __all__ = [
     "ATTACKS",
     "Attack",
+    "AttackFunction",
     "Backdoor",
     "BrokenPromise",
     "MaskedGradient",
@@ -45,6 +46,7 @@ __all__ = [
     "RateNotReached",
     "accuracy",
     "add_events",
+    "attack_named",
     "backdoor",
     "boundary",
     "craft",

@@ -11,13 +11,13 @@ from sj_cka.attacks import checks
 from sj_cka.attacks.ascent import l2, unit
 from sj_cka.attacks.checks import Bounds
 from sj_cka.attacks.measure import check_shapes, right
-from sj_cka.attacks.promise import Attack, held
+from sj_cka.attacks.promise import AttackFunction, held
 from sj_cka.attacks.table import attack_named
 from sj_cka.attacks.victim import sample_axis as axis_of
 
 
 def craft(
-    attack: str | Attack,
+    attack: str | AttackFunction,
     net: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -124,7 +124,7 @@ class RateNotReached(ValueError):
 
 
 def eps_for_success(
-    attack: str | Attack,
+    attack: str | AttackFunction,
     net: nn.Module,
     x: Tensor,
     y: Tensor,

@@ -15,7 +15,7 @@ from sj_cka.attacks import checks
 from sj_cka.attacks.victim import differentiable, sample_axis
 from sj_cka.ranges import NORMS, Norm, Range, check_eps, check_scale, range_of
 
-Attack = Callable[..., Tensor]
+AttackFunction = Callable[..., Tensor]
 Eps = Literal["radius", "size", "share", "unknown"]
 
 
@@ -65,7 +65,7 @@ class Promise(NamedTuple):
 
 def promises(
     eps: Eps, *, norm: Norm | None = None, bounds: Range | None = None, most: float = math.inf
-) -> Callable[[Attack], Attack]:
+) -> Callable[[AttackFunction], AttackFunction]:
     """A decorator for an attack, which is then held to what it promises: see `Promise` for the arguments, and `held`.
 
     Example:
@@ -79,7 +79,7 @@ def promises(
     return lambda function: held(function, Promise(eps, norm, bounds, most))
 
 
-def promise_of(attack: Attack) -> Promise:
+def promise_of(attack: AttackFunction) -> Promise:
     """What an attack promises; of one that does not say so, a ball where it has an option `norm`, else bounds alone."""
     told: Promise | None = getattr(attack, "promise", None)
     if told is not None:
@@ -87,7 +87,7 @@ def promise_of(attack: Attack) -> Promise:
     return Promise("radius" if "norm" in inspect.signature(attack).parameters else "unknown")
 
 
-def held(attack: Attack, promise: Promise | None = None) -> Attack:
+def held(attack: AttackFunction, promise: Promise | None = None) -> AttackFunction:
     """An attack that gets copies of its inputs, and whose result is looked at before it is given away.
 
     Before it runs: eps is a number that means something within the bounds; inputs are finite, and where they are a

@@ -1,36 +1,94 @@
-"""All attacks by name; `sj_cka.attacks.transfer`, which makes any of them on another network, adds itself."""
+"""All attacks by name, each with all there is to know of it; `sj_cka.attacks.transfer` adds itself."""
 
 from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from torch import Tensor
 
 from sj_cka.attacks.decision import boundary, hop_skip_jump
 from sj_cka.attacks.events import add_events, drop_events
 from sj_cka.attacks.gradient import fgsm, pgd, pgd_paper
 from sj_cka.attacks.masking import pgd_surrogates
 from sj_cka.attacks.noise import gaussian, salt_and_pepper, uniform
-from sj_cka.attacks.promise import Attack, held
+from sj_cka.attacks.promise import AttackFunction, Promise, held, promise_of
 from sj_cka.attacks.square import square
 from sj_cka.plugins import lookup
+from sj_cka.ranges import Norm
+
+Needs = Literal["gradient", "answers", "source", "nothing"]
+EpsUnit = Literal["pixels", "normalised", "counts"]
+
+
+class Attack:
+    """An entry of ATTACKS: a function, which is held to what it promises, and what a study has to know of it.
+
+    Args:
+        function: `attack(net, x, y, *, eps, generator=None, **options) -> x_adv`; its ball is what `promises` says.
+        needs: of the attacked network: its "gradient", or no more than its "answers"; or the gradient of another one,
+            its option `source`; or "nothing", as noise. An attack that does not say so is taken to need the gradient,
+            so that a study asks for one without beside it.
+        unit: of eps and inputs: "pixels" from 0 to 1, on recordings counts of events; "normalised": images as the
+            network takes them; "counts": of events, on recordings alone.
+        trial: largest values of options with which it is tried on two samples before a study runs; None where two
+            samples are too few.
+    """
+
+    promise: Promise
+
+    def __init__(
+        self,
+        function: AttackFunction,
+        *,
+        needs: Needs = "gradient",
+        unit: EpsUnit = "pixels",
+        trial: Mapping[str, int] | None = MappingProxyType({}),
+    ) -> None:
+        self.function, self.needs, self.unit, self.trial = held(function), needs, unit, trial
+        self.promise = promise_of(self.function)
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The function itself."""
+        return self.function(*args, **kwargs)
+
+    def with_defaults(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments by name, those that are not given at their default."""
+        parameters = inspect.signature(self.function).parameters
+        return {name: parameter.default for name, parameter in parameters.items()} | dict(options)
+
+    def ball(self, options: Mapping[str, Any]) -> Norm | None:
+        """The norm in which eps is the radius of a ball in pixels or counts; None where it is none, and of noise."""
+        plain = self.unit == "pixels" and self.needs != "nothing"
+        return self.promise.ball(self.with_defaults(options)) if plain else None
+
 
 ATTACKS: dict[str, Attack] = {
-    "fgsm": fgsm,
-    "pgd": pgd,
-    "pgd_paper": pgd_paper,
-    "pgd_surrogates": pgd_surrogates,
-    "square": square,
-    "boundary": boundary,
-    "hop_skip_jump": hop_skip_jump,
-    "gaussian": gaussian,
-    "uniform": uniform,
-    "salt_and_pepper": salt_and_pepper,
-    "drop_events": drop_events,
-    "add_events": add_events,
+    "fgsm": Attack(fgsm),
+    "pgd": Attack(pgd, trial={"steps": 1, "restarts": 2}),
+    "pgd_paper": Attack(pgd_paper, unit="normalised"),
+    "pgd_surrogates": Attack(pgd_surrogates, trial={"steps": 1, "restarts": 2}),
+    "square": Attack(square, needs="answers", trial={"queries": 2}),
+    # these start from samples that are classified otherwise
+    "boundary": Attack(boundary, needs="answers", trial=None),
+    "hop_skip_jump": Attack(hop_skip_jump, needs="answers", trial=None),
+    "gaussian": Attack(gaussian, needs="nothing"),
+    "uniform": Attack(uniform, needs="nothing"),
+    "salt_and_pepper": Attack(salt_and_pepper, needs="nothing"),
+    "drop_events": Attack(drop_events, needs="nothing", unit="counts"),
+    "add_events": Attack(add_events, needs="nothing", unit="counts"),
 }
 
 
 def attack_named(name: str) -> Attack:
-    """An attack of the table, which is held to what it promises (`sj_cka.attacks.promise.held`), a plugin's too.
+    """An attack of the table; a function that a plugin put there alone is taken as an entry that says nothing else.
 
     Raises:
         UnknownName: no such attack.
     """
-    return held(lookup(ATTACKS, name, "attack"))
+    entry = lookup(ATTACKS, name, "attack")
+    return entry if isinstance(entry, Attack) else Attack(entry)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from sj_cka.attacks import checks
-from sj_cka.attacks.table import ATTACKS, attack_named
+from sj_cka.attacks.table import ATTACKS, Attack, attack_named
 from sj_cka.attacks.victim import sample_axis
 
 _DEFAULT = "pgd"
@@ -62,4 +62,4 @@ def transfer(
     return attack_named(attack)(source, x, y, eps=eps, generator=generator, **(options or {}))
 
 
-ATTACKS["transfer"] = transfer
+ATTACKS["transfer"] = Attack(transfer, needs="source")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,15 +13,13 @@ from safetensors.torch import save as save_tensors
 from torch import Generator, Tensor, nn
 
 from sj_cka import attacks
-from sj_cka.attacks import ATTACKS, MaskedGradient, PixelModel, RateNotReached, pixel_model
+from sj_cka.attacks import MaskedGradient, PixelModel, RateNotReached, attack_named, pixel_model
 from sj_cka.attacks.checks import limits
 from sj_cka.attacks.transfer import inside
 from sj_cka.data import Images, Samples
-from sj_cka.plugins import lookup
 from sj_cka.ranges import UNIT, Range
 
 INPUTS = "inputs.safetensors"
-_NORMALISED = ("pgd_paper",)  # attacks on images as the network takes them
 
 
 class Target(NamedTuple):
@@ -69,13 +66,14 @@ def unit(data: Samples, attack: Mapping[str, Any]) -> Unit:
     if "like" in options:
         return unit(data, options["like"])
     name, options = inside(name, options)
-    takes = inspect.signature(lookup(ATTACKS, name, "attack")).parameters
-    bounds = limits(options.get("bounds", takes["bounds"].default)) if "bounds" in takes else None
+    entry = attack_named(name)
+    options = entry.with_defaults(options)
+    bounds = limits(options.get("bounds"))
     if not isinstance(data, Images):
         return Unit("counts", bounds)
-    if name in _NORMALISED:
+    if entry.unit == "normalised":
         return Unit("normalised", None)
-    return Unit("pixels", bounds if "bounds" in takes else UNIT)
+    return Unit("pixels", bounds if "bounds" in options else UNIT)
 
 
 def target(data: Samples, count: int, attack: Mapping[str, Any], on: torch.device) -> Target:

@@ -13,8 +13,6 @@ from sj_cka.data import Samples
 from sj_cka.typed import Float, Int, Name, Strict, several
 
 NOISE = "noise_like"  # not in ATTACKS: it is made from another attack
-WITHOUT_GRADIENTS = ("square", "boundary", "hop_skip_jump")
-WITH_GRADIENTS = ("fgsm", "pgd", "pgd_paper", "pgd_surrogates")
 _OWN = ("name", "eps", "rate", "most", "source", "like")
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sj_cka.attacks import ATTACKS
-from sj_cka.attacks.promise import promise_of
+from sj_cka.attacks import attack_named
 from sj_cka.attacks.transfer import inside
 from sj_cka.claims import MEASUREMENTS, Claim, Measurement
 from sj_cka.data import AUGMENTATIONS, DATASETS
@@ -16,7 +14,7 @@ from sj_cka.figures import FIGURES
 from sj_cka.models import MODELS, NEURONS
 from sj_cka.plugins import UnknownName, closest, lookup
 from sj_cka.ranges import Range
-from sj_cka.recipe.attacks import NOISE, WITH_GRADIENTS, WITHOUT_GRADIENTS, Attacking
+from sj_cka.recipe.attacks import NOISE, Attacking
 from sj_cka.recipe.blocks import Comparison, FigureBlock, Named, Neuron
 from sj_cka.recipe.faults import checked, validated
 from sj_cka.recipe.options import options_model
@@ -145,13 +143,14 @@ def _check_attacks(study: Study) -> None:
         key: KeyPath = ("attack", "by", name)
         _check_attack(study, key, entry, before)
         before.append(name)
-    used = [entry.attack for entry in study.attacks.values()]
-    if any(name in WITH_GRADIENTS for name in used) and not any(name in WITHOUT_GRADIENTS for name in used):
+    made = [(entry, attack_named(entry.attack)) for entry in study.attacks.values() if entry.like is None]
+    needs = {attack.needs for _, attack in made}
+    if "gradient" in needs and "answers" not in needs:
         message = "expected a gradient-free attack too, e.g. square: without one, masked gradients look like robustness"
         raise study.error(("attack", "by"), message)
     of_eps = [
-        {eps for entry in study.attacks.values() if entry.attack in names for eps in entry.eps if eps is not None}
-        for names in (("fgsm", "pgd", "pgd_surrogates"), WITHOUT_GRADIENTS)
+        {eps for entry, attack in made if (attack.needs, attack.unit) == (need, "pixels") for eps in entry.eps if eps}
+        for need in ("gradient", "answers")
     ]
     if all(of_eps) and not of_eps[0] & of_eps[1]:
         got = " and ".join(", ".join(f"{eps:g}" for eps in sorted(own)) for own in of_eps)
@@ -163,9 +162,8 @@ def _check_attack(study: Study, key: KeyPath, entry: Attacking, before: list[str
     if (entry.like is not None) != (entry.attack == NOISE):
         message = f"expected like, an entry above this one, with {NOISE} and with it alone"
         raise study.error((*key, "like"), message)
-    if (entry.source is not None) != (entry.attack == "transfer"):
-        raise study.error((*key, "source"), "expected source, a network, with transfer and with it alone")
     if entry.attack == NOISE:
+        _check_source(study, key, entry, wanted=False)
         if entry.like not in before:
             raise study.error((*key, "like"), f"expected an entry above this one, got {entry.like!r}")
         if entry.options or entry.rate is not None:
@@ -173,23 +171,30 @@ def _check_attack(study: Study, key: KeyPath, entry: Attacking, before: list[str
             raise study.error(key, message)
         return
     try:
-        function = lookup(ATTACKS, entry.attack, "attack")
+        attack = attack_named(entry.attack)
     except UnknownName as error:
         raise study.error((*key, "name"), str(error)) from error
-    checked(options_model(function), dict(entry.options), study.source, key)
+    _check_source(study, key, entry, wanted=attack.needs == "source")
+    checked(options_model(attack), dict(entry.options), study.source, key)
     try:
-        lookup(ATTACKS, inside(entry.attack, entry.options)[0], "attack")
+        attack_named(inside(entry.attack, entry.options)[0])
     except UnknownName as error:
         raise study.error((*key, "attack"), str(error)) from error
     check_strength(study, key, entry)
-    if entry.source is not None:
-        for network in study.attacked():
-            source = str(entry.source_of(network))
-            _check_network(study, (*key, "source"), source)
-            if network_of(source)[2]:
-                raise study.error((*key, "source"), f"expected a trained network, got {source!r}")
-            if study.conditions[network_of(source)[0]].data != study.conditions[network_of(network)[0]].data:
-                raise study.error((*key, "source"), f"expected a network with the data of {network}, got {source}")
+
+
+def _check_source(study: Study, key: KeyPath, entry: Attacking, *, wanted: bool) -> None:
+    """The network that is attacked in place of the one that is shown the result."""
+    at: KeyPath = (*key, "source")
+    if (entry.source is not None) != wanted:
+        raise study.error(at, "expected source, a network, with transfer and with it alone")
+    for network in study.attacked() if wanted else ():
+        source = str(entry.source_of(network))
+        _check_network(study, at, source)
+        if network_of(source)[2]:
+            raise study.error(at, f"expected a trained network, got {source!r}")
+        if study.conditions[network_of(source)[0]].data != study.conditions[network_of(network)[0]].data:
+            raise study.error(at, f"expected a network with the data of {network}, got {source}")
 
 
 def check_strength(
@@ -208,8 +213,8 @@ def check_strength(
         RecipeError: one does.
     """
     name, options = inside(entry.attack, entry.options)
-    function = ATTACKS[name]
-    given = {key: parameter.default for key, parameter in inspect.signature(function).parameters.items()} | options
+    attack = attack_named(name)
+    given = attack.with_defaults(options)
     at: KeyPath = (*key, "eps") if study.source.at((*key, "eps")) is not None else ("attack", "eps")
     several = isinstance(study.source.at(at), list)
     places: list[tuple[KeyPath, float | None]] = [((*at, i) if several else at, eps) for i, eps in enumerate(entry.eps)]
@@ -219,7 +224,7 @@ def check_strength(
         try:
             if given.get("bounds") is not None:
                 given["bounds"] = [number(bound) for bound in given["bounds"]]
-            promise_of(function).check_eps(eps, given, size, within)
+            attack.promise.check_eps(eps, given, size, within)
         except ValueError as error:
             raise study.error(where, str(error)) from error
 

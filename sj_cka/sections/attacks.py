@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from sj_cka import figures, tables
+from sj_cka.attacks import attack_named
 from sj_cka.claims import interval
 from sj_cka.recipe import FigureBlock
-from sj_cka.recipe.attacks import WITH_GRADIENTS, WITHOUT_GRADIENTS
 from sj_cka.report import Panel, Section
 from sj_cka.sections.results import Results
 
@@ -70,13 +70,14 @@ def masking(table: pd.DataFrame) -> list[str]:
     for network, rows in own.groupby("network", sort=False):
         of_attack = rows.groupby("attack", sort=False)
         by = {str(name): part.set_index(["eps", "seed"])["success"] for name, part in of_attack}
-        kinds = rows.drop_duplicates("attack").set_index("attack")["function"]
-        with_gradient = [name for name in by if kinds[name] in WITH_GRADIENTS]
+        functions = rows.drop_duplicates("attack").set_index("attack")["function"]
+        needs = {name: attack_named(functions[name]).needs for name in by}
+        with_gradient = [name for name in by if needs[name] == "gradient"]
         if not with_gradient:
             continue
         best = pd.concat([by[name] for name in with_gradient], axis=1).max(axis=1)
         for name in by:
-            if kinds[name] not in (*WITHOUT_GRADIENTS, "transfer"):
+            if needs[name] not in ("answers", "source"):
                 continue
             difference = (by[name] - best).dropna()
             compared += len(difference)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from typing import Any
 
 import torch
 from torch import nn
 
-from sj_cka.attacks import ATTACKS, MaskedGradient, NoGradient, craft, pixels, stamp
+from sj_cka.attacks import MaskedGradient, NoGradient, attack_named, craft, pixels, stamp
 from sj_cka.attacks.transfer import inside
 from sj_cka.data import Images, Samples
 from sj_cka.jobs.attack import Target, target
 from sj_cka.materials import Data
-from sj_cka.plugins import lookup
 from sj_cka.ranges import check_fills, check_trigger, range_of
 from sj_cka.recipe import Study, network_of, without_defaults
 from sj_cka.recipe.attacks import NOISE, Attacking
@@ -78,7 +76,7 @@ def check_attacks(study: Study, built: dict[str, nn.Module], data: dict[str, Dat
             key: KeyPath = ("attack", "by", name)
             if entry.like is not None or not entry.concerns(network):
                 continue
-            if entry.attack in ("drop_events", "add_events") and samples.T is None:
+            if attack_named(entry.attack).unit == "counts" and samples.T is None:
                 raise study.error(key, f"expected an attack on images for {network}, got {entry.attack}: on recordings")
             attack = attack_block(study, entry)
             _check_range(
@@ -111,17 +109,14 @@ def _check_range(study: Study, key: KeyPath, entry: Attacking, samples: Samples,
     check_strength(study, key, entry, size=aim.x.numel() // aim.x.shape[aim.axis], within=bounds or widest)
 
 
-_FEW = {"steps": 1, "queries": 2, "restarts": 2}  # of an attack that is only tried
-_UNTRIED = ("boundary", "hop_skip_jump")  # they need samples that are classified differently
-
-
 def _try(attack: dict[str, Any], entry: Attacking, samples: Samples, net: nn.Module) -> None:
     """An attack of its largest strength on two samples, on the network that it is made on."""
     name, options = inside(entry.attack, {key: value for key, value in attack.items() if key != "name"})
-    if name in _UNTRIED:
+    function = attack_named(name)
+    if function.trial is None:
         return
-    takes = inspect.signature(ATTACKS[name]).parameters
-    options |= {key: min(options.get(key, takes[key].default), few) for key, few in _FEW.items() if key in takes}
+    all_options = function.with_defaults(options)
+    options |= {key: min(all_options[key], few) for key, few in function.trial.items()}
     aim = target(samples, 2, attack, torch.device("cpu"))
     eps = entry.most if entry.most is not None else entry.eps[-1]
     with warnings.catch_warnings():
@@ -133,4 +128,4 @@ def attack_block(study: Study, entry: Attacking) -> dict[str, Any]:
     """Name and options of an attack as a job names it; of noise the attack whose norm it has."""
     if entry.like is not None:
         return {"name": NOISE, "like": attack_block(study, study.attacks[entry.like])}
-    return without_defaults(lookup(ATTACKS, entry.attack, "attack"), {"name": entry.attack, **entry.options})
+    return without_defaults(attack_named(entry.attack), {"name": entry.attack, **entry.options})

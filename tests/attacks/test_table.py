@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sj_cka.attacks import ATTACKS, accuracy, perturbation, pixel_model, right
+from sj_cka.attacks import ATTACKS, NoGradient, accuracy, attack_named, perturbation, pixel_model, right
 from sj_cka.recipe.options import options_model
 
 EVENTS = {"drop_events", "add_events"}
@@ -156,7 +156,7 @@ def test_frames_with_time_first_get_what_the_same_frames_with_samples_first_get(
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_its_options_can_stand_in_a_recipe(name):
-    function = ATTACKS[name]
+    function = ATTACKS[name].function
     parameters = inspect.signature(function).parameters
     assert list(parameters)[:5] == ["net", "x", "y", "eps", "generator"]
     assert all(parameters[key].kind is inspect.Parameter.KEYWORD_ONLY for key in list(parameters)[3:])
@@ -175,6 +175,46 @@ def test_its_options_can_stand_in_a_recipe(name):
     fields = options_model(plain).model_fields
     assert fields.keys() == parameters.keys() - handed - {"generator"}
     assert not any(field.is_required() for field in fields.values())
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_that_says_it_needs_no_gradient_runs_without_any(name, case):
+    class Blind(nn.Module):
+        def forward(self, x):
+            return case.net(x.detach()).detach()
+
+    if ATTACKS[name].needs in ("gradient", "source"):
+        with pytest.raises(NoGradient):
+            attack(name, (Blind(), *case[1:]))
+    else:
+        x, x_adv = attack(name, (Blind(), *case[1:]))
+        assert x_adv.shape == x.shape
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_what_a_trial_lowers_are_options_of_the_attack(name):
+    options = inspect.signature(ATTACKS[name]).parameters
+    assert all(
+        options[key].default >= few >= 1 or key == "restarts" for key, few in (ATTACKS[name].trial or {}).items()
+    )
+
+
+def test_the_ball_of_an_attack_is_that_of_its_options_and_noise_has_none():
+    balls = {name: entry.ball({}) for name, entry in ATTACKS.items()}
+    in_linf = {"fgsm", "pgd", "pgd_surrogates", "square"}
+    assert {name for name, ball in balls.items() if ball == "linf"} == in_linf
+    assert {name for name, ball in balls.items() if ball == "l2"} == {"boundary", "hop_skip_jump"}
+    assert ATTACKS["pgd"].ball({"norm": "l2"}) == "l2"
+
+
+def test_a_function_alone_in_the_table_is_taken_to_need_the_gradient(monkeypatch):
+    def mine(net, x, y, *, eps, generator=None, bounds=(0.0, 1.0)):
+        """Does nothing."""
+        return x.clone()
+
+    monkeypatch.setitem(ATTACKS, "mine", mine)
+    assert attack_named("mine").needs == "gradient"
+    assert attack_named("mine").with_defaults({"eps": 0.1})["bounds"] == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "square", "gaussian", "uniform", "salt_and_pepper"])
