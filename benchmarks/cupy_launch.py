@@ -26,7 +26,7 @@ from sj_cka.data import Images, Shape, imagine
 from sj_cka.models import build
 from sj_cka.neurons import NEURONS, lif_backend
 from sj_cka.neurons.nodes import FusedNode
-from sj_cka.training import Resident, Settings, train
+from sj_cka.training import DeviceLoader, Settings, train
 from sj_cka.training.graph import GraphStep, on_side_stream
 from sj_cka.training.step import Step
 
@@ -147,7 +147,7 @@ def captured() -> bool:
     losses = []
     for whole in (True, False):
         net = net_of()
-        batches = Resident(
+        batches = DeviceLoader(
             data.x_train.cuda(), data.y_train.cuda(), batch_size=64, seed=0, classes=10, prepare=data.as_input
         )
         settings = Settings(epochs=4, batch_size=64, precision="fp16", graph=whole)

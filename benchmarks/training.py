@@ -43,7 +43,7 @@ from sj_cka.models import build
 from sj_cka.neurons import lif_backend
 from sj_cka.neurons.backends import node_chooses
 from sj_cka.neurons.nodes import FusedNode
-from sj_cka.training import Resident, Settings, train
+from sj_cka.training import DeviceLoader, Settings, train
 
 T, OURS, SCRIPT, LOOP = 4, "this project", "SpikingJelly", "plain loop"
 TINY = {"images": 4, "rounds": 1, "threads": 1, "depth": 8, "side": 8}
@@ -111,7 +111,7 @@ def ours(
         layout=layout,  # type: ignore[arg-type]
         graph=form in (OURS, FUSED),
     )
-    batches = Resident(
+    batches = DeviceLoader(
         data.x_train.to(device),
         data.y_train.to(device),
         batch_size=batch_size,

@@ -125,18 +125,21 @@ def _default_workers(missing: Sequence[Job]) -> int:
 def _do(job: Job, store: Store, report: jobs.Report) -> None:
     with _named(job), store.working_on(job.key) as needed:
         if needed:
-            store.write(job.key, jobs.run(job, store.read, jobs.Desk(report, store.shelf(job.key))))
+            store.write(job.key, jobs.run(job, store.read, jobs.Context(report, store.slot(job.key), jobs.device())))
 
 
 def _do_together(job: Job, store: Store, report: jobs.Report) -> None:
     """A job in a group of processes: the first holds it against other runs, and writes it."""
     with _named(job), ExitStack() as held:
-        first = world()[0] == 0
+        rank, processes = world()
+        first = rank == 0
         needed = held.enter_context(store.working_on(job.key)) if first else False
         if not agreed(needed):
             return
         if first or jobs.KINDS[job.kind].together:
-            files = jobs.run(job, store.read, jobs.Desk(report if first else jobs.silent, store.shelf(job.key)))
+            said = report if first else jobs.silent
+            context = jobs.Context(said, store.slot(job.key), jobs.device(), rank, processes)
+            files = jobs.run(job, store.read, context)
             if first:
                 store.write(job.key, files)
         agreed(None)  # the others may read it only now

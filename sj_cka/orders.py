@@ -25,10 +25,11 @@ class Orders:
     Args:
         study: the recipe as read.
         data: variant -> its data.
+        processes: among which each training is shared.
     """
 
-    def __init__(self, study: Study, data: dict[str, Data]) -> None:
-        self.study, self.data = study, data
+    def __init__(self, study: Study, data: dict[str, Data], processes: int = 1) -> None:
+        self.study, self.data, self.processes = study, data, processes
         self._made: dict[tuple[str, int, bool], Job] = {}
         self._args = cache(self._training_args)
 
@@ -51,8 +52,8 @@ class Orders:
         if kind == "converted":
             return self.convert(network, self.train(f"{variant}.ann", seed), seed)
         train = self.study.conditions[variant].train
-        label = f"{network}, seed {seed}"
-        return Job("train", self._args(network), {}, self.block(network), seed, train.threads, label, train.checkpoint)
+        args, block, label = self._args(network), self.block(network), f"{network}, seed {seed}"
+        return Job("train", args, {}, block, seed, train.threads, label, train.checkpoint, self.processes)
 
     def _training_args(self, network: str) -> dict[str, Any]:
         variant, kind, _ = network_of(network)

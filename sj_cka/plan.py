@@ -14,6 +14,7 @@ from sj_cka.materials import Data, check_converted, check_time, read_data
 from sj_cka.orders import Orders, State
 from sj_cka.recipe import Comparison, Sides, Study, network_of
 from sj_cka.recording import is_neuron
+from sj_cka.training.distributed import world
 from sj_cka.trial import Size, check_attacks, check_augmentations, check_layers, check_poison, tried
 
 
@@ -102,7 +103,7 @@ def plan(study: Study, *, imagined: bool = False) -> Plan:
         built = {network: one.network for network, one in made.items()}
         check_layers(study, built, data)
         check_attacks(study, built, data)
-    jobs = Orders(study, data)
+    jobs = Orders(study, data, world()[1])
     trained = {(network, seed): jobs.train(network, seed) for network in networks for seed in study.seeds}
     evaluated = {
         (network, T, seed): jobs.evaluate(network, T, seed)

@@ -52,7 +52,7 @@ def backends(planned: Plan) -> str:
     said = []
     for condition in planned.study.conditions.values():
         neuron = condition.snn.neuron.options()
-        backend = jobs.backend_of(neuron)
+        backend = jobs.backend_of(neuron, jobs.device())
         said.append(f"{neuron['name']}: {'its own' if backend is None else f'{backend.name} ({backend.reason})'}")
     return "; ".join(dict.fromkeys(said))
 

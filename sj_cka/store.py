@@ -136,7 +136,7 @@ class Store:
                 self._move(part, key)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
-        self.shelf(key).remove()
+        self.slot(key).remove()
 
     def _move(self, part: Path, key: str) -> None:
         """Puts a job in its place; what lies there and is no finished job of another run is set aside."""
@@ -182,7 +182,7 @@ class Store:
     def _manifest(self, key: str) -> Manifest:
         return self._given.get(key) or Manifest.read(self.folder(key), key)
 
-    def shelf(self, key: str) -> Checkpoint:
+    def slot(self, key: str) -> Checkpoint:
         """Where the checkpoint of a job lies while it is worked on."""
         return Checkpoint(self.folder(key).parent / f".{key}.checkpoint", self.aside)
 

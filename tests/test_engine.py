@@ -37,12 +37,12 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Two kinds of job that do next to nothing; gives the order in which jobs ran."""
     ran: list[str] = []
 
-    def add(job: Job, needs: Any, desk: Any) -> Files:
+    def add(job: Job, needs: Any, context: Any) -> Files:
         ran.append(job.args["name"])
-        desk.report("at work")
+        context.report("at work")
         return {"sum": str(1 + sum(int(read("sum")) for read in needs.values())).encode()}
 
-    def fail(job: Job, needs: Any, desk: Any) -> Files:
+    def fail(job: Job, needs: Any, context: Any) -> Files:
         raise ZeroDivisionError("nothing is nothing")
 
     monkeypatch.setitem(jobs.KINDS, "add", Kind(add, 1))

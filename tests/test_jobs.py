@@ -165,6 +165,17 @@ def test_a_key_depends_on_what_a_job_builds_on_and_on_its_kind_and_version(monke
     assert replace(one).key != before
 
 
+def test_a_training_among_processes_says_so_and_one_alone_does_not(
+    recipe_file: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = planned(recipe_file())
+    monkeypatch.setattr("sj_cka.plan.world", lambda: (1, 2))
+    together = planned(recipe_file())
+    for network, job in together.trained.items():
+        assert job.spec == alone.trained[network].spec | {"processes": 2}
+    assert [pair.job.spec.keys() for pair in together.pairs] == [pair.job.spec.keys() for pair in alone.pairs]
+
+
 def test_a_spec_is_canonical_json() -> None:
     assert jobs.canonical({"b": [1, 2.0], "a": None}) == '{"a":null,"b":[1,2.0]}'
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -221,7 +232,7 @@ def test_the_order_of_data_comes_from_the_seed_alone(recipe_file: Write, monkeyp
 def test_a_training_leaves_weights_history_accuracies_spec_and_environment(recipe_file: Write) -> None:
     job = planned(recipe_file(("  epochs: 1", "  epochs: 2"))).trained["all.snn", 0]
     said: list[tuple[str, Any]] = []
-    files = jobs.run(job, no_files, jobs.Desk(lambda line, epoch=None: said.append((line, epoch))))
+    files = jobs.run(job, no_files, jobs.Context(lambda line, epoch=None: said.append((line, epoch))))
     assert sorted(files) == [
         *("accuracy.json", "environment.json", "firing_rates.csv", "history.csv", "spec.json", "weights.safetensors"),
     ]
@@ -268,7 +279,7 @@ def test_a_job_twice_gives_the_same_files_to_the_bit(recipe_file: Write) -> None
 def test_a_job_runs_with_its_threads_and_puts_back_those_that_were(recipe_file: Write) -> None:
     job = planned(recipe_file(("  lr: 0.1", "  threads: 2"))).trained["all.ann", 0]
     before, seen = torch.get_num_threads(), []
-    jobs.run(job, no_files, jobs.Desk(lambda line, epoch=None: seen.append(torch.get_num_threads())))
+    jobs.run(job, no_files, jobs.Context(lambda line, epoch=None: seen.append(torch.get_num_threads())))
     assert seen == [2]
     assert torch.get_num_threads() == before
 
@@ -484,7 +495,7 @@ def test_a_training_that_was_killed_goes_on_from_its_checkpoint_to_the_same_weig
     recipe_file: Write, tmp_path: Path
 ) -> None:
     job = planned(recipe_file(("  epochs: 1", "  epochs: 3\n  checkpoint: 1\n  augment: [flip]"))).trained["all.snn", 0]
-    shelf, reported = Store(tmp_path / "shelf").shelf(job.key), []
+    slot, reported = Store(tmp_path / "slot").slot(job.key), []
 
     def stop(line: str, epoch: Any = None) -> None:
         reported.append(epoch.epoch)
@@ -492,8 +503,8 @@ def test_a_training_that_was_killed_goes_on_from_its_checkpoint_to_the_same_weig
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        jobs.run(job, no_files, jobs.Desk(stop, shelf))
-    again = jobs.run(job, no_files, jobs.Desk(lambda line, epoch=None: reported.append(epoch.epoch), shelf))
+        jobs.run(job, no_files, jobs.Context(stop, slot))
+    again = jobs.run(job, no_files, jobs.Context(lambda line, epoch=None: reported.append(epoch.epoch), slot))
     whole = jobs.run(job, no_files)
     assert reported == [1, 2, 3]
     assert again["weights.safetensors"] == whole["weights.safetensors"]

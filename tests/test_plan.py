@@ -23,7 +23,7 @@ from sj_cka.models import build
 from sj_cka.plan import Plan, plan
 from sj_cka.recipe import RecipeError, options
 from sj_cka.study import outline
-from sj_cka.training import Resident, Settings, train
+from sj_cka.training import DeviceLoader, Settings, train
 
 ROOT = Path(__file__).resolve().parents[1]
 Write = Callable[..., Path]
@@ -318,7 +318,7 @@ def test_every_network_of_a_large_profile_trains_two_steps(path: Path, profile: 
         data = imagine(SHAPES[options.pop("name")](**options), train=4)
         network = build(**network_spec(job, data))
         settings = Settings(**job.args["settings"] | {"epochs": 1, "batch_size": 2})
-        batches = Resident(
+        batches = DeviceLoader(
             data.x_train, data.y_train, batch_size=2, seed=0, classes=data.classes, prepare=data.as_input
         )
         before = network.get_parameter("fc.weight").clone()

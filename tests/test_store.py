@@ -304,17 +304,17 @@ def test_nothing_that_lies_in_the_way_is_followed(
     victim = tmp_path / "victim"
     victim.write_text("mine")
     monkeypatch.setattr(disk.secrets, "token_hex", lambda count: "guessed")  # were it so, nothing would be lost
-    shelf = store.shelf(KEY)
-    shelf.path.parent.mkdir(parents=True)
-    shelf.path.with_name(f".{KEY}.checkpoint-guessed").symlink_to(victim)
+    slot = store.slot(KEY)
+    slot.path.parent.mkdir(parents=True)
+    slot.path.with_name(f".{KEY}.checkpoint-guessed").symlink_to(victim)
     with pytest.raises(OSError, match="File exists"):
-        shelf.save(b"content")
+        slot.save(b"content")
     store.folder(OTHER).parent.mkdir()
     (store.folder(OTHER).parent / f".{OTHER}-guessed").symlink_to(tmp_path)
     with pytest.raises(OSError, match="File exists"):
         store.write(OTHER, {"victim": b"content"})
     assert victim.read_text() == "mine"
-    assert shelf.path.with_name(f".{KEY}.checkpoint-guessed").is_symlink()  # what is not ours stays
+    assert slot.path.with_name(f".{KEY}.checkpoint-guessed").is_symlink()  # what is not ours stays
 
 
 def test_temporary_names_cannot_be_guessed_and_two_are_never_alike() -> None:
@@ -338,22 +338,22 @@ def test_a_store_behind_a_link_works(tmp_path: Path) -> None:
 
 def test_a_checkpoint_takes_the_place_of_the_last_and_goes_when_the_job_is_finished(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    shelf = store.shelf("abc")
-    assert shelf.load() is None
-    shelf.save(b"one")
-    shelf.save(b"two")
-    assert store.shelf("abc").load() == b"two"
+    slot = store.slot("abc")
+    assert slot.load() is None
+    slot.save(b"one")
+    slot.save(b"two")
+    assert store.slot("abc").load() == b"two"
     assert not store.has("abc")
     store.write("abc", {"file": b"done"})
-    assert shelf.load() is None
+    assert slot.load() is None
     assert [path.name for path in (tmp_path / "ab").iterdir()] == ["abc"]
 
 
 def test_a_disk_that_fills_up_during_a_checkpoint_leaves_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shelf = Store(tmp_path).shelf("abc")
-    shelf.save(b"one")
+    slot = Store(tmp_path).slot("abc")
+    slot.save(b"one")
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -363,26 +363,26 @@ def test_a_disk_that_fills_up_during_a_checkpoint_leaves_the_last_one(
         r"could not save a checkpoint of 3 MB \(No space left on device; the one before is kept\): make room and run"
     )
     with pytest.raises(OSError, match=message):
-        shelf.save(b"x" * 3_000_000)
-    assert shelf.load() == b"one"
+        slot.save(b"x" * 3_000_000)
+    assert slot.load() == b"one"
     assert [path.name for path in (tmp_path / "ab").iterdir()] == [".abc.checkpoint"]
 
 
 def test_what_a_killed_run_left_does_not_take_the_checkpoint_with_it(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.shelf("abc").save(b"one")
+    store.slot("abc").save(b"one")
     (tmp_path / "ab" / ".abc-left").mkdir()
     with store.working_on("abc") as needed:
         assert needed
-        assert store.shelf("abc").load() == b"one"
+        assert store.slot("abc").load() == b"one"
     assert not (tmp_path / "ab" / ".abc-left").exists()
 
 
 def test_a_checkpoint_that_is_set_aside_lies_whole_among_what_is_damaged(store: Store) -> None:
-    shelf = store.shelf(KEY)
-    shelf.save(b"damaged")
-    moved = Path(shelf.set_aside())
-    assert (moved.read_bytes(), moved.parent.parent, shelf.load()) == (b"damaged", store.aside, None)
-    shelf.save(b"damaged again")
-    assert Path(shelf.set_aside()) != moved
+    slot = store.slot(KEY)
+    slot.save(b"damaged")
+    moved = Path(slot.set_aside())
+    assert (moved.read_bytes(), moved.parent.parent, slot.load()) == (b"damaged", store.aside, None)
+    slot.save(b"damaged again")
+    assert Path(slot.set_aside()) != moved
     assert moved.read_bytes() == b"damaged"

@@ -3,15 +3,15 @@
 `job` says what one is, `kinds` holds the functions, `weights` the files of networks, `machine` what they run on.
 """
 
-from sj_cka.jobs.job import KINDS, DataBlock, Desk, Files, Job, Kind, Report, canonical, silent
+from sj_cka.jobs.job import KINDS, Context, DataBlock, Files, Job, Kind, Report, canonical, silent
 from sj_cka.jobs.kinds import read_result, run
 from sj_cka.jobs.machine import backend_of, device, environment
 from sj_cka.jobs.weights import network_spec, read_network
 
 __all__ = [
     "KINDS",
+    "Context",
     "DataBlock",
-    "Desk",
     "Files",
     "Job",
     "Kind",

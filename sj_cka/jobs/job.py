@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
-from sj_cka.training import Epoch, Shelf
-from sj_cka.training.distributed import world
+import torch
+
+from sj_cka.training import CheckpointSlot, Epoch
 
 Files = dict[str, bytes]
 Needs = Mapping[str, Callable[[str], bytes]]
@@ -26,16 +27,22 @@ def silent(line: str, epoch: Epoch | None = None, /) -> None:
     """A `Report` to nobody."""
 
 
-class Desk(NamedTuple):
+class Context(NamedTuple):
     """What a job has beside its spec, and what does not change its result.
 
     Args:
         report: takes what it says.
-        shelf: where a training keeps its checkpoint; None for nowhere.
+        checkpoint: where a training keeps its checkpoint; None for nowhere.
+        device: where it runs.
+        rank: of this process among those that do the job together.
+        processes: how many these are; more than one are a `torch.distributed` group.
     """
 
     report: Report = silent
-    shelf: Shelf | None = None
+    checkpoint: CheckpointSlot | None = None
+    device: torch.device = torch.device("cpu")
+    rank: int = 0
+    processes: int = 1
 
 
 def _nothing(job: Job) -> tuple[str, ...]:
@@ -52,7 +59,7 @@ class Kind(NamedTuple):
         together: whether all processes of a `torch.distributed` group do it together; else the first does it alone.
     """
 
-    run: Callable[[Job, Needs, Desk], Files]
+    run: Callable[[Job, Needs, Context], Files]
     version: int
     leaves: Callable[[Job], tuple[str, ...]] = _nothing
     together: bool = False
@@ -89,6 +96,7 @@ class Job:
         threads: of torch; the same numbers come out at equal threads only.
         label: what the job is, in words.
         checkpoint: epochs between two checkpoints of a training, see `Checkpoints`; no part of the spec.
+        processes: among which a training shares its batches; each normalises its own share.
     """
 
     kind: str
@@ -99,6 +107,7 @@ class Job:
     threads: int = 1
     label: str = ""
     checkpoint: int | None = None
+    processes: int = 1
 
     @cached_property
     def spec(self) -> dict[str, Any]:
@@ -112,8 +121,7 @@ class Job:
             "seed": self.seed,
             "dtype": "float32",
             "threads": self.threads,
-            # among several processes each normalises its own share of a batch
-            **({"processes": world()[1]} if world()[1] > 1 and self.kind == "train" else {}),
+            **({"processes": self.processes} if self.processes > 1 else {}),
         }
 
     @cached_property

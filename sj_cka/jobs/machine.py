@@ -32,27 +32,33 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def environment(job: Job | None = None) -> dict[str, str]:
-    """Versions and machine of a run, and for a job with spiking networks which implementation of their neurons ran."""
+def environment(job: Job | None = None, on: torch.device | None = None) -> dict[str, str]:
+    """Versions and machine of a run, and for a job with spiking networks which implementation of their neurons ran.
+
+    Args:
+        job: None for no job.
+        on: where it ran; None for `device()`.
+    """
+    on = on or device()
     packages = ("sj_cka", "torch", "spikingjelly", "numpy", "plotly")
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
         "machine": platform.platform(),
-        "device": device().type,
-        **({"neuron backend": ", ".join(names)} if job and (names := sorted(_backends(job))) else {}),
+        "device": on.type,
+        **({"neuron backend": ", ".join(names)} if job and (names := sorted(_backends(job, on))) else {}),
     }
 
 
-def backend_of(neuron: Mapping[str, Any]) -> Backend | None:
-    """Which implementation runs here of a neuron as a recipe names it; None for one that a plugin brings."""
+def backend_of(neuron: Mapping[str, Any], on: torch.device) -> Backend | None:
+    """Which implementation runs on a device of a neuron as a recipe names it; None for one that a plugin brings."""
     if neuron["name"] not in NODES:
         return None
     surrogate = make_surrogate(neuron.get("surrogate", "sigmoid"), neuron.get("alpha"))
-    return neuron_backend(neuron["name"], device(), neuron.get("backend", "auto"), surrogate)
+    return neuron_backend(neuron["name"], on, neuron.get("backend", "auto"), surrogate)
 
 
-def _backends(job: Job) -> set[str]:
+def _backends(job: Job, on: torch.device) -> set[str]:
     """Names of the implementations of the neurons of a job's networks."""
-    own = backend_of(job.args["neuron"]) if "neuron" in job.args else None
-    return {own.name} if own else {name for needed in job.needs.values() for name in _backends(needed)}
+    own = backend_of(job.args["neuron"], on) if "neuron" in job.args else None
+    return {own.name} if own else {name for needed in job.needs.values() for name in _backends(needed, on)}

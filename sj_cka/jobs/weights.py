@@ -14,7 +14,6 @@ from torch import nn
 
 from sj_cka.data import Samples
 from sj_cka.jobs.job import Job, canonical
-from sj_cka.jobs.machine import device
 from sj_cka.models import build
 from sj_cka.twins import converted_snn
 
@@ -36,19 +35,20 @@ def network_spec(job: Job, data: Samples) -> dict[str, Any]:
     return spec | {"seed": int.from_bytes(digest[:6], "big")}
 
 
-def read_network(weights: bytes, T: int | None = None) -> nn.Module:
+def read_network(weights: bytes, T: int | None = None, device: torch.device | str = "cpu") -> nn.Module:
     """A network from its file alone: the header says what it is.
 
     Args:
         weights: the file.
         T: steps that a spiking network shows an image; None for those that it was trained with, or converted for.
+        device: where it is to live.
     """
     spec = spec_of(weights)
     converted = spec.pop("converted", None)
     if converted is not None:
-        network = converted_snn(build(**spec, device=device()), None, T or converted["T"])
+        network = converted_snn(build(**spec, device=device), None, T or converted["T"])
     else:
-        network = build(**spec | ({} if T is None else {"T": T}), device=device())
+        network = build(**spec | ({} if T is None else {"T": T}), device=device)
     network.load_state_dict(load_weights(weights))
     return network.eval()
 

@@ -1,18 +1,25 @@
 """Training of one network."""
 
-from sj_cka.training.batches import Resident
-from sj_cka.training.checkpoint import Checkpoints, Shelf
+from sj_cka.training.checkpoint import Checkpoints, CheckpointSlot
+from sj_cka.training.device_loader import DeviceLoader
 from sj_cka.training.evaluation import accuracy, calibrate, class_scores
 from sj_cka.training.loop import Epoch, NotFinite, Trained, train
 from sj_cka.training.settings import Settings
 
+
+def __getattr__(name: str) -> object:
+    if name == "Resident":
+        raise ImportError("sj_cka.training.Resident is called DeviceLoader now")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
+    "CheckpointSlot",
     "Checkpoints",
+    "DeviceLoader",
     "Epoch",
     "NotFinite",
-    "Resident",
     "Settings",
-    "Shelf",
     "Trained",
     "accuracy",
     "calibrate",

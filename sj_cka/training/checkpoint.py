@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 _SECONDS = 60.0
 
 
-class Shelf(Protocol):
+class CheckpointSlot(Protocol):
     """Where one checkpoint lies; a new one takes the place of the old, whole or not at all."""
 
     def load(self) -> bytes | None:
@@ -35,13 +35,13 @@ class Checkpoints:
     """When a training saves where it stands.
 
     Args:
-        shelf: where to.
+        slot: where to.
         every: epochs between two; None: at the end of an epoch, where a minute has gone by since the last.
         writes: whether this process saves, or only reads (of several processes one saves).
         of: which training it is, e.g. the key of a job: a checkpoint of another is not gone on from.
     """
 
-    shelf: Shelf
+    slot: CheckpointSlot
     every: int | None = None
     writes: bool = True
     of: str = ""
@@ -54,14 +54,14 @@ class Checkpoints:
 
         One that is not what was saved, or that of another training, is set aside and told in the log: None.
         """
-        content = self.shelf.load()
+        content = self.slot.load()
         if content is None:
             return None
         try:
             state = unsealed(content, self.of)
         except Damaged as error:
             if self.writes:
-                where = self.shelf.set_aside()
+                where = self.slot.set_aside()
                 logger.warning("a checkpoint is set aside in %s, training begins anew: %s", where, error)
             return None
         return dict(torch.load(BytesIO(state), map_location="cpu", weights_only=True))
@@ -72,7 +72,7 @@ class Checkpoints:
         if due and self.writes:
             content = BytesIO()
             torch.save(state(), content)
-            self.shelf.save(sealed(content.getvalue(), self.of))
+            self.slot.save(sealed(content.getvalue(), self.of))
             self.last = time.monotonic()
 
 

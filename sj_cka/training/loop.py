@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sj_cka.recording import check_network, reset_states
-from sj_cka.training.batches import check_labels
 from sj_cka.training.checkpoint import Checkpoints, random_state, set_random_state
+from sj_cka.training.device_loader import check_labels
 from sj_cka.training.distributed import share_weights, sum_of, synchronised, world
 from sj_cka.training.forward import check_precision, compiled, in_layout
 from sj_cka.training.graph import GraphStep, on_side_stream
@@ -27,7 +27,7 @@ from sj_cka.training.step import Step
 
 
 class Batches(Protocol):
-    """An epoch in each iteration: `Resident`, or a DataLoader of pairs (images, labels)."""
+    """An epoch in each iteration: `DeviceLoader`, or a DataLoader of pairs (images, labels)."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 
@@ -86,11 +86,11 @@ def train(
     """Trains a network in place; the weights of the last epoch stand at the end.
 
     In a `torch.distributed` group every process calls this with the same network and settings and its share of every
-    batch (`Resident` gives it): gradients are those of the whole batch, and all processes end with the same weights.
+    batch (`DeviceLoader` gives it): gradients are those of the whole batch, all processes end with the same weights.
 
     Args:
         network: takes `[N, ...]`, gives logits `[N, classes]` or `[T, N, classes]`.
-        batches: images as the network takes them and labels `[N]`, an epoch in each iteration, e.g. `Resident` or a
+        batches: images as the network takes them and labels `[N]`, an epoch in each iteration, e.g. `DeviceLoader` or a
             DataLoader with torchvision transforms. If it has `state_dict` and `load_state_dict`, they go into the
             checkpoint.
         settings: epochs, rates and sizes; its `batch_size` is that of `batches`.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sj_cka.recording import reset_states
-from sj_cka.training.batches import check_labels
+from sj_cka.training.device_loader import check_labels
 from sj_cka.training.distributed import sum_gradients
 from sj_cka.training.evaluation import class_scores
 from sj_cka.training.forward import autocast

@@ -12,7 +12,7 @@ from torch import Tensor
 from sj_cka.attacks import PixelModel, pixel_model, right
 from sj_cka.data import digits
 from sj_cka.models import build
-from sj_cka.training import Resident, Settings, calibrate, train
+from sj_cka.training import DeviceLoader, Settings, calibrate, train
 
 
 class Case(NamedTuple):
@@ -31,7 +31,7 @@ def _trained(kind: str) -> PixelModel:
     data = digits()
     net = build(kind, {"name": "convnet", "channels": [16, 32], "pools": 1}, in_channels=1, num_classes=10, T=3, seed=1)
     settings = Settings(epochs=12, batch_size=32, lr=0.1)
-    batches = Resident(data.x_train, data.y_train, batch_size=32, seed=0, classes=10, prepare=data.as_input)
+    batches = DeviceLoader(data.x_train, data.y_train, batch_size=32, seed=0, classes=10, prepare=data.as_input)
     train(net, batches, settings, seed=0)
     net.zero_grad(set_to_none=True)
     return pixel_model(net.eval(), data.mean, data.std)

@@ -6,7 +6,7 @@ import torch
 from sj_cka.attacks import backdoor, pixel_model, poison, stamp
 from sj_cka.data import digits
 from sj_cka.models import build
-from sj_cka.training import Resident, Settings, train
+from sj_cka.training import DeviceLoader, Settings, train
 
 
 def generator(seed=0):
@@ -76,7 +76,7 @@ def test_a_network_learns_a_backdoor_from_poisoned_images_alone(kind):
     def learnt(x, y):
         spec = {"name": "mlp", "inputs": 64, "hidden": [64]}
         net = build(kind, spec, in_channels=1, num_classes=10, T=3, seed=1)
-        batches = Resident(x, y, batch_size=32, seed=0, classes=10, prepare=data.as_input)
+        batches = DeviceLoader(x, y, batch_size=32, seed=0, classes=10, prepare=data.as_input)
         train(net, batches, Settings(epochs=6, batch_size=32, lr=0.1), seed=0)
         return backdoor(pixel_model(net, data.mean, data.std), data.x_test, data.y_test, target=3, size=2)
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from sj_cka.data import AUGMENTATIONS, digits
 from sj_cka.models import build
-from sj_cka.training import Checkpoints, Resident, Settings, train
+from sj_cka.training import Checkpoints, DeviceLoader, Settings, train
 
 EPOCHS = 4
 
@@ -49,7 +49,7 @@ def run(kind, checkpoints=None, stop_after=None, **options):
     data, net = digits(), network(kind)
     settings = Settings(epochs=EPOCHS, batch_size=16, warmup=1, clip=5.0, **options)
     augment = [lambda x, generator: AUGMENTATIONS["crop"](x, generator, padding=1)]
-    batches = Resident(
+    batches = DeviceLoader(
         data.x_train[:48],
         data.y_train[:48],
         batch_size=16,

@@ -8,7 +8,7 @@ from torch import nn
 
 from sj_cka.data import digits
 from sj_cka.models import build
-from sj_cka.training import NotFinite, Resident, Settings, accuracy, train
+from sj_cka.training import DeviceLoader, NotFinite, Settings, accuracy, train
 from sj_cka.training.forward import channels_last, check_precision
 
 QUICK = Settings(epochs=2, batch_size=16)
@@ -25,7 +25,7 @@ def some(n=48):
 
 def fit(net, x, y, settings, seed=0, **options):
     """The epochs of a training on images that lie in memory."""
-    batches = Resident(x, y, batch_size=settings.batch_size, seed=seed, classes=10)
+    batches = DeviceLoader(x, y, batch_size=settings.batch_size, seed=seed, classes=10)
     return train(net, batches, settings, seed=seed, **options).history
 
 
@@ -296,7 +296,7 @@ def test_weights_are_kept_after_the_epochs_asked_for_and_before_the_first():
     x, y = some(32)
     net = network("ann")
     first = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    batches = Resident(x, y, batch_size=16, seed=0, classes=10)
+    batches = DeviceLoader(x, y, batch_size=16, seed=0, classes=10)
     trained = train(net, batches, Settings(epochs=3, batch_size=16), seed=0, keep=(0, 1, 3))
     assert list(trained.kept) == [0, 1, 3]
     assert all(torch.equal(tensor, first[name]) for name, tensor in trained.kept[0].items())
@@ -370,7 +370,7 @@ def test_frames_are_laid_out_as_images_are_and_train_the_same(kind):
         net = build(kind, {"name": "convnet", "channels": [4, 6]}, in_channels=2, num_classes=10, T=3)
         seen = []
         net.get_submodule("stage1.0.conv").register_forward_pre_hook(lambda m, x, seen=seen: seen.append(x[0]))
-        batches = Resident(x, y, batch_size=16, seed=0, classes=10, prepare=frames_first)
+        batches = DeviceLoader(x, y, batch_size=16, seed=0, classes=10, prepare=frames_first)
         train(net, batches, Settings(epochs=1, batch_size=16, layout=layout), seed=0)
         image = seen[0].flatten(0, -4)
         assert image.is_contiguous(memory_format=torch.channels_last) == (layout == "channels_last")
@@ -385,6 +385,6 @@ def test_the_layout_of_frames_is_chosen_by_the_size_of_a_frame():
         net = build("snn", {"name": "convnet", "channels": [4, 6]}, in_channels=2, num_classes=10, T=3)
         seen = []
         net.get_submodule("stage1.0.conv").register_forward_pre_hook(lambda m, x, seen=seen: seen.append(x[0]))
-        batches = Resident(x, y, batch_size=16, seed=0, classes=10, prepare=frames_first)
+        batches = DeviceLoader(x, y, batch_size=16, seed=0, classes=10, prepare=frames_first)
         train(net, batches, Settings(epochs=1, batch_size=16), seed=0)
         assert seen[0].flatten(0, 1).is_contiguous(memory_format=torch.channels_last) == chosen

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sj_cka import compare
 from sj_cka.models import build
 from sj_cka.recording import reset_states
-from sj_cka.training import Resident, Settings, accuracy, train
+from sj_cka.training import DeviceLoader, Settings, accuracy, train
 from sj_cka.twins import ann_twin, converted_snn
 
 
@@ -53,7 +53,7 @@ def trained() -> nn.Module:
     x, y, *_ = digits()
     net = build("ann", {"name": "resnet", "depth": 8}, in_channels=1, num_classes=10, seed=0)
     settings = Settings(epochs=4)
-    train(net, Resident(x, y, batch_size=settings.batch_size, seed=0, classes=10), settings, seed=0)
+    train(net, DeviceLoader(x, y, batch_size=settings.batch_size, seed=0, classes=10), settings, seed=0)
     return net.eval()
 
 

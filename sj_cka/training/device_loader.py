@@ -15,7 +15,7 @@ from sj_cka.training.distributed import own_share, world
 Change = Callable[[Tensor, Generator], Tensor]
 
 
-class Resident:
+class DeviceLoader:
     """Batches of samples as they are stored, gathered where they live, then augmented and prepared beside the labels.
 
     Each iteration is an epoch: every sample once, in an order from the seed alone, so that all networks of a seed see
@@ -36,7 +36,7 @@ class Resident:
         ValueError: labels outside the classes, or not one for each sample.
 
     Example:
-        >>> batches = Resident(torch.zeros(5, 1, 8, 8), torch.arange(5), batch_size=2, seed=0, classes=5)
+        >>> batches = DeviceLoader(torch.zeros(5, 1, 8, 8), torch.arange(5), batch_size=2, seed=0, classes=5)
         >>> [len(y) for x, y in batches]
         [2, 2]
     """
