@@ -1,10 +1,10 @@
 """Centred kernel alignment over layers and time steps.
 
-In the order in which a batch passes through: `batches` reads it, `sides` runs the networks, `observation` makes
-observables of what their layers put out, `gram` takes centred Grams of these (`layers` holds them), `accumulator` adds
-their HSIC (`hsic`, `jackknife`, `measures`), `labelled` makes it a table, and `result` answers questions (`over_time`,
-`statistics`) and is kept in a `result_file`. `compare` is the whole way, `features` that of arrays from elsewhere;
-`outline` and `memory` say what it takes.
+In the order in which a batch passes through: `minibatches` reads it, an `observed_network` is run on it, `observables`
+are made of what its layers put out, `gram` takes centred Grams of these (`layer_grams` holds them; those of `labels`
+and inputs beside them), `accumulator` adds their HSIC (`hsic`, `jackknife`, `measures`), `labelled` makes a table, and
+`result` answers questions (`over_time`, `statistics`) and is kept in a `result_file`. `compare` is the whole way,
+`features` that of arrays from elsewhere; `forecast` and `memory` say what it takes.
 
 This package is also the function of its name: `sj_cka.cka(X, Y)`, see `sj_cka.cka.cka`.
 """

@@ -14,7 +14,7 @@ from sj_cka.cka.gram import BEYOND, pack, places
 from sj_cka.cka.hsic import hsic, pair_products
 from sj_cka.cka.jackknife import contributions
 from sj_cka.cka.labelled import dataset
-from sj_cka.cka.layers import ALIKE, MIN_SAMPLES, Grams, Whole, grams
+from sj_cka.cka.layer_grams import ALIKE, MIN_SAMPLES, Grams, Whole, grams
 from sj_cka.cka.measures import MEASURES
 from sj_cka.cka.result import CKAResult
 from sj_cka.plugins import lookup
@@ -71,7 +71,7 @@ class CKA:
 
     Args:
         samples: also keep what every sample contributes to every pair of layers (all steps concatenated), which
-            intervals, the heaviest samples and the value against n need: 4 bytes for each sample and pair.
+            intervals, the influence of samples and the value against n need: 4 bytes for each sample and pair.
         permutations: also take so many baselines in which the samples of y are in another order, drawn anew each time.
         measures: further names of MEASURES, of all steps concatenated.
 

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sj_cka.cka.accumulator import CKA
-from sj_cka.cka.batches import Batch, Batches
-from sj_cka.cka.layers import MIN_SAMPLES, Allocate
+from sj_cka.cka.forecast import forecast, size
+from sj_cka.cka.labels import Reference, group_masks, reference_grams
+from sj_cka.cka.layer_grams import MIN_SAMPLES, Allocate
 from sj_cka.cka.memory import bytes_of, in_file, in_words
-from sj_cka.cka.observation import NULL, OBSERVABLES, Observable, Spatial
-from sj_cka.cka.outline import outline, size
+from sj_cka.cka.minibatches import Minibatch, Minibatches
+from sj_cka.cka.observables import NULL, OBSERVABLES, Observable, Spatial
+from sj_cka.cka.observed_network import ObservedNetwork
 from sj_cka.cka.processes import in_group, together
 from sj_cka.cka.result import CKAResult
-from sj_cka.cka.sides import Fixed, Network, fixed_grams, group_masks
 from sj_cka.recording import (
     LayerSpec,
     Layout,
@@ -63,8 +64,8 @@ def compare(
     loader: Iterable[Any] | Tensor | None = None,
     *,
     y_loader: Iterable[Any] | Tensor | None = None,
-    to: Fixed | None = None,
-    given: Fixed | None = None,
+    to: Reference | None = None,
+    given: Reference | None = None,
     layers: LayerSpec = None,
     layers_x: LayerSpec = None,
     layers_y: LayerSpec = None,
@@ -129,7 +130,7 @@ def compare(
         measures: further names of `sj_cka.cka.MEASURES`, e.g. "rsa", "procrustes": `result.matrix(measure=...)`.
         permutations: so many baselines with the samples of y in another order, for `result.baseline()`.
         samples: keep what every sample contributes (4 bytes a pair of layers), for `interval`, `difference`,
-            `against_n` and `heaviest`; without it an interval needs 8 minibatches.
+            `against_n` and `influence`; without it an interval needs 8 minibatches.
         memory: bound on the centred Grams of a minibatch, e.g. "2GB"; beyond it they, and what is computed of them, lie
             in a temporary file. What every sample contributes (`samples`) is part of the result and not of the bound.
             The number of samples never changes. None: no bound.
@@ -202,7 +203,7 @@ def compare(
     with together(), as_written(), preserved(*models.values()):
         for model in models.values():
             to_evaluation(model)
-        source = Batches(loader, y_loader, layout, forward, batches)
+        source = Minibatches(loader, y_loader, layout, forward, batches)
         try:
             first = source.first()
         except ValueError:
@@ -233,7 +234,9 @@ def compare(
                     observed = _without_complex(observed)
                 for note in observed.notes:
                     warnings.warn(f"network {side} ({kinds[side]}): {note}", stacklevel=2)
-                networks[side] = Network(side, models[side], observed, on, observables, null is not None, spatial)
+                networks[side] = ObservedNetwork(
+                    side, models[side], observed, on, observables, null is not None, spatial
+                )
             _expect_steps(networks, T, observables, null)
             without = [side for side in models if networks.get(side, networks["x"]).plan.drive.T is None]
             attrs |= {"without_steps": " ".join(without)} if without else {}
@@ -248,7 +251,7 @@ def compare(
                 )
             if plan:
                 inputs = {side: first.inputs(side, network.device) for side, network in networks.items()}
-                print(outline(list(networks.values()), inputs, source.count, limit))
+                print(forecast(list(networks.values()), inputs, source.count, limit))
             work = _Work(networks, sums, seen, to, given, groups, memory)
             with tqdm(total=source.count, desc="comparing", unit="batch", disable=not progress, leave=False) as bar:
                 try:
@@ -289,7 +292,7 @@ class _Seen:
         """Where the centred Grams of the largest batch were, in words."""
         return f"{in_words(self.grams[0])} in {'a temporary file' if self.grams[1] else 'memory'}"
 
-    def leave_out(self, batch: Batch) -> None:
+    def leave_out(self, batch: Minibatch) -> None:
         """Notes a batch that is too small, and warns."""
         self.batches += 1
         self.left_out.append(batch.number)
@@ -325,11 +328,11 @@ class _Seen:
 class _Work:
     """What is done with every batch."""
 
-    networks: Mapping[str, Network]
+    networks: Mapping[str, ObservedNetwork]
     sums: Mapping[str, CKA]
     seen: _Seen
-    to: Fixed | None
-    given: Fixed | None
+    to: Reference | None
+    given: Reference | None
     groups: Groups | None
     memory: str | int | None
 
@@ -338,9 +341,9 @@ class _Work:
         """The bound in bytes."""
         return None if self.memory is None else bytes_of(self.memory)
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: Minibatch) -> None:
         """Runs the networks on a batch and adds its Grams; all sums or none of them change."""
-        z = None if self.given is None else fixed_grams(self.given, batch)
+        z = None if self.given is None else reference_grams(self.given, batch)
         masks = group_masks(self.groups, batch)
         allocate = self.space(batch)
         seen = {
@@ -348,7 +351,7 @@ class _Work:
             for side, network in self.networks.items()
         }
         if self.to is not None:
-            target = fixed_grams(self.to, batch)
+            target = reference_grams(self.to, batch)
             seen["y"] = dict.fromkeys(self.sums, target)
         self.seen.batches += 1
         for name, sums in self.sums.items():
@@ -366,7 +369,7 @@ class _Work:
                 x, y, given=z if first else None, groups=masks if first else None, place=batch.place, seed=batch.seed
             )
 
-    def space(self, batch: Batch) -> Allocate | None:
+    def space(self, batch: Minibatch) -> Allocate | None:
         """What makes the space for a batch's Grams: a file where they are beyond the bound, else None."""
         stored = size(list(self.networks.values()), batch.n)[1]
         beyond = self.limit is not None and stored > self.limit
@@ -418,7 +421,9 @@ def _observables(observe: Observable | Sequence[Observable]) -> list[Observable]
     return names
 
 
-def _expect_steps(networks: Mapping[str, Network], T: Any, observables: Sequence[str], null: str | None) -> None:
+def _expect_steps(
+    networks: Mapping[str, ObservedNetwork], T: Any, observables: Sequence[str], null: str | None
+) -> None:
     """Raises ValueError where time is asked for of networks that show no time steps.
 
     One T is for whichever network makes steps, one of a pair for its own.

@@ -19,12 +19,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sj_cka.cka.accumulator import CKA
-from sj_cka.cka.batches import Batch
 from sj_cka.cka.gram import as_tensor
-from sj_cka.cka.layers import MIN_SAMPLES, flat
-from sj_cka.cka.observation import NULL, permuted_steps
+from sj_cka.cka.labels import group_masks
+from sj_cka.cka.layer_grams import MIN_SAMPLES, flat
+from sj_cka.cka.minibatches import Minibatch
+from sj_cka.cka.observables import NULL, permuted_steps
 from sj_cka.cka.result import CKAResult
-from sj_cka.cka.sides import group_masks
 from sj_cka.files import UnreadableFile, cause, check_hdf5, head_of, kind_of, obstacle, opened_npz, shown
 from sj_cka.plugins import closest
 
@@ -111,7 +111,7 @@ def compare_features(
                 left_out.append(number)
                 continue
             seen = [{layer: _tensor(X[:, part], device) for layer, X in side.items()} for side in sides]
-            batch = Batch(number, first, part.stop - first, (None, None), None, None)
+            batch = Minibatch(number, first, part.stop - first, (None, None), None, None)
             z = None if given is None else {"given": _tensor(given[part], device).unsqueeze(0)}
             main.update(*seen, given=z, groups=group_masks(groups, batch), place=first)
             if control is not None:

@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from sj_cka.cka.gram import places
-from sj_cka.cka.layers import Whole
+from sj_cka.cka.layer_grams import Whole
 
 MIN_BATCHES = 8  # of a jackknife over batches: fewer say too little about their spread
 _CHUNK = 1 << 21  # numbers of an intermediate that are held at once

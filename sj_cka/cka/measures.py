@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sj_cka.cka.gram import unpack
 from sj_cka.cka.hsic import hsic, pair_products
-from sj_cka.cka.layers import Whole
+from sj_cka.cka.layer_grams import Whole
 
 _TIE = 1e-10  # part of the largest distance by which two must differ to count as different
 

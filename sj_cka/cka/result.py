@@ -275,7 +275,7 @@ class CKAResult:
         names = [x if x == y else f"{x} | {y}" for x, y in cells]
         return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis(index="n", columns="layer")
 
-    def heaviest(self, layer_x: str, layer_y: str | None = None, k: int = 5) -> pd.DataFrame:
+    def influence(self, layer_x: str, layer_y: str | None = None, k: int = 5) -> pd.DataFrame:
         """The samples that move a cell most.
 
         Args:
@@ -283,12 +283,12 @@ class CKAResult:
             k: how many.
 
         Returns:
-            Columns `sample` (from 0, in the order of the loader), `weight` (the CKA minus that without the sample, to
-            first order) and `cka_without`, heaviest first.
+            Columns `sample` (from 0, in the order of the loader), `influence` (the CKA minus that without the sample,
+            to first order) and `cka_without`, largest first.
         """
         _known(layer_x, self.layers_x, "x")
         _known(layer_y or layer_x, self.layers_y, "y")
-        return statistics.heaviest(self.data, layer_x, layer_y or layer_x, k)
+        return statistics.influence(self.data, layer_x, layer_y or layer_x, k)
 
     def baseline(self) -> pd.DataFrame:
         """What chance gives: CKA with the samples of y in another order (`compare(..., permutations=200)`).

@@ -85,8 +85,8 @@ def of_group(data: xr.Dataset, group: str) -> np.ndarray:
     return ratio(own.group_xy.values, own.group_xx.values[:, None], own.group_yy.values[None])
 
 
-def heaviest(data: xr.Dataset, layer_x: str, layer_y: str, k: int) -> pd.DataFrame:
-    """The k samples that move a cell most, see `CKAResult.heaviest`."""
+def influence(data: xr.Dataset, layer_x: str, layer_y: str, k: int) -> pd.DataFrame:
+    """The k samples that move a cell most, see `CKAResult.influence`."""
     cell = data.sel(layer_x=[layer_x], layer_y=[layer_y])
     left = without_each_sample(_kept(cell))[:, 0, 0]
     value = all_steps(cell)[0, 0]
@@ -98,7 +98,7 @@ def heaviest(data: xr.Dataset, layer_x: str, layer_y: str, k: int) -> pd.DataFra
     places = cell.batch_place.values, cell.batch_n.values
     place = np.concatenate([first + np.arange(n) for first, n in zip(*places, strict=True)])
     return pd.DataFrame(
-        {"sample": place[order], "weight": value - left[order], "cka_without": left[order]},
+        {"sample": place[order], "influence": value - left[order], "cka_without": left[order]},
         index=range(1, len(order) + 1),
     )
 

@@ -11,7 +11,7 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
 from sj_cka import CKA, compare
-from sj_cka.cka.layers import grams
+from sj_cka.cka.layer_grams import grams
 from sj_cka.cka.memory import bytes_of, in_file, in_words
 
 
@@ -127,7 +127,7 @@ def test_blocks_of_layers_and_samples_change_no_value(monkeypatch, same):
         return found.compute().data
 
     expected = value(None)
-    for module in ("accumulator", "gram", "hsic", "jackknife", "layers"):
+    for module in ("accumulator", "gram", "hsic", "jackknife", "layer_grams"):
         monkeypatch.setattr(sys.modules[f"sj_cka.cka.{module}"], "_CHUNK", 700)
     for found in (value(None), value(in_file)):
         for name in expected:

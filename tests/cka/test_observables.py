@@ -10,7 +10,7 @@ from torch import nn
 
 from sj_cka import CKAResult, compare
 from sj_cka.cka import observation
-from sj_cka.cka.observation import permuted_steps
+from sj_cka.cka.observables import permuted_steps
 
 T, N = 5, 24
 

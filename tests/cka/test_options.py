@@ -358,7 +358,7 @@ def test_measures_permutations_and_samples_come_through(ann):
     assert np.allclose(np.diag(result.matrix(measure="procrustes")), 0, atol=1e-5)
     assert (result.baseline().loc[("0", "0")].p) == 0.05
     assert result.against_n().index.tolist() == [64, 70]
-    assert len(result.heaviest("0", "1", k=3)) == 3
+    assert len(result.influence("0", "1", k=3)) == 3
     slim = compare(ann, loader=[randn(70, 6)], samples=False, layers=["0", "1"], progress=False)
     assert "sample_xy" not in slim.data
     assert np.array_equal(slim.data.cka, result.data.cka)

@@ -106,4 +106,4 @@ def test_a_result_without_minibatches_says_so():
     with pytest.raises(ValueError, match="without its minibatches"):
         bare.interval()
     with pytest.raises(ValueError, match="pass samples=True"):
-        bare.heaviest("a")
+        bare.influence("a")

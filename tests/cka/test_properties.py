@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from sj_cka import CKA, cka
 from sj_cka.cka.gram import centred_grams, gram, pack, u_centre, unpack
-from sj_cka.cka.layers import grams
-from sj_cka.cka.observation import permuted_steps
+from sj_cka.cka.layer_grams import grams
+from sj_cka.cka.observables import permuted_steps
 
 quickly = settings(max_examples=40, deadline=None, derandomize=True)
 samples = st.integers(4, 40)

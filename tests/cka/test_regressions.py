@@ -15,7 +15,7 @@ from torch import nn
 
 from sj_cka import CKA, CKAResult, compare, compare_features
 from sj_cka.cka import MEASURES
-from sj_cka.cka.layers import grams
+from sj_cka.cka.layer_grams import grams
 
 
 def in_place():
@@ -225,14 +225,14 @@ def test_samples_are_numbered_as_the_loader_gives_them():
     with pytest.warns(UserWarning, match="batch 1 holds 3 samples"):
         result = compare(net, loader=batches, layers="0", to="input", progress=False)
     plain = compare(net, loader=[batches[0], batches[2]], layers="0", to="input", progress=False)
-    numbers = plain.heaviest("0", "input", k=16)["sample"]
-    assert result.heaviest("0", "input", k=16)["sample"].tolist() == [i if i < 8 else i + 3 for i in numbers]
+    numbers = plain.influence("0", "input", k=16)["sample"]
+    assert result.influence("0", "input", k=16)["sample"].tolist() == [i if i < 8 else i + 3 for i in numbers]
     batches[2][2, 0] = float("nan")
     with pytest.warns(UserWarning, match="batch 1 holds 3 samples"):
         broken = compare(net, loader=batches, layers="0", progress=False)
     assert set(broken.undefined.reason) == {"NaN or infinite at sample 13"}
     with pytest.raises(ValueError, match="has no CKA"):
-        broken.heaviest("0")
+        broken.influence("0")
 
 
 def test_a_structure_hidden_by_its_offset_is_called_that():

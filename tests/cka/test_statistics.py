@@ -7,7 +7,7 @@ from scipy import stats
 
 from sj_cka import CKA, cka, pool
 from sj_cka.cka.gram import pack, u_centre
-from sj_cka.cka.layers import Whole, grams
+from sj_cka.cka.layer_grams import Whole, grams
 
 
 def randn(*shape, seed=0):
@@ -243,18 +243,18 @@ def test_wrong_masks_are_refused_and_the_sums_stay():
     assert before.equals(found.compute().data)
 
 
-def test_the_heaviest_sample_is_the_one_whose_loss_moves_the_value_most():
+def test_the_most_influential_sample_is_the_one_whose_loss_moves_the_value_most():
     X, Y = related(40, 0)
     X[7] *= 8
     Y[7] *= 8
-    table = accumulated((X, Y)).heaviest("a")
+    table = accumulated((X, Y)).influence("a")
     assert len(table) == 5
     assert table["sample"].iloc[0] == 7
     exact = left_out_exactly(X, Y)
     value = cka(X, Y)
     assert table.cka_without.iloc[1] == pytest.approx(exact[table["sample"].iloc[1]], abs=0.01)
-    assert table.weight.iloc[0] == pytest.approx(value - table.cka_without.iloc[0], abs=1e-9)
-    assert (table.weight.abs().diff().dropna() <= 0).all()
+    assert table.influence.iloc[0] == pytest.approx(value - table.cka_without.iloc[0], abs=1e-9)
+    assert (table.influence.abs().diff().dropna() <= 0).all()
 
 
 def test_partial_cka_takes_out_what_a_third_gram_explains():

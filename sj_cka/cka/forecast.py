@@ -11,15 +11,15 @@ import torch
 
 from sj_cka.cka.gram import raw_grams
 from sj_cka.cka.memory import in_words
-from sj_cka.cka.observation import held_bytes, steps_of
-from sj_cka.cka.sides import Network
+from sj_cka.cka.observables import held_bytes, steps_of
+from sj_cka.cka.observed_network import ObservedNetwork
 from sj_cka.recording import own_run, preserved, reset_states, to_evaluation
 
 _TRIED = 8  # samples that the forward pass is timed on
 
 
 @dataclass(frozen=True)
-class Outline:
+class Forecast:
     """What a comparison takes for one minibatch; printed, it is a page of text.
 
     Args:
@@ -55,7 +55,7 @@ class Outline:
         )
 
 
-def size(networks: Sequence[Network], n: int) -> tuple[int, int, int]:
+def size(networks: Sequence[ObservedNetwork], n: int) -> tuple[int, int, int]:
     """Grams, their bytes, and bytes of features held, for a minibatch of n samples of these networks."""
     count = rows = held = 0
     for network in networks:
@@ -68,8 +68,10 @@ def size(networks: Sequence[Network], n: int) -> tuple[int, int, int]:
     return count, rows * (n * (n - 1) // 2) * 8, held
 
 
-def outline(networks: Sequence[Network], inputs: dict[str, Any], batches: int | None, limit: int | None) -> Outline:
-    """The outline of a comparison, timed on a few samples.
+def forecast(
+    networks: Sequence[ObservedNetwork], inputs: dict[str, Any], batches: int | None, limit: int | None
+) -> Forecast:
+    """The forecast of a comparison, timed on a few samples.
 
     Args:
         networks: each once.
@@ -109,7 +111,7 @@ def outline(networks: Sequence[Network], inputs: dict[str, Any], batches: int | 
     raw_grams(X)
     seconds += (_now(X.device) - began) / 2048 * work
     where = "in memory" if limit is None or stored <= limit else "in a temporary file"
-    return Outline(n, batches, tuple(lines), count, stored, held, seconds, where)
+    return Forecast(n, batches, tuple(lines), count, stored, held, seconds, where)
 
 
 def _now(device: torch.device) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sj_cka.cka.layers import MIN_SAMPLES
+from sj_cka.cka.layer_grams import MIN_SAMPLES
 from sj_cka.recording import Layout, inputs_of, to_device
 from sj_cka.recording.drive import Drive, Forward, sample_axis, tensors_in
 
@@ -23,7 +23,7 @@ _SEEDING = 8  # samples that seeds are made of
 
 
 @dataclass(frozen=True)
-class Batch:
+class Minibatch:
     """One batch as both sides are given it.
 
     Args:
@@ -64,7 +64,7 @@ class Batch:
         return zlib.crc32(some.contiguous().flatten().view(torch.uint8).cpu().numpy().tobytes())
 
 
-class Batches:
+class Minibatches:
     """Reads loaders once, batch by batch.
 
     Args:
@@ -92,11 +92,11 @@ class Batches:
         self.count = _length(loader) if limit is None else limit
         sources = [_source(loader)] + ([_source(y_loader)] if y_loader is not None else [])
         self._items = itertools.islice(itertools.zip_longest(*sources, fillvalue=_END), limit)
-        self.head: list[Batch] = []  # what `first` has read; it comes again in the iteration
+        self.head: list[Minibatch] = []  # what `first` has read; it comes again in the iteration
         self._labels_agree = True
         self._next = (0, 0)
 
-    def first(self) -> Batch:
+    def first(self) -> Minibatch:
         """The first batch that can be used; it comes again in the iteration.
 
         Raises:
@@ -110,10 +110,10 @@ class Batches:
             raise ValueError("the loader gave no batch")
         raise ValueError(f"expected batches of at least {MIN_SAMPLES} samples, got none: raise the loader's batch_size")
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Minibatch]:
         return itertools.chain(self.head, self._read())
 
-    def _read(self) -> Iterator[Batch]:
+    def _read(self) -> Iterator[Minibatch]:
         for items in self._items:
             number, place = self._next
             ended = [item is _END for item in items]  # `in` would compare arrays
@@ -127,7 +127,7 @@ class Batches:
             if self.two:
                 self._check(items, n, number, place)
             self._next = number + 1, place + n
-            yield Batch(number, place, n, (items[0], items[-1]), self.layout, self.forward)
+            yield Minibatch(number, place, n, (items[0], items[-1]), self.layout, self.forward)
 
     def _samples(self, item: Any) -> int:
         inputs = inputs_of(item, self.layout, self.forward)

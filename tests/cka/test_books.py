@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sj_cka.cka import observation
-from sj_cka.cka.observation import Book
+from sj_cka.cka import observables
+from sj_cka.cka.observables import Book
 from sj_cka.recording import plan
 
 
@@ -19,7 +19,7 @@ def book(n: int, T: int) -> Book:
 def test_a_device_that_must_not_be_waited_for_marks_layers_and_takes_them_again_after_the_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(observation, "defers", lambda device: True)
+    monkeypatch.setattr(observables, "defers", lambda device: True)
     held, expected = book(n=6, T=1), book(n=6, T=1)
     generator = torch.Generator().manual_seed(0)
     plain, shifted = torch.randn(1, 6, 5, generator=generator), torch.randn(1, 6, 5, generator=generator) + 1e5

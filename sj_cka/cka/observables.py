@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sj_cka.cka.gram import as_real, centred_grams, raw_grams
-from sj_cka.cka.layers import Allocate, Grams, flat, rows_of
+from sj_cka.cka.layer_grams import Allocate, Grams, flat, rows_of
 from sj_cka.recording import Plan, Tap
 
 Observable = Literal["output", "membrane", "rate", "latency"]
