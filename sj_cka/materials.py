@@ -11,7 +11,7 @@ from pydantic_core import to_jsonable_python
 from sj_cka.data import DATASETS, SHAPES, AbsentData, DataError, Samples, imagine
 from sj_cka.jobs import DataBlock, canonical
 from sj_cka.plugins import lookup
-from sj_cka.recipe import Condition, Study, network_of, typed, without_defaults
+from sj_cka.recipe import Condition, NetworkName, Study, typed, without_defaults
 from sj_cka.recipe.source import KeyPath
 
 
@@ -86,15 +86,14 @@ def _in_time(condition: Condition, samples: Samples) -> Condition:
     return replace(condition, snn=condition.snn.model_copy(update={"T": samples.T}))
 
 
-def check_converted(networks: list[str], study: Study, data: dict[str, Data]) -> None:
+def check_converted(networks: list[NetworkName], study: Study, data: dict[str, Data]) -> None:
     """No network may be converted for recordings.
 
     Raises:
         RecipeError: one is.
     """
     for name in networks:
-        variant, kind, _ = network_of(name)
-        if kind == "converted" and data[variant].samples.T is not None:
+        if name.kind == "converted" and data[name.variant].samples.T is not None:
             raise study.error(
                 (), f"expected trained networks on recordings: {name} would be converted, which is for images"
             )
@@ -107,14 +106,14 @@ def check_time(study: Study, data: dict[str, Data]) -> None:
         RecipeError: the first such thing.
     """
 
-    def recorded(network: str) -> bool:
-        return data[network_of(network)[0]].samples.T is not None
+    def recorded(network: NetworkName) -> bool:
+        return data[network.variant].samples.T is not None
 
     why = "of recordings it has the steps of its data: sweep data.T to vary them"
     for i, comparison in enumerate(study.recipe.compare):
         for sides in study.sides(comparison).values():
             for side, name, T in (("x", sides.x, sides.T_x), ("y", sides.y, sides.T_y)):
-                if recorded(name) and network_of(name)[1] == "converted":
+                if recorded(name) and name.kind == "converted":
                     message = f"expected a trained network: {name} would be converted, which is for images"
                     raise study.error(("compare", i, side), message)
                 if recorded(name) and T is not None:

@@ -10,7 +10,7 @@ from sj_cka.data import AUGMENTATIONS
 from sj_cka.jobs import DataBlock, Job
 from sj_cka.materials import Data
 from sj_cka.models import MODELS, NEURONS
-from sj_cka.recipe import Comparison, Condition, Sides, Study, network_of, without_defaults
+from sj_cka.recipe import Comparison, Condition, NetworkName, Sides, Study, without_defaults
 from sj_cka.recipe.attacks import Attacking, Poison
 from sj_cka.training import Settings
 from sj_cka.trial import attack_block, network_options
@@ -30,33 +30,33 @@ class Orders:
 
     def __init__(self, study: Study, data: dict[str, Data], processes: int = 1) -> None:
         self.study, self.data, self.processes = study, data, processes
-        self._made: dict[tuple[str, int, bool], Job] = {}
+        self._made: dict[tuple[NetworkName, int, bool], Job] = {}
         self._args = cache(self._training_args)
 
-    def _once(self, network: str, seed: int, trained: bool, make: Callable[[], Job]) -> Job:
+    def _once(self, network: NetworkName, seed: int, trained: bool, make: Callable[[], Job]) -> Job:
         key = network, seed, trained
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
 
-    def block(self, network: str) -> DataBlock:
+    def block(self, network: NetworkName) -> DataBlock:
         """The data of a network."""
-        return self.data[network_of(network)[0]].block
+        return self.data[network.variant].block
 
-    def train(self, network: str, seed: int) -> Job:
+    def train(self, network: NetworkName, seed: int) -> Job:
         """The training of a network, or its conversion from a trained one."""
         return self._once(network, seed, True, lambda: self._train(network, seed))
 
-    def _train(self, network: str, seed: int) -> Job:
-        variant, kind, _ = network_of(network)
+    def _train(self, network: NetworkName, seed: int) -> Job:
+        variant, kind = network.variant, network.kind
         if kind == "converted":
-            return self.convert(network, self.train(f"{variant}.ann", seed), seed)
+            return self.convert(network, self.train(NetworkName(f"{variant}.ann"), seed), seed)
         train = self.study.conditions[variant].train
         args, block, label = self._args(network), self.block(network), f"{network}, seed {seed}"
         return Job("train", args, {}, block, seed, train.threads, label, train.checkpoint, self.processes)
 
-    def _training_args(self, network: str) -> dict[str, Any]:
-        variant, kind, _ = network_of(network)
+    def _training_args(self, network: NetworkName) -> dict[str, Any]:
+        variant, kind = network.variant, network.kind
         condition, defaults = self.study.conditions[variant], Settings()
         settings = {k: v for k, v in condition.train.of(kind).items() if v != getattr(defaults, k)}
         epochs = condition.train.of(kind)["epochs"]
@@ -71,13 +71,13 @@ class Orders:
             args["keep"] = kept
         return args
 
-    def convert(self, network: str, ann: Job, seed: int) -> Job:
+    def convert(self, network: NetworkName, ann: Job, seed: int) -> Job:
         """The conversion of an artificial network."""
         options = self.study.recipe.converted.model_dump()
         label = f"{network}{' untrained' if ann.kind == 'init' else ''}, seed {seed}"
         return Job("convert", options, {"network": ann}, self.block(network), None, ann.threads, label)
 
-    def evaluate(self, network: str, T: int, seed: int) -> Job:
+    def evaluate(self, network: NetworkName, T: int, seed: int) -> Job:
         """What knows the accuracy of a spiking network with T steps."""
         training = self.train(network, seed)
         if T == self.study.steps_of(network):
@@ -85,26 +85,26 @@ class Orders:
         label = f"{network} at T = {T}, seed {seed}"
         return Job("evaluate", {"T": T}, {"network": training}, self.block(network), None, training.threads, label)
 
-    def cost(self, network: str, seed: int) -> Job:
+    def cost(self, network: NetworkName, seed: int) -> Job:
         """The count of a trained network's operations."""
         training = self.train(network, seed)
         return Job(
             "cost", {}, {"network": training}, self.block(network), None, training.threads, f"cost of {training.label}"
         )
 
-    def backdoor(self, network: str, seed: int) -> Job:
+    def backdoor(self, network: NetworkName, seed: int) -> Job:
         """The measurement of the backdoor in a trained network."""
-        training, poison = self.train(network, seed), self.study.conditions[network_of(network)[0]].train.poison
+        training, poison = self.train(network, seed), self.study.conditions[network.variant].train.poison
         assert poison is not None  # only poisoned networks are measured
         args = {"target": poison.target, **self.trigger(network, poison)}
         label = f"backdoor in {training.label}"
         return Job("backdoor", args, {"network": training}, self.block(network), None, training.threads, label)
 
-    def trigger(self, network: str, poison: Poison) -> dict[str, Any]:
+    def trigger(self, network: NetworkName, poison: Poison) -> dict[str, Any]:
         """The trigger of a network's backdoor."""
-        return poison.trigger(self.data[network_of(network)[0]].samples)
+        return poison.trigger(self.data[network.variant].samples)
 
-    def attack(self, network: str, entry: Attacking, eps: float | None, seed: int) -> Job:
+    def attack(self, network: NetworkName, entry: Attacking, eps: float | None, seed: int) -> Job:
         """An attack of one strength on a trained network."""
         block, training = self.study.recipe.attack, self.train(network, seed)
         assert block is not None  # else there are no entries
@@ -124,17 +124,17 @@ class Orders:
         label = f"{entry.label(eps)} on {network}, seed {seed}"
         return Job("attack", args, needs, self.block(network), seed, training.threads, label)
 
-    def network(self, name: str, seed: int, state: State) -> Job:
+    def network(self, name: NetworkName, seed: int, state: State) -> Job:
         """What leaves the weights of a network: its training, or its first weights."""
-        network, _, moment = name.partition("@")
-        if state != "untrained" and moment not in _UNTRAINED:
+        network = name.trained
+        if state != "untrained" and name.moment not in _UNTRAINED:
             return self.train(network, seed)
         return self._once(network, seed, False, lambda: self._first_weights(network, seed))
 
-    def _first_weights(self, network: str, seed: int) -> Job:
-        variant, kind, _ = network_of(network)
+    def _first_weights(self, network: NetworkName, seed: int) -> Job:
+        variant, kind = network.variant, network.kind
         if kind == "converted":
-            return self.convert(network, self.network(f"{variant}.ann", seed, "untrained"), seed)
+            return self.convert(network, self.network(NetworkName(f"{variant}.ann"), seed, "untrained"), seed)
         condition = self.study.conditions[variant]
         args, label = _network_args(condition, kind), f"{network} untrained, seed {seed}"
         return Job("init", args, {}, self.block(network), seed, condition.train.threads, label)
@@ -153,15 +153,15 @@ class Orders:
         x, y = (self.network(name, seed, state) for name, seed in zip(sides[:2], seeds, strict=True))
         needs = {"x": x, "y": y}
         if sides.under is not None:
-            name, eps = sides.under
-            needs["under"] = self.attack(sides.y, self.study.attacks[name], eps, seeds[1])
+            entry, eps = sides.under
+            needs["under"] = self.attack(sides.y, self.study.attacks[entry], eps, seeds[1])
             args.pop("batches", None)
             del args["batch_size"]  # all samples under attack are one minibatch
         return Job("compare", args, needs, self.block(sides.x), None, self.study.recipe.train.threads, label)
 
-    def _epoch(self, name: str) -> int | None:
+    def _epoch(self, name: NetworkName) -> int | None:
         """The epoch in which a name means a network, None for the last."""
-        variant, kind, moment = network_of(name)
+        variant, kind, moment = name.variant, name.kind, name.moment
         if moment in ("", *_UNTRAINED) or int(moment) == self.study.conditions[variant].train.of(kind)["epochs"]:
             return None
         return int(moment)

@@ -7,7 +7,6 @@ from sj_cka.engine import in_order
 from sj_cka.jobs import KINDS
 from sj_cka.materials import Data
 from sj_cka.plan import Plan
-from sj_cka.recipe import network_of
 from sj_cka.standing import stand
 from sj_cka.store import Store
 
@@ -45,8 +44,8 @@ def costs(planned: Plan) -> str:
     total = 0.0
     for network, size in planned.sizes.items():
         own = [job for name, job in trainings.values() if name == network and job.kind == "train"]
-        epochs = planned.study.conditions[network_of(network)[0]].train.of(network_of(network)[1])["epochs"]
-        images = len(planned.data[network_of(network)[0]].samples.x_train)
+        epochs = planned.study.conditions[network.variant].train.of(network.kind)["epochs"]
+        images = len(planned.data[network.variant].samples.x_train)
         work = 3 * size.macs * images * epochs * len(own) / 1e15
         total += work
         counted = f"{len(own):10d} {epochs if own else 0:7d} {work:10.4g}"

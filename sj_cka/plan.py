@@ -12,7 +12,7 @@ from sj_cka.jobs import Job
 from sj_cka.jobs.machine import threads
 from sj_cka.materials import Data, check_converted, check_time, read_data
 from sj_cka.orders import Orders, State
-from sj_cka.recipe import Comparison, Sides, Study, network_of
+from sj_cka.recipe import Comparison, NetworkName, Sides, Study
 from sj_cka.recording import is_neuron
 from sj_cka.training.distributed import world
 from sj_cka.trial import Size, check_attacks, check_augmentations, check_layers, check_poison, tried
@@ -55,24 +55,24 @@ class Plan:
 
     study: Study
     data: dict[str, Data]
-    trained: dict[tuple[str, int], Job]
-    evaluated: dict[tuple[str, int, int], Job]
-    costs: dict[tuple[str, int], Job]
-    backdoors: dict[tuple[str, int], Job]
-    attacks: dict[tuple[str, str, float | None, int], Job]
+    trained: dict[tuple[NetworkName, int], Job]
+    evaluated: dict[tuple[NetworkName, int, int], Job]
+    costs: dict[tuple[NetworkName, int], Job]
+    backdoors: dict[tuple[NetworkName, int], Job]
+    attacks: dict[tuple[NetworkName, str, float | None, int], Job]
     pairs: tuple[Pair, ...]
-    neurons: dict[str, tuple[str, ...]]
-    sizes: dict[str, Size]
+    neurons: dict[NetworkName, tuple[str, ...]]
+    sizes: dict[NetworkName, Size]
 
     @property
     def sets(self) -> list[Data]:
         """The data sets of the study, each once."""
         return list({id(data): data for data in self.data.values()}.values())
 
-    def for_all(self, network: str) -> bool:
+    def for_all(self, network: NetworkName) -> bool:
         """Whether a network is one and the same for every variant: what varies does not concern its kind."""
-        kind, study = network_of(network)[1], self.study
-        alike = [self.trained.get((f"{v}.{kind}", study.seeds[0])) for v in study.conditions]
+        kind, study = network.kind, self.study
+        alike = [self.trained.get((NetworkName(f"{v}.{kind}"), study.seeds[0])) for v in study.conditions]
         return len(alike) > 1 and None not in alike and len({job.key for job in alike if job}) == 1
 
     @property
@@ -113,7 +113,7 @@ def plan(study: Study, *, imagined: bool = False) -> Plan:
         for seed in study.seeds
     }
     costs = {key: jobs.cost(*key) for key in trained}
-    backdoors = {key: jobs.backdoor(*key) for key in trained if study.conditions[network_of(key[0])[0]].train.poison}
+    backdoors = {key: jobs.backdoor(*key) for key in trained if study.conditions[key[0].variant].train.poison}
     attacks = {
         (network, entry.name, eps, seed): jobs.attack(network, entry, eps, seed)
         for network in study.attacked()
@@ -152,19 +152,19 @@ def _pairs(study: Study, comparison: Comparison, jobs: Orders) -> Iterator[Pair]
                     yield Pair(comparison.name, variant, "ceiling", i, j, kind, job)
 
 
-def ceiling_kind(comparison: Comparison, network: str) -> str:
+def ceiling_kind(comparison: Comparison, network: NetworkName) -> str:
     """What tells the two parts of a ceiling apart, see `Pair`."""
-    return network if comparison.variants == "pairs" else network_of(network)[1]
+    return network if comparison.variants == "pairs" else network.kind
 
 
-def _samples(data: dict[str, Data], network: str) -> Samples:
-    return data[network_of(network)[0]].samples
+def _samples(data: dict[str, Data], network: NetworkName) -> Samples:
+    return data[network.variant].samples
 
 
-def _networks(study: Study) -> list[str]:
+def _networks(study: Study) -> list[NetworkName]:
     """Every network that something names; both kinds of every variant where nothing is compared."""
     compared = [name for c in study.recipe.compare for sides in study.sides(c).values() for name in sides[:2]]
-    named = compared or [f"{variant}.{kind}" for variant in study.conditions for kind in ("snn", "ann")]
+    named = compared or [NetworkName(f"{variant}.{kind}") for variant in study.conditions for kind in ("snn", "ann")]
     named += [name for block in study.recipe.evaluate for name in study.networks(block.network)]
     named += study.attacked()
     for entry in study.attacks.values():
@@ -173,5 +173,6 @@ def _networks(study: Study) -> list[str]:
         for measurement in claim.arms().values():
             if measurement.network is not None:  # in a trend it is a kind, of every variant
                 trend = claim.test == "trend"
-                named += [f"{v}.{measurement.network}" for v in study.conditions] if trend else [measurement.network]
-    return list(dict.fromkeys(name.partition("@")[0] for name in named))
+                variants = study.conditions if trend else [""]
+                named += [NetworkName(f"{v}.{measurement.network}".removeprefix(".")) for v in variants]
+    return list(dict.fromkeys(name.trained for name in named))

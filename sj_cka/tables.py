@@ -18,7 +18,7 @@ from sj_cka.cost import Cost
 from sj_cka.jobs import read_result
 from sj_cka.jobs.attack import unit
 from sj_cka.plan import Pair, Plan
-from sj_cka.recipe import Sides, network_of
+from sj_cka.recipe import Sides
 from sj_cka.store import Store
 
 _ATTACKED = [
@@ -58,7 +58,7 @@ def accuracies(plan: Plan, store: Store) -> pd.DataFrame:
     """Columns network, variant, kind, seed, split, accuracy."""
     rows = []
     for (network, seed), job in plan.trained.items():
-        variant, kind, _ = network_of(network)
+        variant, kind = network.variant, network.kind
         for split, value in json.loads(store.read(job.key, "accuracy.json")).items():
             rows.append((network, variant, kind, seed, split, value))
     return pd.DataFrame(rows, columns=["network", "variant", "kind", "seed", "split", "accuracy"])
@@ -133,7 +133,7 @@ def attacks(plan: Plan, store: Store) -> pd.DataFrame:
             strength = f"norm of {entry.like}" + (f", {strength}" if eps is not None else "")
         told["eps"] = float("nan") if told["eps"] is None else told["eps"]
         wanted = float("nan") if rate is None else rate
-        told["unit"] = unit(plan.data[network_of(network)[0]].samples, job.args["attack"]).name
+        told["unit"] = unit(plan.data[network.variant].samples, job.args["attack"]).name
         rows.append((network, name, entry.attack, strength, wanted, in_ball, seed, *(told[key] for key in _ATTACKED)))
     columns = ["network", "attack", "function", "strength", "rate", "linf_ball", "seed", *_ATTACKED]
     return pd.DataFrame(rows, columns=columns)

@@ -21,7 +21,7 @@ from sj_cka.engine import in_order
 from sj_cka.jobs import Job, canonical, network_spec
 from sj_cka.models import build
 from sj_cka.plan import Plan, plan
-from sj_cka.recipe import RecipeError, options
+from sj_cka.recipe import NetworkName, RecipeError, options
 from sj_cka.study import outline
 from sj_cka.training import DeviceLoader, Settings, train
 
@@ -124,13 +124,13 @@ def test_what_the_sweep_does_not_concern_is_trained_once(time_file: Write) -> No
         *[("ann", seed) for seed in (0, 1)],
         *[("snn", seed) for seed in (0, 0, 0, 1, 1, 1)],
     ]
-    assert [study.for_all(f"T-2.{kind}") for kind in ("snn", "ann")] == [False, True]
+    assert [study.for_all(NetworkName(f"T-2.{kind}")) for kind in ("snn", "ann")] == [False, True]
 
 
 def test_one_variant_alone_is_not_all_of_them(recipe_file: Write) -> None:
     study = planned(recipe_file(("  none:\n    model: {residual: []}\n", "  none: {}\n")))
-    assert study.for_all("none.snn")
-    assert not planned(recipe_file()).for_all("none.snn")
+    assert study.for_all(NetworkName("none.snn"))
+    assert not planned(recipe_file()).for_all(NetworkName("none.snn"))
 
 
 def test_pairs_of_variants_have_a_ceiling_of_each_network_against_its_other_seeds(time_file: Write) -> None:

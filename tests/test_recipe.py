@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.data.events import EVENT_SETS
 from sj_cka.models import NEURONS
-from sj_cka.recipe import RecipeError, network_of, options_model, read, schema, typed, without_defaults
+from sj_cka.recipe import NetworkName, RecipeError, options_model, read, schema, typed, without_defaults
 from sj_cka.typed import Float, Int
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -605,7 +605,8 @@ def test_a_sweep_makes_a_variant_of_each_value(recipe_file: Write) -> None:
     study = read(recipe_file(*sweep("snn.neuron.tau", "[2, 1e1, 5/2]")))
     assert {name: c.value for name, c in study.conditions.items()} == {"tau-2": 2.0, "tau-1e1": 10.0, "tau-5-2": 2.5}
     assert study.sides(study.recipe.compare[0])["tau-5-2"] == ("tau-5-2.snn", "tau-5-2.ann", None, None, None)
-    assert network_of("tau-0.5.snn@init") == ("tau-0.5", "snn", "init")
+    name = NetworkName("tau-0.5.snn@init")
+    assert (name.variant, name.kind, name.moment, name.trained) == ("tau-0.5", "snn", "init", "tau-0.5.snn")
 
 
 @pytest.mark.parametrize(

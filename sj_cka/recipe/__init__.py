@@ -14,8 +14,9 @@ from pathlib import Path
 from sj_cka.recipe.blocks import SNN, Comparison, FigureBlock, Named, Recipe, Train
 from sj_cka.recipe.checks import check
 from sj_cka.recipe.editors import schema
+from sj_cka.recipe.names import NetworkName
 from sj_cka.recipe.options import options_model, typed, without_defaults
-from sj_cka.recipe.reading import Condition, Sides, Study, network_of, resolve
+from sj_cka.recipe.reading import Condition, Sides, Study, resolve
 from sj_cka.recipe.source import RecipeError
 
 __all__ = [
@@ -24,12 +25,12 @@ __all__ = [
     "Condition",
     "FigureBlock",
     "Named",
+    "NetworkName",
     "Recipe",
     "RecipeError",
     "Sides",
     "Study",
     "Train",
-    "network_of",
     "options_model",
     "read",
     "schema",

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from sj_cka.attacks.backdoor import Place
 from sj_cka.data import Samples
+from sj_cka.recipe.names import NetworkName
 from sj_cka.typed import Float, Int, Name, Strict, several
 
 NOISE = "noise_like"  # not in ATTACKS: it is made from another attack
@@ -118,11 +119,11 @@ class Attacking(NamedTuple):
     source: str | None = None
     like: str | None = None
 
-    def source_of(self, network: str) -> str | None:
+    def source_of(self, network: NetworkName) -> NetworkName | None:
         """The network that is attacked in place of another, if this is a transfer."""
-        return None if self.source is None else self.source.replace("*", network.rpartition(".")[0])
+        return None if self.source is None else NetworkName(self.source.replace("*", network.variant))
 
-    def concerns(self, network: str) -> bool:
+    def concerns(self, network: NetworkName) -> bool:
         """Whether a network is shown it: not the one that it was made on itself."""
         return self.source_of(network) != network
 

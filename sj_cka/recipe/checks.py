@@ -17,8 +17,9 @@ from sj_cka.ranges import Range
 from sj_cka.recipe.attacks import NOISE, Attacking
 from sj_cka.recipe.blocks import Comparison, FigureBlock, Named, Neuron
 from sj_cka.recipe.faults import checked, validated
+from sj_cka.recipe.names import KINDS, NetworkName
 from sj_cka.recipe.options import options_model
-from sj_cka.recipe.reading import KINDS, SPIKING, Condition, Study, network_of
+from sj_cka.recipe.reading import Condition, Study
 from sj_cka.recipe.source import KeyPath, Source, shown
 from sj_cka.typed import number
 
@@ -92,15 +93,15 @@ def _check_comparisons(study: Study) -> None:
         for sides in study.sides(comparison).values():
             for side, network, T in (("x", sides.x, sides.T_x), ("y", sides.y, sides.T_y)):
                 _check_network(study, (*key, side), network)
-                if T is not None and network_of(network)[1] not in SPIKING:
+                if T is not None and not network.spiking:
                     raise study.error((*key, f"T_{side}"), f"expected none: {network} has no steps")
-            x, y = (study.conditions[network_of(name)[0]] for name in sides[:2])
+            x, y = (study.conditions[name.variant] for name in sides[:2])
             if x.data != y.data:
                 got = f"{sides.x} has {shown(x.data)}, {sides.y} has {shown(y.data)}"
                 raise study.error(key, f"expected two networks with the same data, since both are shown them; {got}")
             if comparison.data_y is not None:
                 _check_under(study, (*key, "data_y"), comparison.data_y, sides.y)
-            if comparison.timing_null and network_of(sides.x)[1] not in SPIKING:
+            if comparison.timing_null and not sides.x.spiking:
                 raise study.error((*key, "timing_null"), f"expected a spiking x: {sides.x} has no steps")
         if comparison.seeds == "other" and len(study.seeds) < 2:
             raise study.error((*key, "seeds"), "expected at least 2 seeds in the study for 'other', got 1")
@@ -120,11 +121,10 @@ def _check_pairs(study: Study, key: KeyPath, comparison: Comparison) -> None:
             raise study.error((*key, name), message)
 
 
-def _check_evaluated(study: Study, key: KeyPath, network: str) -> None:
+def _check_evaluated(study: Study, key: KeyPath, network: NetworkName) -> None:
     """A network that can be run at other numbers of steps: trained, and spiking."""
     _check_network(study, key, network)
-    _, kind, moment = network_of(network)
-    if kind not in SPIKING or moment:
+    if not network.spiking or network.moment:
         raise study.error(key, f"expected a trained spiking network, <variant>.<snn|converted>, got {network!r}")
 
 
@@ -135,7 +135,7 @@ def _check_attacks(study: Study) -> None:
     for i, name in enumerate(study.recipe.attack.networks):
         for network in study.networks(name):
             _check_network(study, ("attack", "networks", i), network)
-            if network_of(network)[2]:
+            if network.moment:
                 message = f"expected a trained network, <variant>.<snn|ann|converted>, got {network!r}"
                 raise study.error(("attack", "networks", i), message)
     before: list[str] = []
@@ -189,11 +189,11 @@ def _check_source(study: Study, key: KeyPath, entry: Attacking, *, wanted: bool)
     if (entry.source is not None) != wanted:
         raise study.error(at, "expected source, a network, with transfer and with it alone")
     for network in study.attacked() if wanted else ():
-        source = str(entry.source_of(network))
+        source = entry.source_of(network) or network
         _check_network(study, at, source)
-        if network_of(source)[2]:
+        if source.moment:
             raise study.error(at, f"expected a trained network, got {source!r}")
-        if study.conditions[network_of(source)[0]].data != study.conditions[network_of(network)[0]].data:
+        if study.conditions[source.variant].data != study.conditions[network.variant].data:
             raise study.error(at, f"expected a network with the data of {network}, got {source}")
 
 
@@ -229,7 +229,7 @@ def check_strength(
             raise study.error(where, str(error)) from error
 
 
-def _check_under(study: Study, key: KeyPath, name: str, network: str) -> None:
+def _check_under(study: Study, key: KeyPath, name: str, network: NetworkName) -> None:
     if name not in study.attacks:
         raise study.error(key, f"expected an entry of attack.by, got {name!r}{closest(name, study.attacks)}")
     if network not in study.attacked():
@@ -346,20 +346,21 @@ def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Me
         if T is not None:
             raise study.error((*key, "T"), "expected none: in a trend every network runs as it was trained")
         return
-    _check_network(study, at, name)
-    if network_of(name)[2]:
+    network = NetworkName(name)
+    _check_network(study, at, network)
+    if network.moment:
         raise study.error(at, f"expected a trained network: only its {measurement.measure} is kept, got {name!r}")
     if measurement.measure == "backdoor_success":
-        _check_poisoned_arm(study, key, measurement)
+        _check_poisoned_arm(study, key, measurement, network)
     if measurement.attack is not None or measurement.eps is not None:
-        _check_attacked_arm(study, key, measurement)
-    if T is not None and T not in study.evaluated(name):
-        known = ", ".join(map(str, study.evaluated(name))) or "none"
+        _check_attacked_arm(study, key, measurement, network)
+    if T is not None and T not in study.evaluated(network):
+        known = ", ".join(map(str, study.evaluated(network))) or "none"
         raise study.error((*key, "T"), f"expected a T that evaluate names for {name} ({known}), got {T}")
 
 
-def _check_poisoned_arm(study: Study, key: KeyPath, measurement: Measurement) -> None:
-    if study.conditions[network_of(str(measurement.network))[0]].train.poison is None:
+def _check_poisoned_arm(study: Study, key: KeyPath, measurement: Measurement, network: NetworkName) -> None:
+    if study.conditions[network.variant].train.poison is None:
         message = f"expected a network whose training has train.poison, got {measurement.network!r}"
         raise study.error((*key, "network"), message)
     for name in ("split", "T", "attack", "eps"):
@@ -367,13 +368,13 @@ def _check_poisoned_arm(study: Study, key: KeyPath, measurement: Measurement) ->
             raise study.error((*key, name), f"expected no {name}: a backdoor is measured on the test split")
 
 
-def _check_attacked_arm(study: Study, key: KeyPath, measurement: Measurement) -> None:
+def _check_attacked_arm(study: Study, key: KeyPath, measurement: Measurement, network: NetworkName) -> None:
     name, eps = measurement.attack, measurement.eps
     if name not in study.attacks:
         got = "it is missing" if name is None else f"got {name!r}{closest(name, study.attacks)}"
         raise study.error((*key, "attack"), f"expected an entry of attack.by, {got}")
     entry = study.attacks[name]
-    if measurement.network not in study.attacked() or not entry.concerns(str(measurement.network)):
+    if network not in study.attacked() or not entry.concerns(network):
         raise study.error((*key, "network"), f"expected a network that {name} is on, got {measurement.network!r}")
     if measurement.split != "test" or measurement.T is not None:
         stray = "T" if measurement.T is not None else "split"
@@ -412,8 +413,8 @@ def _check_comparison_arm(study: Study, key: KeyPath, claim: Claim, measurement:
         raise study.error((*key, "variant"), f"expected no variant: {why}")
 
 
-def _check_network(study: Study, key: KeyPath, name: str) -> None:
-    variant, kind, moment = network_of(name)
+def _check_network(study: Study, key: KeyPath, name: NetworkName) -> None:
+    variant, kind, moment = name.variant, name.kind, name.moment
     if not variant or kind not in KINDS:
         raise study.error(key, f"expected <variant>.snn, <variant>.ann or <variant>.converted, got {name!r}")
     if variant not in study.conditions:
@@ -425,8 +426,8 @@ def _check_network(study: Study, key: KeyPath, name: str) -> None:
         _check_kept(study, key, name)
 
 
-def _check_kept(study: Study, key: KeyPath, name: str) -> None:
-    variant, kind, moment = network_of(name)
+def _check_kept(study: Study, key: KeyPath, name: NetworkName) -> None:
+    variant, kind, moment = name.variant, name.kind, name.moment
     train = study.conditions[variant].train
     if kind == "converted":
         raise study.error(key, f"expected a trained network before @{moment}: a converted one has no epochs")

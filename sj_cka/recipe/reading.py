@@ -15,13 +15,12 @@ from sj_cka.plugins import closest
 from sj_cka.recipe.attacks import Attacking, resolved
 from sj_cka.recipe.blocks import MOST_VARIANTS, SNN, AnnInput, Comparison, Recipe, Train
 from sj_cka.recipe.faults import validated
+from sj_cka.recipe.names import NetworkName
 from sj_cka.recipe.source import KeyPath, RecipeError, Source, read_source, shown
 from sj_cka.typed import number
 
 _LONGEST_NAME = 100  # of a variant, a part of the names of files
 _VARIED = ("data", "model", "snn", "train")
-KINDS = ("snn", "ann", "converted")
-SPIKING = ("snn", "converted")
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ class Sides(NamedTuple):
         under: the entry of attack.by, and its eps, under which y sees the samples; None for as they are.
     """
 
-    x: str
-    y: str
+    x: NetworkName
+    y: NetworkName
     T_x: int | None = None
     T_y: int | None = None
     under: tuple[str, float | None] | None = None
@@ -113,7 +112,9 @@ class Study:
                 label = f"{name} at T = {T}" if len(steps) > 1 else name
                 label += f" at eps {eps:g}" if len(strengths) > 1 else ""
                 under = None if comparison.data_y is None else (comparison.data_y, eps)
-                found[label.strip()] = Sides(x.replace("*", a), y.replace("*", b), T, comparison.T_y, under)
+                found[label.strip()] = Sides(
+                    NetworkName(x.replace("*", a)), NetworkName(y.replace("*", b)), T, comparison.T_y, under
+                )
         return found
 
     @cached_property
@@ -121,31 +122,31 @@ class Study:
         """The entries of attack.by."""
         return {} if self.recipe.attack is None else resolved(self.recipe.attack)
 
-    def attacked(self) -> list[str]:
+    def attacked(self) -> list[NetworkName]:
         """The networks that are attacked."""
         named = self.recipe.attack.networks if self.recipe.attack is not None else []
         return list(dict.fromkeys(network for name in named for network in self.networks(name)))
 
     def has_ceiling(self, comparison: Comparison) -> bool:
         """Whether seed against seed is a ceiling of it: for two kinds of network, and for two variants."""
-        kinds = {network_of(name)[1] for name in (comparison.x, comparison.y)}
+        kinds = {NetworkName(name).kind for name in (comparison.x, comparison.y)}
         if comparison.data_y is not None:
             return False
         return len(kinds) == 2 or comparison.variants == "pairs"
 
-    def networks(self, name: str) -> list[str]:
+    def networks(self, name: str) -> list[NetworkName]:
         """The networks that a name stands for: itself, or one of every variant where it holds `*`."""
-        return [name.replace("*", variant) for variant in self.conditions] if "*" in name else [name]
+        return [NetworkName(name.replace("*", variant)) for variant in (self.conditions if "*" in name else [""])]
 
-    def evaluated(self, network: str) -> list[int]:
+    def evaluated(self, network: NetworkName) -> list[int]:
         """The numbers of steps that the accuracy of a network is measured at, besides those of its training."""
         blocks = [block for block in self.recipe.evaluate if network in self.networks(block.network)]
         return list(dict.fromkeys(T for block in blocks for T in block.T))
 
-    def steps_of(self, network: str) -> int:
+    def steps_of(self, network: NetworkName) -> int:
         """The steps that a spiking network was trained with, or converted for."""
-        variant, kind, _ = network_of(network)
-        return self.recipe.converted.T if kind == "converted" else self.conditions[variant].snn.T
+        converted = network.kind == "converted"
+        return self.recipe.converted.T if converted else self.conditions[network.variant].snn.T
 
 
 def resolve(path: Path, profile: str, settings: Sequence[str] = ()) -> Study:
@@ -172,13 +173,6 @@ def resolve(path: Path, profile: str, settings: Sequence[str] = ()) -> Study:
         if name not in profiles and name != "quick":
             raise source.error(("never_run",), f"no profile {name!r}{closest(name, ['quick', *profiles])}")
     return Study(path.stem, profile, recipe, _conditions(recipe, source), source, tuple(settings))
-
-
-def network_of(name: str) -> tuple[str, str, str]:
-    """Variant, kind and moment ("init", an epoch, or "" for trained) of `<variant>.<kind>[@init|@<epoch>]`."""
-    head, _, moment = name.partition("@")
-    variant, _, kind = head.rpartition(".")
-    return variant, kind, moment
 
 
 def _under(file: Source, profile: str) -> Source:

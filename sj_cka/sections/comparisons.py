@@ -8,7 +8,7 @@ import pandas as pd
 from sj_cka import figures, tables
 from sj_cka.claims import MEASUREMENTS, Measurement, swept
 from sj_cka.plan import ceiling_kind
-from sj_cka.recipe import FigureBlock, network_of
+from sj_cka.recipe import FigureBlock
 from sj_cka.report import Panel, Section
 from sj_cka.sections.results import Results
 
@@ -53,7 +53,7 @@ def heatmaps(block: FigureBlock, results: Results) -> Section:
     for variant, sides in results.sides(block).items():
         means, _ = tables.mean_frames(results.of(comparison.name, variant, block.state))
         frames[variant or comparison.name] = next(iter(means.values()))
-        titles.add((network_of(sides.x)[1].upper(), network_of(sides.y)[1].upper()))
+        titles.add((sides.x.kind.upper(), sides.y.kind.upper()))
     x_title, y_title = titles.pop() if len(titles) == 1 else ("", "")
     note = (
         f"CKA of every layer with every layer, mean over {len(results.plan.study.seeds)} seeds, all steps "

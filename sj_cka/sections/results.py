@@ -10,7 +10,7 @@ from sj_cka import tables
 from sj_cka.cka import CKAResult
 from sj_cka.claims import Evidence
 from sj_cka.plan import Plan
-from sj_cka.recipe import Comparison, FigureBlock, Sides, network_of
+from sj_cka.recipe import Comparison, FigureBlock, NetworkName, Sides
 from sj_cka.tables import Compared
 
 
@@ -54,9 +54,8 @@ class Results:
 
     def for_all(self, table: pd.DataFrame) -> pd.DataFrame:
         """A table of networks in which one that is the same for every variant stands once, as `*.<kind>`."""
-        alike = {
-            network: f"*.{network_of(network)[1]}" for network in set(table["network"]) if self.plan.for_all(network)
-        }
+        networks = map(NetworkName, set(table["network"]))
+        alike = {network: f"*.{network.kind}" for network in networks if self.plan.for_all(network)}
         first = {f"{next(iter(self.plan.study.conditions))}.{name[2:]}" for name in alike.values()}
         once = table[table["network"].isin(first)]
         return pd.concat([table[~table["network"].isin(alike)], once.assign(network=once["network"].map(alike))])

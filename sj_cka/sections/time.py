@@ -26,7 +26,7 @@ def steps(block: FigureBlock, results: Results) -> Section:
             left_out.append(sides.titles[0])
             continue
         name, there = variant or str(block.comparison), found[0].layers_x
-        neurons = [layer for layer in there if layer in results.plan.neurons[sides.x.partition("@")[0]]]
+        neurons = [layer for layer in there if layer in results.plan.neurons[sides.x.trained]]
         layers = selected(there, block.layers) if block.layers else neurons or there
         panels.append(Panel(name, figures.steps_map(_maps(found, layers))))
         if all(result.null is not None for result in found):

@@ -14,7 +14,7 @@ from sj_cka.data import Images, Samples
 from sj_cka.jobs.attack import Target, target
 from sj_cka.materials import Data
 from sj_cka.ranges import check_fills, check_trigger, range_of
-from sj_cka.recipe import Study, network_of, without_defaults
+from sj_cka.recipe import NetworkName, Study, without_defaults
 from sj_cka.recipe.attacks import NOISE, Attacking
 from sj_cka.recipe.checks import check_strength
 from sj_cka.recipe.source import KeyPath
@@ -56,7 +56,7 @@ def check_poison(study: Study, data: dict[str, Data]) -> None:
             raise condition.source.error(("train", "poison", "value"), str(error)) from error
 
 
-def check_attacks(study: Study, built: dict[str, nn.Module], data: dict[str, Data]) -> None:
+def check_attacks(study: Study, built: dict[NetworkName, nn.Module], data: dict[str, Data]) -> None:
     """Tries every attack on two samples of every network's data, with few steps; untrained networks are enough.
 
     Raises:
@@ -67,7 +67,7 @@ def check_attacks(study: Study, built: dict[str, nn.Module], data: dict[str, Dat
     if block is None:
         return
     for network in study.attacked():
-        samples = data[network_of(network)[0]].samples
+        samples = data[network.variant].samples
         count = len(samples.x_test[: block.images])
         if count < block.images:
             message = f"expected at most {count}, so many test {samples.called} there are, got {block.images}"

@@ -17,7 +17,7 @@ from sj_cka.data import AUGMENTATIONS, Samples
 from sj_cka.materials import Data
 from sj_cka.models import MODELS, NEURONS, Kind, build
 from sj_cka.plugins import OptionError, closest, lookup
-from sj_cka.recipe import Condition, RecipeError, Study, network_of, typed
+from sj_cka.recipe import Condition, NetworkName, RecipeError, Study, typed
 from sj_cka.recipe.source import KeyPath
 from sj_cka.recording import reset_states
 from sj_cka.twins import converted_snn
@@ -59,14 +59,13 @@ class Tried(NamedTuple):
     size: Size
 
 
-def tried(study: Study, network: str, data: Samples) -> Tried:
+def tried(study: Study, network: NetworkName, data: Samples) -> Tried:
     """A network that has run on a few samples, so that a bad option costs nothing; its operations are counted.
 
     Raises:
         RecipeError: it cannot be made, or does not run on them.
     """
-    variant, kind, _ = network_of(network)
-    condition = study.conditions[variant]
+    kind, condition = network.kind, study.conditions[network.variant]
     made = _built(condition, "snn" if kind == "snn" else "ann", data).eval()
     try:
         if kind == "converted":
@@ -82,27 +81,27 @@ def tried(study: Study, network: str, data: Samples) -> Tried:
     return Tried(made, Size(sum(p.numel() for p in made.parameters()), macs))
 
 
-def check_layers(study: Study, built: dict[str, nn.Module], data: dict[str, Data]) -> None:
+def check_layers(study: Study, built: dict[NetworkName, nn.Module], data: dict[str, Data]) -> None:
     """The layers that comparisons, figures and claims name must be in the networks that they are about.
 
     Where none are named, one network of each model and kind is looked at, the smallest: that its layers can be told.
     """
     named = _names_layers(study)
-    smallest: set[str] = set()
-    for model, kind in {(study.conditions[v].model["name"], kind) for v, kind, _ in map(network_of, built)}:
+    smallest: set[NetworkName] = set()
+    for model, kind in {(study.conditions[name.variant].model["name"], name.kind) for name in built}:
         alike = [name for name in built if _is_of(study, name, model, kind)]
         smallest.add(min(alike, key=lambda name: sum(p.numel() for p in built[name].parameters())))
     there: dict[str, dict[str, tuple[str, ...]]] = {}  # comparison -> variant -> layers of x
-    probed: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
+    probed: dict[tuple[NetworkName, tuple[str, ...]], tuple[str, ...]] = {}
     for i, comparison in enumerate(study.recipe.compare):
         wanted = comparison.layers or study.recipe.cka.layers
         there[comparison.name] = {}
         for variant, sides in study.sides(comparison).items():
-            x, y = (name.partition("@")[0] for name in sides[:2])
+            x, y = (name.trained for name in sides[:2])
             for network in (x, y):
                 if (network, tuple(wanted or ())) in probed or not (named or network in smallest):
                     continue
-                samples = data[network_of(network)[0]].samples
+                samples = data[network.variant].samples
                 try:
                     x_probe = samples.as_input(samples.x_test[:4])
                     found = recording.plan(built[network], x_probe, layers=wanted, layout=samples.layout).layers
@@ -119,9 +118,8 @@ def check_layers(study: Study, built: dict[str, nn.Module], data: dict[str, Data
             _check_named(study, ("claims", i, arm, "layers"), m.layers, m.comparison, which, there)
 
 
-def _is_of(study: Study, network: str, model: str, kind: str) -> bool:
-    variant, own, _ = network_of(network)
-    return (study.conditions[variant].model["name"], own) == (model, kind)
+def _is_of(study: Study, network: NetworkName, model: str, kind: str) -> bool:
+    return (study.conditions[network.variant].model["name"], network.kind) == (model, kind)
 
 
 def _names_layers(study: Study) -> bool:
