@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 from pydantic_core import to_jsonable_python
 
-from sj_cka.data import DATASETS, SHAPES, AbsentData, DataError, Samples, imagine
+from sj_cka.data import SHAPES, AbsentData, DataError, Samples, imagine
 from sj_cka.jobs import DataBlock, canonical
-from sj_cka.plugins import lookup
-from sj_cka.recipe import Condition, NetworkName, Study, typed, without_defaults
+from sj_cka.plugins import OptionError
+from sj_cka.recipe import Condition, NetworkName, Study
+from sj_cka.recipe.choices import DATA, options_of
+from sj_cka.recipe.faults import fault_of
 from sj_cka.recipe.source import KeyPath
 
 
@@ -45,8 +47,7 @@ def read_data(study: Study, *, imagined: bool = False) -> tuple[Study, dict[str,
 
 def _read(condition: Condition, imagined: bool) -> Data:
     named = condition.data
-    function = lookup(DATASETS, named["name"], "data set")
-    options = typed(function, named)
+    options = DATA.typed(named)
     places = [key for key, value in options.items() if isinstance(value, Path)]
     where: KeyPath = ("data", *places[:1])
     for key in places:
@@ -55,23 +56,24 @@ def _read(condition: Condition, imagined: bool) -> Data:
         except RuntimeError as error:
             message = f"expected a path, got {str(options[key])!r}: {error}; write the folder out"
             raise condition.source.error(("data", key), message) from error
-    given = {key: value for key, value in options.items() if key != "name"}
+    given = options_of(options)
     if imagined and "download" in given:
         given["download"] = False  # a plan fetches nothing
     try:
-        samples = function(**given)
+        samples = DATA.function(named["name"])(**given)
     except OSError as error:
         raise condition.source.error(where, f"it cannot be read: {error.strerror or error}") from error
+    except OptionError as error:
+        raise fault_of(error, condition.source, ("data",)) from error
     except DataError as error:
         if not (imagined and isinstance(error, AbsentData) and named["name"] in SHAPES):
-            meant = next((("data", key) for key in named if f"expected {key}" in str(error)), where)
-            raise condition.source.error(meant, str(error)) from error
+            raise condition.source.error(where, str(error)) from error
         samples = imagine(SHAPES[named["name"]](**given))
     for split, x, least in (("test", samples.x_test, 4), ("training", samples.x_train, 2)):
         if len(x) < least:
             message = f"expected at least {least} {split} {samples.called}, got {len(x)}"
             raise condition.source.error(where, message)
-    block = DataBlock(to_jsonable_python(options), without_defaults(function, named), samples.fingerprint)
+    block = DataBlock(to_jsonable_python(options), DATA.without_defaults(named), samples.fingerprint)
     return Data(block, samples)
 
 

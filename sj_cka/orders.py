@@ -6,12 +6,11 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal
 
-from sj_cka.data import AUGMENTATIONS
 from sj_cka.jobs import DataBlock, Job
 from sj_cka.materials import Data
-from sj_cka.models import MODELS, NEURONS
-from sj_cka.recipe import Comparison, Condition, NetworkName, Sides, Study, without_defaults
+from sj_cka.recipe import Comparison, Condition, NetworkName, Sides, Study
 from sj_cka.recipe.attacks import Attacking, Poison
+from sj_cka.recipe.choices import AUGMENTATION, MODEL, NEURON
 from sj_cka.training import Settings
 from sj_cka.trial import attack_block, network_options
 
@@ -62,8 +61,7 @@ class Orders:
         epochs = condition.train.of(kind)["epochs"]
         args = _network_args(condition, kind) | {"settings": settings}
         if condition.train.augment:
-            blocks = (block.options() for block in condition.train.augment)
-            args["augment"] = [without_defaults(AUGMENTATIONS[block["name"]], block) for block in blocks]
+            args["augment"] = [AUGMENTATION.without_defaults(block.options()) for block in condition.train.augment]
         if condition.train.poison is not None:
             poison = condition.train.poison
             args["poison"] = {"target": poison.target, "share": poison.share, **self.trigger(network, poison)}
@@ -171,9 +169,9 @@ def _network_args(condition: Condition, kind: str) -> dict[str, Any]:
     """The same as part of a spec: options equal to their default left out."""
     options = network_options(condition, kind)
     args = {"kind": kind, **options}
-    for key, table in (("model", MODELS), ("neuron", NEURONS)):
+    for key, choice in (("model", MODEL), ("neuron", NEURON)):
         if key in options:
-            args[key] = without_defaults(table[options[key]["name"]], options[key])
+            args[key] = choice.without_defaults(options[key])
     if condition.train.init == "same":
         args["init"] = "same"
     return args

@@ -61,5 +61,8 @@ class OptionError(ValueError):
     """An option of a table's function has a bad value; `option` names it, so that a recipe can point at its line."""
 
     def __init__(self, option: str, message: str) -> None:
-        super().__init__(f"{option}: {message}")
-        self.option = option
+        super().__init__(option, message)
+        self.option, self.message = option, message
+
+    def __str__(self) -> str:
+        return f"{self.option}: {self.message}"

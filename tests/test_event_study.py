@@ -148,7 +148,7 @@ def test_what_the_ann_sees_is_part_of_its_job_on_recordings_alone(event_file: Wr
             "compare[1]",
             "expected two networks with the same data, since both are shown them; events.snn has {'name': 'digits_dvs'",
         ),
-        ("T: 3, size", "T: 0, size", "data.T", "digits_dvs: expected T, a number of frames from 1, got 0"),
+        ("T: 3, size", "T: 0, size", "data.T", "expected T, a number of frames from 1, got 0"),
         ("T: 3, size", "TT: 3, size", "data.TT", "unknown key; did you mean 'T'"),
         ("{name: digits, train: 60}", "{name: digits, T: 60}", "variants.static.data.T", "unknown key; known: size"),
         ("{name: digits, train: 60}", "{name: digit}", "variants.static.data.name", "did you mean 'digits'"),

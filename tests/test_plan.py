@@ -21,7 +21,7 @@ from sj_cka.engine import in_order
 from sj_cka.jobs import Job, canonical, network_spec
 from sj_cka.models import build
 from sj_cka.plan import Plan, plan
-from sj_cka.recipe import NetworkName, RecipeError, options
+from sj_cka.recipe import NetworkName, RecipeError, choices
 from sj_cka.study import outline
 from sj_cka.training import DeviceLoader, Settings, train
 
@@ -454,10 +454,10 @@ def test_a_key_is_taken_once_for_each_job_however_many_seeds_and_comparisons_bui
     study = planned(recipe_file(("seeds: 2", "seeds: 4")))
     made = {id(job) for top in study.jobs for job in (top, *top.needs.values())}
     assert len(made) == len(in_order(study.jobs))  # a job is one object: its spec is hashed once
-    assert options.options_model.cache_info().currsize > 0
-    before = options.options_model.cache_info().misses
+    assert choices.options_model.cache_info().currsize > 0
+    before = choices.options_model.cache_info().misses
     planned(recipe_file(("seeds: 2", "seeds: 9")))
-    assert options.options_model.cache_info().misses == before  # no model of options is made anew
+    assert choices.options_model.cache_info().misses == before  # no model of options is made anew
 
 
 def test_operations_are_counted_by_the_run_that_tries_a_network(recipe_file: Write) -> None:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.data.events import EVENT_SETS
-from sj_cka.models import NEURONS
-from sj_cka.recipe import NetworkName, RecipeError, options_model, read, schema, typed, without_defaults
+from sj_cka.recipe import NetworkName, RecipeError, read, schema
+from sj_cka.recipe.choices import NEURON, Choice
 from sj_cka.typed import Float, Int
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -756,9 +756,8 @@ def test_other_seeds_need_two(recipe_file: Write) -> None:
 
 
 def test_an_option_at_its_default_leaves_no_trace() -> None:
-    lif = NEURONS["lif"]
-    assert without_defaults(lif, {"name": "lif", "tau": 2, "v_reset": 0.0, "alpha": None}) == {"name": "lif"}
-    assert without_defaults(lif, {"name": "lif", "tau": "3/2"}) == {"name": "lif", "tau": 1.5}
+    assert NEURON.without_defaults({"name": "lif", "tau": 2, "v_reset": 0.0, "alpha": None}) == {"name": "lif"}
+    assert NEURON.without_defaults({"name": "lif", "tau": "3/2"}) == {"name": "lif", "tau": 1.5}
 
 
 def network(
@@ -774,14 +773,28 @@ def network(
 
 
 def test_options_are_checked_against_the_signature_without_what_the_study_hands_over() -> None:
-    model = options_model(network)
+    choice = Choice("network", {"n": network}, ("neuron", "T"))
+    model = choice.options_model("n")
     assert list(model.model_fields) == ["path", "stages", "rate", "on"]
     block = {"name": "n", "stages": [1, 2], "rate": "1e-1", "path": "a/b", "on": True}
-    assert typed(network, block) == {"name": "n", "stages": [1, 2], "rate": 0.1, "path": Path("a/b"), "on": True}
-    assert without_defaults(network, block) == {"name": "n", "rate": 0.1, "on": True}
+    assert choice.typed(block) == {"name": "n", "stages": [1, 2], "rate": 0.1, "path": Path("a/b"), "on": True}
+    assert choice.without_defaults(block) == {"name": "n", "rate": 0.1, "on": True}
     for bad in ({"T": 4}, {"stages": 1}, {"stages": [True]}, {"rate": "x"}, {"on": 1}):
         with pytest.raises(ValidationError):
             model.model_validate(bad)
+
+
+def test_what_the_study_hands_to_one_table_may_be_an_option_in_another(
+    recipe_file: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noisy(*, eps: float = 0.1, samples: int = 100) -> None:
+        """Stands for a data set of a plugin."""
+
+    monkeypatch.setitem(DATASETS, "noisy", noisy)
+    study = read(recipe_file(("{name: npz, path: images.npz}", "{name: noisy, eps: 0.2, samples: 50}")))
+    assert study.conditions["all"].data == {"name": "noisy", "eps": 0.2, "samples": 50}
+    with pytest.raises(RecipeError, match=r"data\.epsilon: unknown key; did you mean 'eps'\?"):
+        read(recipe_file(("{name: npz, path: images.npz}", "{name: noisy, epsilon: 0.2}")))
 
 
 def test_the_schema_in_the_checkout_is_the_current_one() -> None:

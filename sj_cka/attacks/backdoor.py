@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from sj_cka.attacks import checks
 from sj_cka.attacks.measure import right
 from sj_cka.attacks.victim import sample_axis as axis_of
+from sj_cka.plugins import OptionError
 from sj_cka.ranges import brightest, check_trigger
 
 Place = Literal["bottom_right", "bottom_left", "top_right", "top_left"]
@@ -51,7 +52,7 @@ def _stamped(x: Tensor, size: int, place: Place, value: float) -> Tensor:
     checks.one_of("place", place, PLACES)
     checks.whole("size", size)
     if size > min(x.shape[-2:]):
-        raise ValueError(f"expected size up to {min(x.shape[-2:])}, the smaller side of an image, got {size}")
+        raise OptionError("size", f"expected size up to {min(x.shape[-2:])}, the smaller side of an image, got {size}")
     rows = slice(-size, None) if place.startswith("bottom") else slice(size)
     columns = slice(-size, None) if place.endswith("right") else slice(size)
     made = x.clone()

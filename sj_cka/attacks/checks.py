@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from sj_cka.plugins import OptionError
 from sj_cka.ranges import Range, range_of
 
 Bounds = Sequence[float] | None
@@ -35,7 +36,7 @@ def one_of(option: str, value: str, known: Iterable[str]) -> None:
     """Raises ValueError where an option is none of the known names."""
     known = list(known)
     if value not in known:
-        raise ValueError(f"expected {option} {' or '.join(map(repr, known))}, got {value!r}")
+        raise OptionError(option, f"expected {option} {' or '.join(map(repr, known))}, got {value!r}")
 
 
 def number(option: str, value: float, *, least: float = 0.0, most: float = math.inf) -> float:
@@ -46,7 +47,7 @@ def number(option: str, value: float, *, least: float = 0.0, most: float = math.
     """
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or not least <= value <= most:
         reach = f"from {least:g}" + ("" if most == math.inf else f" to {most:g}")
-        raise ValueError(f"expected {option}, a finite number {reach}, got {value!r}{_percent(value, most)}")
+        raise OptionError(option, f"expected {option}, a finite number {reach}, got {value!r}{_percent(value, most)}")
     return float(value)
 
 
@@ -62,7 +63,7 @@ def whole(option: str, value: int, *, least: int = 1) -> int:
         ValueError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"expected {option}, a whole number from {least}, got {value!r}")
+        raise OptionError(option, f"expected {option}, a whole number from {least}, got {value!r}")
     return int(value)
 
 

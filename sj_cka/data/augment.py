@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from sj_cka.data.sending import sent
+from sj_cka.plugins import OptionError
 
 Augmentation = Callable[..., Tensor]
 
@@ -33,7 +34,7 @@ def crop(samples: Tensor, generator: Generator, *, padding: int = 4) -> Tensor:
         torch.Size([2, 1, 5, 4])
     """
     if padding < 1:
-        raise ValueError(f"expected padding from 1, in pixels, got {padding}")
+        raise OptionError("padding", f"expected padding from 1, in pixels, got {padding}")
     images = _as_images(samples)
     N, _, H, W = images.shape
     top, left = sent(torch.randint(2 * padding + 1, (2, N, 1), generator=generator), images.device)
@@ -62,7 +63,7 @@ def roll(samples: Tensor, generator: Generator, *, pixels: int = 5) -> Tensor:
         3.0
     """
     if pixels < 1:
-        raise ValueError(f"expected pixels, the largest shift, from 1, got {pixels}")
+        raise OptionError("pixels", f"expected pixels, the largest shift, from 1, got {pixels}")
     images = _as_images(samples)
     N, _, H, W = images.shape
     down, right = sent(torch.randint(-pixels, pixels + 1, (2, N, 1), generator=generator), images.device)
@@ -108,7 +109,7 @@ def cutout(samples: Tensor, generator: Generator, *, size: int = 8) -> Tensor:
         80.0
     """
     if size < 1:
-        raise ValueError(f"expected size, pixels a side, from 1, got {size}")
+        raise OptionError("size", f"expected size, pixels a side, from 1, got {size}")
     images = _as_images(samples)
     N, _, H, W = images.shape
     inside = []
@@ -176,4 +177,4 @@ def _gathered(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def _check_share(share: float) -> None:
     if not 0 <= share <= 1:
-        raise ValueError(f"expected share, a probability from 0 to 1, got {share}")
+        raise OptionError("share", f"expected share, a probability from 0 to 1, got {share}")

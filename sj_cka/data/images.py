@@ -15,6 +15,7 @@ from sj_cka.data.layout import Layout, channels_first
 from sj_cka.data.samples import DataError, Samples, fingerprint
 from sj_cka.data.sending import constant
 from sj_cka.files import UnreadableFile, opened_npz, shown
+from sj_cka.plugins import OptionError
 from sj_cka.ranges import check_splits
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -60,7 +61,7 @@ def digits(size: int | None = None, train: int | None = None) -> Images:
         train: the first so many of the training split, from 10; None for all.
 
     Raises:
-        DataError: size below 8, or no such number of training images.
+        OptionError: size below 8, or no such number of training images.
 
     Example:
         >>> data = digits()
@@ -68,8 +69,8 @@ def digits(size: int | None = None, train: int | None = None) -> Images:
         ((1437, 1, 8, 8), (360, 1, 8, 8))
     """
     if size is not None and size < 8:
-        raise DataError(f"digits: expected a size from 8, the pixels of an image, got {size}")
-    x_train, y_train, x_test, y_test = first_of(digit_arrays(), train, "digits")
+        raise OptionError("size", f"expected a size from 8, the pixels of an image, got {size}")
+    x_train, y_train, x_test, y_test = first_of(digit_arrays(), train)
     if size is not None and size != 8:
         x_train, x_test = (_resized(x, size) for x in (x_train, x_test))
     return _images(x_train, y_train, x_test, y_test)
@@ -90,11 +91,12 @@ def digit_arrays() -> Arrays:
     return x_train, y_train, x_test, y_test
 
 
-def first_of(arrays: Arrays, train: int | None, name: str) -> Arrays:
+def first_of(arrays: Arrays, train: int | None) -> Arrays:
     """Arrays with the first `train` of the training split alone; None for all of it."""
     x_train, y_train, x_test, y_test = arrays
     if train is not None and not 10 <= train <= len(x_train):
-        raise DataError(f"{name}: expected train, a number of training samples from 10 to {len(x_train)}, got {train}")
+        message = f"expected train, a number of training samples from 10 to {len(x_train)}, got {train}"
+        raise OptionError("train", message)
     return x_train[:train], y_train[:train], x_test, y_test
 
 

@@ -13,6 +13,7 @@ from spikingjelly.activation_based import surrogate as surrogates
 
 from sj_cka.neurons import compiling
 from sj_cka.neurons.surrogates import gradient_of
+from sj_cka.plugins import OptionError
 
 BackendName = Literal["cupy", "native", "triton", "fused", "torch"]
 NeuronKind = Literal["lif", "if", "plif"]
@@ -86,7 +87,7 @@ def neuron_backend(
     if kind not in NODES:
         raise ValueError(f"expected a kind of neuron: {', '.join(NODES)}; got {kind!r}")
     if wish not in ("auto", *names):
-        raise ValueError(f'expected backend "auto" or one of {", ".join(names)}; got {wish!r}')
+        raise OptionError("backend", f'expected backend "auto" or one of {", ".join(names)}; got {wish!r}')
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device} asked for, but torch {torch.__version__} finds no CUDA device")
     surrogate = surrogates.Sigmoid() if surrogate is None else surrogate
@@ -101,7 +102,7 @@ def neuron_backend(
         if why_not is None:
             return Backend(name, "asked for" if wish == name else "; ".join([f"first that runs on {device}", *refused]))
         refused.append(f'"{name}" {why_not}')
-    raise ValueError(f"backend {'; '.join(refused)}; got device {device}")
+    raise OptionError("backend", f"backend {'; '.join(refused)}; got device {device}")
 
 
 def lif_backend(device: torch.device | str = "cpu", wish: str = "auto") -> Backend:

@@ -14,6 +14,7 @@ from spikingjelly.activation_based import neuron
 from sj_cka.neurons import backends, compiling
 from sj_cka.neurons.nodes import FusedIFNode, FusedLIFNode, FusedPLIFNode
 from sj_cka.neurons.surrogates import SurrogateName, make_surrogate
+from sj_cka.plugins import OptionError
 
 _FUSED: dict[backends.NeuronKind, type[neuron.BaseNode]] = {
     "lif": FusedLIFNode,
@@ -138,7 +139,7 @@ def plif(
 
 def _time_constant(key: str, tau: float) -> float:
     if not (math.isfinite(tau) and tau > 1):
-        raise ValueError(f"expected a finite {key} > 1 (in time steps); got {tau}")
+        raise OptionError(key, f"expected a finite {key} > 1 (in time steps); got {tau}")
     return float(tau)
 
 
@@ -157,9 +158,9 @@ def _node(
     """A checked node of the kind, on the backend that is chosen."""
     function = make_surrogate(surrogate, alpha)
     if not math.isfinite(v_threshold):
-        raise ValueError(f"expected a finite v_threshold; got {v_threshold}")
+        raise OptionError("v_threshold", f"expected a finite v_threshold; got {v_threshold}")
     if v_reset is not None and not math.isfinite(v_reset):
-        raise ValueError(f"expected a finite v_reset, or None for a soft reset; got {v_reset}")
+        raise OptionError("v_reset", f"expected a finite v_reset, or None for a soft reset; got {v_reset}")
 
     name = backends.neuron_backend(kind, device, backend, function).name
     if compiled:
@@ -183,14 +184,16 @@ def _node(
 
 def _check_compiled(name: backends.BackendName, device: torch.device | str) -> None:
     if name != "fused":
-        raise ValueError(
+        raise OptionError(
+            "compiled",
             f'expected backend "fused" for compiled=True, since no other is compiled here; got "{name}" on device '
-            f'{device}; leave compiled away, or ask for backend "fused"'
+            f'{device}; leave compiled away, or ask for backend "fused"',
         )
     # on CUDA nothing else than compiled is fused, and whether that can be was asked already
     why_not = compiling.why_not() if torch.device(device).type == "cpu" else None
     if why_not is not None:
-        raise ValueError(
+        raise OptionError(
+            "compiled",
             f"expected a C++ compiler that torch.compile can use, for compiled=True; got {why_not}; install one (g++; "
-            "the environment variable CXX names another), or leave compiled away"
+            "the environment variable CXX names another), or leave compiled away",
         )

@@ -35,6 +35,8 @@ import torch
 from spikingjelly.activation_based import surrogate
 from torch import Tensor
 
+from sj_cka.plugins import OptionError
+
 SurrogateName = Literal[
     "sigmoid",
     "atan",
@@ -206,14 +208,14 @@ def make_surrogate(name: str, alpha: float | None = None) -> surrogate.Surrogate
         3.0
     """
     if name not in SURROGATES:
-        raise ValueError(f"expected surrogate {', '.join(SURROGATES)}; got {name!r}")
+        raise OptionError("surrogate", f"expected surrogate {', '.join(SURROGATES)}; got {name!r}")
     kind = SURROGATES[name].kind
     if alpha is None:
         return kind(alpha=6.0) if name == "sigmoid" else kind()
     if "alpha" not in _PARAMETERS[kind][1]:
-        raise ValueError(f"expected no alpha, since surrogate {name!r} has none; got {alpha}")
+        raise OptionError("alpha", f"expected no alpha, since surrogate {name!r} has none; got {alpha}")
     low = {"log_tailed_relu": "alpha >= 0", "q_pseudo_spike": "alpha > 1"}.get(name, "alpha > 0")
     fits = alpha >= 0 if name == "log_tailed_relu" else alpha > (1 if name == "q_pseudo_spike" else 0)
     if not (math.isfinite(alpha) and fits):
-        raise ValueError(f"expected a finite {low} for surrogate {name!r}; got {alpha}")
+        raise OptionError("alpha", f"expected a finite {low} for surrogate {name!r}; got {alpha}")
     return kind(alpha=float(alpha))

@@ -2,8 +2,8 @@
 
 In the order in which a recipe passes through: `document` reads the YAML (`scalars` its values) and keeps the `places`
 of all keys, `source` the file and what is laid over it, `blocks` says what may stand in it, `faults` puts into words
-what does not fit, `options` does so for the functions of the tables, `reading` resolves profile and variants,
-`checks` follows every name. `editors` makes the JSON schema.
+what does not fit, `choices` holds the tables that names pick from, with the options of their functions, `reading`
+resolves profile and variants, `checks` follows every name. `editors` makes the JSON schema.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from sj_cka.recipe.blocks import SNN, Comparison, FigureBlock, Named, Recipe, Tr
 from sj_cka.recipe.checks import check
 from sj_cka.recipe.editors import schema
 from sj_cka.recipe.names import NetworkName
-from sj_cka.recipe.options import options_model, typed, without_defaults
 from sj_cka.recipe.reading import Condition, Sides, Study, resolve
 from sj_cka.recipe.source import RecipeError
 
@@ -31,11 +30,8 @@ __all__ = [
     "Sides",
     "Study",
     "Train",
-    "options_model",
     "read",
     "schema",
-    "typed",
-    "without_defaults",
 ]
 
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
 
 from sj_cka.attacks import attack_named
 from sj_cka.attacks.transfer import inside
 from sj_cka.claims import MEASUREMENTS, Claim, Measurement
-from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.figures import FIGURES
-from sj_cka.models import MODELS, NEURONS
 from sj_cka.plugins import UnknownName, closest, lookup
 from sj_cka.ranges import Range
 from sj_cka.recipe.attacks import NOISE, Attacking
-from sj_cka.recipe.blocks import Comparison, FigureBlock, Named, Neuron
+from sj_cka.recipe.blocks import Comparison, FigureBlock, Named
+from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, MODEL, NEURON, Choice, options_of
 from sj_cka.recipe.faults import checked, validated
 from sj_cka.recipe.names import KINDS, NetworkName
-from sj_cka.recipe.options import options_model
-from sj_cka.recipe.reading import Condition, Study
+from sj_cka.recipe.reading import Study
 from sj_cka.recipe.source import KeyPath, Source, shown
 from sj_cka.typed import number
 
@@ -35,13 +31,13 @@ def check(study: Study) -> None:
     Raises:
         RecipeError: the first fault.
     """
-    _check_table(study.source, ("data",), DATASETS, "data set")
-    _check_table(study.source, ("model",), MODELS, "model")
+    for source in (study.source, *(condition.source for condition in study.conditions.values())):
+        _check_choice(DATA, validated(Named, source, ("data",)), source, ("data",))
+        _check_choice(MODEL, validated(Named, source, ("model",)), source, ("model",))
     for condition in study.conditions.values():
-        _check_table(condition.source, ("data",), DATASETS, "data set")
-        _check_table(condition.source, ("model",), MODELS, "model")
-        _check_table(condition.source, ("snn", "neuron"), NEURONS, "neuron")
-        _check_augmentations(condition)
+        _check_choice(NEURON, condition.snn.neuron, condition.source, ("snn", "neuron"))
+        for i, augmentation in enumerate(condition.train.augment):
+            _check_choice(AUGMENTATION, augmentation, condition.source, ("train", "augment", i))
         if condition.train.trained_at != study.recipe.train.trained_at:
             key = ("train", "trained_at")
             raise condition.source.error(key, "expected one value for the whole study, under train")
@@ -55,28 +51,14 @@ def check(study: Study) -> None:
         _check_claim(study, ("claims", i), claim)
 
 
-def _check_table(source: Source, key: KeyPath, table: Mapping[str, Callable[..., Any]], what: str) -> None:
+def _check_choice(choice: Choice, block: Named, source: Source, key: KeyPath) -> None:
     """A block that names a function of a table: its name and its options."""
-    if source.at(key) is None:
-        return
-    block = validated(Neuron if key == ("snn", "neuron") else Named, source, key)
     try:
-        function = lookup(table, block.name, what)
+        model = choice.options_model(block.name)
     except UnknownName as error:
-        raise source.error((*key, "name"), str(error)) from error
-    options = {name: value for name, value in block.options().items() if name != "name"}
-    checked(options_model(function), options, source, key)
-
-
-def _check_augmentations(condition: Condition) -> None:
-    for i, augmentation in enumerate(condition.train.augment):
-        key: KeyPath = ("train", "augment", i)
-        try:
-            function = lookup(AUGMENTATIONS, augmentation.name, "augmentation")
-        except UnknownName as error:
-            raise condition.source.error(key, str(error)) from error
-        options = {name: value for name, value in augmentation.options().items() if name != "name"}
-        checked(options_model(function), options, condition.source, key)
+        named = (*key, "name")
+        raise source.error(named if source.says(named) else key, str(error)) from error
+    checked(model, options_of(block.options()), source, key)
 
 
 def _check_comparisons(study: Study) -> None:
@@ -175,7 +157,7 @@ def _check_attack(study: Study, key: KeyPath, entry: Attacking, before: list[str
     except UnknownName as error:
         raise study.error((*key, "name"), str(error)) from error
     _check_source(study, key, entry, wanted=attack.needs == "source")
-    checked(options_model(attack), dict(entry.options), study.source, key)
+    checked(ATTACK.options_model(entry.attack), dict(entry.options), study.source, key)
     try:
         attack_named(inside(entry.attack, entry.options)[0])
     except UnknownName as error:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from sj_cka.attacks import ATTACKS
 from sj_cka.claims import MEASUREMENTS
-from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.figures import FIGURES
-from sj_cka.models import MODELS, NEURONS
 from sj_cka.recipe.attacks import NOISE
 from sj_cka.recipe.blocks import Recipe
-from sj_cka.recipe.options import options_model
+from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, MODEL, NEURON, Choice
 
 
 def schema() -> dict[str, Any]:
     """JSON schema of a recipe; the names of the tables are listed with their options."""
     made = Recipe.model_json_schema()
-    for key, table in (("data", DATASETS), ("model", MODELS)):
-        made["properties"][key] = {"oneOf": [_entry(name, function) for name, function in table.items()]}
-    made["$defs"]["SNN"]["properties"]["neuron"] = {"oneOf": [_entry(name, make) for name, make in NEURONS.items()]}
-    named = [_entry(name, function) for name, function in AUGMENTATIONS.items()]
-    made["$defs"]["Train"]["properties"]["augment"]["items"] = {"oneOf": [{"enum": list(AUGMENTATIONS)}, *named]}
-    made["$defs"]["AttackBlock"]["properties"]["name"] |= {"enum": [*ATTACKS, NOISE, None]}
+    made["properties"] |= {"data": {"oneOf": _entries(DATA)}, "model": {"oneOf": _entries(MODEL)}}
+    made["$defs"]["SNN"]["properties"]["neuron"] = {"oneOf": _entries(NEURON)}
+    augmentations = [{"enum": list(AUGMENTATION.table)}, *_entries(AUGMENTATION)]
+    made["$defs"]["Train"]["properties"]["augment"]["items"] = {"oneOf": augmentations}
+    made["$defs"]["AttackBlock"]["properties"]["name"] |= {"enum": [*ATTACK.table, NOISE, None]}
     made["$defs"]["Measurement"]["properties"]["measure"] = {"enum": list(MEASUREMENTS)}
     made["$defs"]["FigureBlock"]["properties"]["name"] = {"enum": list(FIGURES)}
     made = _standard(made)
@@ -47,10 +42,13 @@ def _standard(node: Any) -> Any:
     return {key: _standard(value) for key, value in (kept | own).items()}
 
 
-def _entry(name: str, function: Callable[..., Any]) -> dict[str, Any]:
-    """Schema of a block that picks `name` from a table."""
-    made = options_model(function).model_json_schema()
-    made["properties"] = {"name": {"const": name}, **made.get("properties", {})}
-    made["required"] = ["name", *made.get("required", [])]
-    made.pop("title", None)
-    return made
+def _entries(choice: Choice) -> list[dict[str, Any]]:
+    """Schemas of the blocks that pick from a table, one a name."""
+    entries = []
+    for name in choice.table:
+        entry = choice.options_model(name).model_json_schema()
+        entry["properties"] = {"name": {"const": name}, **entry.get("properties", {})}
+        entry["required"] = ["name", *entry.get("required", [])]
+        entry.pop("title", None)
+        entries.append(entry)
+    return entries

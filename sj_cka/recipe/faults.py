@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from sj_cka.plugins import closest
+from sj_cka.plugins import OptionError, closest
 from sj_cka.recipe.source import KeyPath, RecipeError, Source, shown
 
 Block = TypeVar("Block", bound=BaseModel)
@@ -55,6 +55,23 @@ def checked(model: type[Block], content: Any, source: Source, key: KeyPath) -> B
         return model.model_validate(content)
     except ValidationError as error:
         raise _in_words(error, model, content, source, key) from error
+
+
+def fault_of(error: Exception, source: Source, *blocks: KeyPath, about: str = "") -> RecipeError:
+    """What a function of a table says is wrong, at the option that it names (`OptionError`), else at its block.
+
+    Args:
+        error: what it raised.
+        source: the recipe.
+        blocks: key paths where the option may stand; the first is that of the block.
+        about: what to put in front of the message.
+    """
+    first_line = str(error).partition("\n")[0]
+    if isinstance(error, OptionError):
+        keys = [(*block, error.option) for block in blocks]
+        if key := next(filter(source.says, keys), None):
+            return source.error(key, f"{about}{error.message}")
+    return source.error(blocks[0], f"{about}{first_line}")
 
 
 def _in_words(error: ValidationError, model: type[BaseModel], content: Any, source: Source, at: KeyPath) -> RecipeError:

@@ -14,9 +14,11 @@ from sj_cka.data import Images, Samples
 from sj_cka.jobs.attack import Target, target
 from sj_cka.materials import Data
 from sj_cka.ranges import check_fills, check_trigger, range_of
-from sj_cka.recipe import NetworkName, Study, without_defaults
+from sj_cka.recipe import NetworkName, Study
 from sj_cka.recipe.attacks import NOISE, Attacking
 from sj_cka.recipe.checks import check_strength
+from sj_cka.recipe.choices import ATTACK
+from sj_cka.recipe.faults import fault_of
 from sj_cka.recipe.source import KeyPath
 
 
@@ -47,7 +49,7 @@ def check_poison(study: Study, data: dict[str, Data]) -> None:
         try:
             stamp(samples.x_train[:2], **trigger | {"value": None})
         except ValueError as error:
-            raise condition.source.error(("train", "poison"), str(error)) from error
+            raise fault_of(error, condition.source, ("train", "poison")) from error
         try:
             stamp(samples.x_train[:2], **trigger)
             check_trigger(value, samples.x_train, counts=counts)
@@ -86,7 +88,7 @@ def check_attacks(study: Study, built: dict[NetworkName, nn.Module], data: dict[
                 _try(attack, entry, samples, built[entry.source_of(network) or network])
             except (ValueError, TypeError, RuntimeError) as error:
                 if not isinstance(error, NoGradient):  # of an untrained network
-                    raise study.error(key, f"{network}: {str(error).splitlines()[0]}") from error
+                    raise fault_of(error, study.source, key, about=f"{network}: ") from error
 
 
 def _check_range(study: Study, key: KeyPath, entry: Attacking, samples: Samples, aim: Target, network: str) -> None:
@@ -128,4 +130,4 @@ def attack_block(study: Study, entry: Attacking) -> dict[str, Any]:
     """Name and options of an attack as a job names it; of noise the attack whose norm it has."""
     if entry.like is not None:
         return {"name": NOISE, "like": attack_block(study, study.attacks[entry.like])}
-    return without_defaults(attack_named(entry.attack), {"name": entry.attack, **entry.options})
+    return ATTACK.without_defaults({"name": entry.attack, **entry.options})

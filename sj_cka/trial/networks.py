@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any, NamedTuple
 
 import torch
@@ -13,11 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sj_cka import recording
 from sj_cka.claims import selected
-from sj_cka.data import AUGMENTATIONS, Samples
+from sj_cka.data import Samples
 from sj_cka.materials import Data
-from sj_cka.models import MODELS, NEURONS, Kind, build
-from sj_cka.plugins import OptionError, closest, lookup
-from sj_cka.recipe import Condition, NetworkName, RecipeError, Study, typed
+from sj_cka.models import Kind, build
+from sj_cka.plugins import closest
+from sj_cka.recipe import Condition, NetworkName, Study
+from sj_cka.recipe.choices import AUGMENTATION, MODEL, NEURON, options_of
+from sj_cka.recipe.faults import fault_of
 from sj_cka.recipe.source import KeyPath
 from sj_cka.recording import reset_states
 from sj_cka.twins import converted_snn
@@ -36,13 +37,11 @@ def check_augmentations(study: Study, data: dict[str, Data]) -> None:
     for name, condition in study.conditions.items():
         samples = data[name].samples.x_train[:2]
         for i, augmentation in enumerate(condition.train.augment):
-            function = lookup(AUGMENTATIONS, augmentation.name, "augmentation")
-            options = typed(function, augmentation.options())
-            options.pop("name")
+            options = options_of(AUGMENTATION.typed(augmentation.options()))
             try:
-                function(samples.clone(), torch.Generator().manual_seed(0), **options)
+                AUGMENTATION.function(augmentation.name)(samples.clone(), torch.Generator().manual_seed(0), **options)
             except ValueError as error:
-                raise condition.source.error(("train", "augment", i), str(error)) from error
+                raise fault_of(error, condition.source, ("train", "augment", i)) from error
 
 
 class Size(NamedTuple):
@@ -151,15 +150,14 @@ def _built(condition: Condition, kind: Kind, data: Samples) -> nn.Module:
     options = network_options(condition, kind)
     try:
         if kind == "snn":
-            neuron = dict(options["neuron"])
-            lookup(NEURONS, neuron.pop("name"), "neuron")(**neuron)
+            NEURON.function(options["neuron"]["name"])(**options_of(options["neuron"]))
     except ValueError as error:
-        raise _option_error(condition, ("snn", "neuron"), error) from error
+        raise fault_of(error, condition.source, ("snn", "neuron")) from error
     try:
         with _Bounded():
             return build(kind, in_channels=data.channels, num_classes=data.classes, **options)
     except ValueError as error:
-        raise _option_error(condition, ("model",), error) from error
+        raise fault_of(error, condition.source, ("model",), ("snn",)) from error
 
 
 class _Bounded(TorchFunctionMode):
@@ -177,23 +175,11 @@ class _Bounded(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _option_error(condition: Condition, block: tuple[str, ...], error: ValueError) -> RecipeError:
-    """The error at the option that it is about, where it says so by its kind or names one that the recipe gives."""
-    message, source = str(error), condition.source
-    if isinstance(error, OptionError):
-        message, options = message.partition(": ")[2], [error.option]
-    else:
-        options = [option for option in source.at(block) or {} if re.search(rf"\b{re.escape(option)}\b", message)]
-    keys = [(*block, option) for option in options] + [("snn", option) for option in options]
-    return source.error(next((key for key in keys if source.says(key)), block), message)
-
-
 def network_options(condition: Condition, kind: str) -> dict[str, Any]:
     """What `build` gets, but for the shape of the data and the seed."""
-    options: dict[str, Any] = {"model": typed(lookup(MODELS, condition.model["name"], "model"), condition.model)}
+    options: dict[str, Any] = {"model": MODEL.typed(condition.model)}
     if kind == "snn":
-        neuron = condition.snn.neuron.options()
-        options["neuron"] = typed(lookup(NEURONS, neuron["name"], "neuron"), neuron)
+        options["neuron"] = NEURON.typed(condition.snn.neuron.options())
         options["T"] = condition.snn.T
     elif condition.ann_input != "steps":
         options["ann_input"] = condition.ann_input

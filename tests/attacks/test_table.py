@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sj_cka.attacks import ATTACKS, NoGradient, accuracy, attack_named, perturbation, pixel_model, right
-from sj_cka.recipe.options import options_model
+from sj_cka.recipe.choices import ATTACK
 
 EVENTS = {"drop_events", "add_events"}
 SLOW = {"boundary": {"steps": 20}, "hop_skip_jump": {"steps": 2, "evaluations": 10}, "square": {"queries": 40}}
@@ -161,18 +161,8 @@ def test_its_options_can_stand_in_a_recipe(name):
     assert list(parameters)[:5] == ["net", "x", "y", "eps", "generator"]
     assert all(parameters[key].kind is inspect.Parameter.KEYWORD_ONLY for key in list(parameters)[3:])
 
-    def plain(**options):
-        """The same without what a study hands over."""
-
+    fields = ATTACK.options_model(name).model_fields
     handed = {"net", "x", "y", "eps", "source"}
-    plain.__signature__ = inspect.Signature(
-        [
-            parameter.replace(annotation=inspect.get_annotations(function, eval_str=True)[key])
-            for key, parameter in parameters.items()
-            if key not in handed
-        ]
-    )
-    fields = options_model(plain).model_fields
     assert fields.keys() == parameters.keys() - handed - {"generator"}
     assert not any(field.is_required() for field in fields.values())
 

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from sj_cka.plugins import OptionError
+
 SplitBy = Literal["number", "time"]
 _CLOCK_BITS = 13  # of the shortest clock of a camera
 
@@ -87,9 +89,9 @@ def bin_spikes(t_us: ArrayLike, unit: ArrayLike, *, T: int, D: int, split_by: Sp
 def _counted(t: np.ndarray, cell: np.ndarray, shape: tuple[int, ...], T: int, split_by: SplitBy) -> Tensor:
     """Counts `[T, *shape]` of events in the cells of the flattened shape."""
     if T < 1:
-        raise ValueError(f"expected T, a number of frames from 1, got {T}")
+        raise OptionError("T", f"expected T, a number of frames from 1, got {T}")
     if split_by not in ("number", "time"):
-        raise ValueError(f'expected split_by "number" or "time", got {split_by!r}')
+        raise OptionError("split_by", f'expected split_by "number" or "time", got {split_by!r}')
     cells = int(np.prod(shape))
     if len(t) == 0:
         return torch.zeros(T, *shape)

@@ -18,7 +18,8 @@ from torch import Generator, Tensor
 from sj_cka.data.events.binning import SplitBy, bin_events
 from sj_cka.data.frames import Frames
 from sj_cka.data.images import digit_arrays, first_of
-from sj_cka.data.samples import DataError, fingerprint
+from sj_cka.data.samples import fingerprint
+from sj_cka.plugins import OptionError
 
 _SACCADE_US, _STEPS = 100_000, 34  # time of a saccade, and at how many moments of it the pixels are looked at
 _TRIANGLE = ((0.0, -1.0), (0.8, 0.6), (-0.8, 0.6))  # corners (x, y), in amplitudes
@@ -60,7 +61,7 @@ def saccades(
     if images.ndim != 4 or images.shape[1] != 1 or not (0 <= float(images.min()) and float(images.max()) <= 1):
         raise ValueError(f"expected images [N, 1, H, W] from 0 to 1, got {list(images.shape)}")
     if len(size) != 2 or min(size) < 8:
-        raise ValueError(f"expected size, rows and columns of the sensor, each from 8, got {list(size)}")
+        raise OptionError("size", f"expected size, rows and columns of the sensor, each from 8, got {list(size)}")
     generator = Generator().manual_seed(seed)
     for batch in images.to(torch.float32).split(batch_size):
         yield from _recorded(batch, int(size[0]), int(size[1]), generator)
@@ -85,19 +86,16 @@ def digits_dvs(
         seed: of thresholds and noise.
 
     Raises:
-        DataError: an option out of range.
+        OptionError: an option out of range.
     """
-    x_train, y_train, x_test, y_test = first_of(digit_arrays(), train, "digits_dvs")
+    x_train, y_train, x_test, y_test = first_of(digit_arrays(), train)
     frames = []
-    try:
-        # a split has its own noise, so that fewer training samples leave the test split as it is
-        for x, own in ((x_train, 2 * seed), (x_test, 2 * seed + 1)):
-            recordings = saccades(torch.from_numpy(x), size=size, seed=own)
-            H, W = size
-            binned = [bin_events(*events, T=T, H=H, W=W, split_by=split_by) for events in recordings]
-            frames.append(torch.stack(binned).to(torch.int16))
-    except ValueError as error:
-        raise DataError(f"digits_dvs: {error}") from error
+    # a split has its own noise, so that fewer training samples leave the test split as it is
+    for x, own in ((x_train, 2 * seed), (x_test, 2 * seed + 1)):
+        recordings = saccades(torch.from_numpy(x), size=size, seed=own)
+        H, W = size
+        binned = [bin_events(*events, T=T, H=H, W=W, split_by=split_by) for events in recordings]
+        frames.append(torch.stack(binned).to(torch.int16))
     labels = [torch.from_numpy(y.astype(np.int64)) for y in (y_train, y_test)]
     arrays = (frames[0], labels[0], frames[1], labels[1])
     return Frames(

@@ -35,6 +35,7 @@ from sj_cka.data.imagined import Shape
 from sj_cka.data.root import data_root
 from sj_cka.data.samples import DataError
 from sj_cka.files import cause
+from sj_cka.plugins import OptionError
 
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _ATIS = Clock(bits=23, mark=240)
@@ -240,7 +241,7 @@ def event_shape(name: str, T: int = 10, size: Sequence[int] | None = None) -> Sh
         T, size: see `nmnist`.
 
     Raises:
-        DataError: T below 1, or a size that the camera does not have.
+        OptionError: T below 1, or a size that the camera does not have.
 
     Example:
         >>> event_shape("dvs128_gesture", T=16, size=[64, 32])
@@ -248,14 +249,15 @@ def event_shape(name: str, T: int = 10, size: Sequence[int] | None = None) -> Sh
     """
     known = _SETS[name]
     if T < 1:
-        raise DataError(f"{known.title}: expected T, a number of frames from 1, got {T}")
+        raise OptionError("T", f"{known.title}: expected T, a number of frames from 1, got {T}")
     if len(known.sensor) == 1:
         return known.published._replace(sample=(T, *known.sensor))
     sides = known.sensor if size is None else tuple(size)
     if len(sides) != 2 or not all(1 <= side <= most for side, most in zip(sides, known.sensor, strict=True)):
-        raise DataError(
+        raise OptionError(
+            "size",
             f"{known.title}: expected size as [H, W], from 1 to the {known.sensor[0]} rows and {known.sensor[1]} "
-            f"columns of the camera, got {list(sides)}"
+            f"columns of the camera, got {list(sides)}",
         )
     return known.published._replace(sample=(T, 2, *sides))
 
@@ -279,9 +281,9 @@ def _read(
 ) -> Frames:
     known = _SETS[name]
     if split_by not in ("number", "time"):
-        raise DataError(f'{known.title}: expected split_by "number" or "time", got {split_by!r}')
+        raise OptionError("split_by", f'{known.title}: expected split_by "number" or "time", got {split_by!r}')
     if on_error not in ("raise", "skip"):
-        raise DataError(f'{known.title}: expected on_error "raise" or "skip", got {on_error!r}')
+        raise OptionError("on_error", f'{known.title}: expected on_error "raise" or "skip", got {on_error!r}')
     wanted = Wanted(event_shape(name, T, size).sample, split_by, on_error)
     folder = data_root(known.title, root)
     try:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from sj_cka.data import DataError, bin_events, digits, digits_dvs, saccades
+from sj_cka.data import bin_events, digits, digits_dvs, saccades
+from sj_cka.plugins import OptionError
 
 H, W = 9, 11
 
@@ -168,11 +169,11 @@ def test_frames_of_equal_number_hold_equal_numbers_and_those_of_equal_time_do_no
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"T": 0}, "digits_dvs: expected T, a number of frames from 1, got 0"),
-        ({"size": (4, 9)}, r"digits_dvs: expected size, .* got \[4, 9\]"),
-        ({"train": 5000}, "digits_dvs: expected train, a number of training samples from 10 to 1437, got 5000"),
+        ({"T": 0}, "expected T, a number of frames from 1, got 0"),
+        ({"size": (4, 9)}, r"expected size, .* got \[4, 9\]"),
+        ({"train": 5000}, "expected train, a number of training samples from 10 to 1437, got 5000"),
     ],
 )
 def test_an_option_out_of_range_is_told(options, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(OptionError, match=message):
         digits_dvs(**options)

@@ -26,7 +26,8 @@ from sj_cka.data import DATASETS, DataError, Frames, bin_events, bin_spikes
 from sj_cka.data.events import EVENT_SETS, frame_files, integration, preparation, recordings, sets
 from sj_cka.data.samples import fingerprint
 from sj_cka.files import check_hdf5, hdf5_trial
-from sj_cka.recipe.options import options_model, without_defaults
+from sj_cka.plugins import OptionError
+from sj_cka.recipe.choices import DATA
 
 EVERY = pytest.mark.parametrize("name", sorted(EVENT_SETS))
 BOTH = pytest.mark.parametrize("split_by", ["number", "time"])
@@ -229,7 +230,7 @@ def test_the_shape_of_a_set_is_known_without_it(name):
 @pytest.mark.parametrize("size", [[34], [0, 34], [34, 35], [35, 34], [3, 3, 3]])
 def test_a_size_that_the_camera_does_not_have_is_refused(size, formats, tmp_path):
     formats.small_set("nmnist", tmp_path)
-    with pytest.raises(DataError, match=r"expected size as \[H, W\], from 1 to the 34 rows and 34 columns .* got \["):
+    with pytest.raises(OptionError, match=r"expected size as \[H, W\], from 1 to the 34 rows and 34 columns .* got \["):
         nmnist(tmp_path, size=size)
 
 
@@ -242,20 +243,19 @@ def test_a_size_that_the_camera_does_not_have_is_refused(size, formats, tmp_path
     ],
 )
 def test_an_option_without_a_meaning_is_refused(option, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(OptionError, match=message):
         nmnist(Path("anywhere"), **option)
 
 
 @EVERY
 def test_a_recipe_may_say_what_the_functions_take(name):
-    function = EVENT_SETS[name]
     size, as_numbers = ({}, {}) if name == "shd" else ({"size": [10, "12"]}, {"size": [10, 12]})
     block = {"name": name, "root": "here", "cache": "there", "split_by": "time", "on_error": "skip", **size}
-    kept = without_defaults(function, block)
+    kept = DATA.without_defaults(block)
     assert kept == {"name": name, "split_by": "time", "on_error": "skip", **as_numbers}
-    assert without_defaults(function, {"name": name, "root": "here", "on_error": "raise"}) == {"name": name}
+    assert DATA.without_defaults({"name": name, "root": "here", "on_error": "raise"}) == {"name": name}
     with pytest.raises(ValueError, match="on_error"):
-        options_model(function).model_validate({"on_error": "ignore"})
+        DATA.options_model(name).model_validate({"on_error": "ignore"})
 
 
 def test_only_what_spikingjelly_can_fetch_may_be_downloaded():

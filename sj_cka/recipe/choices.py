@@ -1,0 +1,106 @@
+"""What `name:` of a block picks from, and the options that may stand beside it: those of the function's signature."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel, StrictBool, create_model
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+from sj_cka.attacks import ATTACKS
+from sj_cka.data import AUGMENTATIONS, DATASETS
+from sj_cka.models import MODELS, NEURONS
+from sj_cka.plugins import lookup
+from sj_cka.typed import Float, Int, Strict
+
+# how a data set gets here, not what it is
+_MEANS = {"download"}
+_PLAIN: dict[Any, Any] = {int: Int, float: Float, bool: StrictBool}
+
+
+class Choice(NamedTuple):
+    """A table of functions, and which of their arguments a study itself hands over; the others are options of a recipe.
+
+    Args:
+        what: an entry is called ("data set").
+        table: name -> function.
+        handed: names of arguments that are no options.
+    """
+
+    what: str
+    table: Mapping[str, Callable[..., Any]]
+    handed: tuple[str, ...] = ()
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """A function of the table; UnknownName where there is none."""
+        return lookup(self.table, name, self.what)
+
+    def options_model(self, name: str) -> type[BaseModel]:
+        """A model of the options that a recipe may give to a function of the table, made from its signature."""
+        return options_model(self.function(name), self.handed)
+
+    def typed(self, block: Mapping[str, Any]) -> dict[str, Any]:
+        """A block's options as values of the types that the function names, with `name`."""
+        given = self.options_model(block["name"]).model_validate(options_of(block))
+        return {"name": block["name"], **{key: getattr(given, key) for key in given.model_fields_set}}
+
+    def without_defaults(self, block: Mapping[str, Any]) -> dict[str, Any]:
+        """A block as plain data, options equal to their default left out: a new option then changes no spec.
+
+        Paths are left out too, and whether a download is allowed: what the data are counts, not where they lie.
+        """
+        fields = self.options_model(block["name"]).model_fields
+        return {
+            key: to_jsonable_python(value)
+            for key, value in self.typed(block).items()
+            if key == "name" or not (isinstance(value, Path) or key in _MEANS or _is_default(fields[key], value))
+        }
+
+
+DATA = Choice("data set", DATASETS)
+AUGMENTATION = Choice("augmentation", AUGMENTATIONS, ("samples", "generator"))
+MODEL = Choice("model", MODELS, ("neuron", "T", "in_channels", "num_classes"))
+NEURON = Choice("neuron", NEURONS, ("device",))
+ATTACK = Choice("attack", ATTACKS, ("net", "x", "y", "eps", "generator", "source"))
+
+
+def options_of(block: Mapping[str, Any]) -> dict[str, Any]:
+    """A block without its name."""
+    return {key: value for key, value in block.items() if key != "name"}
+
+
+@functools.cache
+def options_model(function: Callable[..., Any], handed: tuple[str, ...]) -> type[BaseModel]:
+    """A model of the arguments of a function without those that are handed to it, made from its signature."""
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        if name in handed or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            continue
+        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        fields[name] = (_in_yaml(parameter.annotation), default)
+    return create_model(f"{function.__name__} options", __base__=Strict, **fields)
+
+
+def _is_default(field: FieldInfo, value: Any) -> bool:
+    return not field.is_required() and to_jsonable_python(field.default) == to_jsonable_python(value)
+
+
+def _in_yaml(annotation: Any) -> Any:
+    """A type as a recipe may write it: numbers that YAML reads as text, lists for any sequence."""
+    if annotation in _PLAIN:
+        return _PLAIN[annotation]
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return Annotated[_in_yaml(inner[0]), *inner[1:]]
+    if origin in (Sequence, list, tuple):
+        return list[_in_yaml(inner[0])]  # type: ignore[misc]
+    if origin in (Union, types.UnionType):
+        return functools.reduce(operator.or_, map(_in_yaml, inner))
+    return annotation
