@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sj_cka import jobs, recipe, sections, tables
+from sj_cka import jobs, over_seeds, recipe, sections, tables
 from sj_cka.claims import Finding, judge
 from sj_cka.disk import try_folder, unfit
 from sj_cka.engine import JobFailed, execute, in_order, refuse_unguarded
@@ -173,7 +173,7 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
         tables.backdoors(planned, store),
     )
     findings = tuple(judge(claim, results.evidence) for claim in study.recipe.claims)
-    summary = tables.accuracy_summary(results.for_all(results.accuracy))
+    summary = over_seeds.accuracy_summary(results.for_all(results.accuracy))
     if not write:
         return StudyResult(folder, findings, summary, results, done)
     undefined = tables.undefined(compared)

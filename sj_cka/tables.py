@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from io import BytesIO
 from typing import NamedTuple
 
@@ -13,12 +13,12 @@ import pandas as pd
 from sj_cka.attacks import Backdoor, attack_named
 from sj_cka.attacks.transfer import inside
 from sj_cka.cka import CKAResult
-from sj_cka.claims import Evidence, Finding, Interval, contrast, grid, half_width, interval
+from sj_cka.claims import Evidence, Finding, Interval, contrast, grid
 from sj_cka.cost import Cost
 from sj_cka.jobs import read_result
 from sj_cka.jobs.attack import unit
+from sj_cka.over_seeds import paired_layers
 from sj_cka.plan import Pair, Plan
-from sj_cka.recipe import Sides
 from sj_cka.store import Store
 
 _ATTACKED = [
@@ -72,15 +72,6 @@ def evaluated(plan: Plan, store: Store) -> pd.DataFrame:
         for split, value in json.loads(store.read(job.key, "accuracy.json")).items()
     ]
     return pd.DataFrame(rows, columns=["network", "T", "seed", "split", "accuracy"])
-
-
-def accuracy_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns network, split, mean, low, high, seeds: means with 95 % intervals over seeds, in the study's order."""
-    rows = []
-    for (network, split), group in table.groupby(["network", "split"], sort=False):
-        over = interval(group["accuracy"].to_numpy())
-        rows.append((network, split, over.mean, over.low, over.high, over.n))
-    return pd.DataFrame(rows, columns=["network", "split", "mean", "low", "high", "seeds"])
 
 
 def histories(plan: Plan, store: Store) -> pd.DataFrame:
@@ -162,7 +153,7 @@ def paired(results: Iterable[Compared]) -> pd.DataFrame:
         contrasts, grids = contrast(matrix).to_dict(), grid(matrix).to_dict()
         rows += [
             (p.comparison, p.variant, p.state, p.kind, p.seed, layer, value, contrasts[layer], grids[layer])
-            for layer, value in _shared(result, matrix).items()
+            for layer, value in paired_layers(result, matrix).items()
         ]
     table = pd.DataFrame(rows, columns=[*columns[:3], "kind", *columns[3:]])
     plain = table[table.state != "ceiling"]
@@ -203,7 +194,7 @@ def tidy(results: Iterable[Compared]) -> pd.DataFrame:
     parts = []
     for p, result in results:
         for time, matrix in result.frames().items():
-            shared = _shared(result, matrix)
+            shared = paired_layers(result, matrix)
             part = pd.DataFrame({"layer_x": shared.index, "layer_y": shared.index, "cka": shared.to_numpy()})
             state = f"ceiling, {p.kind}" if p.kind else p.state
             parts.append(
@@ -281,81 +272,3 @@ def claims(findings: Iterable[Finding]) -> pd.DataFrame:
     ]
     effects = ["effect", "low", "high", "learned_effect", "learned_low", "learned_high", "seeds"]
     return pd.DataFrame(rows, columns=["claim", "test", "verdict", "learned", *effects, "measured", "note", "source"])
-
-
-def curve(table: pd.DataFrame, comparison: str, variant: str, state: str, column: str = "cka") -> pd.DataFrame:
-    """Mean, low, high of a value of each layer over seeds, by default of paired CKA; a ceiling has no interval."""
-    rows = table[(table.comparison == comparison) & (table.variant == variant) & (table.state == state)]
-    return over_seeds(rows, "layer", column)
-
-
-def over_seeds(rows: pd.DataFrame, index: str, column: str = "accuracy") -> pd.DataFrame:
-    """Mean, low, high over the rows, one a seed, of each value of `index`, in order."""
-    values = rows[index].drop_duplicates()
-    over = [interval(rows[rows[index] == value][column].to_numpy())[:3] for value in values]
-    return pd.DataFrame(over, index=pd.Index(values, name=index), columns=["mean", "low", "high"])
-
-
-def by_value(table: pd.DataFrame, values: Mapping[str, float]) -> pd.DataFrame:
-    """Columns value, seed, measured of a table `[seed, variant]`, in order of the swept values."""
-    rows = [(value, seed, measured) for name, value in values.items() for seed, measured in table[name].items()]
-    return pd.DataFrame(rows, columns=["value", "seed", "measured"]).sort_values("value", kind="stable")
-
-
-class Between(NamedTuple):
-    """Every variant with every other: mean, half-width of its interval and floor `[variant, variant]`."""
-
-    mean: pd.DataFrame
-    spread: pd.DataFrame
-    floor: pd.DataFrame
-    layers: int
-
-
-def between(results: Iterable[Compared], comparison: str, sides: Mapping[str, Sides]) -> Between:
-    """Mean paired CKA of a comparison of pairs of variants, over the layers that are defined in all of it.
-
-    On the diagonal, without interval and floor, is each network against itself from another seed.
-    """
-    own = [(p, _shared(result)) for p, result in results if p.comparison == comparison]
-    layers = [layer for layer in own[0][1].index if all(pd.notna(shared.get(layer)) for _, shared in own)]
-    names = list(dict.fromkeys(name for pair in sides.values() for name in pair[:2]))
-    empty = pd.DataFrame(np.nan, index=names, columns=names)
-    mean, spread, floor = empty.copy(), empty.copy(), empty.copy()
-
-    def values(variant: str, state: str, kind: str = "") -> np.ndarray:
-        rows = [(p.seed, s[layers].mean()) for p, s in own if (p.variant, p.state, p.kind) == (variant, state, kind)]
-        return pd.DataFrame(rows, columns=["seed", "cka"]).groupby("seed")["cka"].mean().to_numpy()
-
-    for variant, (x, y, *_) in sides.items():
-        for row, column in ((x, y), (y, x)):
-            mean.loc[row, column] = values(variant, "trained").mean()
-            spread.loc[row, column] = half_width(values(variant, "trained"))
-            floor.loc[row, column] = values(variant, "untrained").mean()
-        for name in (x, y):
-            pairs = [s[layers].mean() for p, s in own if (p.variant, p.state, p.kind) == (variant, "ceiling", name)]
-            mean.loc[name, name] = np.mean(pairs) if pairs else np.nan
-    return Between(mean, spread, floor, len(layers))
-
-
-def mean_frames(
-    by_seed: Sequence[Sequence[CKAResult]],
-) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
-    """A heatmap's matrices, mean over seeds, and half-widths of their 95 % intervals; NaN where any is undefined.
-
-    Args:
-        by_seed: the results of each seed: one, or one for each other seed that it is compared with.
-    """
-    frames = [[result.frames() for result in results] for results in by_seed]
-    means, spread = {}, {}
-    for label, first in frames[0][0].items():
-        values = np.stack([np.mean([frame[label].to_numpy() for frame in own], axis=0) for own in frames])
-        means[label] = pd.DataFrame(values.mean(0), index=first.index, columns=first.columns)
-        spread[label] = pd.DataFrame(half_width(values), index=first.index, columns=first.columns)
-    return means, spread
-
-
-def _shared(result: CKAResult, matrix: pd.DataFrame | None = None) -> pd.Series:
-    """CKA of layers of the same name; empty where there are none."""
-    matrix = result.matrix() if matrix is None else matrix
-    layers = [layer for layer in matrix.index if layer in matrix.columns]
-    return pd.Series([matrix.loc[layer, layer] for layer in layers], index=layers, dtype=float)

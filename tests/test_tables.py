@@ -11,20 +11,10 @@ import pytest
 from sj_cka.cka import CKAResult
 from sj_cka.claims import interval
 from sj_cka.jobs import DataBlock, Job
+from sj_cka.over_seeds import accuracy_summary, between, curve, mean_frames, over_seeds
 from sj_cka.plan import Pair, State
 from sj_cka.recipe import Sides
-from sj_cka.tables import (
-    Compared,
-    accuracy_summary,
-    between,
-    curve,
-    dynamics,
-    mean_frames,
-    over_seeds,
-    paired,
-    tidy,
-    undefined,
-)
+from sj_cka.tables import Compared, dynamics, paired, tidy, undefined
 
 LAYERS = ("conv1", "lif")
 JOB = Job("compare", {}, {}, DataBlock({}, {}, ""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sj_cka import figures, tables
+from sj_cka import figures, over_seeds
 from sj_cka.attacks import attack_named
 from sj_cka.claims import interval
 from sj_cka.recipe import FigureBlock
@@ -25,7 +25,7 @@ def robustness(block: FigureBlock, results: Results) -> Section:
     several = table.groupby("attack")["strength"].transform("nunique") > 1  # one strength makes no line
     for (attack, network), rows in table[several].groupby(["attack", "network"], sort=False):
         clean = rows.drop_duplicates("seed").assign(eps=0.0, accuracy=lambda own: own["clean"])
-        lines.setdefault(str(attack), {})[str(network)] = tables.over_seeds(
+        lines.setdefault(str(attack), {})[str(network)] = over_seeds.over_seeds(
             pd.concat([clean, rows]).sort_values("eps", kind="stable"), "eps"
         )
     count = results.plan.study.recipe.attack
@@ -43,7 +43,7 @@ def robustness(block: FigureBlock, results: Results) -> Section:
 def backdoors(block: FigureBlock, results: Results) -> Section:
     """How well the backdoors work."""
     columns = {"accuracy": "accuracy", "success": "success_rate", "without trigger": "unprompted"}
-    lines = {name: tables.over_seeds(results.backdoors, "network", column) for name, column in columns.items()}
+    lines = {name: over_seeds.over_seeds(results.backdoors, "network", column) for name, column in columns.items()}
     table = pd.DataFrame({name: [_percent(*row) for row in line.to_numpy()] for name, line in lines.items()})
     table.insert(0, "network", list(lines["accuracy"].index))
     note = (

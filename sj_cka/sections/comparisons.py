@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from sj_cka import figures, tables
+from sj_cka import figures, over_seeds
 from sj_cka.claims import MEASUREMENTS, Measurement, swept
 from sj_cka.plan import ceiling_kind
 from sj_cka.recipe import FigureBlock
@@ -18,7 +18,7 @@ def heatmap(block: FigureBlock, results: Results) -> Section:
     comparison, panels = results.comparison(block), dict[str, Panel]()
     for variant, sides in results.sides(block).items():
         if block.state != "ceiling":
-            means, spread = tables.mean_frames(results.of(comparison.name, variant, block.state))
+            means, spread = over_seeds.mean_frames(results.of(comparison.name, variant, block.state))
             suffix = "" if block.state == "trained" else ", untrained"
             x_title, y_title = (f"{title}{suffix}" for title in sides.titles)
             figure = figures.heatmap(means, x_title=x_title, y_title=y_title, spread=spread)
@@ -27,7 +27,7 @@ def heatmap(block: FigureBlock, results: Results) -> Section:
         for name, title in zip(sides[:2], sides.titles, strict=True):
             if found := results.of(comparison.name, variant, "ceiling", ceiling_kind(comparison, name)):
                 # all pairs as one: pairs of seeds are not independent, so there is no interval over them
-                means, _ = tables.mean_frames([[result for of_seed in found for result in of_seed]])
+                means, _ = over_seeds.mean_frames([[result for of_seed in found for result in of_seed]])
                 figure = figures.heatmap(means, x_title=f"{title}, a seed", y_title=f"{title}, another seed")
                 panels[title] = Panel(title, figure)
     of_what = {
@@ -51,7 +51,7 @@ def heatmaps(block: FigureBlock, results: Results) -> Section:
     """Every layer with every layer, a picture a variant, side by side."""
     comparison, frames, titles = results.comparison(block), dict[str, pd.DataFrame](), set[tuple[str, str]]()
     for variant, sides in results.sides(block).items():
-        means, _ = tables.mean_frames(results.of(comparison.name, variant, block.state))
+        means, _ = over_seeds.mean_frames(results.of(comparison.name, variant, block.state))
         frames[variant or comparison.name] = next(iter(means.values()))
         titles.add((sides.x.kind.upper(), sides.y.kind.upper()))
     x_title, y_title = titles.pop() if len(titles) == 1 else ("", "")
@@ -73,8 +73,8 @@ def trend(block: FigureBlock, results: Results) -> Section:
     found = swept(measurement, evidence)
     states = {"trained": found.trained, "untrained (the floor)": found.untrained}
     states = {name: table for name, table in states.items() if not table.empty}
-    dots = {name: tables.by_value(table, evidence.swept) for name, table in states.items()}
-    lines = {name: tables.over_seeds(table, "value", "measured") for name, table in dots.items()}
+    dots = {name: over_seeds.by_value(table, evidence.swept) for name, table in states.items()}
+    lines = {name: over_seeds.over_seeds(table, "value", "measured") for name, table in dots.items()}
     reference = {} if found.ceiling.empty else {"seed against seed (the ceiling)": _level(found.ceiling)}
     label = MEASUREMENTS[block.measure].label
     note = f"{label[0].upper()}{label[1:]}, against {path}: means with 95 % intervals over seeds, a dot a seed. "
@@ -98,9 +98,9 @@ def curve(block: FigureBlock, results: Results) -> Section:
     lines, reference = {}, {}
     for variant in results.sides(block):
         name = variant or str(block.comparison)
-        lines[name] = tables.curve(results.pairs, str(block.comparison), variant, "trained")
+        lines[name] = over_seeds.curve(results.pairs, str(block.comparison), variant, "trained")
         for state, label in (("untrained", "floor"), ("ceiling", "ceiling")):
-            table = tables.curve(results.pairs, str(block.comparison), variant, state)
+            table = over_seeds.curve(results.pairs, str(block.comparison), variant, state)
             if len(table):
                 reference[f"{name}: {label}"] = table
     lines = {name: table for name, table in lines.items() if len(table)}
@@ -120,7 +120,7 @@ def curve(block: FigureBlock, results: Results) -> Section:
 def variants(block: FigureBlock, results: Results) -> Section:
     """Every variant with every other, a number a pair."""
     comparison = results.comparison(block)
-    found = tables.between(results.compared, comparison.name, results.sides(block))
+    found = over_seeds.between(results.compared, comparison.name, results.sides(block))
     note = (
         f"Mean CKA of layers of the same name, over the {found.layers} layers that are defined in every network; ±: "
         "half of the 95 % interval over seeds. On the diagonal a network against itself trained from another seed: no "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sj_cka import figures, tables
+from sj_cka import figures, over_seeds
 from sj_cka.cost import ASSUMPTION
 from sj_cka.recipe import FigureBlock
 from sj_cka.report import Panel, Section
@@ -16,7 +16,7 @@ _FOR_ALL = " {name} is one network, the same for every variant: what varies does
 def accuracy(block: FigureBlock, results: Results) -> Section:
     """Accuracy of every network, as a figure and as a table."""
     seen = results.for_all(results.accuracy)
-    summary = tables.accuracy_summary(seen)
+    summary = over_seeds.accuracy_summary(seen)
     table = pd.DataFrame(
         {
             "network": summary["network"],
@@ -43,9 +43,9 @@ def accuracy_by_steps(block: FigureBlock, results: Results) -> Section:
     """Accuracy of trained spiking networks that are run with other numbers of steps."""
     test = results.evaluated[results.evaluated["split"] == "test"]
     own = {network: results.plan.study.steps_of(network) for network in test["network"].unique()}
-    lines = {network: tables.over_seeds(test[test["network"] == network], "T") for network in own}
+    lines = {network: over_seeds.over_seeds(test[test["network"] == network], "T") for network in own}
     seen = results.for_all(results.accuracy)
-    level = tables.over_seeds(seen[(seen["split"] == "test") & seen["network"].str.endswith(".ann")], "network")
+    level = over_seeds.over_seeds(seen[(seen["split"] == "test") & seen["network"].str.endswith(".ann")], "network")
     means = pd.DataFrame({network: line["mean"] for network, line in lines.items()}).sort_index()
     table = means.T.rename(columns=lambda T: f"T = {T}").map(
         lambda mean: "" if pd.isna(mean) else f"{100 * mean:.1f} %"

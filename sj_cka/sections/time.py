@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sj_cka import figures, tables
+from sj_cka import figures, over_seeds
 from sj_cka.cka import CKAResult
 from sj_cka.claims import selected
 from sj_cka.recipe import FigureBlock
@@ -55,7 +55,7 @@ def dynamics(block: FigureBlock, results: Results) -> Section:
     for variant, sides in results.sides(block).items():
         name = variant or str(block.comparison)
         value, other = (
-            tables.curve(results.dynamics, str(block.comparison), variant, block.state, column)
+            over_seeds.curve(results.dynamics, str(block.comparison), variant, block.state, column)
             for column in ("cka", "null")
         )
         if value["mean"].isna().all():
