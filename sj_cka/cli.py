@@ -60,6 +60,9 @@ def run(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="write epochs as they end into the report's folder tensorboard")
     ] = False,
+    engine: Annotated[
+        str | None, typer.Option(help="where jobs run: here, processes, or another package's; by default processes")
+    ] = None,
 ) -> None:
     """Runs a study to its report; what is finished already is not done again."""
     with _told():
@@ -76,6 +79,7 @@ def run(
             store=store,
             workers=workers,
             tensorboard=tensorboard,
+            engine=engine,
         )
         if os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first
             typer.echo(made.summary())
@@ -145,13 +149,14 @@ def _told() -> Iterator[None]:
     try:
         # imported here, and in each command: plotly, scipy and scikit-learn take time that --help does not need
         from sj_cka.engine import JobFailed
+        from sj_cka.plugins import UnknownName
         from sj_cka.recipe import RecipeError
 
         try:
             yield
         except BrokenPipeError:  # nobody reads on: no fault of the work
             raise
-        except RecipeError as error:
+        except (RecipeError, UnknownName) as error:
             _stop(2, f"error: {error}", error)
         except (JobFailed, OSError) as error:
             _stop(1, f"error: {error}", error)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from sj_cka.data.imagined import IMAGINED
-from sj_cka.engine import in_order
+from sj_cka.engine import in_order, stand
 from sj_cka.jobs import KINDS
 from sj_cka.materials import Data
 from sj_cka.plan import Plan
-from sj_cka.standing import stand
 from sj_cka.store import Store
 
 

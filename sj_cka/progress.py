@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -61,6 +63,30 @@ class Progress:
     def _log(self, line: str) -> None:
         self.said = time.monotonic()
         self.show = _printed(f"{self.done}/{self.total} jobs, {self.said - self.began:.0f} s: {line}", self.file)
+
+
+@contextmanager
+def repeated(look: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Calls a function again and again meanwhile, in a thread of its own, and at the end once more.
+
+    Args:
+        look: what it raises is raised at the end.
+        seconds: between two calls.
+    """
+    over = threading.Event()
+
+    def looking() -> None:
+        while not over.wait(seconds):
+            look()
+        look()
+
+    with ThreadPoolExecutor(1) as thread:
+        calls = thread.submit(looking)
+        try:
+            yield
+        finally:
+            over.set()
+        calls.result()
 
 
 @contextmanager

@@ -13,44 +13,11 @@ from filelock import FileLock
 
 from sj_cka.disk import beside, set_aside, try_folder, whole, writing
 from sj_cka.manifest import MANIFEST, Damaged, Manifest
+from sj_cka.unfinished import Checkpoint, Log
 
 _DONE = "done"  # in place of a manifest in the folders of earlier versions
 _DAMAGED = "damaged"  # folder of what was set aside
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
-
-
-class Checkpoint:
-    """One checkpoint in a file: a new one takes the place of the old, whole or not at all.
-
-    Args:
-        path: the file.
-        aside: folder for one that is damaged.
-    """
-
-    def __init__(self, path: Path, aside: Path) -> None:
-        self.path, self.aside = path, aside
-
-    def load(self) -> bytes | None:
-        """What was saved last, None if nothing was."""
-        return self.path.read_bytes() if self.path.is_file() else None
-
-    def save(self, content: bytes) -> None:
-        """Puts a checkpoint in the place of the last one.
-
-        Raises:
-            OSError: it could not be written; the last one is still there.
-        """
-        safe = "the one before is kept" if self.path.is_file() else "there is none yet"
-        with writing(self.path, f"a checkpoint of {len(content) / 1e6:.0f} MB", safe), whole(self.path) as file:
-            file.write(content)
-
-    def set_aside(self) -> str:
-        """Takes a damaged checkpoint out of the way; gives where it lies now."""
-        return str(set_aside(self.path, self.aside))
-
-    def remove(self) -> None:
-        """Takes the checkpoint away, if there is one."""
-        self.path.unlink(missing_ok=True)
 
 
 class Store:
@@ -136,7 +103,8 @@ class Store:
                 self._move(part, key)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
-        self.slot(key).remove()
+        for path in (self.slot(key).path, self.log(key).path):
+            path.unlink(missing_ok=True)
 
     def _move(self, part: Path, key: str) -> None:
         """Puts a job in its place; what lies there and is no finished job of another run is set aside."""
@@ -185,6 +153,10 @@ class Store:
     def slot(self, key: str) -> Checkpoint:
         """Where the checkpoint of a job lies while it is worked on."""
         return Checkpoint(self.folder(key).parent / f".{key}.checkpoint", self.aside)
+
+    def log(self, key: str) -> Log:
+        """What a job says while it is worked on; gone when it is finished."""
+        return Log(self.folder(key).parent / f".{key}.log")
 
     @contextmanager
     def working_on(self, key: str) -> Iterator[bool]:

@@ -14,15 +14,15 @@ import pandas as pd
 from sj_cka import jobs, over_seeds, recipe, sections, tables
 from sj_cka.claims import Finding, judge
 from sj_cka.disk import try_folder, unfit
-from sj_cka.engine import JobFailed, execute, in_order, refuse_unguarded
+from sj_cka.engine import ENGINES, JobFailed, execute, in_order, refuse_unguarded, stand
 from sj_cka.outline import costs, counted
 from sj_cka.plan import Plan, plan
+from sj_cka.plugins import lookup
 from sj_cka.provenance import backends, provenance, remarks
 from sj_cka.report import Edition, Page, write_csv, write_page, write_pngs
 from sj_cka.sections import Results
-from sj_cka.standing import stand
 from sj_cka.store import Store
-from sj_cka.tensorboard import Curves
+from sj_cka.tensorboard import curves
 from sj_cka.training.distributed import world
 from sj_cka.training.torchrun import joined
 
@@ -74,6 +74,7 @@ def run(
     workers: int | None = None,
     progress: bool = True,
     tensorboard: bool = False,
+    engine: str | None = None,
 ) -> StudyResult:
     """Runs a study from its recipe to its report; jobs that are finished already are not done again.
 
@@ -90,6 +91,7 @@ def run(
             starts processes.
         progress: show a bar.
         tensorboard: write every epoch, as it ends, into the folder `tensorboard` of the report.
+        engine: where jobs run, a name of `sj_cka.engine.ENGINES`; None for processes of this machine.
 
     Returns:
         A `StudyResult`.
@@ -98,9 +100,12 @@ def run(
         RecipeError: the recipe, or its data, cannot be used; nothing was run.
         OSError: the report or the store cannot be written (nothing was run), or no longer (what was finished is kept).
         JobFailed: a job could not be done; finished ones are kept.
+        UnknownName: no such engine.
     """
     began = time.perf_counter()
     refuse_unguarded()
+    if engine is not None:
+        lookup(ENGINES, engine, "engine")
     with joined():
         planned, finished = plan(recipe.read(path, profile, settings)), Store(store)
         folder = _folder(planned, out)
@@ -111,11 +116,9 @@ def run(
             Edition(folder, _fixed(planned, finished)).try_out()
             if tensorboard:
                 try_folder(folder / "tensorboard", "TensorBoard")
-        with Curves(folder / "tensorboard") if tensorboard and first else nullcontext() as curves:
-            if curves is not None:
-                curves.add_finished(planned, finished)
-            on_epoch = None if curves is None else curves.add
-            done = execute(planned.jobs, finished, workers=workers, progress=progress, on_epoch=on_epoch)
+        shown = curves(folder / "tensorboard", in_order(planned.jobs), finished) if tensorboard and first else None
+        with shown or nullcontext():
+            done = execute(planned.jobs, finished, workers=workers, progress=progress, engine=engine)
         return _finish(planned, finished, folder, done, time.perf_counter() - began, write=first)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,64 +11,80 @@ from typing import Any
 import pandas as pd
 
 from sj_cka.jobs import Job
-from sj_cka.plan import Plan
+from sj_cka.progress import repeated
 from sj_cka.store import Store
-from sj_cka.training import Epoch
 
 _SHOWN = ("loss", "accuracy", "firing_rate", "lr", "images_s", "memory_mb")
+_SECONDS = 1.0  # between two looks at what the trainings say
 
 
-class Curves:
-    """Writes epochs as TensorBoard reads them, one run for each training, as they end.
+@contextmanager
+def curves(folder: Path, jobs: Iterable[Job], store: Store) -> Iterator[None]:
+    """Writes the epochs of trainings as TensorBoard reads them, one run for each, as they end in whatever process.
 
     Args:
         folder: where to; a run lies in the folder of its label.
+        jobs: those of a study; what is no training is passed over.
+        store: where they are finished, or say how far they are.
     """
+    before = list(folder.glob("*/events.out.tfevents.*"))  # all that is of this study is written anew
+    written = [_Curve(folder, job, store) for job in jobs if job.kind == "train"]
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.writers: dict[str, Any] = {}
-        self.before = list(folder.glob("*/events.out.tfevents.*"))  # all that is of this study is written anew
+    def look() -> None:
+        for curve in written:
+            curve.look()
 
-    def __enter__(self) -> Curves:
-        return self
+    try:
+        look()
+        with repeated(look, _SECONDS):
+            yield
+    finally:
+        for curve in written:
+            curve.close()
+    for path in before:
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # something else lies there
+            path.parent.rmdir()
 
-    def __exit__(self, kind: object, *error: object) -> None:
-        for writer in self.writers.values():
-            writer.close()
-        if kind is None:
-            for path in self.before:
-                path.unlink(missing_ok=True)
-                with suppress(OSError):  # something else lies there
-                    path.parent.rmdir()
 
-    def add(self, job: Job, epoch: Epoch) -> None:
-        """One epoch of a training."""
-        values = {name: getattr(epoch, name) for name in _SHOWN}
-        self._write(job, epoch.epoch, values, dict(epoch.rates))
+class _Curve:
+    """The epochs of one training, each written once: from its log, and from its files when it is finished."""
 
-    def add_finished(self, plan: Plan, store: Store) -> None:
-        """All epochs of the trainings that were finished before."""
-        for job in plan.trained.values():
-            if job.kind != "train" or not store.has(job.key):
-                continue
+    def __init__(self, folder: Path, job: Job, store: Store) -> None:
+        self.folder = folder / job.label.replace(", ", "-").replace(" ", "-")
+        self.key, self.store, self.log = job.key, store, store.log(job.key)
+        self.epoch, self.finished = 0, False
+        self.writer: Any = None
+
+    def look(self) -> None:
+        """Writes what is new."""
+        if self.finished:
+            return
+        for entry in self.log.news():
+            if "epoch" in entry:
+                self._add(entry["epoch"], entry["epoch"]["rates"])
+        if self.store.has(self.key):
+            self.finished = True
             history, rates = (
-                pd.read_csv(BytesIO(store.read(job.key, name))) for name in ("history.csv", "firing_rates.csv")
+                pd.read_csv(BytesIO(self.store.read(self.key, name))) for name in ("history.csv", "firing_rates.csv")
             )
             for row in history.to_dict("records"):
-                own = rates[rates["epoch"] == row["epoch"]]
-                values = {name: row[name] for name in _SHOWN}
-                self._write(job, int(row["epoch"]), values, dict(zip(own["layer"], own["rate"], strict=True)))
+                layers = rates[rates["epoch"] == row["epoch"]]
+                self._add(row, dict(zip(layers["layer"], layers["rate"], strict=True)))
 
-    def _write(self, job: Job, epoch: int, values: dict[str, float], rates: dict[str, float]) -> None:
+    def _add(self, epoch: Mapping[Any, Any], rates: Mapping[str, float]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        if job.key not in self.writers:
-            self.writers[job.key] = SummaryWriter(str(self.folder / job.label.replace(", ", "-").replace(" ", "-")))
-        writer = self.writers[job.key]
-        for name, value in values.items():
-            if not pd.isna(value):
-                writer.add_scalar(name, value, epoch)
-        for layer, rate in rates.items():
-            writer.add_scalar(f"firing rate/{layer}", rate, epoch)
-        writer.flush()
+        if epoch["epoch"] <= self.epoch:
+            return
+        self.epoch = int(epoch["epoch"])
+        self.writer = self.writer or SummaryWriter(str(self.folder))
+        values = {name: epoch[name] for name in _SHOWN if not pd.isna(epoch[name])}
+        for name, value in (values | {f"firing rate/{layer}": rate for layer, rate in rates.items()}).items():
+            self.writer.add_scalar(name, value, self.epoch)
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Ends the file."""
+        if self.writer is not None:
+            self.writer.close()

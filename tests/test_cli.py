@@ -197,6 +197,21 @@ def test_every_end_has_its_code(error: BaseException, code: int, message: str, m
     assert call("run", "any.yaml") == (code, "", message)
 
 
+def test_an_engine_is_chosen_by_its_name(recipe_file: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+
+    def stop(*jobs: Any, engine: str | None, **options: Any) -> None:
+        asked.append(engine)
+        raise JobFailed("enough")
+
+    monkeypatch.setattr(study, "execute", stop)
+    path = recipe_file()
+    assert [call("run", path, *arguments)[0] for arguments in ((), ("--engine", "here"))] == [1, 1]
+    assert asked == [None, "here"]
+    code, _, told = call("run", path, "--engine", "her")
+    assert (code, told) == (2, "error: unknown engine 'her'; did you mean 'here'?\n")
+
+
 def test_what_a_recipe_may_name_is_listed() -> None:
     code, out, _ = call("list")
     table = {line.split()[0]: line.split(maxsplit=1)[1].split(", ") for line in out.splitlines()}

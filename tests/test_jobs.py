@@ -495,18 +495,22 @@ def test_a_training_that_was_killed_goes_on_from_its_checkpoint_to_the_same_weig
     recipe_file: Write, tmp_path: Path
 ) -> None:
     job = planned(recipe_file(("  epochs: 1", "  epochs: 3\n  checkpoint: 1\n  augment: [flip]"))).trained["all.snn", 0]
-    slot, reported = Store(tmp_path / "slot").slot(job.key), []
+    store = Store(tmp_path / "store")
+    store.folder(job.key).parent.mkdir(parents=True)
+    slot, log = store.slot(job.key), store.log(job.key)
 
     def stop(line: str, epoch: Any = None) -> None:
-        reported.append(epoch.epoch)
         if epoch.epoch == 2:
             raise KeyboardInterrupt
 
+    def logged() -> list[int]:
+        return [entry["epoch"]["epoch"] for entry in log.news()]
+
     with pytest.raises(KeyboardInterrupt):
         jobs.run(job, no_files, jobs.Context(stop, slot))
-    again = jobs.run(job, no_files, jobs.Context(lambda line, epoch=None: reported.append(epoch.epoch), slot))
+    again = jobs.run(job, no_files, jobs.Context(log.begin(), slot))
     whole = jobs.run(job, no_files)
-    assert reported == [1, 2, 3]
+    assert logged() == [1, 2, 3]  # also of those before
     assert again["weights.safetensors"] == whole["weights.safetensors"]
     assert again["firing_rates.csv"] == whole["firing_rates.csv"]
 

@@ -98,7 +98,7 @@ def train(
         keep: epochs after which the weights are kept.
         checkpoints: where the training saves how far it is; it starts from what lies there. On the CPU a training that
             was killed ends with the same weights, bit for bit.
-        report: called after each epoch.
+        report: called with each epoch when it ends; first with those that a checkpoint holds.
         progress: show a bar with loss, accuracy and firing rate.
 
     Returns:
@@ -129,6 +129,9 @@ def train(
         saved = None if checkpoints is None else checkpoints.load()
         if saved is not None:
             run.load(saved)
+            if report is not None:
+                for known in run.history:
+                    report(known)
         elif 0 in keep:
             run.kept[0] = _weights(network)
         if settings.compile:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sj_cka.engine.waiting import Waiting
 from sj_cka.jobs import DataBlock, Job
-from sj_cka.waiting import Waiting
 
 DATA = DataBlock({}, {"name": "digits"}, "0")
 

@@ -1,15 +1,32 @@
-"""Jobs that wait for others: which may be done now, without looking at all of them each time one is done."""
+"""The order of jobs: each after those that it builds on, and which may be done now."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sj_cka.jobs import Job
 
 
+def in_order(wanted: Iterable[Job]) -> list[Job]:
+    """The jobs and all that they need, each once, needed ones first."""
+    found: dict[str, Job] = {}
+
+    def add(job: Job) -> None:
+        if job.key not in found:
+            for needed in job.needs.values():
+                add(needed)
+            found[job.key] = job
+
+    for job in wanted:
+        add(job)
+    return list(found.values())
+
+
 class Waiting:
     """Jobs that wait for others, given out in their order as soon as what they need is done.
+
+    Which may be done now is known without looking at all of them each time one is done.
 
     Args:
         missing: jobs, needed ones first.

@@ -1,0 +1,142 @@
+"""The engine that is a pool of processes on this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from tqdm import tqdm
+
+from sj_cka import jobs
+from sj_cka.engine.work import Engine, JobFailed, do
+from sj_cka.jobs import Job
+from sj_cka.store import Store
+
+_HOW = (
+    'Call sj_cka.run from a script in a file, under if __name__ == "__main__":, or with workers=1 (--workers 1 on the '
+    "command line), which needs no other process"
+)
+_ON_ONE_GPU = 4  # processes: each holds a CUDA context of its own
+
+
+def default_workers(missing: Sequence[Job]) -> int:
+    """As many as the cores hold at the threads of a job, and few on a GPU."""
+    # the cores that this process may use: a container often has fewer than its machine
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // max((job.threads for job in missing), default=1))
+    return cores if jobs.device().type == "cpu" else min(cores, _ON_ONE_GPU)
+
+
+@contextmanager
+def processes(store: Store, missing: Sequence[Job], workers: int | None) -> Iterator[Engine]:
+    """The engine of processes that are started here; they end with this process, or with an error inside.
+
+    Raises:
+        JobFailed: none can be started from here, or one died.
+    """
+    count = max(1, min(workers or default_workers(missing), len(missing)))
+    context = multiprocessing.get_context("spawn")  # a fork after torch has made threads can hang
+    with _startable():
+        # only this process holds its end: that it is closed, or gone with this process, tells the workers to end
+        hand, leash = context.Pipe()
+        executor = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(leash,))
+    given: dict[Future[None], Job] = {}
+
+    def submit(job: Job) -> Future[None]:
+        with _startable(), _without_interrupt():
+            future = executor.submit(_work, job, store.root)
+        given[future] = job
+        return future
+
+    try:
+        yield Engine(submit, room=count + 1)  # one in reserve, so that no process waits for this one
+    except BaseException as error:
+        started = hand.poll()
+        hand.close()
+        if isinstance(error, BrokenProcessPool):
+            raise JobFailed(_died(given) if started else f"no process could be started. {_HOW}") from error
+        raise
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+        hand.close()
+
+
+def _died(given: Mapping[Future[None], Job]) -> str:
+    lost = "; ".join(job.label for future, job in given.items() if not future.done() or future.exception())
+    return (
+        f"a process died (killed, or out of memory?) while these were at work: {lost}. What was finished is kept, "
+        "run again to go on; --workers 1 needs no other process."
+    )
+
+
+def refuse_unguarded() -> None:
+    """Ends a process that runs a study while it is being started: its script does so wherever it is imported.
+
+    Raises:
+        SystemExit: it is such a process; the one that starts it says why.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(1)
+
+
+@contextmanager
+def _startable() -> Iterator[None]:
+    """Says of processes that cannot be started why, and what to do.
+
+    Raises:
+        JobFailed: this one may start none, has no file that they could import, or the system refuses.
+    """
+    if multiprocessing.current_process().daemon:
+        raise JobFailed(f"expected a process that may start others, this is a daemonic one, as those of a Pool. {_HOW}")
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if getattr(main, "__spec__", None) is None and file is not None and not os.path.exists(file):
+        raise JobFailed(f"expected a program in a file, got {file}: other processes cannot import it. {_HOW}")
+    try:
+        yield
+    except (OSError, ImportError, MemoryError) as error:  # no semaphores at all are an ImportError
+        why = getattr(error, "strerror", None) or error
+        raise JobFailed(
+            f"the system starts no other process ({why}): is /dev/shm full, or a limit reached? {_HOW}"
+        ) from error
+
+
+@contextmanager
+def _without_interrupt() -> Iterator[None]:
+    """Processes started here never get a Ctrl-C, not even before they can say that they leave it to their parent."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker(leash: Connection) -> None:
+    """Runs in each new process: it ends with its parent, or when told to, and leaves Ctrl-C to the parent."""
+    leash.send("started")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tqdm.set_lock(
+        threading.RLock()
+    )  # its own lock is a semaphore of the system, which outlives a process that is ended
+
+    def watch() -> None:
+        leash.poll(None)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _work(job: Job, root: Path) -> None:
+    do(job, Store(root))

@@ -1,0 +1,112 @@
+"""Which job when: those that are missing, each after what it builds on, on whatever engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager
+
+from sj_cka.engine.here import here
+from sj_cka.engine.pool import default_workers, processes
+from sj_cka.engine.standing import stand
+from sj_cka.engine.waiting import Waiting, in_order
+from sj_cka.engine.work import Engine, JobFailed
+from sj_cka.jobs import Job
+from sj_cka.plugins import lookup
+from sj_cka.progress import Progress, repeated
+from sj_cka.store import Store
+from sj_cka.training.distributed import world
+from sj_cka.training.torchrun import agreed
+from sj_cka.unfinished import Log
+
+logger = logging.getLogger(__name__)
+_SECONDS = 0.2  # between two looks at what the jobs say
+
+# name -> `engine(store, missing, workers)`: where finished jobs lie, those to be done, and how many at once at most
+# (None for what the engine thinks right). Where an error ends the study, the engine ends all that it started.
+ENGINES: dict[str, Callable[[Store, Sequence[Job], int | None], AbstractContextManager[Engine]]] = {
+    "here": here,
+    "processes": processes,
+}
+
+
+def execute(
+    wanted: Sequence[Job],
+    store: Store,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+    engine: str | None = None,
+) -> int:
+    """Does the jobs that the store lacks, each after those that it builds on.
+
+    In a `torch.distributed` group all processes call this: a training is done by all of them together, see
+    `sj_cka.training.train`, what cannot be shared by the first alone; only the first writes.
+
+    Args:
+        wanted: jobs, in the order in which they are started where they may.
+        store: where finished jobs lie.
+        workers: how many at once; None for what the engine thinks right: as many processes as the cores hold at the
+            threads of a job. In a group there are no others.
+        progress: show how far it is.
+        engine: a name of ENGINES; None for "processes" of this machine, or with one worker, one job or in a group
+            "here", this process itself.
+
+    Returns:
+        How many jobs were done.
+
+    Raises:
+        JobFailed: a job raised, its process died, or none can be started from here.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"expected at least 1 worker, got {workers}")
+    ordered = in_order(wanted)
+    rank, group = world()
+    missing = agreed(_to_do(ordered, store) if rank == 0 else [])
+    if group > 1:
+        workers = 1
+    if engine is None:
+        engine = "processes" if min(workers or default_workers(missing), len(missing)) > 1 else "here"
+        workers = None if engine == "here" else workers
+    elif group > 1 and engine != "here":
+        raise JobFailed(f"expected the engine 'here' in the {group} processes of a group, got {engine!r}")
+    entered = lookup(ENGINES, engine, "engine")(store, missing, workers)
+    with Progress(len(ordered), len(ordered) - len(missing), show=progress and rank == 0) as shown:
+        if missing:
+            with entered as at_work:
+                _schedule(missing, store, at_work, shown)
+    return len(missing)
+
+
+def _to_do(ordered: Sequence[Job], store: Store) -> list[Job]:
+    standing = stand(ordered, store)
+    for job, wrong in standing.damaged:
+        logger.warning("%s: %s; it is set aside in %s and made again", job.label, wrong, store.aside)
+    if standing.open:
+        store.try_out()
+    return [job for job in ordered if job.key in standing.open]
+
+
+def _schedule(missing: Sequence[Job], store: Store, engine: Engine, shown: Progress) -> None:
+    waiting, running, logs = Waiting(missing), dict[Future[None], Job](), dict[str, tuple[str, Log]]()
+
+    def tell() -> None:
+        for label, log in list(logs.values()):
+            if news := log.news():
+                shown.say(f"{label}: {news[-1]['says']}")
+
+    with repeated(tell, _SECONDS):
+        while waiting.ready or running:
+            while waiting.ready and len(running) < engine.room:
+                job = waiting.next()
+                logs[job.key] = job.label, store.log(job.key)
+                logs[job.key][1].news()  # of a run that was killed
+                running[engine.submit(job)] = job
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                future.result()
+                job = running.pop(future)
+                del logs[job.key]
+                waiting.done(job)
+                shown.finished(job.label)

@@ -1,0 +1,28 @@
+"""Kinds of job that do next to nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sj_cka import jobs
+from sj_cka.jobs import Files, Job, Kind
+
+
+@pytest.fixture
+def kinds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two kinds of job that do next to nothing; gives the order in which jobs ran."""
+    ran: list[str] = []
+
+    def add(job: Job, needs: Any, context: Any) -> Files:
+        ran.append(job.args["name"])
+        context.report("at work")
+        return {"sum": str(1 + sum(int(read("sum")) for read in needs.values())).encode()}
+
+    def fail(job: Job, needs: Any, context: Any) -> Files:
+        raise ZeroDivisionError("nothing is nothing")
+
+    monkeypatch.setitem(jobs.KINDS, "add", Kind(add, 1))
+    monkeypatch.setitem(jobs.KINDS, "fail", Kind(fail, 1))
+    return ran
