@@ -18,6 +18,7 @@ from sj_cka.recording.folds import (
     narrow,
     orders,
     orders_of_time,
+    scaling,
     settle,
     time_order,
     undo,
@@ -149,7 +150,7 @@ def _axes(tap: Tap, reading: Reading, noise: Noise, swapped: Callable[[], Trace 
     """The tap with its axes, and the orders that its axis of samples may fold; the first is in the tap."""
     T = reading.T
     a, b = reading.two.shape, reading.three.shape
-    grows = [i for i in range(len(a)) if len(a) == len(b) and a[i] and a[i] * N_PROBE[1] == b[i] * N_PROBE[0]]
+    grows = scaling(a, b)
     if len(grows) != 1:
         raise NoSampleAxis(
             f"module {tap.module!r} puts out {tuple(a)} for 2 samples and {tuple(b)} for 3: expected one axis that "

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Literal
 
 import numpy as np
@@ -26,18 +27,22 @@ class Drive:
 
     Args:
         mode: "as is": the batch is given as it comes and the network makes its steps, or has none;
-            "repeat": the batch `[N, ...]` is shown T times, as `[T, N, ...]`; "loop": the network is called T times on
-            it; "frames": the batch is `[T, N, ...]` and is given whole; "turned frames": given whole as `[N, T, ...]`;
-            "frame loop": one call a frame.
+            "repeat": the batch `[N, ...]` is shown T times in one call, as `[T, N, ...]`; "loop": the network is called
+            T times on it; "frames": the batch is `[T, N, ...]` and is given whole; "turned frames": given whole as
+            `[N, T, ...]`; "frame loop": one call a frame.
         T: steps of a run; None where the network has no time, or makes its own and the number is not known yet.
         sample_axis: axis of the samples in the batch.
         forward: the caller's own way to run the network, in place of `model(batch)`.
+        step_axis: where a batch that is shown T times gets its axis of steps.
+        repeated: tensors of the batch, from the first on, that get one; None for all.
     """
 
     mode: Literal["as is", "repeat", "loop", "frames", "turned frames", "frame loop"]
     T: int | None = None
     sample_axis: int = 0
     forward: Forward | None = None
+    step_axis: int = 0
+    repeated: int | None = None
 
     def run(self, model: nn.Module, batch: Any, T: int | None = None) -> None:
         """Runs the network once over a batch, on T steps (its own number if None).
@@ -50,7 +55,7 @@ class Drive:
         if self.mode == "as is":
             call(model, _copied(batch))
         elif self.mode == "repeat":
-            call(model, batch.unsqueeze(0).repeat(T, *[1] * batch.ndim))  # a copy, for T = 1 too
+            call(model, self._repeated(batch, T or 1))
         elif self.mode == "loop":
             for _ in range(T or 0):
                 call(model, _copied(batch))
@@ -62,20 +67,40 @@ class Drive:
             for frame in _frames(batch, self.T, T):
                 call(model, _copied(frame))
 
-    def take(self, batch: Any, order: Sequence[int], *, noise: float = 0) -> Any:
+    def _repeated(self, batch: Any, T: int) -> Any:
+        """A copy of a batch with T equal steps in what gets them."""
+        place = count()
+
+        def shown(x: Tensor) -> Tensor:
+            if self.repeated is not None and next(place) >= self.repeated:
+                return x.clone()
+            times = [1] * (x.ndim + 1)
+            times[self.step_axis] = T
+            return x.unsqueeze(self.step_axis).repeat(times)  # a copy, for T = 1 too
+
+        return _map(batch, shown)
+
+    def take(self, batch: Any, order: Sequence[int], *, noise: float = 0, marked: int | None = None) -> Any:
         """The first samples of a batch that differ from each other, as far as there are so many, in this order.
 
-        With `noise`, what is floating point in them is replaced by seeded noise, so many times as large as the batch.
+        Args:
+            batch: the batch.
+            order: which of them, each as often as it is named.
+            noise: what is floating point in them is replaced by seeded noise, so many times as large as the batch.
+            marked: the place of one whose floating-point values become NaN, by which to see where they get to.
         """
-        axis, count = self.sample_axis, self.samples(batch)
-        chosen = _distinct(batch, axis, len(order))[list(order)]
+        axis, n = self.sample_axis, self.samples(batch)
+        chosen = _distinct(batch, axis, max(order) + 1)[list(order)]
 
         def some(x: Tensor) -> Tensor:
-            if x.ndim <= axis or x.shape[axis] != count:
+            if x.ndim <= axis or x.shape[axis] != n:
                 return x  # a tensor that does not count the samples is left as it is
             if noise and x.is_floating_point():
                 return (noise * _noise(x, axis))[list(order)].to(x).movedim(0, axis)
-            return x.index_select(axis, chosen.to(x.device))
+            taken = x.index_select(axis, chosen.to(x.device))
+            if marked is not None and x.is_floating_point():
+                taken.select(axis, marked).fill_(torch.nan)
+            return taken
 
         return _map(batch, some)
 

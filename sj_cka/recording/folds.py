@@ -150,6 +150,11 @@ def distance(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm()) / scale if scale else 0.0
 
 
+def scaling(a: Sequence[int], b: Sequence[int], counts: tuple[int, int] = N_PROBE) -> list[int]:
+    """The axes of two shapes that are in proportion to what they were made of, by default the samples of the probes."""
+    return [i for i in range(len(a)) if len(a) == len(b) and a[i] and a[i] * counts[1] == b[i] * counts[0]]
+
+
 def _best(errors: Sequence[float]) -> list[int]:
     return [i for i, error in enumerate(errors) if error <= 3 * min(errors) + 1e-6]
 

@@ -31,11 +31,19 @@ _ABSENT: Any = object()
 
 @dataclass(frozen=True)
 class Knob:
-    """One integer: an entry of a namespace (attributes of a module or of a configuration in it) or of a dict."""
+    """One integer: an entry of a namespace (attributes of a module or of a configuration in it) or of a dict.
+
+    Args:
+        holder: the namespace or dict.
+        key: the entry.
+        value: what it is.
+        module: dotted name of the module whose attribute it is; None for one of a configuration.
+    """
 
     holder: dict[Any, Any]
     key: str
     value: int
+    module: str | None = None
 
     @property
     def of_time(self) -> bool:
@@ -51,11 +59,12 @@ def knobs(model: nn.Module) -> list[Knob]:
     """
     found: list[Knob] = []
     seen: set[int] = set()
-    for module in model.modules():
+    for name, module in model.named_modules():
+        space = vars(module)
         theirs = type(module).__module__.partition(".")[0] in _LIBRARIES
-        own = [Knob(module.__dict__, key, value) for key, value in _of_class(type(module)) if key not in vars(module)]
-        own += list(_within(module.__dict__, 2, seen, skip=_INTERNAL))
-        found += [k for k in own if k.of_time or not (theirs or k.holder is not module.__dict__)]
+        own = [Knob(space, key, value, name) for key, value in _of_class(type(module)) if key not in space]
+        own += _within(space, 2, seen, name, _INTERNAL)
+        found += [k for k in own if k.of_time or not (theirs or k.module is None)]
     return found
 
 
@@ -91,7 +100,13 @@ def turned(some: Sequence[Knob], value: int) -> Iterator[None]:
                 knob.holder[knob.key] = old
 
 
-def _within(space: dict[Any, Any], depth: int, seen: set[int], skip: frozenset[str] = frozenset()) -> Iterator[Knob]:
+def _within(
+    space: dict[Any, Any],
+    depth: int,
+    seen: set[int],
+    module: str | None = None,
+    skip: frozenset[str] = frozenset(),
+) -> Iterator[Knob]:
     """The integers of a namespace or dict, and of the configurations in it, `depth` deep."""
     if id(space) in seen:
         return
@@ -100,7 +115,7 @@ def _within(space: dict[Any, Any], depth: int, seen: set[int], skip: frozenset[s
         if not isinstance(key, str) or key in skip:
             continue
         if _is_count(value):
-            yield Knob(space, key, value)
+            yield Knob(space, key, value, module)
         elif depth and isinstance(value, dict):
             yield from _within(value, depth - 1, seen)
         elif depth and _is_configuration(value):

@@ -15,9 +15,8 @@ from sj_cka.recording.calls import Loops
 from sj_cka.recording.drive import Drive, Forward, Layout
 from sj_cka.recording.folds import NotBack, Probed
 from sj_cka.recording.layers import Choice, LayerSpec, choose
-from sj_cka.recording.probes import Probes
+from sj_cka.recording.probes import Probes, tried
 from sj_cka.recording.select import Select, check_matches
-from sj_cka.recording.snapshot import StateError
 from sj_cka.recording.state import is_multi_step, is_neuron, keeps_time, preserved
 from sj_cka.recording.tap import Tap
 from sj_cka.recording.trace import Trace
@@ -96,11 +95,8 @@ def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> Plan:
 
     @cache
     def noise() -> Probed | None:
-        try:
-            found = probes.probed(drive, steps, noise=True)
-        except StateError:
-            raise
-        except Exception:  # whatever a network says to noise
+        found = tried(probes.probed, drive, steps, noise=True)
+        if isinstance(found, Exception):
             return None
         return found if probed.longer is not None else found._replace(longer=None)
 

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import gcd
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sj_cka.recording.drive import Drive, tensors_in
-from sj_cka.recording.folds import N_PROBE, SAME, SWAPPED, THREE, TWO, Probed, distance
+from sj_cka.recording.folds import N_PROBE, SAME, SWAPPED, THREE, TWO, Probed, distance, scaling
 from sj_cka.recording.knobs import Knob, knobs, trials, turned
 from sj_cka.recording.select import Select, picks, select_without_wrappers
-from sj_cka.recording.snapshot import StateError, computes_by_own_code
-from sj_cka.recording.state import is_multi_step, is_neuron, outside_neurons
+from sj_cka.recording.snapshot import Refusal, computes_by_own_code
+from sj_cka.recording.state import is_multi_step, is_neuron, is_without_steps, outside_neurons
 from sj_cka.recording.trace import Trace, trace
 from sj_cka.recording.wrappers import named
 
 _RUN = 1e-4  # relative difference beyond which a second run on the same samples gave other values
 _OF_TORCH = frozenset(vars(nn.Module()))
 _ORDERS = dict(zip(N_PROBE, (TWO, THREE), strict=True))
+
+
+Result = TypeVar("Result")
+
+
+def tried(run: Callable[..., Result], *args: Any, **options: Any) -> Result | Exception:
+    """What a run gives, or what a network raises that does not bear it.
+
+    Raises:
+        Refusal: as the run does.
+    """
+    try:
+        return run(*args, **options)
+    except Refusal:
+        raise
+    except Exception as error:  # whatever a network says
+        return error
 
 
 class Probes:
@@ -30,10 +47,14 @@ class Probes:
         model: the network.
         batch: what it is to be given.
         select: as in `plan`.
+        activations: of an artificial twin: names of what stands where neurons were, as of `trace`.
     """
 
-    def __init__(self, model: nn.Module, batch: Any, select: Select = None) -> None:
+    def __init__(
+        self, model: nn.Module, batch: Any, select: Select = None, activations: Collection[str] | None = None
+    ) -> None:
         self.model, self.batch, self.select = model, batch, select_without_wrappers(model, select)
+        self.activations = activations
         self.picks = picks(self.select, outside_neurons(model))
         self._kept: dict[tuple[Any, ...], Trace] = {}
         self._turned: dict[int, tuple[Sequence[Knob], Trace | None]] = {}  # T -> what sets it, and a step more
@@ -42,13 +63,17 @@ class Probes:
         """One run on n samples, or noise in their place, and T steps (the drive's or the network's own if None)."""
         return self._once(drive, _ORDERS[n], T, noise)
 
+    def both(self, drive: Drive, *, noise: float = 0) -> tuple[Trace, Trace]:
+        """The runs on 2 and on 3 samples."""
+        return self.trace(drive, N_PROBE[0], noise=noise), self.trace(drive, N_PROBE[1], noise=noise)
+
     def swapped(self, drive: Drive, *, noise: float = 0) -> Trace:
         """The run on 2 samples in the other order."""
         return self._once(drive, SWAPPED, noise=noise)
 
     def again(self, drive: Drive) -> Trace:
         """The run on 2 samples, made anew."""
-        return self._run(drive, TWO)
+        return self.run(drive, TWO)
 
     def twice(self, drive: Drive) -> tuple[Trace, list[str]]:
         """Two runs on 2 samples, the second from where the first ended; and what of an earlier batch they replaced.
@@ -69,7 +94,7 @@ class Probes:
                 if count in shape and now.get(key, shape) != shape
             ]
 
-        return trace(self.model, run, self.picks), left
+        return trace(self.model, run, self.picks, self.activations), left
 
     def keep(self, drive: Drive) -> None:
         """Lets go of the runs on any other drive."""
@@ -78,8 +103,7 @@ class Probes:
 
     def probed(self, drive: Drive, T: int | None, *, noise: bool = False) -> Probed:
         """All three probes of a network of T steps (None where it has no time)."""
-        two, three = (self.trace(drive, n, noise=noise) for n in N_PROBE)
-        return Probed(two, three, None if T is None else self._longer(drive, T, noise))
+        return Probed(*self.both(drive, noise=noise), None if T is None else self._longer(drive, T, noise))
 
     def steps(self, drive: Drive, asked: int | None = None) -> int | None:
         """Number of time steps that a run has; None where it shows none.
@@ -90,7 +114,7 @@ class Probes:
         """
         seen = self.trace(drive, N_PROBE[0])
         own = own_steps(self.model, seen)
-        if own is not None or drive.mode != "as is":
+        if own is not None or drive.mode != "as is" or is_without_steps(self.model):
             return drive.T if own is None else own
         of_time = {int(knob.value): None for knob in knobs(self.model) if knob.of_time and knob.value > 1}
         for T in dict.fromkeys([*([asked] if asked and asked > 1 else []), *of_time]):
@@ -101,23 +125,28 @@ class Probes:
     def _once(self, drive: Drive, order: Sequence[int], T: int | None = None, noise: float = 0) -> Trace:
         key = (drive.mode, drive.sample_axis, order, T if T is not None or drive.mode == "as is" else drive.T, noise)
         if key not in self._kept:
-            self._kept[key] = self._run(drive, order, T, noise)
+            self._kept[key] = self.run(drive, order, T, noise)
         return self._kept[key]
 
-    def _run(self, drive: Drive, order: Sequence[int], T: int | None = None, noise: float = 0) -> Trace:
-        some = drive.take(self.batch, order, noise=noise)
-        return trace(self.model, lambda: drive.run(self.model, some, T), self.picks)
+    def run(
+        self,
+        drive: Drive,
+        order: Sequence[int],
+        T: int | None = None,
+        noise: float = 0,
+        *,
+        marked: int | None = None,
+    ) -> Trace:
+        """One run made anew, on samples in an order, of which one may be marked (see `Drive.take`)."""
+        some = drive.take(self.batch, order, noise=noise, marked=marked)
+        return trace(self.model, lambda: drive.run(self.model, some, T), self.picks, self.activations)
 
     def _longer(self, drive: Drive, T: int, noise: bool = False) -> Trace | None:
         """The probe on one step more, None where the number of steps cannot be varied."""
         if drive.mode != "as is":
-            try:
-                longer = self.trace(drive, N_PROBE[0], T + 1, noise=noise)
-            except StateError:
-                raise
-            except Exception:  # T is a size of the weights (PSN)
-                return None
-            return longer if _follow(self.model, longer) else None
+            longer = tried(self.trace, drive, N_PROBE[0], T + 1, noise=noise)
+            # an error: T is a size of the weights (PSN)
+            return longer if isinstance(longer, Trace) and _follow(self.model, longer) else None
         return self._turned_longer(drive, T, noise)
 
     def _turned_longer(self, drive: Drive, T: int, noise: bool) -> Trace | None:
@@ -134,12 +163,9 @@ class Probes:
         """The attributes of value T that set the number of steps, and the probe on one step more."""
         seen = self.trace(drive, N_PROBE[0])
         for some in trials(self.model, T):
-            try:
-                with turned(some, T + 1):
-                    longer = self._run(drive, TWO)
-            except StateError:
-                raise
-            except Exception:  # they are sizes of weights, or mean something else
+            with turned(some, T + 1):
+                longer = tried(self.run, drive, TWO)
+            if isinstance(longer, Exception):  # they are sizes of weights, or mean something else
                 continue
             if own_steps(self.model, seen) is not None:
                 found = own_steps(self.model, longer) == T + 1 and _follow(self.model, longer)
@@ -176,6 +202,20 @@ def _turns(seen: Trace, name: str) -> int:
     at = [i for i, (called, _) in enumerate(seen.order) if called == name]
     others = [len(seen.outputs[called]) for called, _ in seen.order[at[0] : at[-1]]]
     return gcd(len(at), *(calls for calls in others if len(at) % calls == 0))
+
+
+def taken_for_steps(model: nn.Module, two: Trace, three: Trace) -> str:
+    """Which module takes the samples of both runs for steps, in words; '' for none."""
+    modules = named(model)
+    for name, shapes in two.inputs.items():
+        others = three.inputs.get(name, [])
+        kind = "neuron" if is_neuron(modules[name]) else "module"
+        if len(shapes) * N_PROBE[1] == len(others) * N_PROBE[0]:
+            return f"{kind} {name!r} is called once for each sample"
+        pairs = zip(shapes, others, strict=False)
+        if is_multi_step(modules[name]) and any(scaling(*pair)[:1] == [0] for pair in pairs):
+            return f"multi-step {kind} {name!r} takes the samples for time steps"
+    return ""
 
 
 def not_back(two: Trace, other: Trace, three: Trace, names: Iterable[str]) -> str | None:

@@ -25,7 +25,11 @@ _DEPTH = 3  # of objects that hold each other
 _CALLED = ("forward", "__call__", "train", "eval", "reset")
 
 
-class StateError(RuntimeError):
+class Refusal(Exception):
+    """An error that no other way of running a network would mend."""
+
+
+class StateError(Refusal, RuntimeError):
     """A module's own `reset()`, `train()` or `eval()` failed, or what was changed in a module cannot be put back."""
 
 

@@ -61,6 +61,14 @@ def is_multi_step(module: nn.Module) -> bool:
     return getattr(module, "step_mode", "m" if isinstance(module, base.MultiStepModule) else "s") == "m"
 
 
+def is_without_steps(model: nn.Module) -> bool:
+    """Whether a network says by an attribute of this name that it makes no steps, as artificial twins do.
+
+    They keep what counted the steps of the network that they were made of.
+    """
+    return bool(getattr(unwrapped(model), "is_without_steps", False))
+
+
 def outside_neurons(model: nn.Module) -> dict[str, nn.Module]:
     """Every module by dotted name, the root as "", but for what works on no activations.
 

@@ -95,3 +95,9 @@ class Tap:
         if self.time != "axis":
             return y.movedim(kinds.index("N"), 0).unsqueeze(0)
         return y.movedim((kinds.index("T"), kinds.index("N")), (0, 1))
+
+    def averaged(self, x: Tensor) -> Tensor:
+        """A tensor that is laid out as the layer's without its axis of steps, if that is one of its own."""
+        if self.time_axis is None:
+            return x
+        return x.squeeze(self.time_axis) if x.shape[self.time_axis] == 1 else x.mean(self.time_axis)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pickle
 import random
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,78 +48,98 @@ class Trace:
         return all((name, i) in self.repeated for i in range(len(self.outputs[name])))
 
 
-def trace(model: nn.Module, run: Callable[[], None], picks: Mapping[str, Pick] | None = None) -> Trace:
-    """Runs a network from reset states, in evaluation mode and without gradients, and writes down every call.
+def trace(
+    model: nn.Module,
+    run: Callable[[], None],
+    picks: Mapping[str, Pick] | None = None,
+    activations: Collection[str] | None = None,
+) -> Trace:
+    """Runs a network without gradients and writes down every call.
 
     Args:
         model: the network.
         run: runs it once.
         picks: module name -> the function that takes one tensor out of its output.
+        activations: what stands where the neurons of a network without states were: it is run as it is, and they are
+            what keeps time. None: the network is run from reset states in evaluation mode, and what it has keeps time.
     """
-    seen = Trace()
-    picks = picks or {}
-    produced: set[tuple[Any, ...]] = set()
-
-    def hook_for(name: str, timed: bool) -> Callable[[nn.Module, Any, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            if depth() != here:
-                return
-            if name in picks:
-                try:
-                    output = picks[name](output)
-                except (ValueError, TypeError) as error:  # raised where the module turns out to be a layer
-                    output = Unpicked(error)
-            calls = seen.outputs.setdefault(name, [])
-            seen.order.append((name, len(calls)))
-            if isinstance(output, Tensor):
-                try:
-                    if output.is_nested:
-                        raise TypeError(not_a_tensor(name, output))
-                    output = readable(output)
-                    identity = _identity(output) if output.numel() else None
-                except (RuntimeError, TypeError) as error:  # of a kind of tensor that hides its values
-                    why = error if isinstance(error, TypeError) else TypeError(f"module {name!r}: {error}")
-                    output, identity = Unpicked(why), None
-                if identity in produced:
-                    seen.repeated.add((name, len(calls)))
-                if identity is not None:
-                    produced.add(identity)
-            calls.append(output)  # kept alive, so that no later tensor takes its address
-            given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None) if timed else None
-            if given is not None:
-                seen.inputs.setdefault(name, []).append(given.shape)
-
-        return hook
-
-    def given(module: nn.Module, args: Any) -> None:
-        for x in args:
-            if isinstance(x, Tensor) and depth() == here and x.layout == torch.strided and not x.is_nested:
-                produced.add(_identity(x))
-                kept.append(x)
-
-    kept: list[Tensor] = []
-    here = depth() + 1
-    handles = [unwrapped(model).register_forward_pre_hook(given)]
+    writer = _Writer(picks or {}, depth() + 1)
+    handles = [unwrapped(model).register_forward_pre_hook(writer.given)]
     try:
         for name, module in outside_neurons(model).items():
             if isinstance(module, torch.jit.ScriptModule):  # it bears no hooks
                 continue
-            handles.append(module.register_forward_hook(hook_for(name, keeps_time(module)), with_kwargs=True))
-        to_evaluation(model)
+            timed = keeps_time(module) if activations is None else name in activations
+            handles.append(module.register_forward_hook(partial(writer.called, name, timed), with_kwargs=True))
+        if activations is None:
+            to_evaluation(model)
 
         def once() -> None:
-            vars(seen).update(vars(Trace()))
-            produced.clear()
+            writer.start()
             run()
 
         before = _random_states(model)
         with torch.no_grad(), own_run():
-            from_rest(model, once)
-        seen.drew = before != _random_states(model)
+            from_rest(model, once) if activations is None else once()
+        writer.seen.drew = before != _random_states(model)
     finally:
         for handle in handles:
             handle.remove()
-    return seen
+    return writer.seen
+
+
+class _Writer:
+    """Writes down the calls of a run, by hooks that look at those of one depth of own runs alone."""
+
+    def __init__(self, picks: Mapping[str, Pick], here: int) -> None:
+        self.picks, self.here = picks, here
+        self.kept: list[Tensor] = []  # as all outputs are, so that no later tensor takes the address of one
+        self.start()
+
+    def start(self) -> None:
+        """Forgets what was written down."""
+        self.seen = Trace()
+        self.produced: set[tuple[Any, ...]] = set()
+
+    def given(self, module: nn.Module, args: Any) -> None:
+        """What the network itself is given."""
+        for x in args:
+            if isinstance(x, Tensor) and depth() == self.here and x.layout == torch.strided and not x.is_nested:
+                self.produced.add(_identity(x))
+                self.kept.append(x)
+
+    def called(self, name: str, timed: bool, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """One call of a module."""
+        if depth() != self.here:
+            return
+        calls = self.seen.outputs.setdefault(name, [])
+        call = name, len(calls)
+        self.seen.order.append(call)
+        try:
+            output = self.picks[name](output) if name in self.picks else output
+            if isinstance(output, Tensor):
+                output = self._tensor(call, output)
+        except (ValueError, TypeError) as error:  # raised where the module turns out to be a layer
+            output = Unpicked(error)
+        calls.append(output)
+        given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None) if timed else None
+        if given is not None:
+            self.seen.inputs.setdefault(name, []).append(given.shape)
+
+    def _tensor(self, call: tuple[str, int], output: Tensor) -> Tensor:
+        """The values of an output, once it is noted whether the very tensor was there before."""
+        try:
+            if output.is_nested:
+                raise TypeError(not_a_tensor(call[0], output))
+            output = readable(output)
+            identity = _identity(output) if output.numel() else None
+        except RuntimeError as error:  # of a kind of tensor that hides its values
+            raise TypeError(f"module {call[0]!r}: {error}") from error
+        if identity in self.produced:
+            self.seen.repeated.add(call)
+        if identity is not None:
+            self.produced.add(identity)
+        return output
 
 
 def _random_states(model: nn.Module) -> list[Any]:

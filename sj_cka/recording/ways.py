@@ -15,8 +15,8 @@ from sj_cka.recording.calls import looped
 from sj_cka.recording.drive import LAYOUTS, N_NEEDED, Drive, Forward, Layout, sample_axis, tensors_in
 from sj_cka.recording.folds import N_PROBE, SAME, distance
 from sj_cka.recording.own_runs import own_run
-from sj_cka.recording.probes import Probes, carries, changed, held, not_back, own_steps
-from sj_cka.recording.snapshot import StateError, computes_by_own_code
+from sj_cka.recording.probes import Probes, carries, changed, held, not_back, own_steps, taken_for_steps, tried
+from sj_cka.recording.snapshot import computes_by_own_code
 from sj_cka.recording.state import from_rest, is_multi_step, is_neuron, keeps_time
 from sj_cka.recording.trace import Trace
 from sj_cka.recording.wrappers import named
@@ -175,22 +175,8 @@ def expect_at_rest(probes: Probes, drive: Drive) -> None:
 
 def steps_are_samples(probes: Probes, drive: Drive) -> str:
     """Why a batch cannot be given as it is: the network raises, or a module takes samples for steps; '' if it can."""
-    try:
-        two, three = (probes.trace(drive, n) for n in N_PROBE)
-    except StateError:
-        raise
-    except Exception as error:  # whatever a network says to input without a time axis
-        return f"{type(error).__name__}: {error}"
-    modules = named(probes.model)
-    for name, shapes in two.inputs.items():
-        others = three.inputs.get(name, [])
-        kind = "neuron" if is_neuron(modules[name]) else "module"
-        if len(shapes) * 3 == len(others) * 2:
-            return f"{kind} {name!r} is called once for each sample"
-        multi = is_multi_step(modules[name])
-        if multi and others and shapes[0] and shapes[0][0] * 3 == others[0][0] * 2:
-            return f"multi-step {kind} {name!r} takes the samples for time steps"
-    return ""
+    both = tried(probes.both, drive)
+    return f"{type(both).__name__}: {both}" if isinstance(both, Exception) else taken_for_steps(probes.model, *both)
 
 
 class Fault(NamedTuple):
@@ -203,25 +189,17 @@ class Fault(NamedTuple):
 def fault_of(probes: Probes, drive: Drive) -> Fault | None:
     """What is wrong with running a network on a few samples of a batch; None where it runs."""
     for n in N_PROBE:
-        try:
-            probes.trace(drive, n)
-        except StateError:
-            raise
-        except Exception as error:  # its own words are the reason
-            few, said = n, f"{type(error).__name__}: {error}"
+        if isinstance(few := tried(probes.trace, drive, n), Exception):
             break
     else:
         return None
-    try:
-        with torch.no_grad(), own_run():
-            from_rest(probes.model, lambda: drive.run(probes.model, probes.batch))
-    except StateError:
-        raise
-    except Exception as error:
-        return Fault(error, f"it does not run on the batch: {type(error).__name__}: {error}{_left_over(probes.model)}")
+    with torch.no_grad(), own_run():
+        whole = tried(from_rest, probes.model, lambda: drive.run(probes.model, probes.batch))
+    if isinstance(whole, Exception):
+        return Fault(whole, f"it does not run on the batch: {type(whole).__name__}: {whole}{_left_over(probes.model)}")
     words = (
-        f"it runs on its batch of {drive.samples(probes.batch)}, but not on {few} of its samples, with which steps and "
-        f"samples are found out ({said}): let it take any number of samples"
+        f"it runs on its batch of {drive.samples(probes.batch)}, but not on {n} of its samples, with which steps and "
+        f"samples are found out ({type(few).__name__}: {few}): let it take any number of samples"
     )
     return Fault(None, words)
 
@@ -251,7 +229,7 @@ def _mixed(probes: Probes, drive: Drive) -> str:
     """Which module lets samples see each other, in words; '' for none. Where nothing keeps time, this tells frames."""
     if any(map(keeps_time, probes.model.modules())):
         return ""
-    two, three = (probes.trace(drive, n) for n in N_PROBE)
+    two, three = probes.both(drive)
     last = [seen.outputs[""][-1] for seen in (two, three)]
     if all(isinstance(x, Tensor) for x in last) and last[0].shape == last[1].shape:
         return "what the network puts out has no axis of samples"
@@ -264,17 +242,12 @@ def _seen_mixed(probes: Probes, drive: Drive, names: Iterable[str]) -> tuple[str
 
     Neurons that are silent over three samples, as over the first three steps, are looked at on loud noise.
     """
-    two, three = (probes.trace(drive, n) for n in N_PROBE)
+    two, three = probes.both(drive)
     name = not_back(two, three, three, names)
     if name is not None or not _silent(probes.model, two):
         return name, 0
-    try:
-        two, three = (probes.trace(drive, n, noise=_LOUD) for n in N_PROBE)
-    except StateError:
-        raise
-    except Exception:  # whatever a network says to noise
-        return None, 0
-    return not_back(two, three, three, names), _LOUD
+    loud = tried(probes.both, drive, noise=_LOUD)
+    return (None, 0) if isinstance(loud, Exception) else (not_back(*loud, loud[1], names), _LOUD)
 
 
 def _silent(model: nn.Module, seen: Trace) -> bool:
@@ -303,7 +276,7 @@ def expect_samples_apart(probes: Probes, drive: Drive, names: Iterable[str], sus
     failed = steps_are_samples(probes, drive)
     if failed:
         raise ValueError(f"{failed}: {_hint(drive)}")
-    two, three = (probes.trace(drive, n) for n in N_PROBE)
+    two, three = probes.both(drive)
     names = list(names)
     if two.drew:
         return
@@ -311,7 +284,7 @@ def expect_samples_apart(probes: Probes, drive: Drive, names: Iterable[str], sus
     if name is None:
         return
     if not suspect:
-        two, three = (probes.trace(drive, n, noise=noise) for n in N_PROBE)
+        two, three = probes.both(drive, noise=noise)
         name = not_back(two, probes.swapped(drive, noise=noise), three, names)
     if name is None:
         return

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from sj_cka.recording.state import is_multi_step, is_neuron, outside_neurons
 from sj_cka.recording.wrappers import bare, check_network
-from sj_cka.twins.drives import live_tensors, no_hooks, no_watching, takes_steps, watches_nothing
+from sj_cka.twins.copies import live_tensors, no_hooks, no_watching, takes_steps, watches_nothing
 from sj_cka.twins.fresh import Initialiser, built_anew, drawn_anew
 from sj_cka.twins.refusals import check_reads, check_translatable, warn_of_logic
 from sj_cka.twins.untimed import untimed

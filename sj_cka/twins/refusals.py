@@ -5,15 +5,19 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 from spikingjelly.activation_based import base, encoding, rnn, surrogate
 from spikingjelly.activation_based import layer as sj_layer
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
+from sj_cka.recording.snapshot import Refusal
 from sj_cka.recording.state import is_neuron, outside_neurons
 
 _REFUSED: tuple[tuple[tuple[type, ...], str], ...] = (
@@ -89,6 +93,53 @@ def check_reads(net: nn.Module, replaced: Mapping[int, nn.Module]) -> None:
                     f"neuron {names[id(target)]!r}, which a {type(new).__name__} has not; let it use what the neuron "
                     "puts out"
                 )
+
+
+class Untranslatable(Refusal, ValueError):
+    """A forward that reads what only a neuron has, or runs the network that the twin was made of."""
+
+
+@contextmanager
+def of_the_twin_alone(twin: nn.Module, originals: Mapping[nn.Module, str]) -> Iterator[None]:
+    """While it lasts, what is no part of a twin but runs in its place raises Untranslatable.
+
+    Args:
+        twin: the twin.
+        originals: the modules of the network that it was made of, with their names.
+    """
+    thread, known = threading.get_ident(), {id(module) for module in twin.modules()}
+
+    def before(module: nn.Module, args: Any) -> None:
+        if threading.get_ident() != thread or id(module) in known:
+            return
+        held = "through a function (a lambda, a closure) or a list that keeps it; let it call what is its own attribute"
+        if (name := originals.get(module)) is not None:
+            raise Untranslatable(
+                f"the forward runs {name!r} ({type(module).__name__}) of the network that the twin was made of, {held}"
+            )
+        if is_neuron(module):
+            raise Untranslatable(f"the forward runs a neuron ({type(module).__name__}) that is no module of it, {held}")
+
+    def guard(module: Any) -> None:
+        forward = module.forward
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            before(module, args)
+            return forward(*args, **kwargs)
+
+        vars(module)["forward"] = guarded
+
+    # a neuron is guarded by itself, since a forward may call that of a neuron without its hooks
+    neurons = [module for module in originals if is_neuron(module) and "forward" not in vars(module)]
+    handle = register_module_forward_pre_hook(before)
+    try:
+        for module in neurons:
+            guard(module)
+        yield
+    finally:
+        handle.remove()
+        for module in neurons:
+            vars(module).pop("forward", None)
 
 
 def warn_of_logic(net: nn.Module) -> None:

@@ -12,33 +12,36 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from sj_cka.twins.drives import Drive, counted, find_drive, takes_steps
+from sj_cka.recording.knobs import Knob, turned
+from sj_cka.twins.copies import takes_steps
+from sj_cka.twins.one_step import OneStep, find_one_step
 
 
 @dataclass
 class Timing:
-    """What a twin knows of time: the names of its activations, and the drives found so far.
+    """What a twin knows of time: the names of its activations, and how it is run, as far as that was found out.
 
     Args:
         activations: dotted names of what stands where a neuron was.
-        drives: what tells one kind of input from another (see `_key`) -> drive.
+        runs: what tells one kind of input from another (see `_key`) -> how it is run on one step.
         originals: the modules of the network that the twin was made of, and their names: none of them is to run.
     """
 
     activations: tuple[str, ...]
-    drives: dict[tuple[Any, ...], Drive] = field(default_factory=dict)
+    runs: dict[tuple[Any, ...], OneStep] = field(default_factory=dict)
     originals: WeakKeyDictionary[nn.Module, str] = field(default_factory=WeakKeyDictionary)
 
     def __reduce__(self) -> Any:  # the originals do not go to another process
-        return Timing, (self.activations, self.drives)
+        return Timing, (self.activations, self.runs)
 
     def __deepcopy__(self, memo: Any) -> Timing:
-        return Timing(self.activations, dict(self.drives), self.originals)
+        return Timing(self.activations, dict(self.runs), self.originals)
 
 
 class Untimed(nn.Module):
     """Mixed in before the class of a network: the forward of that class on one step."""
 
+    is_without_steps = True  # to `sj_cka.recording`, whatever counts those of the network that it was made of
     _timing: Timing | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -47,20 +50,20 @@ class Untimed(nn.Module):
         if timing is None or _is_traced(args, kwargs):
             return super().forward(*args, **kwargs)
         given = args, kwargs
-        drive = _drive(self, timing, *given)
-        if drive.axis is not None:
+        run = _run(self, timing, *given)
+        if run.driven:
             leaves, spec = pytree.tree_flatten((args, kwargs))
-            for i in drive.driven:
-                leaves[i] = leaves[i].unsqueeze(drive.axis)
+            for i in run.driven:
+                leaves[i] = leaves[i].unsqueeze(run.drive.step_axis)
             args, kwargs = pytree.tree_unflatten(leaves, spec)
-        with counted(self, drive.counters):
+        with turned([Knob(vars(self.get_submodule(name)), key, 1) for name, key in run.counters], 1):
             output = super().forward(*args, **kwargs)
         leaves, spec = pytree.tree_flatten(output)
         axes = tuple(y.ndim if isinstance(y, Tensor) else None for y in leaves)
-        if axes != drive.leaves:
-            drive = _drive_anew(self, timing, given, drive, axes)
-        left = [_without(leaf, axis) for leaf, axis in zip(leaves, drive.step_axes, strict=True)]
-        return pytree.tree_unflatten(left, spec)
+        if axes != run.axes:
+            run = _run_anew(self, timing, given, run, axes)
+        averaged = [leaf if tap is None else tap.averaged(leaf) for leaf, tap in zip(leaves, run.taps, strict=True)]
+        return pytree.tree_unflatten(averaged, spec)
 
     def __reduce_ex__(self, protocol: Any) -> Any:  # the class is made at run time: pickle has to make it again
         return _blank, (_class_below(type(self)),), self.__getstate__()
@@ -91,32 +94,32 @@ def _class_below(kind: Any) -> Any:
 
 
 @torch.compiler.disable
-def _drive(net: nn.Module, timing: Timing, args: Any, kwargs: Any) -> Drive:
-    """The drive for an input, found where it is of a new kind."""
+def _run(net: nn.Module, timing: Timing, args: Any, kwargs: Any) -> OneStep:
+    """How a twin is run on an input, found where it is of a new kind."""
     key = _key(net, timing, args, kwargs)
-    if key not in timing.drives:
+    if key not in timing.runs:
         forward = _class_below(type(net)).forward
-        timing.drives[key] = find_drive(net, forward, timing.activations, timing.originals, args, kwargs)
-    return timing.drives[key]
+        timing.runs[key] = find_one_step(net, forward, timing.activations, timing.originals, args, kwargs)
+    return timing.runs[key]
 
 
 @torch.compiler.disable
-def _drive_anew(net: nn.Module, timing: Timing, given: Any, before: Drive, axes: tuple[int | None, ...]) -> Drive:
-    """The drive for an output of another structure, as a changed attribute of the network brings about."""
-    del timing.drives[_key(net, timing, *given)]
-    drive = _drive(net, timing, *given)
-    if (drive.axis, drive.driven, drive.counters, drive.leaves) != (before.axis, before.driven, before.counters, axes):
+def _run_anew(net: nn.Module, timing: Timing, given: Any, before: OneStep, axes: tuple[int | None, ...]) -> OneStep:
+    """The same for an output of another structure, as a changed attribute of the network brings about."""
+    del timing.runs[_key(net, timing, *given)]
+    run = _run(net, timing, *given)
+    if (run.drive, run.driven, run.counters, run.axes) != (before.drive, before.driven, before.counters, axes):
         raise RuntimeError(
             "expected an output of the same structure from the same input, got another one than on copies of its first "
             "sample: the twin cannot know where it has an axis of steps"
         )
-    return drive
+    return run
 
 
 def _key(net: nn.Module, timing: Timing, args: Any, kwargs: Any) -> tuple[Any, ...]:
-    """What a drive depends on: structure of the input, shapes but for the first axis, flags, training, step mode.
+    """What a run depends on: structure of the input, shapes but for the first axis, flags, training, step mode.
 
-    A number of samples or steps that happens to be one of features would else find its own drive for all others.
+    A number of samples or steps that happens to be one of features would else find its own run for all others.
     """
     leaves, spec = pytree.tree_flatten((args, kwargs))
     firsts = [x.shape[0] for x in leaves if isinstance(x, Tensor) and x.ndim]
@@ -145,9 +148,3 @@ def _untimed_class(kind: Any) -> Any:
 def _blank(kind: Any) -> Any:
     cls = _untimed_class(kind)
     return cls.__new__(cls)
-
-
-def _without(leaf: Any, axis: int | None) -> Any:
-    if axis is None:
-        return leaf
-    return leaf.squeeze(axis) if leaf.shape[axis] == 1 else leaf.mean(axis)

@@ -1,0 +1,111 @@
+"""What it costs to find out how a twin is run on one step, and what it is found out by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import nn
+
+from sj_cka import compare
+from sj_cka.models import build
+from sj_cka.twins import ann_twin
+
+T, N = 4, 12
+
+
+def sequential(mode: str) -> nn.Sequential:
+    net = nn.Sequential(layer.Linear(6, 7), neuron.LIFNode(), layer.Linear(7, 3))
+    functional.set_step_mode(net, mode)
+    return net
+
+
+class Loops(nn.Module):
+    """Makes its own steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.T, self.body = T, sequential("s")
+
+    def forward(self, x):
+        return torch.stack([self.body(x) for _ in range(self.T)])
+
+
+class HardCoded(Loops):
+    """Makes its own steps, whose number stands in no attribute."""
+
+    def forward(self, x):
+        return torch.stack([self.body(x) for _ in range(3)])
+
+
+def convolutions() -> nn.Sequential:
+    net = nn.Sequential(
+        layer.Conv2d(3, 4, 3), layer.BatchNorm2d(4), neuron.LIFNode(), layer.Flatten(), layer.Linear(14 * 14 * 4, 3)
+    )
+    functional.set_step_mode(net, "m")
+    return net
+
+
+class Rows:
+    """Samples, of all steps, that the first layer of each network is given, call by call."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: dict[int, list[int]] = {}
+        for kind in (layer.Conv2d, layer.Linear):
+            monkeypatch.setattr(kind, "forward", self.counting(kind.forward))
+
+    def counting(self, forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def counted(module, x):
+            if id(module.weight) in self.seen:  # a copy that is tried has the same parameters
+                self.seen[id(module.weight)].append(x.numel() // self.features)
+            return forward(module, x)
+
+        counted.__module__ = forward.__module__  # SpikingJelly's, as what it stands for
+        return counted
+
+    def of(self, net: nn.Module, x: torch.Tensor) -> list[int]:
+        self.features = x[0].numel()
+        first = next(m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+        return self.seen.setdefault(id(first.weight), [])
+
+
+def resnet() -> nn.Module:
+    return build("snn", {"name": "resnet", "depth": 8}, in_channels=3, num_classes=3, T=T)
+
+
+once = [(2, 1), (3, 1)]
+# network, T asked for, and (rows, calls) of every pass over few samples: of the network, and of its twin
+COSTS: dict[str, tuple[Callable[[], nn.Module], int | None, list[tuple[int, int]], list[tuple[int, int]]]] = {
+    "resnet": (resnet, None, [*once, (2, 1)], [*once, *once]),  # its first layer sees no steps
+    "multi-step": (
+        lambda: sequential("m"),
+        T,
+        [*once, (2 * T, 1), (3 * T, 1), (2 * (T + 1), 1)],  # as it is; shown T times; a step more
+        [(2, 1), (2, 1), (2 * 3, 1), *once],  # as it is; one step; two steps on three samples; in the comparison
+    ),
+    "convolutions": (convolutions, T, [(2, 1), (8, 1), (12, 1), (10, 1)], [(2, 1), (2, 1), (6, 1), *once]),
+    "single-step": (lambda: sequential("s"), T, [*once, (2, T), (3, T), (2, T + 1)], [*once, *once]),
+    "own loop": (Loops, None, [(2, T), (3, T), (2, T + 1)], [(2, T), (3, 1), *once]),
+    # steps that no attribute counts are uses to a comparison of the twin
+    "hard-coded": (HardCoded, None, [(2, 3), (3, 3)], [(2, 3), (3, 3), (2, 3), (2, 3), (3, 3)]),
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_a_comparison_with_the_twin_costs_at_most_5_passes_a_network_over_few_samples(name, monkeypatch):
+    make, steps, *expected = COSTS[name]
+    net = make().eval()
+    shape = (3, 16, 16) if name in ("resnet", "convolutions") else (6,)
+    x = torch.randn(N, *shape, generator=torch.Generator().manual_seed(0))
+    rows = Rows(monkeypatch)
+    of_net = rows.of(net, x)
+    twin = ann_twin(net)
+    of_twin = rows.of(twin, x)
+    compare(net, twin, [x], T=steps, progress=False)
+    for seen, passes in zip((of_net, of_twin), expected, strict=True):
+        calls = [count for count, several in passes for _ in range(several)]
+        assert seen[: len(calls)] == calls
+        assert set(seen[len(calls) :]) <= {N, N * T}  # the loader's
+        assert len(passes) <= 5
