@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from sj_cka import compare
 from sj_cka.cka.gram import centred_grams, half_products, raw_grams
 from sj_cka.models import build
-from sj_cka.recording import plan
+from sj_cka.recording import plan_observation
 from sj_cka.training import calibrate
 
 T = 4
@@ -100,13 +100,13 @@ def main() -> None:
         )  # type: ignore[arg-type]
         calibrate(net, x, batch_size=256)
         nets.append(net.eval())
-    layers = [plan(net, x).layers for net in nets]
+    layers = [plan_observation(net, x).layers for net in nets]
     tools: dict[str, Callable[[], object]] = {
         "forward alone": lambda: [run(net, x) for net in nets],
         "this project": lambda: compare(*nets, [x], samples=False, progress=False),
         "with samples": lambda: compare(*nets, [x], progress=False),
         "pairwise formula": lambda: pairwise(nets, x, layers),
-        "probes": lambda: [plan(net, x) for net in nets],
+        "probes": lambda: [plan_observation(net, x) for net in nets],
     }
     seconds: dict[str, list[float]] = {name: [] for name in tools}
     for turn in range(options.repeats + 1):

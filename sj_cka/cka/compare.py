@@ -25,20 +25,20 @@ from sj_cka.cka.result import CKAResult
 from sj_cka.recording import (
     LayerSpec,
     Layout,
-    Plan,
+    ObservationPlan,
     Select,
     StateError,
     as_written,
     check_network,
     named,
     patterns_of,
+    plan_observation,
     preserved,
     select_for,
     to_evaluation,
     unwrapped,
     without_wrappers,
 )
-from sj_cka.recording import plan as plan_observation
 from sj_cka.recording.drive import Forward
 
 Groups = Literal["labels"] | Mapping[str, Any] | Sequence[Any] | Any
@@ -445,7 +445,7 @@ def _expect_steps(
             )
 
 
-def _without_complex(observed: Plan) -> Plan:
+def _without_complex(observed: ObservationPlan) -> ObservationPlan:
     """A plan without the layers of complex numbers, which nobody asked for; unless there are no others."""
     real = tuple(tap for tap in observed.taps if tap.real)
     if not real or len(real) == len(observed.taps):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sj_cka.cka.gram import as_real, centred_grams, raw_grams
 from sj_cka.cka.layer_grams import Allocate, Grams, flat, rows_of
-from sj_cka.recording import Plan, Tap
+from sj_cka.recording import ObservationPlan, Tap
 
 Observable = Literal["output", "membrane", "rate", "latency"]
 OBSERVABLES: tuple[Observable, ...] = ("output", "membrane", "rate", "latency")
@@ -152,7 +152,7 @@ class Observer:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: ObservationPlan,
         books: Mapping[str, Book],
         spatial: Spatial,
         generator: torch.Generator,

@@ -11,7 +11,7 @@ from torch import nn
 
 from sj_cka.cka.layer_grams import Allocate, Grams
 from sj_cka.cka.observables import NULL, OF_NEURONS, Book, Observer, Spatial
-from sj_cka.recording import Observation, Plan, What, at_rest, own_run, to_evaluation
+from sj_cka.recording import Observation, ObservationPlan, What, at_rest, own_run, to_evaluation
 
 
 @dataclass
@@ -28,7 +28,7 @@ class ObservedNetwork:
 
     side: str
     model: nn.Module
-    plan: Plan
+    plan: ObservationPlan
     device: torch.device
     observables: Sequence[str]
     null: bool

@@ -6,8 +6,8 @@ Which axis of an output counts samples and which steps is found, not guessed: a 
 
 from sj_cka.recording.drive import Layout, inputs_of, to_device
 from sj_cka.recording.layers import LayerSpec, patterns_of
+from sj_cka.recording.observation_plan import ObservationPlan, plan_observation
 from sj_cka.recording.own_runs import own_run
-from sj_cka.recording.plan import Plan, plan
 from sj_cka.recording.record import Observation, Receive, What, record
 from sj_cka.recording.select import Select, select_for
 from sj_cka.recording.snapshot import StateError
@@ -29,7 +29,7 @@ __all__ = [
     "LayerSpec",
     "Layout",
     "Observation",
-    "Plan",
+    "ObservationPlan",
     "Receive",
     "Select",
     "StateError",
@@ -47,7 +47,7 @@ __all__ = [
     "neurons",
     "own_run",
     "patterns_of",
-    "plan",
+    "plan_observation",
     "preserved",
     "record",
     "reset_states",

@@ -46,7 +46,7 @@ class Probes:
     Args:
         model: the network.
         batch: what it is to be given.
-        select: as in `plan`.
+        select: as in `plan_observation`.
         activations: of an artificial twin: names of what stands where neurons were, as of `trace`.
     """
 

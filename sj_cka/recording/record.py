@@ -15,8 +15,8 @@ from torch.utils.hooks import RemovableHandle
 from sj_cka.recording.drive import N_NEEDED, Drive, Layout
 from sj_cka.recording.layers import LayerSpec
 from sj_cka.recording.membrane import Membrane
+from sj_cka.recording.observation_plan import ObservationPlan, planned
 from sj_cka.recording.own_runs import depth
-from sj_cka.recording.plan import Plan, planned
 from sj_cka.recording.probes import Probes
 from sj_cka.recording.select import Select, select_without_wrappers
 from sj_cka.recording.state import is_multi_step, is_neuron, preserved
@@ -50,7 +50,7 @@ class Observation:
     def __init__(
         self,
         model: nn.Module,
-        plan: Plan,
+        plan: ObservationPlan,
         n: int,
         receive: Receive,
         observe: Sequence[What] = ("output",),
@@ -177,7 +177,7 @@ class _Recording:
         self.model, self.layers, self.layout, self.select, self.features = model, layers, layout, select, features
         neurons = [module for module in model.modules() if is_neuron(module)]
         self.call_is_step = bool(neurons) and not any(map(is_multi_step, neurons))
-        self.plan: Plan | None = None
+        self.plan: ObservationPlan | None = None
         self.depth = depth()
         self.observation: Observation | None = None
         self.call: dict[str, list[Tensor]] = {}
@@ -214,7 +214,7 @@ class _Recording:
     def _keep(self, tap: Tap, step: int, rows: Tensor, what: What) -> None:
         self.call[tap.layer].append(rows.detach().clone())
 
-    def _plan(self, batch: tuple[tuple[Any, ...], dict[str, Any]]) -> Plan:
+    def _plan(self, batch: tuple[tuple[Any, ...], dict[str, Any]]) -> ObservationPlan:
         drives = {
             layout: Drive("as is", sample_axis=axis, forward=_call) for layout, axis in (("NCHW", 0), ("TNCHW", 1))
         }

@@ -34,7 +34,7 @@ def picks(select: Select, names: Iterable[str]) -> dict[str, Pick]:
     it is: there is nothing to pick.
 
     Args:
-        select: as in `plan`.
+        select: as in `plan_observation`.
         names: dotted names of the modules.
 
     Raises:

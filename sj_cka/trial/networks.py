@@ -102,8 +102,8 @@ def check_layers(study: Study, built: dict[NetworkName, nn.Module], data: dict[s
                     continue
                 samples = data[network.variant].samples
                 try:
-                    x_probe = samples.as_input(samples.x_test[:4])
-                    found = recording.plan(built[network], x_probe, layers=wanted, layout=samples.layout).layers
+                    few, layout = samples.as_input(samples.x_test[:4]), samples.layout
+                    found = recording.plan_observation(built[network], few, layers=wanted, layout=layout).layers
                 except ValueError as error:
                     key: KeyPath = ("compare", i, "layers") if comparison.layers else ("cka", "layers")
                     raise study.error(key, f"{network}: {str(error).removeprefix('layers: ')}") from error

@@ -7,12 +7,12 @@ import torch
 
 from sj_cka.cka import observables
 from sj_cka.cka.observables import Book
-from sj_cka.recording import plan
+from sj_cka.recording import plan_observation
 
 
 def book(n: int, T: int) -> Book:
     net = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.ReLU())
-    taps = plan(net, torch.randn(n, 3), T=1, layers=["0", "1"]).taps
+    taps = plan_observation(net, torch.randn(n, 3), T=1, layers=["0", "1"]).taps
     return Book(taps, "output", n, T, torch.device("cpu"))
 
 

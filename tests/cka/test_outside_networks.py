@@ -14,7 +14,7 @@ from torch.ao import quantization
 from torch.optim.swa_utils import AveragedModel
 
 from sj_cka import ann_twin, compare, record, snn_twin
-from sj_cka.recording import StateError, plan
+from sj_cka.recording import StateError, plan_observation
 from sj_cka.recording.wrappers import without_wrappers
 from sj_cka.twins import converted_snn
 
@@ -109,7 +109,7 @@ def test_layers_and_select_may_be_named_with_or_without_what_a_wrapper_adds():
         (["0", "1"], {"1": 1}),
         (["module.*"], {"*": 1}),
     ):
-        assert plan(wrapped, x_of(), layers=names, select=select).layers == ("0", "1")
+        assert plan_observation(wrapped, x_of(), layers=names, select=select).layers == ("0", "1")
     compare(
         wrapped,
         net,
@@ -131,7 +131,7 @@ def test_a_child_called_module_is_no_wrapper():
         def forward(self, x):
             return self.module(x)
 
-    assert plan(Holds().eval(), x_of()).layers == tuple(f"module.{name}" for name in LAYERS)
+    assert plan_observation(Holds().eval(), x_of()).layers == tuple(f"module.{name}" for name in LAYERS)
 
 
 @pytest.mark.sampled(1)
@@ -240,7 +240,7 @@ def test_a_nested_layer_that_was_asked_for_is_refused_with_the_way_out_and_anoth
     with pytest.raises(ValueError, match=r"module '1' puts out a nested tensor, expected a tensor: select="):
         compare(net, loader=x_of(), layers=["1"], progress=False)
     padded = {"1": lambda output: output.to_padded_tensor(0.0)}
-    assert plan(net, x_of(), layers=["1", "2"], select=padded).layers == ("1", "2")
+    assert plan_observation(net, x_of(), layers=["1", "2"], select=padded).layers == ("1", "2")
 
 
 def quantised():
@@ -326,10 +326,10 @@ def test_a_scripted_member_is_passed_over_and_a_graph_of_modules_is_a_network():
     net = mlp()
     with_script = nn.Sequential(*net)
     with_script[2] = torch.jit.script(net[2])
-    assert plan(with_script.eval(), x_of()).layers == ("0", "1")
+    assert plan_observation(with_script.eval(), x_of()).layers == ("0", "1")
     with pytest.raises(ValueError, match=r"layers: .2\.0. matches 2\.0, which is compiled TorchScript"):
-        plan(with_script, x_of(), layers="2.0")
-    assert plan(fx.symbolic_trace(net), x_of()).layers == tuple(LAYERS)
+        plan_observation(with_script, x_of(), layers="2.0")
+    assert plan_observation(fx.symbolic_trace(net), x_of()).layers == tuple(LAYERS)
     graph = fx.symbolic_trace(net).eval()
     assert compare(graph, net, x_of(), progress=False).paired().tolist() == pytest.approx([1] * 4)
 
@@ -364,7 +364,7 @@ def test_modules_without_values_are_refused_by_name_wherever_a_network_comes_in(
         lambda: compare(mlp(), net, x_of(), progress=False),
         lambda: compare(nn.DataParallel(net), loader=x_of(), progress=False),
         lambda: record(net).__enter__(),
-        lambda: plan(net, x_of()),
+        lambda: plan_observation(net, x_of()),
         lambda: snn_twin(net, T=2),
         lambda: converted_snn(net, [x_of()], T=2),
     ):

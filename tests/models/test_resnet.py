@@ -7,7 +7,7 @@ from torch import nn
 
 from sj_cka.models import MODELS, build
 from sj_cka.plugins import OptionError, UnknownName
-from sj_cka.recording import plan
+from sj_cka.recording import plan_observation
 
 SMALL = {"resnet": {"name": "resnet", "depth": 8}}
 
@@ -54,12 +54,12 @@ def test_the_spiking_network_has_the_parameters_of_its_twin(depth):
 @pytest.mark.parametrize(("depth", "layers"), [(20, 73), (38, 136), (56, 199)])
 def test_the_default_layers_are_as_many_as_the_paper_compares(depth, layers):
     net = build("ann", {"name": "resnet", "depth": depth}, in_channels=1, num_classes=5).eval()
-    assert len(plan(net, images()).layers) == layers
+    assert len(plan_observation(net, images()).layers) == layers
 
 
 def test_without_shortcuts_there_is_no_downsampling_and_a_block_puts_out_its_last_convolution():
     net = build("ann", {"name": "resnet", "depth": 8, "residual": []}, in_channels=1, num_classes=5).eval()
-    layers = plan(net, images()).layers
+    layers = plan_observation(net, images()).layers
     assert not [name for name in layers if "downsample" in name]
     assert "layer2.0" not in layers
     assert "layer2.0.conv2" in layers

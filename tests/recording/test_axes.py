@@ -6,7 +6,7 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
 from sj_cka import record
-from sj_cka.recording import plan
+from sj_cka.recording import plan_observation
 
 T, N = 3, 6
 
@@ -16,7 +16,7 @@ def images(n=N, seed=0):
 
 
 def taps(model, batch=None, **options):
-    found = plan(model.eval(), images() if batch is None else batch, **options)
+    found = plan_observation(model.eval(), images() if batch is None else batch, **options)
     return {tap.layer: tap for tap in found.taps}, found
 
 

@@ -6,7 +6,7 @@ from spikingjelly.activation_based import neuron
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from sj_cka.recording import plan
+from sj_cka.recording import plan_observation
 
 
 def net():
@@ -21,7 +21,7 @@ def net():
 
 def chosen(layers=None, model=None):
     model = model or net()
-    return list(plan(model, torch.randn(5, 4), layers=layers, T=2).layers)
+    return list(plan_observation(model, torch.randn(5, 4), layers=layers, T=2).layers)
 
 
 def test_by_default_neurons_and_called_leaves_count_once_and_the_last_linear_not():

@@ -6,7 +6,7 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
 from sj_cka.neurons import FusedLIFNode
-from sj_cka.recording import Observation, neurons, plan, reset_states
+from sj_cka.recording import Observation, neurons, plan_observation, reset_states
 
 T, N = 4, 5
 
@@ -17,7 +17,7 @@ def images(n=N, seed=0):
 
 def observed(net, x, what=("output", "membrane"), layers=None, only=None, **options):
     """`{(layer, what): [S, N, ...]}` of one pass."""
-    made = plan(net.eval(), x, layers=layers, **options)
+    made = plan_observation(net.eval(), x, layers=layers, **options)
     seen = {}
 
     def receive(tap, step, rows, what):
@@ -127,7 +127,7 @@ def test_a_neuron_without_a_membrane_potential_is_an_error_that_names_it_and_lea
     net = nn.Sequential(
         layer.Flatten(step_mode="m"), layer.Linear(24, 6, step_mode="m"), neuron.IFNode(step_mode="m"), made
     )
-    made_plan = plan(net.eval(), images(), layers=["2", "3"], T=T)
+    made_plan = plan_observation(net.eval(), images(), layers=["2", "3"], T=T)
     with pytest.raises(ValueError, match=rf"neuron '3' \({type(made).__name__}\): expected a neuron "):
         Observation(net, made_plan, N, print, ("output", "membrane"))
     assert not any(module._forward_hooks for module in net.modules())
@@ -138,7 +138,7 @@ def test_a_multi_step_neuron_that_keeps_its_last_potential_alone_is_an_error_and
     made = neuron.SimpleLIFNode(tau=2.0, decay_input=True, step_mode="m")
     net, x = nn.Sequential(layer.Linear(6, 4, step_mode="m"), made), torch.randn(N, 6)
     with pytest.raises(ValueError, match=r"neuron '1' \(SimpleLIFNode\).*every step.*run it in single-step mode"):
-        Observation(net, plan(net.eval(), x, T=T), N, print, ("membrane",))
+        Observation(net, plan_observation(net.eval(), x, T=T), N, print, ("membrane",))
     functional.set_step_mode(net, "s")
     drive = net[0](x).detach().expand(T, N, 4)
     assert torch.allclose(observed(net, x, T=T)["1", "membrane"], by_hand(drive, 0.0)[1], atol=1e-6)
@@ -148,7 +148,7 @@ def test_a_multi_step_neuron_that_keeps_its_last_potential_alone_is_an_error_and
 def test_what_is_observed_is_one_of_two_things(observe):
     net = net_of(neuron.LIFNode, "m", 0.0)
     with pytest.raises(ValueError, match="expected observe as a tuple of 'output' and 'membrane', got"):
-        Observation(net, plan(net.eval(), images(), T=T), N, print, observe)
+        Observation(net, plan_observation(net.eval(), images(), T=T), N, print, observe)
 
 
 class Stops(nn.Module):
@@ -175,7 +175,7 @@ def test_hooks_flags_and_sequences_are_as_before_whatever_happens(where, error, 
     net, x = nn.Sequential(spike, stops).eval(), images()
     net(torch.randn(T, 2, 7))
     before = getattr(spike, held)
-    made = plan(net, x, T=T)
+    made = plan_observation(net, x, T=T)
     assert getattr(spike, held) is before  # planning ran the network
 
     def receive(tap, step, rows, what):
@@ -207,7 +207,7 @@ def test_no_sequence_is_held_longer_than_its_layer_takes():
         held.append(sum(module.v_seq is not None for module in net))
 
     x = images()
-    made = plan(net, x, T=T)
+    made = plan_observation(net, x, T=T)
     observation = Observation(net, made, N, receive, ("membrane",))
     made.drive.run(net, x)
     observation.close()
@@ -221,7 +221,7 @@ def test_some_of_the_layers_may_be_observed_alone():
     assert set(part) == {("1", "output"), ("1", "membrane"), ("2", "output")}
     assert all(torch.equal(part[key], whole[key]) for key in part)
     assert set(observed(net, x, ("membrane",), only=["0"], T=T)) == set()
-    observation = Observation(net, plan(net, x, T=T), N, print, ("membrane",))
+    observation = Observation(net, plan_observation(net, x, T=T), N, print, ("membrane",))
     assert [len(module._forward_hooks) for module in net] == [0, 1, 0]
     observation.close()
 

@@ -6,7 +6,7 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
 from sj_cka import record
-from sj_cka.recording import plan
+from sj_cka.recording import plan_observation
 
 T, N = 3, 6
 
@@ -16,7 +16,7 @@ def images(n=N, seed=0):
 
 
 def taps(net, x, **options):
-    return {tap.layer: tap for tap in plan(net.eval(), x, **options).taps}
+    return {tap.layer: tap for tap in plan_observation(net.eval(), x, **options).taps}
 
 
 def multi_step():
@@ -60,7 +60,7 @@ def test_every_probe_is_run_once(net, options, runs):
     x = images() if "layout" not in options else torch.stack([images(seed=t) for t in range(T)])
     calls = []
     net.register_forward_pre_hook(lambda module, args: calls.append(args[0].shape))
-    plan(net.eval(), x, **options)
+    plan_observation(net.eval(), x, **options)
     assert len(calls) == runs
 
 
@@ -134,7 +134,7 @@ def test_a_network_that_stumbles_over_noise_is_planned_without():
 def test_noise_leaves_random_state_and_images_alone():
     net, x = Own(nn.Conv2d(2, 3, 3)).eval(), torch.zeros(N, 2, 4, 5)
     random = torch.random.get_rng_state()
-    plan(net, x)
+    plan_observation(net, x)
     assert torch.equal(torch.random.get_rng_state(), random)
     assert not x.any()
 
@@ -250,20 +250,22 @@ class Bound(nn.Module):
     ],
 )
 def test_steps_told_by_size_alone_are_noted(net, noted):
-    assert len(plan(net.eval(), images()).notes) == noted
+    assert len(plan_observation(net.eval(), images()).notes) == noted
 
 
 def test_the_note_names_the_layers():
-    assert plan(Bound(nn.Conv2d(2, 3, 3), folds=True).eval(), images()).notes == (
+    assert plan_observation(Bound(nn.Conv2d(2, 3, 3), folds=True).eval(), images()).notes == (
         "the network's number of steps could not be varied, so that 'conv' is taken to hold T = 3 steps by the size of "
         "an axis alone",
     )
     net = Bound(nn.Sequential(*[nn.Conv2d(2, 2, 1) for _ in range(5)]), folds=True)
-    assert "so that 'conv.0', 'conv.1', 'conv.2' and 2 more are taken" in plan(net.eval(), images()).notes[0]
+    assert (
+        "so that 'conv.0', 'conv.1', 'conv.2' and 2 more are taken" in plan_observation(net.eval(), images()).notes[0]
+    )
 
 
 def test_a_neuron_that_knows_no_single_steps_is_taken_for_multi_step_without_being_told():
     net = nn.Sequential(layer.Flatten(step_mode="m"), layer.Linear(40, 5, step_mode="m"), neuron.PSN(T)).eval()
-    made = plan(net, images(), T=T)
+    made = plan_observation(net, images(), T=T)
     assert (made.drive.mode, made.T) == ("repeat", T)
     assert made.taps[-1].time_axis == 0

@@ -9,7 +9,7 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 
 from sj_cka import record
-from sj_cka.recording import plan, select_for
+from sj_cka.recording import plan_observation, select_for
 
 T, N, L = 3, 6, 4
 
@@ -209,17 +209,17 @@ def test_without_select_the_error_names_what_the_module_holds_and_how_to_pick():
         match=r"module 'several.rnn' puts out a tuple of \(tensor \[2, 4, 8\], tensor \[1, 2, 8\]\), expected a "
         r"tensor: select=\{'several.rnn': 0\}",
     ):
-        plan(Net(rnn=nn.GRU(8, 8, batch_first=True)).eval(), tokens(), layers="several.rnn")
+        plan_observation(Net(rnn=nn.GRU(8, 8, batch_first=True)).eval(), tokens(), layers="several.rnn")
     with pytest.raises(
         TypeError, match=r"a dict with 'a': tensor .*, 'x': int, expected .* select=\{'several.d': 'a'\} picks"
     ):
-        plan(Net(d=Puts(lambda a, b: {"a": a, "x": 1})).eval(), tokens(), layers="several.d")
+        plan_observation(Net(d=Puts(lambda a, b: {"a": a, "x": 1})).eval(), tokens(), layers="several.d")
     with pytest.raises(TypeError, match=r"puts out a Output, expected a tensor: select=\{'several.o': lambda output"):
-        plan(Net(o=Puts(Output)).eval(), tokens(), layers="several.o")
+        plan_observation(Net(o=Puts(Output)).eval(), tokens(), layers="several.o")
 
 
 def test_a_tuple_that_nobody_asked_for_is_left_out_with_a_note_of_how_to_pick():
-    made = plan(Net(rnn=nn.GRU(8, 8, batch_first=True)).eval(), tokens())
+    made = plan_observation(Net(rnn=nn.GRU(8, 8, batch_first=True)).eval(), tokens())
     assert "several.rnn" not in made.layers
     assert len(made.notes) == 1
     assert "left out of the layers" in made.notes[0]
@@ -250,7 +250,7 @@ def test_a_tuple_that_nobody_asked_for_is_left_out_with_a_note_of_how_to_pick():
 def test_a_select_that_does_not_fit_is_an_error_that_says_what_came(select, error, message):
     net, x = Net(p=Puts(Pair)).eval(), tokens()
     with pytest.raises(error, match=message):
-        plan(net, x, layers=["fc", "several.p"], select=select)
+        plan_observation(net, x, layers=["fc", "several.p"], select=select)
     assert not any(module._forward_hooks for module in net.modules())
 
 

@@ -8,7 +8,7 @@ from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
 from sj_cka import compare
-from sj_cka.recording import plan
+from sj_cka.recording import plan_observation
 from sj_cka.recording.knobs import knobs, trials, turned
 
 T, N = 4, 8
@@ -20,7 +20,7 @@ def images(*shape, seed=0):
 
 
 def taps(net, x, **options):
-    return {tap.layer: tap for tap in plan(net.eval(), x, **options).taps}
+    return {tap.layer: tap for tap in plan_observation(net.eval(), x, **options).taps}
 
 
 class Transposing(nn.Module):
@@ -37,18 +37,18 @@ class Transposing(nn.Module):
 @pytest.mark.parametrize("kind", [neuron.LIFNode, lambda step_mode: layer.SynapseFilter(step_mode=step_mode)])
 def test_frames_are_given_to_a_network_that_transposes_them_itself_as_they_come(kind):
     net, frames = Transposing(kind).eval(), images(N, 6, 2, 8, 8)
-    made = plan(net, frames.transpose(0, 1), layout="NTCHW")
+    made = plan_observation(net, frames.transpose(0, 1), layout="NTCHW")
     assert (made.drive.mode, made.T) == ("turned frames", 6)
-    assert plan(net, frames).T == 6
+    assert plan_observation(net, frames).T == 6
     with pytest.raises(ValueError, match=r"multi-step \w+ 'body.1' takes the samples for time steps; it can as \[N, T"):
-        plan(net, frames, layout="TNCHW")
+        plan_observation(net, frames, layout="TNCHW")
     with pytest.raises(ValueError, match=r"multi-step .* 'body.1' takes the samples"):
-        plan(net, frames, forward=lambda net, batch: net(batch.transpose(0, 1)))
+        plan_observation(net, frames, forward=lambda net, batch: net(batch.transpose(0, 1)))
 
 
 def test_an_image_that_is_shown_several_times_is_no_batch_of_steps_either():
     with pytest.raises(ValueError, match=r"'body\.1' takes the samples for time steps"):
-        plan(Transposing().eval(), images(), T=T)
+        plan_observation(Transposing().eval(), images(), T=T)
 
 
 class Remembering(nn.Module):
@@ -68,11 +68,11 @@ def test_a_module_of_one_s_own_that_takes_samples_for_steps_is_named():
             return self.own(self.fc(x))
 
     with pytest.raises(ValueError, match="module 'own' gives a sample other values where another stands before it"):
-        plan(Net().eval(), images(N, 6))
+        plan_observation(Net().eval(), images(N, 6))
     net = nn.Sequential(layer.Linear(6, 5, step_mode="m"), neuron.IFNode(step_mode="m"), Remembering()).eval()
-    assert plan(net, images(N, 6), T=T).T == T
+    assert plan_observation(net, images(N, 6), T=T).T == T
     with pytest.raises(ValueError, match="module 'own'"):
-        plan(Net().eval(), images(N, 6), layers="own", forward=lambda net, batch: net(batch))
+        plan_observation(Net().eval(), images(N, 6), layers="own", forward=lambda net, batch: net(batch))
 
 
 def test_random_numbers_and_statistics_of_a_batch_are_not_taken_for_time():
@@ -143,7 +143,7 @@ class Pools(nn.Module):
 
 @pytest.mark.parametrize("how", ["attribute", "shapes", "number"])
 def test_uses_are_no_steps_because_there_are_as_many(how):
-    made = plan(Pools(how).eval(), images())
+    made = plan_observation(Pools(how).eval(), images())
     found = {tap.layer: tap.time for tap in made.taps}
     assert made.T == T
     assert found["relu#3"] == "static"
@@ -164,7 +164,7 @@ def test_calls_in_turn_with_a_neuron_need_no_note():
         def forward(self, x):
             return torch.stack([self.relu(self.spike(self.relu(self.fc(x)))) for _ in range(T)])
 
-    made = plan(Looped().eval(), images(N, 6), layers="*")
+    made = plan_observation(Looped().eval(), images(N, 6), layers="*")
     assert (made.T, made.notes) == (T, ())
     assert {tap.layer: tap.time for tap in made.taps} == dict.fromkeys(["fc", "relu#0", "spike", "relu#1"], "calls")
 
@@ -179,7 +179,7 @@ def test_members_of_containers_over_time_need_no_note():
         def forward(self, x):
             return self.spike(self.fold(self.body(torch.stack([x * (t + 1) for t in range(T)]))))
 
-    made = plan(Held().eval(), images(N, 6))
+    made = plan_observation(Held().eval(), images(N, 6))
     assert [(tap.layer, tap.time) for tap in made.taps if tap.module.startswith("body")] == [
         ("body.0", "calls"),
         ("body.1", "calls"),
@@ -204,7 +204,7 @@ def test_no_more_than_five_runs_over_few_samples_are_made(make):
     net, seen = make(), []
     net.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[0]))
     x = images(N, 6) if make is Many else images(N, T, 2, 8, 8) if make is Transposing else images()
-    plan(net.eval(), x)
+    plan_observation(net.eval(), x)
     assert len(seen) <= 5
     assert max(seen) <= 3
 
@@ -213,7 +213,7 @@ def test_no_more_than_five_runs_are_made_of_a_network_without_neurons_either():
     net, seen = Many(), []
     net.spike = nn.ReLU()
     net.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[0]))
-    assert plan(net.eval(), images(N, 6), T=T).T == T
+    assert plan_observation(net.eval(), images(N, 6), T=T).T == T
     assert len(seen) <= 5
 
 
@@ -230,7 +230,7 @@ def test_a_knob_is_put_back_whatever_happens():
 
     net = Strict().eval()
     with pytest.raises(KeyboardInterrupt):
-        plan(net, images(N, 6))
+        plan_observation(net, images(N, 6))
     assert (net.T, net.config) == (T, {"steps": T})
     assert {knob.key for knob in knobs(net)} == {"T", "steps"}
     with turned(trials(net, T)[0], 9):
@@ -252,12 +252,12 @@ def test_modules_that_nobody_asked_for_never_stop_a_comparison():
             return self.head(torch.stack([self.one(row) for row in h]).mean(1))
 
     net, ids = Text().eval(), torch.randint(20, (N, 5), generator=torch.Generator().manual_seed(0))
-    made = plan(net, ids)
+    made = plan_observation(net, ids)
     assert made.layers == ("token",)
     for name in ("position", "mask", "pair", "one"):
         assert any(f"module {name!r}" in note and "left out of the layers" in note for note in made.notes)
         with pytest.raises((ValueError, TypeError), match=f"module {name!r}"):
-            plan(net, ids, layers=["token", name])
+            plan_observation(net, ids, layers=["token", name])
     with pytest.raises(ValueError, match=r"network x .*module '\d' puts out"):  # none is left
         compare(nn.Sequential(Lost(), nn.Linear(2, 1)).eval(), loader=images(), progress=False)
 
@@ -274,7 +274,7 @@ def test_tokens_of_a_class_and_patches_are_features_however_many():
             return self.block(torch.cat([self.cls.expand(len(x), -1, -1), tokens], 1))
 
     net = ViT().eval()
-    made = plan(net, images(N, 2, 8, 16), T=T)  # 1 + 3 tokens
+    made = plan_observation(net, images(N, 2, 8, 16), T=T)  # 1 + 3 tokens
     assert (made.T, made.drive.T) == (1, None)
     assert {tap.time for tap in made.taps} == {"static"}
 
@@ -314,4 +314,4 @@ def test_state_that_nobody_sets_back_is_reset_where_it_lies_open_and_refused_whe
     with pytest.raises(ValueError, match=rf"module 'lif' holds 'v' of shape \({N + 1}, 5\): .* set it back first"):
         compare(net, loader=x, layers=["lif"], progress=False)
     with pytest.raises(ValueError, match=r"module 'lif' \(_Step\) .* keeps a state from one batch to the next"):
-        plan(Keeping(hidden=True).eval(), x, layers=["lif"])
+        plan_observation(Keeping(hidden=True).eval(), x, layers=["lif"])

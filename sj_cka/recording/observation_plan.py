@@ -25,7 +25,7 @@ from sj_cka.recording.wrappers import as_written, check_network, named
 
 
 @dataclass(frozen=True)
-class Plan:
+class ObservationPlan:
     """How one network is observed.
 
     Args:
@@ -46,7 +46,7 @@ class Plan:
         return tuple(tap.layer for tap in self.taps)
 
 
-def plan(
+def plan_observation(
     model: nn.Module,
     batch: Any,
     *,
@@ -55,7 +55,7 @@ def plan(
     layout: Layout | None = None,
     forward: Forward | None = None,
     select: Select = None,
-) -> Plan:
+) -> ObservationPlan:
     """Plans the observation of a network from a few samples of a batch; the network is left as it was.
 
     Args:
@@ -80,7 +80,7 @@ def plan(
         return planned(probes, drive, layers)
 
 
-def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> Plan:
+def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> ObservationPlan:
     """The plan of a network that is known how to run; its state is not preserved."""
     probes.keep(drive)
     model = probes.model
@@ -140,7 +140,7 @@ def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> Plan:
     notes = _left_out(refused)
     if probed.longer is None and T > 1:
         notes += _by_size(modules, taps, T) + _by_number(taps, T)
-    return Plan(tuple(taps), drive, T, notes)
+    return ObservationPlan(tuple(taps), drive, T, notes)
 
 
 def _loops(modules: dict[str, nn.Module], seen: Trace) -> Loops:
