@@ -20,7 +20,7 @@ import torch
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 
-from sj_cka import compare
+from sj_cka import CKA, compare
 from sj_cka.cka.gram import centred_grams, half_products, raw_grams
 from sj_cka.models import build
 from sj_cka.recording import plan_observation
@@ -103,7 +103,7 @@ def main() -> None:
     layers = [plan_observation(net, x).layers for net in nets]
     tools: dict[str, Callable[[], object]] = {
         "forward alone": lambda: [run(net, x) for net in nets],
-        "this project": lambda: compare(*nets, [x], samples=False, progress=False),
+        "this project": lambda: compare(*nets, [x], into=CKA(samples=False), progress=False),
         "with samples": lambda: compare(*nets, [x], progress=False),
         "pairwise formula": lambda: pairwise(nets, x, layers),
         "probes": lambda: [plan_observation(net, x) for net in nets],

@@ -12,6 +12,7 @@ __all__ = [
     "CKA",
     "CKAResult",
     "ComparisonStopped",
+    "Space",
     "UndefinedCKA",
     "ann_twin",
     "cka",
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from sj_cka.cka import CKA, CKAResult, UndefinedCKA, cka, compare_features, pool
+    from sj_cka.cka import CKA, CKAResult, Space, UndefinedCKA, cka, compare_features, pool
     from sj_cka.cka.compare import ComparisonStopped, compare
     from sj_cka.recording import record
     from sj_cka.study import run
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
 else:  # a type checker that saw this would take any name for one of ours
     # cka is not among them: the package of that name is the function too
     _NAMES = {
-        "cka": ("CKA", "CKAResult", "ComparisonStopped", "UndefinedCKA", "compare", "compare_features", "pool"),
+        "cka": (
+            *("CKA", "CKAResult", "ComparisonStopped", "Space", "UndefinedCKA"),
+            *("compare", "compare_features", "pool"),
+        ),
         "recording": ("record",),
         "study": ("run",),
         "twins": ("ann_twin", "converted_snn", "snn_twin"),

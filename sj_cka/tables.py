@@ -180,7 +180,7 @@ def dynamics(results: Iterable[Compared]) -> pd.DataFrame:
     parts = [
         result.dynamics().reset_index().assign(comparison=p.comparison, variant=p.variant, state=p.state, seed=p.seed)
         for p, result in results
-        if result.null is not None
+        if result.permuted_steps is not None
     ]
     columns = [*keys, "cka", "null", "pairs", "undefined"]
     if not parts:

@@ -360,14 +360,14 @@ def test_a_network_with_itself_has_a_timing_null_beside_its_steps(time_file: Wri
     job = next(p.job for p in study.pairs if (p.comparison, p.variant, p.state) == ("inside", "T-4", "untrained"))
     result = jobs.read_result(finished(job)["cka.nc"])
     assert result.paired().dropna().to_numpy() == pytest.approx(1)
-    assert result.null is not None
+    assert result.permuted_steps is not None
     table = result.dynamics()
     assert list(table.index) == list(study.neurons["T-4.snn"])
     assert table[["cka", "null"]].notna().any().all()
     plain = next(
         p.job for p in study.pairs if (p.comparison, p.variant, p.state) == ("across", "T-1 and T-4", "trained")
     )
-    assert jobs.read_result(finished(plain)["cka.nc"]).null is None
+    assert jobs.read_result(finished(plain)["cka.nc"]).permuted_steps is None
 
 
 def test_the_ceiling_of_a_network_at_other_steps_is_no_comparison_with_itself(time_file: Write) -> None:

@@ -181,7 +181,7 @@ class Timed(CKAResult):
     with_null: bool
 
     @property
-    def null(self) -> CKAResult | None:
+    def permuted_steps(self) -> CKAResult | None:
         return self if self.with_null else None
 
     def dynamics(self, side: str = "x") -> pd.DataFrame:

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from sj_cka.cka.accumulator import CKA
+from sj_cka.cka.arguments import Space
 from sj_cka.cka.compare import ComparisonStopped, compare
 from sj_cka.cka.features import compare_features
 from sj_cka.cka.hsic import UndefinedCKA, cka
@@ -27,6 +28,7 @@ __all__ = [
     "MEASURES",
     "CKAResult",
     "ComparisonStopped",
+    "Space",
     "UndefinedCKA",
     "cka",
     "compare",

@@ -2,61 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sj_cka.cka.gram import BEYOND, pack, places
-from sj_cka.cka.hsic import hsic, pair_products
-from sj_cka.cka.jackknife import contributions
+from sj_cka.cka.activity import Activity
+from sj_cka.cka.gram import as_tensor
 from sj_cka.cka.labelled import dataset
-from sj_cka.cka.layer_grams import ALIKE, MIN_SAMPLES, Grams, Whole, grams
+from sj_cka.cka.layer_grams import Grams, LayerSteps, flat, grams, summary
 from sj_cka.cka.measures import MEASURES
+from sj_cka.cka.permutations import STEPS, Permutations, PermutedSamples, permuted_steps
+from sj_cka.cka.processes import gathered, in_group
 from sj_cka.cka.result import CKAResult
+from sj_cka.cka.sums import Accumulator, BatchSums, Centred, FirstSamples, Groups, Measures, SampleShares, StepSums
 from sj_cka.plugins import lookup
 
-_CHUNK = 1 << 20  # numbers of an intermediate that are held at once
-SIZES = tuple(2**k for k in range(6, 20))  # samples at which the value is taken as well: is n enough?
-
-
-@dataclass
-class _Side:
-    """What is known of one network: the layers, rows and, over batches, where and why each row was undefined."""
-
-    layers: tuple[str, ...]
-    index: Tensor
-    reasons: list[str | None]  # of the batches so far: None once a row was defined in any of them
-    broken: dict[int, int | None]  # row -> first sample that is not finite, None where float64 does not hold the HSIC
-
-    @classmethod
-    def of(cls, batch: Grams) -> _Side:
-        return cls(batch.layers, batch.index, list(batch.reasons), {})
-
-    def add(self, batch: Grams, place: int) -> None:
-        for row, reason in enumerate(batch.reasons):
-            if reason is None:
-                self.reasons[row] = None
-            elif reason == BEYOND:
-                self.broken.setdefault(row, None)
-            elif reason.startswith("NaN"):
-                self.broken.setdefault(row, place + int(reason.rsplit(" ", 1)[1]))
-
-    def merge(self, other: _Side, place: int) -> None:
-        self.reasons = [
-            None if theirs is None else mine for mine, theirs in zip(self.reasons, other.reasons, strict=True)
-        ]
-        for row, sample in other.broken.items():
-            self.broken.setdefault(row, None if sample is None else place + sample)
-
-    def reason(self, row: int) -> str | None:
-        if row not in self.broken:
-            return self.reasons[row]
-        sample = self.broken[row]
-        return BEYOND if sample is None else f"NaN or infinite at sample {sample}"
+Features = Mapping[str, Tensor | np.ndarray]
+_STATE = ("n", "batches", "end", "left_out", "asked")
 
 
 class CKA:
@@ -71,9 +37,15 @@ class CKA:
 
     Args:
         samples: also keep what every sample contributes to every pair of layers (all steps concatenated), which
-            intervals, the influence of samples and the value against n need: 4 bytes for each sample and pair.
-        permutations: also take so many baselines in which the samples of y are in another order, drawn anew each time.
-        measures: further names of MEASURES, of all steps concatenated.
+            `interval`, `difference`, `against_n` and `influence` need: 4 bytes for each sample and pair. Without it an
+            interval needs 8 minibatches.
+        permutations: also take so many baselines in which the samples of y are in another order, drawn anew each time,
+            for `CKAResult.baseline`; or a mapping `{"samples": 200, "steps": 1}`, where "steps" also compares with the
+            order of the steps permuted for every unit and sample: `CKAResult.permuted_steps`, beside which `dynamics`
+            stands.
+        measures: further names of `sj_cka.cka.MEASURES`, of all steps concatenated, e.g. "rsa", "procrustes":
+            `CKAResult.matrix(measure=...)`.
+        resume: `compare(..., into=)` may add to what is here already.
 
     Example:
         >>> g = torch.Generator().manual_seed(0)
@@ -84,30 +56,43 @@ class CKA:
         ('layer_x', 'step_x', 'layer_y', 'step_y')
     """
 
-    def __init__(self, *, samples: bool = True, permutations: int = 0, measures: Sequence[str] = ()) -> None:
-        if isinstance(permutations, bool) or not isinstance(permutations, int) or permutations < 0:
-            raise ValueError(f"expected a number of permutations from 0, got {permutations!r}")
-        self.samples, self.permutations = samples, permutations
+    def __init__(
+        self,
+        *,
+        samples: bool = True,
+        permutations: int | Mapping[str, int] = 0,
+        measures: str | Sequence[str] = (),
+        resume: bool = False,
+    ) -> None:
+        self.samples, self.permutations, self.resume = samples, Permutations.of(permutations), resume
         names = [measures] if isinstance(measures, str) else measures
         self.measures = {name: lookup(MEASURES, name, "measure") for name in names if name != "cka"}
         self.reset()
 
     def reset(self) -> None:
         """Forgets all minibatches."""
-        self.x: _Side | None = None
-        self.y: _Side | None = None
-        self.n = 0
-        self.batches = 0
+        self.sides: tuple[LayerSteps, ...] = ()  # of x and y, once a minibatch was seen
+        self.n = self.batches = 0
         self.end = 0  # behind the last sample, those left out counted as well
-        self.sums: dict[str, Tensor] = {}  # add over minibatches and processes
-        self.lists: dict[str, list[Tensor]] = {}  # one of each minibatch, in order
+        self.left_out: list[int] = []  # numbers of minibatches that were too small
+        self.asked: dict[str, Any] = {}  # what every minibatch brings, or none
+        self.also: dict[str, CKA] = {}  # of other observables, and of permuted steps
+        self.parts: list[Accumulator] = [StepSums(), Measures(self.measures)]
+        self.parts += [PermutedSamples(self.permutations.samples)] if self.permutations.samples else []
+        self.parts += [FirstSamples(), SampleShares()] if self.samples else []
+        self.parts += [Groups(), BatchSums(), Activity()]
+
+    @property
+    def read(self) -> int:
+        """Minibatches so far, those left out as well."""
+        return self.batches + len(self.left_out)
 
     def update(
         self,
-        features_x: Mapping[str, Tensor | np.ndarray],
-        features_y: Mapping[str, Tensor | np.ndarray] | None = None,
+        features_x: Features,
+        features_y: Features | None = None,
         *,
-        given: Mapping[str, Tensor | np.ndarray] | None = None,
+        given: Features | None = None,
         groups: Mapping[str, Tensor] | None = None,
         place: int | None = None,
         seed: int | None = None,
@@ -128,10 +113,15 @@ class CKA:
             ValueError: shapes, layers or numbers of steps that do not fit each other or the batches before; the sums
                 are then what they were.
         """
-        x = grams(features_x)
-        y = x if features_y is None else grams(features_y)
+        sides = [features_x] if features_y is None else [features_x, features_y]
+        also = {}
+        if self.permutations.steps:
+            draws = [torch.Generator().manual_seed(2 * (self.read if seed is None else seed) + i) for i in range(2)]
+            permuted = [grams(_permuted(side, draw)) for side, draw in zip(sides, draws, strict=False)]
+            also[STEPS] = permuted[0], permuted[-1]
         z = None if given is None else grams(given)
-        self.update_grams(x, y, given=z, groups=groups, place=place, seed=seed)
+        centred = [grams(side) for side in sides]
+        self.update_grams(centred[0], centred[-1], given=z, groups=groups, place=place, seed=seed, also=also)
 
     def update_grams(
         self,
@@ -142,61 +132,28 @@ class CKA:
         groups: Mapping[str, Tensor] | None = None,
         place: int | None = None,
         seed: int | None = None,
+        also: Mapping[str, tuple[Grams, Grams]] | None = None,
     ) -> None:
-        """Adds one minibatch given as centred Grams, see `update`."""
-        for other in (y, given):
-            if other is not None and x.n != other.n:
-                raise ValueError(f"expected the same samples on both sides, got N = {x.n} and {other.n}")
-        if given is not None and len(given.rows) != 1:
-            raise ValueError(f"given: expected one layer of one step, got {_summary(given.layers, given.index)}")
-        if self.batches and ("zz" in self.sums) != (given is not None):
-            raise ValueError("expected given= for every minibatch or for none")
-        if self.batches and ("batch seed" in self.lists) != (seed is not None):
-            raise ValueError("expected seed= for every minibatch or for none")
-        if seed is not None and not -(2**63) <= seed < 2**63:
-            raise ValueError(f"expected a seed of at most 63 bits and a sign, got {seed}")
-        for name, chosen in (groups or {}).items():
-            if chosen.dtype != torch.bool or chosen.shape != (x.n,):
-                raise ValueError(
-                    f"group {name!r}: expected one bool for each of {x.n} samples, got {chosen.dtype} of shape "
-                    f"{tuple(chosen.shape)}"
-                )
-        if self.x is None or self.y is None:
-            self.x, self.y = _Side.of(x), _Side.of(y)
-        for name, side, batch in (("x", self.x, x), ("y", self.y, y)):
-            _expect_same(name, side, batch.layers, batch.index)
+        """Adds one minibatch given as centred Grams, see `update`; `also` holds those of other observables by name."""
         place = self.end if place is None else place
-        self.x.add(x, place)
-        self.y.add(y, place)
-        n, own_x = x.n, _within(x)
-        self._sum("xy", n * hsic(x.rows, y.rows, n))
-        self._sum("xx", n * own_x)
-        self._sum("yy", n * (own_x if y is x else _within(y)))
-        if given is not None:
-            z = given.rows
-            for name, rows in (("xz", x.rows), ("yz", y.rows), ("zz", z)):
-                self._sum(name, n * hsic(rows, z, n))
-        for name, batch in (("x", x), ("y", y)):
-            for layer, counts in batch.counts.items():
-                self._sum(f"counts {name} {layer}", counts)
-        self._list("batch n", torch.tensor([n]))
-        self._list("batch place", torch.tensor([place]))
-        if seed is not None:
-            self._list("batch seed", torch.tensor([seed]))
-        self._keep_batch(x.whole, y.whole)
-        for name, chosen in (groups or {}).items():
-            self._group(name, x.whole, y.whole, chosen)
-        if self.permutations:
-            self._permute(x.whole, y.whole, self.batches if seed is None else seed)
-        broken = self.lists["batch xx"][-1].mT.isnan() | self.lists["batch yy"][-1].to(x.rows.device).isnan()
-        for name, measure in self.measures.items():
-            value = measure.of(x.whole, y.whole).to(broken.device)
-            known = value.isfinite()  # else a layer has no structure in this minibatch, or is broken
-            self._sum(f"measure {name}", n * value.where(known, 0.0).masked_fill(broken, torch.nan))
-            self._sum(f"weight {name}", n * (known | broken).to(torch.float64))
-        self.n += n
-        self.end = max(self.end, place + n)
-        self.batches += 1
+        asked: dict[str, Any] = {"given": given is not None, "seed": seed is not None, "also": sorted(also or {})}
+        batches = [(self, Centred(x, y, given, groups or {}, place, seed, self.batches), asked)]
+        for name, pair in (also or {}).items():
+            other = self.also.get(name, CKA(samples=False))
+            asked_of = {"given": False, "seed": seed is not None, "also": []}
+            batches.append((other, Centred(*pair, None, {}, place, seed, self.batches), asked_of))
+        if self.permutations.steps and STEPS not in asked["also"]:
+            raise ValueError(f"expected also={{{STEPS!r}: (x, y)}}, Grams of the permuted steps that were asked for")
+        for own, batch, brings in batches:
+            own._expect(batch, brings)
+        for own, batch, brings in batches:
+            own._add(batch, brings)
+        self.also |= dict(zip(also or {}, (own for own, *_ in batches[1:]), strict=True))
+
+    def leave_out(self, n: int) -> None:
+        """Counts a minibatch of n samples that is too small to be used."""
+        self.left_out.append(self.read)
+        self.end += n
 
     def merge(self, other: CKA) -> None:
         """Adds what another accumulator of the same layers has seen, on samples after this one's.
@@ -204,27 +161,19 @@ class CKA:
         Raises:
             ValueError: other layers, steps or options.
         """
-        if other.x is None or other.y is None:
-            return
-        if self.x is None or self.y is None:
-            self.load_state_dict(other.state_dict())
-            return
-        for name, mine, theirs in (("x", self.x, other.x), ("y", self.y, other.y)):
-            _expect_same(name, mine, theirs.layers, theirs.index)
-        if self._options() != other._options() or ("zz" in self.sums) != ("zz" in other.sums):
-            raise ValueError(f"expected accumulators of the same options, got {self._options()} and {other._options()}")
-        if ("batch seed" in self.lists) != ("batch seed" in other.lists):
-            raise ValueError("expected seed= for every minibatch or for none")
-        for mine, theirs in ((self.x, other.x), (self.y, other.y)):
-            mine.merge(theirs, self.end)
-        for name, value in other.sums.items():
-            self._sum(name, value)
-        for name, values in other.lists.items():
-            moved = [value + self.end for value in values] if name == "batch place" else values
-            self.lists.setdefault(name, []).extend(moved)
+        left_out = self.left_out + [self.read + number for number in other.left_out]
+        if other.sides:
+            self._expect_same(other)
+            for mine, theirs in zip(self.sides, other.sides, strict=True):
+                mine.merge(theirs, self.end)
+            for part, more in zip(self.parts, other.parts, strict=True):
+                part.merge(more, self.end)
+            for name, more_of in other.also.items():
+                self.also.setdefault(name, CKA(samples=False)).merge(more_of)
         self.n += other.n
         self.end += other.end
         self.batches += other.batches
+        self.left_out = left_out
 
     def all_reduce(self, group: Any = None) -> None:
         """Merges the accumulators of all processes of a `torch.distributed` group, in the order of their ranks.
@@ -232,11 +181,9 @@ class CKA:
         Every process must call it; each then holds the sums of all. Processes may have seen different numbers of
         minibatches, or none. Without a process group it does nothing.
         """
-        distributed = torch.distributed
-        if not (distributed.is_available() and distributed.is_initialized()):
+        if not in_group():
             return
-        states: list[Any] = [None] * distributed.get_world_size(group)
-        distributed.all_gather_object(states, _on_cpu(self.state_dict()), group=group)
+        states = gathered(self.state_dict(), group)
         self.reset()
         for state in states:
             part = CKA()
@@ -244,36 +191,32 @@ class CKA:
             self.merge(part)
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums and names, as tensors, lists and numbers."""
-        state: dict[str, Any] = {
-            "n": self.n,
-            "batches": self.batches,
-            "end": self.end,
+        """The sums and names, as tensors on the CPU, lists and numbers."""
+        return {
             "options": self._options(),
-            "sums": {name: value.clone() for name, value in self.sums.items()},
-            "lists": {name: [value.clone() for value in values] for name, values in self.lists.items()},
+            **{name: copy.copy(getattr(self, name)) for name in _STATE},
+            "sides": [copy.deepcopy(vars(side)) for side in self.sides],
+            "parts": [
+                (
+                    {key: value.cpu() for key, value in part.sums.items()},
+                    {name: [value.cpu() for value in values] for name, values in part.lists.items()},
+                )
+                for part in self.parts
+            ],
+            "also": {name: other.state_dict() for name, other in self.also.items()},
         }
-        for name, side in (("x", self.x), ("y", self.y)):
-            if side is not None:
-                state[name] = {
-                    "layers": list(side.layers),
-                    "index": side.index.clone(),
-                    "reasons": list(side.reasons),
-                    "broken": dict(side.broken),
-                }
-        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over a state that `state_dict` gave, its options too."""
-        self.__init__(**state["options"])  # type: ignore[misc]
-        self.n, self.batches, self.end = state["n"], state["batches"], state["end"]
-        self.sums = {name: value.clone() for name, value in state["sums"].items()}
-        self.lists = {name: [value.clone() for value in values] for name, values in state["lists"].items()}
-        if "x" in state:
-            self.x, self.y = (
-                _Side(tuple(s["layers"]), s["index"].clone(), list(s["reasons"]), dict(s["broken"]))
-                for s in (state["x"], state["y"])
-            )
+        self.__init__(**state["options"], resume=self.resume)  # type: ignore[misc]
+        for name in _STATE:
+            setattr(self, name, copy.copy(state[name]))
+        self.sides = tuple(LayerSteps(**copy.deepcopy(side)) for side in state["sides"])
+        for part, (sums, lists) in zip(self.parts, state["parts"], strict=True):
+            part.sums, part.lists = dict(sums), {name: list(values) for name, values in lists.items()}
+        for name, other in state["also"].items():
+            self.also[name] = CKA()
+            self.also[name].load_state_dict(other)
 
     def compute(self, attrs: Mapping[str, Any] | None = None) -> CKAResult:
         """The result over all minibatches so far.
@@ -284,130 +227,90 @@ class CKA:
         Raises:
             ValueError: nothing was seen yet.
         """
-        if self.x is None or self.y is None:
+        if not self.sides:
             raise ValueError("expected at least one minibatch before compute(), got none: call update() first")
-        sums = {name: value.cpu().numpy() for name, value in self.sums.items()}
-        at_x, at_y = self.x.index.numpy(), self.y.index.numpy()
-        sums["xy"] = sums["xy"][at_x][:, :, at_y]
-        if "zz" in sums:
-            sums["xz"], sums["yz"] = sums["xz"][at_x, 0], sums["yz"][at_y, 0]
-        undefined = [
-            {"side": name, "layer": layer, "step": t + 1, "reason": reason}
-            for name, side in (("x", self.x), ("y", self.y))
-            for layer, rows in zip(side.layers, side.index.tolist(), strict=True)
-            for t, row in enumerate(rows)
-            if (reason := side.reason(row)) is not None
-        ]
-        lists = {name: torch.cat(values).cpu().numpy() for name, values in self.lists.items()}
-        data = dataset(self.x.layers, self.y.layers, sums, lists, n=self.n, undefined=undefined, attrs=attrs or {})
-        return CKAResult(data)
+        x, y = self.sides
+        variables: dict[str, tuple[Any, ...]] = {}
+        for part in self.parts:
+            variables |= part.variables(self.n, x, y)
+        undefined = [*x.undefined("x"), *y.undefined("y")]
+        data = dataset(x.layers, y.layers, variables, n=self.n, undefined=undefined, attrs=attrs or {})
+        return CKAResult(
+            data, {name: own.compute({**(attrs or {}), "observe": name}) for name, own in self.also.items()}
+        )
+
+    def ready(self) -> CKA:
+        """Itself, to be added to by a comparison.
+
+        Raises:
+            ValueError: it holds minibatches and was not made to `resume`.
+        """
+        if self.read and not self.resume:
+            raise ValueError(
+                f"expected into= to be empty, got a CKA that holds {self.read} minibatches: pass a new CKA(), or "
+                "one made with resume=True to add to them"
+            )
+        return self
+
+    def empty(self) -> CKA:
+        """One of the same options that has seen nothing."""
+        return CKA(**self._options(), resume=self.resume)
 
     def _options(self) -> dict[str, Any]:
-        return {"samples": self.samples, "permutations": self.permutations, "measures": list(self.measures)}
+        return {
+            "samples": self.samples,
+            "permutations": self.permutations._asdict(),
+            "measures": list(self.measures),
+        }
 
-    def _sum(self, name: str, value: Tensor) -> None:
-        self.sums[name] = self.sums[name] + value.to(self.sums[name].device) if name in self.sums else value.clone()
+    def _expect(self, batch: Centred, asked: Mapping[str, Any]) -> None:
+        """Raises ValueError where a minibatch does not fit itself or those before."""
+        n, given, seed = batch.x.n, batch.given, batch.seed
+        for other in (batch.y, given):
+            if other is not None and other.n != n:
+                raise ValueError(f"expected the same samples on both sides, got N = {n} and {other.n}")
+        if given is not None and len(given.rows) != 1:
+            raise ValueError(f"given: expected one layer of one step, got {summary(given)}")
+        for name, brings in asked.items():
+            if self.asked and self.asked[name] != brings:
+                raise ValueError(f"expected {name}= for every minibatch or for none")
+        if seed is not None and not -(2**63) <= seed < 2**63:
+            raise ValueError(f"expected a seed of at most 63 bits and a sign, got {seed}")
+        for name, mask in batch.groups.items():
+            if mask.dtype != torch.bool or mask.shape != (n,):
+                raise ValueError(
+                    f"group {name!r}: expected one bool for each of {n} samples, got {mask.dtype} of shape "
+                    f"{tuple(mask.shape)}"
+                )
+        for name, side, rows in zip("xy", self.sides, (batch.x, batch.y), strict=bool(self.sides)):
+            side.expect(name, rows)
 
-    def _list(self, name: str, value: Tensor) -> None:
-        self.lists.setdefault(name, []).append(value)
+    def _add(self, batch: Centred, asked: dict[str, Any]) -> None:
+        self.asked = asked
+        self.sides = self.sides or (LayerSteps.of(batch.x), LayerSteps.of(batch.y))
+        for side, rows in zip(self.sides, (batch.x, batch.y), strict=True):
+            side.add(rows, batch.place)
+        for part in self.parts:
+            part.update(batch)
+        self.n += batch.x.n
+        self.end = max(self.end, batch.place + batch.x.n)
+        self.batches += 1
 
-    def _keep_batch(self, x: Whole, y: Whole) -> None:
-        """S = n (n-3) HSIC_1 of the minibatch and, if wanted, what its samples contribute and its first few give."""
-        self._list("batch xy", 2 * pair_products(x.rows, y.rows).unsqueeze(0))
-        own = [side.norms().square().unsqueeze(0) for side in ((x,) if x is y else (x, y))]
-        self._list("batch xx", own[0])
-        self._list("batch yy", own[-1])
-        if not self.samples:
-            return
-        for name, value in contributions(x, y)._asdict().items():
-            self._list(f"sample {name}", value)
-        for size in SIZES:
-            if size < x.n:
-                self._first(size, x, y)
-
-    def _group(self, name: str, x: Whole, y: Whole, chosen: Tensor) -> None:
-        members = chosen.nonzero().flatten().cpu()
-        if len(members) >= MIN_SAMPLES:
-            self._subset(f"group {name}", x, y, members)
-            return
-        nothing = x.rows.new_zeros(len(x.layers), len(y.layers))  # it is there, with no samples
-        self._sum(f"group {name} n", torch.zeros((), dtype=torch.float64))
-        for own, value in (("xy", nothing), ("xx", nothing[:, 0]), ("yy", nothing[0])):
-            self._sum(f"group {name} {own}", value)
-
-    def _first(self, n: int, x: Whole, y: Whole) -> None:
-        """HSIC of the first n samples by the trace formula, which takes row sums in place of Grams centred anew."""
-        sides = [side.first(n) for side in ((x,) if x is y else (x, y))]
-        each, alike = [], []
-        for rows, sums in sides:
-            raw = 2 * torch.linalg.vector_norm(rows, dim=1).square()
-            centring = sums.sum(1).square() / ((n - 1) * (n - 2)) - 2 / (n - 2) * sums.square().sum(1)
-            each.append((raw + centring).to(x.rows.device))
-            # what centring leaves of alike samples is rounding, see Whole.part
-            alike.append(each[-1] <= ALIKE**2 * raw.to(x.rows.device))
-        (K, r), (L, s) = sides[0], sides[-1]
-        s = s.to(r.device)
-        both = (
-            2 * pair_products(K, L) + r.sum(1, keepdim=True) * s.sum(1) / ((n - 1) * (n - 2)) - 2 / (n - 2) * r @ s.mT
-        )
-        both = both.masked_fill(alike[0].unsqueeze(1) | alike[-1], 0.0)
-        self._sum(f"size {n} n", torch.tensor(n, dtype=torch.float64))
-        self._sum(f"size {n} xy", both / (n - 3))
-        for name, own, none in (("xx", each[0], alike[0]), ("yy", each[-1], alike[-1])):
-            self._sum(f"size {n} {name}", own.masked_fill(none, 0.0) / (n - 3))
-
-    def _subset(self, name: str, x: Whole, y: Whole, samples: Tensor) -> None:
-        """HSIC of some samples of the minibatch alone."""
-        n = len(samples)
-        rows = [side.part(samples) for side in ((x,) if x is y else (x, y))]
-        self._sum(f"{name} n", torch.tensor(n, dtype=torch.float64))
-        self._sum(f"{name} xy", n * hsic(rows[0], rows[-1], n))
-        for own, side in (("xx", rows[0]), ("yy", rows[-1])):
-            self._sum(f"{name} {own}", n * hsic(side.unsqueeze(1), side.unsqueeze(1), n)[:, 0, 0])
-
-    def _permute(self, x: Whole, y: Whole, seed: int) -> None:
-        """HSIC with the samples of y in other orders, which depend on the seed alone."""
-        n, device = x.n, y.rows.device
-        generator = torch.Generator().manual_seed(seed)
-        found = x.rows.new_zeros(self.permutations, len(x.layers), len(y.layers))
-        place = places(n, slice(0, n), device).to(torch.int32)
-        size = max(1, _CHUNK // len(y.layers))
-        for into in found:
-            order = torch.randperm(n, generator=generator).to(device)
-            at = pack(place[order.unsqueeze(1), order])
-            for rows, some in zip(x.rows.split(size, 1), at.split(size), strict=True):
-                moved = y.rows.index_select(1, some)
-                into += rows @ moved.to(rows.device).mT
-        self._sum("permuted", found * (2.0 / (n - 3)))
+    def _expect_same(self, other: CKA) -> None:
+        """Raises ValueError where another accumulator is of other layers or options; an empty one takes them over."""
+        if not self.sides:
+            end, left_out = self.end, self.left_out
+            self.__init__(**other._options(), resume=self.resume)  # type: ignore[misc]
+            self.end, self.left_out, self.asked = end, left_out, other.asked
+            self.sides = tuple(LayerSteps(side.layers, side.index, list(side.reasons)) for side in other.sides)
+        for name, mine, theirs in zip("xy", self.sides, other.sides, strict=True):
+            mine.expect(name, theirs)
+        own, others = ({**cka._options(), **cka.asked} for cka in (self, other))
+        if own != others:
+            raise ValueError(f"expected accumulators of the same options, got {own} and {others}")
 
 
-def _expect_same(name: str, side: _Side, layers: Sequence[str], index: Tensor) -> None:
-    if side.layers != tuple(layers) or not torch.equal(side.index, index):
-        raise ValueError(
-            f"{name}: expected the layers and steps of the batches before, {_summary(side.layers, side.index)}, "
-            f"got {_summary(layers, index)}"
-        )
-
-
-def _summary(layers: Sequence[str], index: Tensor) -> str:
-    return (
-        f"{len(layers)} layers ({', '.join(layers[:3])}{', ...' if len(layers) > 3 else ''}) of {index.shape[1]} steps"
-    )
-
-
-def _within(batch: Grams) -> Tensor:
-    """HSIC `[layers, T, T]` between the steps of each layer."""
-    T = batch.index.shape[1]
-    blocks = batch.rows.new_zeros(len(batch.index), T, T)
-    for layer, (first, last) in enumerate(batch.index[:, [0, -1]].tolist()):
-        span = batch.rows[first : last + 1]  # the rows of a layer lie together; one row stands for all its steps
-        blocks[layer] = hsic(span, span, batch.n)
-    return blocks
-
-
-def _on_cpu(state: Any) -> Any:
-    if isinstance(state, Tensor):
-        return state.cpu()
-    if isinstance(state, dict):
-        return {key: _on_cpu(value) for key, value in state.items()}
-    return [_on_cpu(value) for value in state] if isinstance(state, list) else state
+def _permuted(features: Features, generator: torch.Generator) -> dict[str, Tensor]:
+    """The same features with the order of the steps permuted for every unit and sample."""
+    tensors = {layer: as_tensor(X) for layer, X in features.items()}
+    return {layer: permuted_steps(flat(X), generator) if len(X) > 1 else X for layer, X in tensors.items()}

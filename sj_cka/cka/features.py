@@ -2,68 +2,54 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from fnmatch import fnmatchcase
-from math import prod
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Never
 
-import h5py
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from sj_cka.cka.accumulator import CKA
+from sj_cka.cka.arguments import by_side, refuse_unknown
+from sj_cka.cka.feature_files import Features, opened
 from sj_cka.cka.gram import as_tensor
 from sj_cka.cka.labels import group_masks
-from sj_cka.cka.layer_grams import MIN_SAMPLES, flat
+from sj_cka.cka.layer_grams import MIN_SAMPLES
 from sj_cka.cka.minibatches import Minibatch
-from sj_cka.cka.observables import NULL, permuted_steps
 from sj_cka.cka.result import CKAResult
-from sj_cka.files import UnreadableFile, cause, check_hdf5, head_of, kind_of, obstacle, opened_npz, shown
-from sj_cka.plugins import closest
 
-Features = Mapping[str, Any] | str | Path
-_PACKED, _ALWAYS = 1032, 10**9  # an array of HDF5 may be so many times its file, as of deflate, or have so many bytes
+Layers = str | Sequence[str] | None
 
 
 def compare_features(
     x: Features,
     y: Features | None = None,
     *,
-    layers: str | Sequence[str] | None = None,
-    layers_x: str | Sequence[str] | None = None,
-    layers_y: str | Sequence[str] | None = None,
+    layers: Layers | Mapping[str, Layers] = None,
     batch_size: int | None = None,
     given: Any = None,
     groups: Any = None,
-    null: Literal["timing"] | None = None,
-    measures: Sequence[str] = (),
-    permutations: int = 0,
-    samples: bool = True,
+    into: CKA | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
+    **unknown: Never,
 ) -> CKAResult:
     """CKA between features `{layer: [T, N, ...]}` of other frameworks, of hardware or of recordings.
 
     Args:
         x: layer -> array (NumPy, torch, or anything that slices) of T steps, N samples and features; T = 1 for layers
-            without time. Or the path of an .npz or HDF5 file that holds such arrays by name; HDF5 is read minibatch by
-            minibatch.
+            without time. Or the path of an .npz or HDF5 file that holds such arrays by name.
         y: the other side, of the same samples in the same order; None compares x with itself.
-        layers: names or globs of the layers of both sides, in the order of the result; None for all: of a mapping or an
-            .npz file in its own order, of an HDF5 file in that of their creation if the file tracks it, else sorted
-            with numbers as numbers (conv2 before conv10).
-        layers_x, layers_y: the same for one side.
+        layers: names or globs of the layers of both sides, or `{"x": ..., "y": ...}`, in the order of the result; None
+            for all: of a mapping or an .npz file in its own order, of an HDF5 file in that of their creation if the
+            file tracks it, else sorted with numbers as numbers (conv2 before conv10).
         batch_size: samples of a minibatch, at least 4; None takes all at once.
         given: array `[N, ...]` whose Gram `CKAResult.partial` takes out.
         groups: ids of all samples, or name -> mask over them.
-        null, measures, permutations, samples: as of `compare`.
+        into: as of `compare`.
         device: where Grams are taken.
         progress: show a progress bar.
 
@@ -82,49 +68,35 @@ def compare_features(
         >>> compare_features(chip, progress=False).matrix().loc["core0", "core0"].round(6).item()
         1.0
     """
-    if null not in (None, "timing"):
-        raise ValueError(f'expected null to be None or "timing", got {null!r}')
+    refuse_unknown(compare_features, unknown)
+    sums = CKA() if into is None else into.ready()
+    wanted = by_side("layers", layers)
+    features = {"x": x} if y is None and not isinstance(layers, Mapping) else {"x": x, "y": x if y is None else y}
     with ExitStack() as files:
-        asked = (layers if own is None else own for own in (layers_x, layers_y))
-        named = _named("x", x), _named("y", x if y is None else y)
-        sides = [
-            files.enter_context(_opened(side, name, own))
-            for side, name, own in zip((x, y), named, asked, strict=True)
-            if side is not None
-        ]
-        if y is None and layers_y is not None:
-            sides.append(files.enter_context(_opened(x, named[1], layers_y)))
-        N = _samples(sides, named)
-        _warn_of_many_steps(sides)
+        named = {side: _named(side, own) for side, own in features.items()}
+        sides = {
+            named[side]: files.enter_context(opened(own, named[side], wanted[side])) for side, own in features.items()
+        }
+        N = _samples(sides)
+        _warn_of_many_steps(sides.values())
         size = N if batch_size is None else batch_size
         if size < MIN_SAMPLES or N < MIN_SAMPLES:
             raise ValueError(f"expected at least {MIN_SAMPLES} samples in a minibatch, got {min(size, N)} of N = {N}")
         if given is not None and len(given) != N:
             raise ValueError(f"given: expected [N, ...] of the same N = {N} samples, got shape {np.shape(given)}")
-        main = CKA(samples=samples, permutations=permutations, measures=measures)
-        control = CKA(samples=False) if null else None
-        left_out: list[int] = []
         starts = range(0, N, size)
         for number, first in enumerate(tqdm(starts, desc="comparing", unit="batch", disable=not progress, leave=False)):
             part = slice(first, min(first + size, N))
-            if part.stop - part.start < MIN_SAMPLES:
-                left_out.append(number)
+            n = part.stop - first
+            if n < MIN_SAMPLES:
+                sums.leave_out(n)
                 continue
-            seen = [{layer: _tensor(X[:, part], device) for layer, X in side.items()} for side in sides]
-            batch = Minibatch(number, first, part.stop - first, (None, None), None, None)
-            z = None if given is None else {"given": _tensor(given[part], device).unsqueeze(0)}
-            main.update(*seen, given=z, groups=group_masks(groups, batch), place=first)
-            if control is not None:
-                generators = [torch.Generator().manual_seed(2 * number + i) for i in range(len(seen))]
-                control.update(
-                    *(
-                        {layer: _permuted(X, generator) for layer, X in side.items()}
-                        for side, generator in zip(seen, generators, strict=True)
-                    )
-                )
-    attrs = {"x": "x", "y": "y" if y is not None else "x", "observe": "features", "batches_left_out": str(left_out)}
-    also = {} if control is None else {NULL: control.compute(attrs)}
-    return CKAResult(main.compute(attrs).data, also)
+            parts = [{layer: as_tensor(X[:, part]).to(device) for layer, X in own.items()} for own in sides.values()]
+            z = None if given is None else {"given": as_tensor(given[part]).to(device).unsqueeze(0)}
+            masks = group_masks(groups, Minibatch(number, first, n, (None, None), None, None))
+            sums.update(*parts, given=z, groups=masks)
+    names = {"x": "x", "y": "y" if y is not None else "x", "observe": "features"}
+    return sums.compute(names | {"batches_left_out": str(sums.left_out)})
 
 
 def _named(side: str, features: Features) -> str:
@@ -132,102 +104,12 @@ def _named(side: str, features: Features) -> str:
     return side if isinstance(features, Mapping) else f"{side} ({features})"
 
 
-@contextmanager
-def _opened(features: Features, side: str, layers: str | Sequence[str] | None) -> Iterator[Mapping[str, Any]]:
-    """Layer -> array of features, in memory or still in their file; those that were asked for."""
-    if isinstance(features, Mapping):
-        yield {name: X if hasattr(X, "shape") else np.asarray(X) for name, X in _chosen(features, side, layers)}
-        return
-    path = Path(features)
-    if why := obstacle(path):
-        kind = FileNotFoundError if why.startswith("found no file") else UnreadableFile
-        raise kind(f"{side}: expected features in memory or an .npz or HDF5 file, {why}")
-    with _read(path):
-        head, is_hdf5 = head_of(path), h5py.is_hdf5(path)
-    if path.suffix == ".npz" or head.startswith(b"PK"):
-        with opened_npz(path) as archive:
-            yield dict(_chosen(archive, side, layers))
-        return
-    if not is_hdf5:
-        found = kind_of(head) or "another kind of file"
-        raise UnreadableFile(f"{side}: expected an .npz or HDF5 file, got {path}: it is {found}")
-    check_hdf5(path)
-    with ExitStack() as files:
-        with _read(path):
-            file = files.enter_context(h5py.File(path, "r"))
-            known = {name: _Stored(path, name, X) for name, X in _datasets(file["/"])}
-        yield dict(_chosen(known, side, layers))
-
-
-class _Stored:
-    """An array in an HDF5 file, of which a part is read when it is indexed; errors name the file and the array."""
-
-    def __init__(self, path: Path, name: str, X: h5py.Dataset) -> None:
-        self.shape, self.dtype = tuple(X.shape or ()), X.dtype
-        self._path, self._name, self._X = path, name, X
-
-    def __getitem__(self, part: Any) -> np.ndarray:
-        with _read(self._path, self._name):
-            announced, size = self.dtype.itemsize * prod(self.shape), self._path.stat().st_size
-            if announced > max(_PACKED * size, _ALWAYS):
-                raise ValueError(f"it announces {announced:,} bytes, which a file of {size:,} bytes cannot hold")
-            return np.asarray(self._X[part])
-
-
-@contextmanager
-def _read(path: Path, name: str = "") -> Iterator[None]:
-    """Whatever a reader of HDF5 raises, as one error that names the file."""
-    try:
-        yield
-    except MemoryError as error:
-        raise MemoryError(f"{path}: {name}: {error}") from error
-    except Exception as error:
-        where = f"{path}: {shown(name)}" if name else path
-        raise UnreadableFile(f"{where}: expected arrays in HDF5, could not read: {cause(error)}") from error
-
-
-def _chosen(features: Mapping[str, Any], side: str, layers: str | Sequence[str] | None) -> Iterator[tuple[str, Any]]:
-    """The layers that names or globs stand for, in their order, each once; the others are not read."""
-    known = list(features)
-    names: dict[str, None] = {}
-    for pattern in known if layers is None else [layers] if isinstance(layers, str) else layers:
-        found = [pattern] if pattern in known else [name for name in known if fnmatchcase(name, pattern)]
-        if not found:
-            raise ValueError(f"{side}: layers: {pattern!r} matches none of {len(known)}{closest(pattern, known)}")
-        names |= dict.fromkeys(found)
-    for name in names:
-        yield name, features[name]
-
-
-def _datasets(group: h5py.Group, above: tuple[Any, ...] = ()) -> Iterator[tuple[str, h5py.Dataset]]:
-    """The datasets in a group of a file and in the groups in it, by their paths."""
-    place = h5py.h5o.get_info(group.id).addr
-    if place in above:
-        raise ValueError(f"group {group.name} holds itself")
-    names = list(group)
-    if not group.id.get_create_plist().get_link_creation_order() & h5py.h5p.CRT_ORDER_TRACKED:
-        names.sort(key=_natural)
-    for name in names:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            continue
-        item = group[name]
-        if isinstance(item, h5py.Dataset):
-            yield item.name.lstrip("/"), item
-        elif isinstance(item, h5py.Group):
-            yield from _datasets(item, (*above, place))
-
-
-def _natural(name: str) -> list[tuple[bool, int, str]]:
-    """Sorts numbers in names as numbers."""
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
-
-
-def _samples(sides: Sequence[Mapping[str, Any]], named: Sequence[str]) -> int:
+def _samples(sides: Mapping[str, Mapping[str, Any]]) -> int:
     """N, after a look at every shape."""
-    shapes = [{layer: tuple(X.shape) for layer, X in side.items()} for side in sides]
+    shapes = [{layer: tuple(X.shape) for layer, X in side.items()} for side in sides.values()]
     fit = [shape for side in shapes for shape in side.values() if len(shape) > 2]
     N = Counter(shape[1] for shape in fit).most_common(1)[0][0] if fit else 0  # most will be right
-    for name, side in zip(named, sides, strict=False):
+    for name, side in sides.items():
         for layer, X in side.items():
             kind = X.dtype if isinstance(getattr(X, "dtype", None), np.dtype) else np.dtype(float)
             if kind.kind not in "biuf" or kind.itemsize > 8:
@@ -235,7 +117,7 @@ def _samples(sides: Sequence[Mapping[str, Any]], named: Sequence[str]) -> int:
                     f"{name}: layer {layer!r}: expected real numbers of at most 64 bits, got {kind}; leave out what is "
                     "no layer by layers="
                 )
-    for name, side in zip(named, shapes, strict=False):
+    for name, side in zip(sides, shapes, strict=True):
         if not side:
             raise ValueError(f"{name}: expected at least one layer of features, got none")
         counts = Counter(shape[0] for shape in side.values() if len(shape) > 2 and shape[0] != 1)
@@ -255,7 +137,7 @@ def _samples(sides: Sequence[Mapping[str, Any]], named: Sequence[str]) -> int:
     return N
 
 
-def _warn_of_many_steps(sides: Sequence[Mapping[str, Any]]) -> None:
+def _warn_of_many_steps(sides: Iterable[Mapping[str, Any]]) -> None:
     """Warns of more steps than samples, as in features [N, C, ...] without an axis of steps."""
     for side in sides:
         for layer, X in side.items():
@@ -267,11 +149,3 @@ def _warn_of_many_steps(sides: Sequence[Mapping[str, Any]]) -> None:
                     stacklevel=3,
                 )
                 return
-
-
-def _tensor(X: Any, device: torch.device | str) -> Tensor:
-    return as_tensor(X).to(device)
-
-
-def _permuted(X: Tensor, generator: torch.Generator) -> Tensor:
-    return permuted_steps(flat(X), generator) if len(X) > 1 else X

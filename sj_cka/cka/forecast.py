@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from sj_cka.cka.arguments import Space
 from sj_cka.cka.gram import raw_grams
 from sj_cka.cka.memory import in_words
+from sj_cka.cka.minibatches import Minibatch
 from sj_cka.cka.observables import held_bytes, steps_of
 from sj_cka.cka.observed_network import ObservedNetwork
+from sj_cka.cka.permutations import STEPS
 from sj_cka.recording import own_run, preserved, reset_states, to_evaluation
 
 _TRIED = 8  # samples that the forward pass is timed on
@@ -28,8 +30,8 @@ class Forecast:
         lines: one for each network and layer.
         grams: Grams that are taken of a minibatch.
         bytes: of centred Grams that are held at once.
-        held: bytes of features that are held until their last step is known (rate, latency and timing null of networks
-            called step by step).
+        held: bytes of features that are held until their last step is known (rate, latency and permuted steps of
+            networks called step by step).
         seconds: estimated, for a minibatch.
         where: "in memory" or "in a temporary file".
     """
@@ -55,7 +57,7 @@ class Forecast:
         )
 
 
-def size(networks: Sequence[ObservedNetwork], n: int) -> tuple[int, int, int]:
+def size(networks: Iterable[ObservedNetwork], n: int) -> tuple[int, int, int]:
     """Grams, their bytes, and bytes of features held, for a minibatch of n samples of these networks."""
     count = rows = held = 0
     for network in networks:
@@ -68,22 +70,35 @@ def size(networks: Sequence[ObservedNetwork], n: int) -> tuple[int, int, int]:
     return count, rows * (n * (n - 1) // 2) * 8, held
 
 
+def expect_held(networks: Iterable[ObservedNetwork], n: int, space: Space) -> None:
+    """Raises ValueError where features that wait for their last step are more than the bound on memory."""
+    networks = list(networks)
+    held = size(networks, n)[2]
+    if space.limit is not None and held > space.limit:
+        words = {"rate": "observe='rate'", "latency": "observe='latency'", STEPS: "the permutation of steps"}
+        who = [words[name] for name in words if name in networks[0].observables]
+        raise ValueError(
+            f"memory={space.memory!r}: {' and '.join(who)} hold{'' if who[1:] else 's'} {in_words(held)} of features, "
+            "because the network is called once a step: take fewer layers=, smaller batches or more memory"
+        )
+
+
 def forecast(
-    networks: Sequence[ObservedNetwork], inputs: dict[str, Any], batches: int | None, limit: int | None
+    networks: Mapping[str, ObservedNetwork], batch: Minibatch, batches: int | None, limit: int | None
 ) -> Forecast:
     """The forecast of a comparison, timed on a few samples.
 
     Args:
-        networks: each once.
-        inputs: side -> the first batch, on the network's device.
+        networks: by side.
+        batch: the first.
         batches: their number, if known.
         limit: bytes, of `memory=`.
     """
-    n = networks[0].plan.drive.samples(inputs[networks[0].side])
-    count, stored, held = size(networks, n)
+    n = batch.n
+    count, stored, held = size(networks.values(), n)
     lines: list[str] = []
     work = seconds = 0.0
-    for network in networks:
+    for network in networks.values():
         drive, T = network.plan.drive, network.plan.T
         how = {"as is": "as it comes", "repeat": f"repeated {T} times", "loop": f"in {T} calls"}.get(
             drive.mode, drive.mode
@@ -98,14 +113,14 @@ def forecast(
         for observable, taps in network.taps.items():
             work += sum(steps_of(tap, T, observable) * tap.width for tap in taps)
         tried = min(_TRIED, n)
-        some = drive.take(inputs[network.side], range(tried))
+        some = drive.take(batch.inputs(network.side, network.device), range(tried))
         with preserved(network.model), torch.no_grad(), own_run():
             to_evaluation(network.model)
             reset_states(network.model)
             began = _now(network.device)
             drive.run(network.model, some)
             seconds += (_now(network.device) - began) * n / tried
-    X = torch.rand(1, n, 2048, device=networks[0].device, dtype=torch.float32)
+    X = torch.rand(1, n, 2048, device=networks["x"].device, dtype=torch.float32)
     raw_grams(X)
     began = _now(X.device)
     raw_grams(X)

@@ -36,7 +36,7 @@ def contributions(x: Whole, y: Whole) -> Contributions:
     """
     n, device = x.n, x.rows.device
     sides = (x,) if x is y else (x, y)
-    norms = [side.norms() for side in sides]
+    norms = [side.norms for side in sides]
     # where space is bounded, a block at a time
     rows = [side.rows if side.allocate else _shares(side.rows, own) for side, own in zip(sides, norms, strict=True)]
     xy = torch.empty((n, len(x.layers), len(y.layers)), dtype=torch.float32, device=device)

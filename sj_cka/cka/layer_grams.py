@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sj_cka.cka.gram import as_real, as_tensor, centred_grams, pack, places, u_centre, unpack
+from sj_cka.cka.gram import BEYOND, as_real, as_tensor, centred_grams, pack, places, u_centre, unpack
 
 MIN_SAMPLES = 4  # the unbiased HSIC divides by n - 3
 # |K~| of some samples at or below this fraction of what it is cut from is rounding of float32 products
@@ -43,6 +43,7 @@ class Whole:
             return self.allocate(shape)
         return torch.empty(shape, dtype=torch.float64, device=self.rows.device if device is None else device)
 
+    @cached_property
     def norms(self) -> Tensor:
         """|K~|_F of every layer, float64 `[L]`: its square is n (n-3) HSIC_1 of the layer with itself."""
         return 2**0.5 * torch.linalg.vector_norm(self.rows, dim=1)
@@ -127,6 +128,67 @@ class Grams:
                 if times > 1:
                     into[layer] *= times
         return Whole(self.layers, rows, diagonal, self.n, self.allocate)
+
+
+@dataclass
+class LayerSteps:
+    """The layers and steps of one side and, over minibatches, where and why each row was undefined.
+
+    Args:
+        layers, index: as of `Grams`.
+        reasons: one a row; None once it was defined in any minibatch.
+        broken: row -> first sample that is not finite, None where float64 does not hold the HSIC.
+    """
+
+    layers: tuple[str, ...]
+    index: Tensor
+    reasons: list[str | None]
+    broken: dict[int, int | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, batch: Grams) -> LayerSteps:
+        """Those of a first minibatch."""
+        return cls(batch.layers, batch.index, list(batch.reasons))
+
+    def add(self, batch: Grams, place: int) -> None:
+        """Notes the reasons of a minibatch whose first sample is at `place`."""
+        for row, reason in enumerate(batch.reasons):
+            if reason is None:
+                self.reasons[row] = None
+            elif reason == BEYOND:
+                self.broken.setdefault(row, None)
+            elif reason.startswith("NaN"):
+                self.broken.setdefault(row, place + int(reason.rsplit(" ", 1)[1]))
+
+    def merge(self, other: LayerSteps, place: int) -> None:
+        """Notes those of other minibatches, whose first sample is at `place`."""
+        pairs = zip(self.reasons, other.reasons, strict=True)
+        self.reasons = [None if theirs is None else mine for mine, theirs in pairs]
+        for row, sample in other.broken.items():
+            self.broken.setdefault(row, None if sample is None else place + sample)
+
+    def expect(self, name: str, other: Grams | LayerSteps) -> None:
+        """Raises ValueError where the layers or steps of another minibatch are others."""
+        if self.layers != other.layers or not torch.equal(self.index, other.index):
+            raise ValueError(
+                f"{name}: expected the layers and steps of the batches before, {summary(self)}, got {summary(other)}"
+            )
+
+    def undefined(self, side: str) -> Iterator[dict[str, Any]]:
+        """A row (side, layer, step, reason) for each step that has no CKA."""
+        for layer, rows in zip(self.layers, self.index.tolist(), strict=True):
+            for step, row in enumerate(rows, 1):
+                reason, sample = self.reasons[row], self.broken.get(row)
+                if row in self.broken:
+                    reason = BEYOND if sample is None else f"NaN or infinite at sample {sample}"
+                if reason is not None:
+                    yield {"side": side, "layer": layer, "step": step, "reason": reason}
+
+
+def summary(rows: Grams | LayerSteps) -> str:
+    """The number of layers and steps, and the first names, for messages."""
+    names = ", ".join(rows.layers[:3]) + (", ..." if len(rows.layers) > 3 else "")
+    return f"{len(rows.layers)} layers ({names}) of {rows.index.shape[1]} steps"
 
 
 def grams(features: Mapping[str, Any]) -> Grams:

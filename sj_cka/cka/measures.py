@@ -107,7 +107,7 @@ def _roots(side: Whole) -> list[Tensor | None]:
 
 def hsic_of_each(side: Whole) -> Tensor:
     """HSIC_1 of every layer with itself, float64 `[L]`; NaN where it has no structure."""
-    own = side.norms().square() / (side.n * (side.n - 3))
+    own = side.norms.square() / (side.n * (side.n - 3))
     return torch.where(own > 0, own, torch.nan)
 
 

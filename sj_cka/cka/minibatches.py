@@ -84,8 +84,8 @@ class Minibatches:
     ) -> None:
         if y_loader is loader and isinstance(loader, Iterator):
             raise ValueError(
-                "expected y_loader to be a loader of its own, got the very iterator that x is given: each would see "
-                "every other batch; leave y_loader out to show both networks the same batches"
+                "expected a loader of its own for y, got the very iterator that x is given: each would see every other "
+                "batch; pass loader= alone to show both networks the same batches"
             )
         self.layout, self.forward = layout, forward
         self.two = y_loader is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import permutations
 from typing import Literal
 
 import torch
@@ -11,16 +10,13 @@ from torch import Tensor
 
 from sj_cka.cka.gram import as_real, centred_grams, raw_grams
 from sj_cka.cka.layer_grams import Allocate, Grams, flat, rows_of
+from sj_cka.cka.permutations import STEPS, permuted_steps
 from sj_cka.recording import ObservationPlan, Tap
 
 Observable = Literal["output", "membrane", "rate", "latency"]
 OBSERVABLES: tuple[Observable, ...] = ("output", "membrane", "rate", "latency")
 OF_NEURONS = ("membrane", "latency")  # other layers have none
-NULL = "timing null"
 Spatial = Literal["flatten", "mean"]
-_ALL_ORDERS = 6  # steps up to which all T! orders are drawn from; beyond, from a sample of them
-_ORDERS = 4096
-_UNITS = 1 << 17
 
 
 def steps_of(tap: Tap, T: int, observable: str) -> int:
@@ -31,7 +27,7 @@ def steps_of(tap: Tap, T: int, observable: str) -> int:
 def held_bytes(taps: Sequence[Tap], T: int, n: int, observable: str) -> int:
     """Bytes of features that wait for their last step where layers are called once a step."""
     # all steps; their sum; the latency, and whether a unit was silent so far
-    each = {NULL: 4 * T, "rate": 4, "latency": 5}.get(observable, 0)
+    each = {STEPS: 4 * T, "rate": 4, "latency": 5}.get(observable, 0)
     return sum(each * n * tap.width for tap in taps if tap.time == "calls")
 
 
@@ -146,7 +142,7 @@ class Observer:
         plan: of the network.
         books: observable -> its book. Their taps decide of which layers it is taken.
         spatial: "mean" averages maps over space.
-        generator: of the timing null.
+        generator: of the orders of permuted steps.
         only: layers to take (again), None for all.
     """
 
@@ -184,7 +180,7 @@ class Observer:
         self._put("output", tap, step, X, spikes=tap.neuron)
         self._rate(tap, step, X)
         self._latency(tap, step, X, self.T)
-        self._timing_null(tap, step, X)
+        self._permuted(tap, step, X)
 
     def _put(self, observable: str, tap: Tap, step: int, X: Tensor, *, spikes: bool = False) -> None:
         book = self.books.get(observable)
@@ -206,10 +202,10 @@ class Observer:
         return True
 
     def _unchanging(self, tap: Tap, X: Tensor) -> None:
-        """A layer that says the same at every step is taken once: its rate is its output, its order has no null."""
+        """A layer that says the same at every step is taken once: its rate is its output, all its orders are one."""
         self._count(tap, 0, X)
         for name, book in self.books.items():
-            if name in ("output", "rate", NULL) and tap.layer in book.first:
+            if name in ("output", "rate", STEPS) and tap.layer in book.first:
                 book.put(tap.layer, 0, X[:1], spikes=tap.neuron, again=self.only is not None)
                 S = len(X) if name != "rate" else 1
                 if S > 1:
@@ -255,8 +251,8 @@ class Observer:
         else:
             book.put(tap.layer, 0, latency.unsqueeze(0), again=self.only is not None)
 
-    def _timing_null(self, tap: Tap, step: int, X: Tensor) -> None:
-        book = self.books.get(NULL)
+    def _permuted(self, tap: Tap, step: int, X: Tensor) -> None:
+        book = self.books.get(STEPS)
         if book is None or tap.layer not in book.first:
             return
         if tap.time == "calls":  # an order cannot be permuted before its last step is known
@@ -266,30 +262,3 @@ class Observer:
                 return
             X = torch.cat(self.held.pop(tap.layer))
         book.put(tap.layer, 0, permuted_steps(X, self.generator), spikes=tap.neuron, again=self.only is not None)
-
-
-def permuted_steps(X: Tensor, generator: torch.Generator) -> Tensor:
-    """The steps of `[T, n, D]` in an order of its own for every sample and unit, each order as likely as any other.
-
-    What every unit puts out, and how often, stays; when it does so does not.
-    """
-    T = len(X)
-    if T <= _ALL_ORDERS:
-        orders = torch.tensor(list(permutations(range(T))))
-    else:
-        orders = torch.rand(_ORDERS, T, generator=generator, dtype=torch.float32).argsort(1)
-    orders = _on_device(orders.T.contiguous(), X.device)
-    permuted = torch.empty_like(X)
-    samples = max(1, _UNITS // max(1, X.shape[2]))
-    for first in range(0, X.shape[1], samples):  # pieces that stay in the cache
-        part = X[:, first : first + samples]
-        drawn = _on_device(torch.randint(orders.shape[1], (part[0].numel(),), generator=generator), X.device)
-        for t in range(T):
-            source = orders[t].index_select(0, drawn).view(1, *part.shape[1:])
-            torch.gather(part, 0, source, out=permuted[t : t + 1, first : first + samples])
-    return permuted
-
-
-def _on_device(x: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on a device, without waiting for what the device is at."""
-    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
+
+Value = TypeVar("Value")
 
 
 def in_group() -> bool:
@@ -23,17 +26,17 @@ def together() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _failures(f"{type(error).__name__}: {error}")
+        gathered(f"{type(error).__name__}: {error}")  # what ended each process, '' for one that did its share
         raise
-    for rank, failure in enumerate(_failures("")):
+    for rank, failure in enumerate(gathered("")):
         if failure:
             raise RuntimeError(f"the comparison ended because process {rank} failed: {failure}")
 
 
-def _failures(own: str) -> list[str]:
-    """What ended each process, '' for one that did its share."""
+def gathered(mine: Value, group: Any = None) -> list[Value]:
+    """What each process of a group has, in the order of their ranks; without a group, of this one."""
     if not in_group():
-        return []
-    found: list[str] = [""] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, own)
-    return found
+        return [mine]
+    values: list[Any] = [None] * torch.distributed.get_world_size(group)
+    torch.distributed.all_gather_object(values, mine, group=group)
+    return values

@@ -13,8 +13,9 @@ import pandas as pd
 import xarray as xr
 
 from sj_cka.cka import over_time, result_file, statistics
-from sj_cka.cka.labelled import dataset, ratio
+from sj_cka.cka.labelled import DIMS, dataset, ratio
 from sj_cka.cka.measures import MEASURES
+from sj_cka.cka.permutations import STEPS
 from sj_cka.plugins import closest
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 Time = Literal["concat", "rate", "latency", "membrane"] | int
 _UNDEFINED_COLUMNS = ["side", "layer", "step", "reason"]
-_NULL = "timing null"
 _MEASURE = "measure_"
 
 
@@ -61,8 +61,9 @@ class CKAResult:
         attrs: Mapping[str, Any] | None = None,
     ) -> CKAResult:
         """A result from mean HSIC values `[Lx, Tx, Ly, Ty]`, `[Lx, Tx, Tx]` and `[Ly, Ty, Ty]`."""
-        sums = {"xy": hsic_xy * n, "xx": hsic_xx * n, "yy": hsic_yy * n}
-        return cls(dataset(layers_x, layers_y, sums, {}, n=n, undefined=undefined, attrs=attrs or {}))
+        values = zip(DIMS.items(), (hsic_xy, hsic_xx, hsic_yy), strict=True)
+        variables = {name: (dims, value) for (name, dims), value in values}
+        return cls(dataset(layers_x, layers_y, variables, n=n, undefined=undefined, attrs=attrs or {}))
 
     @property
     def layers_x(self) -> list[str]:
@@ -99,9 +100,9 @@ class CKAResult:
         return str(held.get("title", MEASURES[measure].title if measure in MEASURES else measure))
 
     @property
-    def null(self) -> CKAResult | None:
+    def permuted_steps(self) -> CKAResult | None:
         """The same comparison with the order of steps permuted for every unit and sample, if it was asked for."""
-        return self.also.get(_NULL)
+        return self.also.get(STEPS)
 
     @property
     def activity(self) -> pd.DataFrame:
@@ -214,9 +215,9 @@ class CKAResult:
         Raises:
             ValueError: another side, or neither time steps nor a null.
         """
-        if self.null is None:
+        if self.permuted_steps is None:
             self._expect_steps(side)
-        return over_time.dynamics(self.data, None if self.null is None else self.null.data, side)
+        return over_time.dynamics(self.data, None if self.permuted_steps is None else self.permuted_steps.data, side)
 
     def interval(self, level: float = 0.95, *, over: statistics.Over | None = None) -> pd.DataFrame:
         """Two-sided intervals of the CKA of concatenated features, by the jackknife.
@@ -440,8 +441,8 @@ class CKAResult:
     def _observed(self, name: str) -> CKAResult:
         if name == self.data.attrs.get("observe"):
             return self
-        if name not in self.also or name == _NULL:
-            known = [other for other in self.also if other != _NULL]
+        if name not in self.also or name == STEPS:
+            known = [other for other in self.also if other != STEPS]
             raise ValueError(
                 f'expected time="concat" or a step from 1 to {max(self._steps)}, got {name!r}; other '
                 f'observables of this result: {", ".join(known) or "none"} (compare(..., observe=("output", "rate")))'

@@ -15,7 +15,7 @@ from torch import Generator, nn
 
 from sj_cka.attacks import pixel_model, poison, stamp
 from sj_cka.attacks.backdoor import measured
-from sj_cka.cka import CKAResult, compare
+from sj_cka.cka import CKA, CKAResult, compare
 from sj_cka.cost import cost
 from sj_cka.data import AUGMENTATIONS, DATASETS, Samples
 from sj_cka.jobs.attack import INPUTS, made, read_inputs, target
@@ -189,15 +189,15 @@ def _compare(job: Job, needs: Needs, context: Context) -> Files:
         starts.pop()
     starts = starts[: args.get("batches")][context.rank :: context.processes]  # all processes compare, each its share
     batches = [data.as_input(data.x_test[i : i + size]) for i in starts]
-    options: dict[str, Any] = {key: args[key] for key in ("layers", "null") if key in args} | {"layout": data.layout}
-    if data.T is None and not (neurons(x) or neurons(y)):
-        options.pop("null", None)  # two networks without time have no timing to permute
+    # two networks without time have no timing to permute
+    steps = "null" in args and (data.T is not None or bool(neurons(x) or neurons(y)))
+    loader: Any = batches
     if "under" in needs:
         attacked, axis = read_inputs(needs["under"](INPUTS)), 0 if data.T is None else 1
         batches = [data.as_input(data.x_test[: attacked.shape[axis]])]
-        options["y_loader"] = [attacked]
-    # intervals of a study are over seeds
-    result = compare(x, y, batches, **options, samples=False, progress=False)
+        loader = {"x": batches, "y": [attacked]}
+    into = CKA(samples=False, permutations={"steps": int(steps)})  # intervals of a study are over seeds
+    result = compare(x, y, loader, layers=args.get("layers"), layout=data.layout, into=into, progress=False)
     context.report(f"{len(result.layers_x)} x {len(result.layers_y)} layers")
     return {"cka.nc": result.to_bytes()}
 

@@ -29,9 +29,9 @@ def steps(block: FigureBlock, results: Results) -> Section:
         neurons = [layer for layer in there if layer in results.plan.neurons[sides.x.trained]]
         layers = selected(there, block.layers) if block.layers else neurons or there
         panels.append(Panel(name, figures.steps_map(_maps(found, layers))))
-        if all(result.null is not None for result in found):
+        if all(result.permuted_steps is not None for result in found):
             nulls = True
-            of_null = [result.null for result in found if result.null is not None]
+            of_null = [result.permuted_steps for result in found if result.permuted_steps is not None]
             panels.append(Panel(f"{name}, timing null", figures.steps_map(_maps(of_null, layers))))
     note = (
         "CKA between the time steps of one layer of the spiking network, mean over seeds: 1 off the diagonal is a "

@@ -247,7 +247,7 @@ def test_features_with_a_gradient_are_compared_without_it():
     x, y = features(8), features(8, seed=1)
     found = accumulated([({layer: X.clone().requires_grad_() for layer, X in x.items()}, y)])
     assert found.compute().data.equals(accumulated([(x, y)]).compute().data)
-    assert not any(value.requires_grad for value in found.sums.values())
+    assert not any(value.requires_grad for value in [value for part in found.parts for value in part.sums.values()])
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_a_default_dtype_of_float64_changes_nothing(double):
     torch.set_default_dtype(torch.float32)
     expected.update(x, y, groups=groups)
     assert found.compute().data.identical(expected.compute().data)
-    assert found.lists["sample xy"][0].dtype == torch.float32
+    assert next(part for part in found.parts if "sample_xy" in part.lists).lists["sample_xy"][0].dtype == torch.float32
 
 
 def test_networks_of_float64_are_compared_where_that_is_the_default(double, trace_cka):
@@ -291,6 +291,6 @@ def test_networks_of_float64_are_compared_where_that_is_the_default(double, trac
     net = nn.Sequential(nn.Linear(6, 20), neuron.LIFNode(v_threshold=0.3), nn.Linear(20, 5)).eval()
     functional.set_step_mode(net, "m")
     x = torch.randn(20, 6)
-    options = {"observe": ("output", "latency"), "null": "timing", "permutations": 2, "measures": ["rsa"]}
-    result = compare(net, loader=[x], T=4, to="input", progress=False, **options)
+    into = CKA(permutations={"samples": 2, "steps": 1}, measures=["rsa"])
+    result = compare(net, "input", [x], T=4, observe=("output", "latency"), into=into, progress=False)
     assert result.matrix().loc["0", "input"] == pytest.approx(trace_cka(net[0](x).detach(), x), abs=1e-9)

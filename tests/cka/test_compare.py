@@ -80,12 +80,12 @@ def test_features_shifted_by_a_thousand_times_their_std_change_nothing_beyond_1e
             handle.remove()
             return self.shift(features["out"] + self.by)
 
-    plain = compare(Shifted(snn, 0.0).eval(), ann, [x], layers_x="shift", layers_y="layer2.1", progress=False)
+    plain = compare(Shifted(snn, 0.0).eval(), ann, [x], layers={"x": "shift", "y": "layer2.1"}, progress=False)
     functional.reset_net(snn)
     with record(snn, "layer2.1") as features, torch.no_grad():
         snn(x)
     by = 1000 * float(features["layer2.1"].std())
-    moved = compare(Shifted(snn, by).eval(), ann, [x], layers_x="shift", layers_y="layer2.1", progress=False)
+    moved = compare(Shifted(snn, by).eval(), ann, [x], layers={"x": "shift", "y": "layer2.1"}, progress=False)
     # what float32 itself loses when the offset is added is no error of ours: the reference sees the same numbers
     with record(ann, "layer2.1") as other, torch.no_grad():
         ann(x)
@@ -285,7 +285,7 @@ def test_an_ann_against_itself_is_one_on_the_diagonal():
 
 def test_the_same_network_with_other_layers_on_either_side():
     net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
-    result = compare(net, loader=images(8, 3), layers_x="0", layers_y="1", progress=False)
+    result = compare(net, loader=images(8, 3), layers={"x": "0", "y": "1"}, progress=False)
     assert (result.layers_x, result.layers_y) == (["0"], ["1"])
 
 
@@ -402,7 +402,7 @@ def test_other_numbers_of_frames_in_a_later_batch_are_refused(containers):
 def test_any_integer_says_how_many_steps(containers):
     net, x, _ = containers
     expected = compare(net, loader=[x], T=T, progress=False)
-    for steps in (np.int64(T), (np.int32(T), np.uint8(T))):
+    for steps in (np.int64(T), {"x": np.int32(T), "y": np.uint8(T)}):
         found = compare(net, loader=[x], T=steps, progress=False)
         assert np.array_equal(found.data.cka, expected.data.cka, equal_nan=True)
     with pytest.raises(ValueError, match=r"an integer from 1, got .*4\.0"):

@@ -36,8 +36,10 @@ from sj_cka import CKA, compare
 rank, port, folder, shares = int(sys.argv[1]), sys.argv[2], sys.argv[3], [(0, 1, 2), (3, 4)]
 torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
 mine = [batches()[i] for i in shares[rank]]
-compare(*networks(), mine, measures=["rsa"], permutations=5, progress=False).save(f"{folder}/{rank}.nc")
-compare(spiking(), loader=mine, T=4, null="timing", progress=False).save(f"{folder}/null {rank}.nc")
+compare(*networks(), mine, into=CKA(measures=["rsa"], permutations=5), progress=False).save(f"{folder}/{rank}.nc")
+compare(
+    spiking(), loader=mine, T=4, into=CKA(permutations={"steps": 1}), progress=False
+).save(f"{folder}/null {rank}.nc")
 state = CKA()
 if rank == 0:
     state.update({"a": batches()[0][None]})
@@ -56,12 +58,12 @@ def test_two_processes_with_uneven_shares_give_the_result_of_one(tmp_path, toget
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     together(WORK, *((rank, port, tmp_path) for rank in (0, 1)))
-    one = compare(*networks(), batches(), measures=["rsa"], permutations=5, progress=False)
-    nulls = compare(spiking(), loader=batches(), T=4, null="timing", progress=False)
+    one = compare(*networks(), batches(), into=CKA(measures=["rsa"], permutations=5), progress=False)
+    nulls = compare(spiking(), loader=batches(), T=4, into=CKA(permutations={"steps": 1}), progress=False)
     assert one.data.permuted_xy.values.std() > 1e-3
     for rank in (0, 1):
         both, other = CKAResult.load(tmp_path / f"{rank}.nc"), CKAResult.load(tmp_path / f"null {rank}.nc")
-        for found, expected in ((both, one), (other, nulls), (other.null, nulls.null)):
+        for found, expected in ((both, one), (other, nulls), (other.permuted_steps, nulls.permuted_steps)):
             for name in expected.data:
                 tolerance = 1e-6 if name.startswith("sample") else 1e-12  # kept in float32
                 assert np.allclose(found.data[name], expected.data[name], rtol=0, atol=tolerance, equal_nan=True), name

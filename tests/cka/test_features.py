@@ -69,7 +69,9 @@ def test_groups_nulls_and_a_given_gram_work_on_arrays(sides):
     x, y = sides
     ids = ["even" if i % 2 == 0 else "odd" for i in range(26)]
     given = array(1, seed=9)[0]
-    found = compare_features(x, y, groups=ids, null="timing", given=given, permutations=9, progress=False)
+    found = compare_features(
+        x, y, groups=ids, given=given, into=CKA(permutations={"samples": 9, "steps": 1}), progress=False
+    )
     even = compare_features(
         {name: X[:, ::2] for name, X in x.items()}, {name: X[:, ::2] for name, X in y.items()}, progress=False
     )
@@ -90,7 +92,6 @@ def test_groups_nulls_and_a_given_gram_work_on_arrays(sides):
         ({"a": array(2)}, None, {"batch_size": 2}, "at least 4 samples.*got 2 of N = 26"),
         ({"a": array(2)}, None, {"given": array(1)[0][:5]}, r"given: expected \[N, ...\] of the same N = 26"),
         ({"a": array(2)}, None, {"groups": ["a"] * 20}, "groups: expected ids of all samples, at least 26"),
-        ({"a": array(2)}, None, {"null": "steps"}, 'null to be None or "timing"'),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(x, y, options, message):
@@ -162,11 +163,13 @@ def test_a_damaged_hdf5_file_is_one_error_that_names_it(tmp_path):
 
 
 def test_arrays_of_another_byte_order_are_taken_from_memory_and_files(sides, tmp_path):
-    expected = compare_features(*sides, null="timing", progress=False)
+    expected = compare_features(*sides, into=CKA(permutations={"steps": 1}), progress=False)
     big = [{layer: X.astype(">f8") for layer, X in side.items()} for side in sides]
     for X in big[0].values():
         X.flags.writeable = False
-    assert compare_features(*big, null="timing", progress=False).null.data.equals(expected.null.data)
+    assert compare_features(*big, into=CKA(permutations={"steps": 1}), progress=False).permuted_steps.data.equals(
+        expected.permuted_steps.data
+    )
     with h5py.File(tmp_path / "x.h5", "w") as file:
         for layer, X in big[0].items():
             file.create_dataset(layer, data=X)
@@ -175,9 +178,11 @@ def test_arrays_of_another_byte_order_are_taken_from_memory_and_files(sides, tmp
 
 
 def test_features_with_a_gradient_have_a_null_as_well(sides):
-    expected = compare_features(*sides, null="timing", progress=False)
+    expected = compare_features(*sides, into=CKA(permutations={"steps": 1}), progress=False)
     learnt = {layer: torch.from_numpy(X).requires_grad_() for layer, X in sides[0].items()}
-    assert compare_features(learnt, sides[1], null="timing", progress=False).null.data.equals(expected.null.data)
+    assert compare_features(
+        learnt, sides[1], into=CKA(permutations={"steps": 1}), progress=False
+    ).permuted_steps.data.equals(expected.permuted_steps.data)
 
 
 @pytest.mark.parametrize("tracked", [True, False])
@@ -207,9 +212,9 @@ def test_layers_are_chosen_by_names_and_globs_in_the_order_asked(tmp_path, suffi
                 file.create_dataset(layer, data=X)
     found = compare_features(x, layers=["fc", "conv*", "conv1"], progress=False)
     assert found.layers_x == ["fc", "conv1", "conv2"]
-    other = compare_features(x, x, layers_x="conv*", layers_y="fc", progress=False)
+    other = compare_features(x, x, layers={"x": "conv*", "y": "fc"}, progress=False)
     assert (other.layers_x, other.layers_y) == (["conv1", "conv2"], ["fc"])
-    alone = compare_features(x, layers_x="conv*", layers_y="fc", progress=False)
+    alone = compare_features(x, layers={"x": "conv*", "y": "fc"}, progress=False)
     assert alone.data.equals(other.data)
     assert other.matrix().loc["conv2", "fc"] == found.matrix().loc["conv2", "fc"]
     with pytest.raises(ValueError, match=r"layer '(labels|images)': expected features \[T, N, ...\].*layers="):

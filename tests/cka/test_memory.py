@@ -10,7 +10,7 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
-from sj_cka import CKA, compare
+from sj_cka import CKA, Space, compare
 from sj_cka.cka.layer_grams import grams
 from sj_cka.cka.memory import bytes_of, in_file, in_words
 
@@ -56,7 +56,9 @@ def test_grams_beyond_the_bound_go_to_a_file_and_give_the_same_values(net, caplo
     x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
     free = compare(net, loader=x.split(20), T=4, observe=("output", "rate"), progress=False)
     with caplog.at_level("WARNING", logger="sj_cka"):
-        bound = compare(net, loader=x.split(20), T=4, observe=("output", "rate"), memory="10kB", progress=False)
+        bound = compare(
+            net, loader=x.split(20), T=4, observe=("output", "rate"), space=Space(memory="10kB"), progress=False
+        )
     assert "a temporary file: more than memory='10kB'" in caplog.text
     assert bound.data.attrs["grams"].endswith("in a temporary file")
     assert free.data.attrs["grams"].endswith("in memory")
@@ -68,25 +70,32 @@ def test_grams_beyond_the_bound_go_to_a_file_and_give_the_same_values(net, caplo
 
 def test_a_null_that_must_hold_more_features_than_the_bound_is_refused(net):
     functional.set_step_mode(net, "s")
-    with pytest.raises(ValueError, match=r"the timing null holds .* of features"):
-        compare(net, loader=[torch.randn(20, 6)], T=4, null="timing", memory=100, progress=False)
+    with pytest.raises(ValueError, match=r"the permutation of steps holds .* of features"):
+        compare(
+            net,
+            loader=[torch.randn(20, 6)],
+            T=4,
+            into=CKA(permutations={"steps": 1}),
+            space=Space(memory=100),
+            progress=False,
+        )
 
 
 @pytest.mark.parametrize(("observe", "bytes_each"), [("rate", 4), ("latency", 5), (("output", "rate", "latency"), 9)])
 def test_sums_over_the_calls_of_all_layers_count_as_held(net, observe, bytes_each):
     x, held = torch.randn(20, 6), 20 * 12 * bytes_each  # one layer of 12 units
     options = {"loader": [x], "T": 4, "observe": observe, "layers": neuron.LIFNode, "progress": False}
-    compare(net, **options, memory=1)  # the multi-step network holds nothing beyond its Grams
+    compare(net, space=Space(memory=1), **options)  # the multi-step network holds nothing beyond its Grams
     functional.set_step_mode(net, "s")
     with pytest.raises(ValueError, match=r"memory=\d+: observe='(rate|latency)'.* holds? .* of features"):
-        compare(net, **options, memory=held - 1)
-    compare(net, **options, memory=held)
+        compare(net, space=Space(memory=held - 1), **options)
+    compare(net, space=Space(memory=held), **options)
 
 
 def test_the_plan_tells_layers_grams_bytes_and_seconds_before_the_work(net, capsys):
     x = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
     ann = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 9)).eval()
-    result = compare(net, ann, [x, x], T=4, plan=True, progress=False)
+    result = compare(net, ann, [x, x], T=4, space=Space(forecast=True), progress=False)
     told = capsys.readouterr().out
     assert "x: Sequential on cpu, 2 layers, 4 steps; input repeated 4 times" in told
     assert "  1: 12 features, 4 steps in an axis (neuron)" in told
@@ -104,7 +113,7 @@ def test_the_plan_is_printed_before_the_first_batch_is_run(net, capsys):
         told.setdefault(output.shape[1], []).append(capsys.readouterr().out)
 
     handle = net[0].register_forward_hook(note)
-    compare(net, loader=[torch.randn(20, 6)], T=4, plan=True, progress=False)
+    compare(net, loader=[torch.randn(20, 6)], T=4, space=Space(forecast=True), progress=False)
     handle.remove()
     assert "Grams of 20 samples" in told[20][0]
 
@@ -127,7 +136,7 @@ def test_blocks_of_layers_and_samples_change_no_value(monkeypatch, same):
         return found.compute().data
 
     expected = value(None)
-    for module in ("accumulator", "gram", "hsic", "jackknife", "layer_grams"):
+    for module in ("permutations", "gram", "hsic", "jackknife", "layer_grams"):
         monkeypatch.setattr(sys.modules[f"sj_cka.cka.{module}"], "_CHUNK", 700)
     for found in (value(None), value(in_file)):
         for name in expected:
@@ -139,7 +148,7 @@ LARGE = """
 import sys, threading, time
 import torch
 from torch import nn
-from sj_cka import compare
+from sj_cka import CKA, Space, compare
 
 def anonymous():
     with open("/proc/self/status") as status:
@@ -148,8 +157,11 @@ def anonymous():
 torch.manual_seed(0)
 net = nn.Sequential(*[nn.Linear(8, 8) for _ in range(41)]).eval()
 x = torch.randn(1024, 8)
-options = {"permutations": 1, "groups": [0] * 512 + [1] * 512, "measures": ["rsa"], "progress": False}
-compare(net, loader=[x[:64]], memory=1000, **options | {"groups": [0] * 64})
+def compared(x, memory, groups):
+    into = CKA(permutations=1, measures=["rsa"])
+    return compare(net, loader=[x], space=Space(memory=memory), groups=groups, into=into, progress=False)
+
+compared(x[:64], 1000, [0] * 64)
 start, peak, done = anonymous(), 0, False
 
 def watch():
@@ -160,7 +172,7 @@ def watch():
 
 thread = threading.Thread(target=watch)
 thread.start()
-result = compare(net, loader=[x], memory="20MB", **options)
+result = compared(x, "20MB", [0] * 512 + [1] * 512)
 done = True
 thread.join()
 print(peak - start, result.data.sample_xy.nbytes / 1e6)
@@ -180,9 +192,9 @@ def test_a_larger_batch_later_on_is_judged_by_its_own_size():
     net = torch.nn.Sequential(torch.nn.Linear(6, 12), torch.nn.ReLU(), torch.nn.Linear(12, 2)).eval()
     batches = [torch.randn(n, 6) for n in (8, 200, 8)]
     free = compare(net, loader=batches, progress=False)
-    bound = compare(net, loader=batches, memory="100kB", progress=False)
+    bound = compare(net, loader=batches, space=Space(memory="100kB"), progress=False)
     assert bound.data.attrs["grams"] == "318.4 kB in a temporary file"
     assert free.data.attrs["grams"] == "318.4 kB in memory"
     assert bound.matrix().equals(free.matrix())
-    first = compare(net, loader=batches[:1], memory="100kB", progress=False)
+    first = compare(net, loader=batches[:1], space=Space(memory="100kB"), progress=False)
     assert first.data.attrs["grams"].endswith("in memory")

@@ -485,7 +485,7 @@ def test_steps_last(agrees):
 
 def test_a_spiking_network_against_a_plain_one(trace_matrix):
     snn, ann, x = seeded(lambda: Folds("N-major", T)), seeded(Twice), numbers(N, 2, 4, 5)
-    result = compare(snn, ann, [x], layers_x=["spike", "conv"], layers_y=["relu", "stem"], progress=False)
+    result = compare(snn, ann, [x], layers={"x": ["spike", "conv"], "y": ["relu", "stem"]}, progress=False)
     with torch.no_grad():
         conv = over_time(snn.conv, ramp(x))
         stem = ann.stem(x)

@@ -8,8 +8,8 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
-from sj_cka import CKAResult, compare
-from sj_cka.cka import observation
+from sj_cka import CKA, CKAResult, Space, compare
+from sj_cka.cka import observables
 from sj_cka.cka.observables import permuted_steps
 
 T, N = 5, 24
@@ -190,7 +190,9 @@ def test_the_null_of_random_timing_is_the_value_and_that_of_ordered_timing_is_no
     which = torch.arange(float(N)).unsqueeze(1)
     found = {}
     for name, spikes in (("random", at_random), ("turns", turns)):
-        result = compare(Plays(spikes).eval(), loader=[which], layers="lif", null="timing", progress=False)
+        result = compare(
+            Plays(spikes).eval(), loader=[which], layers="lif", into=CKA(permutations={"steps": 1}), progress=False
+        )
         found[name] = result.dynamics().loc["lif"]
         assert found[name].pairs == T * (T - 1) // 2
         assert found[name].undefined == 0
@@ -200,31 +202,31 @@ def test_the_null_of_random_timing_is_the_value_and_that_of_ordered_timing_is_no
 
 def test_the_null_of_a_network_called_step_by_step_has_the_distribution_of_the_other(seen):
     net, x, _ = seen
-    whole = compare(net, loader=[x], T=T, layers=neuron.LIFNode, null="timing", progress=False)
+    whole = compare(net, loader=[x], T=T, layers=neuron.LIFNode, into=CKA(permutations={"steps": 1}), progress=False)
     functional.set_step_mode(net, "s")
-    stepwise = compare(net, loader=[x], T=T, layers=neuron.LIFNode, null="timing", progress=False)
+    stepwise = compare(net, loader=[x], T=T, layers=neuron.LIFNode, into=CKA(permutations={"steps": 1}), progress=False)
     for a, b in ((whole, stepwise), (whole, whole)):
         assert np.allclose(a.dynamics()["null"], b.dynamics()["null"], atol=0.15, equal_nan=True)
         assert a.dynamics()["null"].notna().any()
-    assert whole.null.data.hsic_xx.shape == whole.data.hsic_xx.shape
+    assert whole.permuted_steps.data.hsic_xx.shape == whole.data.hsic_xx.shape
 
 
 def test_a_layer_that_does_not_change_is_its_own_null(seen):
     net, x, _ = seen
-    result = compare(net, loader=[x], T=T, layers="0", null="timing", progress=False)
+    result = compare(net, loader=[x], T=T, layers="0", into=CKA(permutations={"steps": 1}), progress=False)
     assert np.allclose(result.dynamics()[["cka", "null"]], 1, rtol=0, atol=1e-9)
 
 
 def test_step_pairs_undefined_in_one_arm_leave_both_means_and_are_counted():
     net = nn.Sequential(neuron.IFNode(v_threshold=1.0, step_mode="m")).eval()
     x = torch.rand(N, 30, generator=torch.Generator().manual_seed(0)) * 0.45 + 0.05  # nobody fires before step 3
-    result = compare(net, loader=[x], T=6, null="timing", progress=False)
+    result = compare(net, loader=[x], T=6, into=CKA(permutations={"steps": 1}), progress=False)
     row = result.dynamics().loc["0"]
     assert result.undefined[result.undefined.side == "x"].step.tolist() == [1, 2]
     assert (row.pairs, row.undefined) == (6, 9)
     kept = result.steps("0").loc[3:, 3:].to_numpy()
     assert row.cka == pytest.approx(kept[np.triu_indices(4, 1)].mean(), abs=1e-12)
-    null = result.null.steps("0").loc[3:, 3:].to_numpy()
+    null = result.permuted_steps.steps("0").loc[3:, 3:].to_numpy()
     assert row.null == pytest.approx(null[np.triu_indices(4, 1)].mean(), abs=1e-12)
 
 
@@ -236,8 +238,8 @@ def test_step_pairs_undefined_in_the_null_alone_leave_both_means_and_are_counted
         X[1] = 0
         return X
 
-    monkeypatch.setattr(observation, "permuted_steps", second_step_silent)
-    result = compare(net, loader=[x], T=T, layers="1", null="timing", progress=False)
+    monkeypatch.setattr(observables, "permuted_steps", second_step_silent)
+    result = compare(net, loader=[x], T=T, layers="1", into=CKA(permutations={"steps": 1}), progress=False)
     steps = [step.numpy() for step in hand["1"][0]]
     values = trace_matrix(steps, steps)
     assert np.isfinite(values).all()  # no pair is undefined in the output itself
@@ -251,38 +253,45 @@ def test_step_pairs_undefined_in_the_null_alone_leave_both_means_and_are_counted
 def test_the_null_of_a_batch_does_not_depend_on_where_it_stands_among_others(seen):
     net, x, _ = seen
     parts = x.split(8)
-    options = {"T": T, "layers": "1", "null": "timing", "progress": False}
-    whole = compare(net, net, parts, layers_y="3", **options)
-    alone = [compare(net, net, [part], layers_y="3", **options) for part in parts]
+
+    def compared(parts):
+        into = CKA(permutations={"steps": 1})
+        return compare(net, net, parts, layers={"x": "1", "y": "3"}, T=T, into=into, progress=False)
+
+    whole, alone = compared(parts), [compared([part]) for part in parts]
     for name in ("hsic_xy", "hsic_xx", "hsic_yy"):
-        expected = np.mean([one.null.data[name].values for one in alone], axis=0)
-        assert np.abs(whole.null.data[name].values - expected).max() <= 1e-12 * np.abs(expected).max()
-    assert not np.array_equal(alone[0].null.data.hsic_xx, alone[1].null.data.hsic_xx)
+        expected = np.mean([one.permuted_steps.data[name].values for one in alone], axis=0)
+        assert np.abs(whole.permuted_steps.data[name].values - expected).max() <= 1e-12 * np.abs(expected).max()
+    assert not np.array_equal(alone[0].permuted_steps.data.hsic_xx, alone[1].permuted_steps.data.hsic_xx)
 
 
 def test_the_null_is_the_same_for_the_same_networks_and_batches(seen):
     net, x, _ = seen
-    a, b = (compare(net, loader=x.split(12), T=T, null="timing", progress=False) for _ in range(2))
-    assert a.null.data.equals(b.null.data)
+    a, b = (
+        compare(net, loader=x.split(12), T=T, into=CKA(permutations={"steps": 1}), progress=False) for _ in range(2)
+    )
+    assert a.permuted_steps.data.equals(b.permuted_steps.data)
 
 
 def test_results_with_observables_and_null_come_back_to_the_bit(seen, tmp_path):
     net, x, _ = seen
-    result = compare(net, loader=[x], T=T, observe=("output", "rate"), null="timing", progress=False)
+    result = compare(
+        net, loader=[x], T=T, observe=("output", "rate"), into=CKA(permutations={"steps": 1}), progress=False
+    )
     back = CKAResult.load(result.save(tmp_path / "r.nc"))
     assert back.data.identical(result.data)
     assert list(back.also) == ["rate", "timing null"]
     for name in back.also:
         assert back.also[name].data.identical(result.also[name].data)
     again = CKAResult.load(io.BytesIO(result.to_bytes()))
-    assert again.null.data.identical(result.null.data)
+    assert again.permuted_steps.data.identical(result.permuted_steps.data)
 
 
 def test_a_layer_before_the_first_neuron_is_computed_once_and_counts_at_every_step(seen, monkeypatch, trace_cka):
     net, x, hand = seen
     taken = []
-    real = observation.centred_grams
-    monkeypatch.setattr(observation, "centred_grams", lambda X, **options: taken.append(X.shape) or real(X, **options))
+    real = observables.centred_grams
+    monkeypatch.setattr(observables, "centred_grams", lambda X, **options: taken.append(X.shape) or real(X, **options))
     result = compare(net, loader=[x], T=T, layers=["0", "1"], progress=False)
     assert [shape[0] for shape in taken] == [1, T]
     assert result.data.sizes["step_x"] == T
@@ -312,7 +321,7 @@ def test_a_layer_equal_at_all_steps_in_the_probe_alone_is_taken_step_by_step(wai
 
     x = torch.rand(N, 8, generator=torch.Generator().manual_seed(0)) + 0.5
     x[10:, 0] += 10
-    monkeypatch.setattr(observation, "defers", lambda device: waits)
+    monkeypatch.setattr(observables, "defers", lambda device: waits)
     result = compare(Late().eval(), loader=[x], T=4, layers="shift", observe=("output", "rate"), progress=False)
     late = torch.arange(4.0).view(4, 1, 1) * (x[..., :1] > 5)
     steps = x + late * x.roll(3, -1)
@@ -327,9 +336,9 @@ def test_a_layer_before_the_first_neuron_is_computed_once_where_a_device_is_not_
     options = {"loader": [x], "T": T, "layers": ["0", "1"], "observe": ("output", "rate"), "progress": False}
     expected = compare(net, **options)
     taken = []
-    real = observation.raw_grams
-    monkeypatch.setattr(observation, "defers", lambda device: True)
-    monkeypatch.setattr(observation, "raw_grams", lambda X, **options: taken.append(X.shape) or real(X, **options))
+    real = observables.raw_grams
+    monkeypatch.setattr(observables, "defers", lambda device: True)
+    monkeypatch.setattr(observables, "raw_grams", lambda X, **options: taken.append(X.shape) or real(X, **options))
     found = compare(net, **options)
     assert [shape[0] for shape in taken] == [1, 1, T, 1]  # output and rate of the one, and of the other
     for name in ("concat", "rate"):
@@ -341,7 +350,7 @@ def test_maps_are_averaged_over_space_where_they_are_asked_for(trace_cka):
     net = nn.Sequential(layer.Conv2d(1, 4, 3), neuron.LIFNode(v_threshold=0.3), layer.Conv2d(4, 5, 3)).eval()
     functional.set_step_mode(net, "m")
     x = torch.rand(N, 1, 7, 6, generator=torch.Generator().manual_seed(0))
-    result = compare(net, loader=[x], T=3, layers=["1", "2"], spatial="mean", progress=False)
+    result = compare(net, loader=[x], T=3, layers=["1", "2"], space=Space(spatial="mean"), progress=False)
     functional.reset_net(net)
     with torch.no_grad():
         spikes = net[1](net[0](x.expand(3, *x.shape)))
@@ -379,10 +388,10 @@ def test_what_a_device_puts_off_is_taken_again_after_the_pass(seen, monkeypatch)
     options = {"loader": [x], "T": T, "layers": "*", "observe": ("output", "rate"), "progress": False}
     expected = compare(net, **options)
     retaken = []
-    real = observation.centred_grams
-    monkeypatch.setattr(observation, "defers", lambda device: True)
+    real = observables.centred_grams
+    monkeypatch.setattr(observables, "defers", lambda device: True)
     monkeypatch.setattr(
-        observation, "centred_grams", lambda X, **options: retaken.append(X.shape) or real(X, **options)
+        observables, "centred_grams", lambda X, **options: retaken.append(X.shape) or real(X, **options)
     )
     found = compare(net, **options)
     assert 0 < len(retaken) < 10  # the last layer, and undefined ones, but not all of them

@@ -114,9 +114,8 @@ def test_layers_and_select_may_be_named_with_or_without_what_a_wrapper_adds():
         wrapped,
         net,
         x_of(),
-        layers_x=["module.0", "module.1"],
-        layers_y="*",
         select={"module.1": 1, "1": 1},
+        layers={"x": ["module.0", "module.1"], "y": "*"},
         progress=False,
     )
     assert without_wrappers(AveragedModel(wrapped), "module.module.1") == "1"

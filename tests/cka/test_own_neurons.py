@@ -8,7 +8,7 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import nn
 
-from sj_cka import compare, record
+from sj_cka import CKA, compare, record
 
 T, N, D = 4, 12, 9
 
@@ -175,7 +175,9 @@ def by_hand(net, x_seq):
 @pytest.fixture
 def agrees(trace_matrix):
     def check(net, x, hand, **options):
-        found = compare(net, loader=[x], observe=("output", "rate"), null="timing", progress=False, **options)
+        found = compare(
+            net, loader=[x], observe=("output", "rate"), into=CKA(permutations={"steps": 1}), progress=False, **options
+        )
         assert found.data.sizes["step_x"] == T
         of = {
             "output": [X.transpose(0, 1).flatten(1) for X in hand.values()],
@@ -249,14 +251,27 @@ def test_where_nothing_sets_the_steps_their_number_is_told_by_calls_in_a_note(ag
 
 
 @pytest.mark.parametrize(
-    "options", [{"observe": "rate"}, {"null": "timing"}, {"T": 3}, {"T": (None, 4)}, {"T": (4, 4)}]
+    "options",
+    [
+        {"observe": "rate"},
+        {"into": lambda: CKA(permutations={"steps": 1})},
+        {"T": 3},
+        {"T": {"y": 4}},
+        {"T": {"x": 4, "y": 4}},
+    ],
 )
 def test_what_needs_steps_says_so_where_there_are_none(options):
     net, x = nn.Sequential(nn.Linear(D, 5), nn.ReLU(), nn.Linear(5, 3)).eval(), numbers(N, D)
     with pytest.raises(
         ValueError, match=r"network [xy] \(Sequential\) shows no time steps, which .* needs?: .*pass that as T="
     ):
-        compare(net, net, loader=x, progress=False, **options)
+        compare(
+            net,
+            net,
+            loader=x,
+            progress=False,
+            **{name: value() if callable(value) else value for name, value in options.items()},
+        )
     found = compare(net, loader=x, T=1, progress=False)
     assert found.steps("1").shape == (1, 1)  # one step, as asked
     found = compare(net, loader=x, progress=False)
@@ -271,7 +286,7 @@ def test_one_number_of_steps_is_for_whichever_network_makes_steps(trace_cka):
     found = compare(spiking, plain, x, T=T, observe=("output", "rate"), progress=False)
     assert (found.data.sizes["step_x"], found.data.sizes["step_y"]) == (T, 1)
     with pytest.raises(ValueError, match=r"y .* shows no time steps"):
-        compare(spiking, plain, x, T=(T, T), progress=False)
+        compare(spiking, plain, x, T={"x": T, "y": T}, progress=False)
 
 
 @pytest.mark.sampled

@@ -41,13 +41,13 @@ def test_a_network_that_works_in_place_changes_neither_batch_nor_the_other_netwo
     with torch.no_grad():
         a, b = by_hand(net, x).numpy(), other(x).numpy()
     for _ in range(2):  # a later call sees the same batch
-        result = compare(net, other, [x], layers_x="3", layers_y="1", given="input", progress=False)
+        result = compare(net, other, [x], given="input", layers={"x": "3", "y": "1"}, progress=False)
         assert torch.equal(x, before)
         assert result.matrix().iloc[0, 0] == pytest.approx(trace_cka(a, b), abs=1e-6)
     xy, xz, yz = trace_cka(a, b), trace_cka(a, x.numpy()), trace_cka(b, x.numpy())
     partial = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
     assert result.partial().iloc[0, 0] == pytest.approx(partial, abs=1e-6)
-    to_input = compare(net, loader=[x], layers="3", to="input", progress=False)
+    to_input = compare(net, "input", loader=[x], layers="3", progress=False)
     assert to_input.matrix().iloc[0, 0] == pytest.approx(xz, abs=1e-6)
     assert torch.equal(x, before)
 
@@ -65,7 +65,7 @@ def test_a_caller_s_forward_is_given_a_copy_too(trace_cka, batch, forward):
     before = x.clone()
     result = compare(net, net, [batch(x)], forward=forward, layers=["3"], given="input", progress=False)
     assert torch.equal(x, before)
-    to_input = compare(net, loader=[batch(x)], forward=forward, layers="3", to="input", progress=False)
+    to_input = compare(net, "input", loader=[batch(x)], forward=forward, layers="3", progress=False)
     assert to_input.matrix().iloc[0, 0] == pytest.approx(trace_cka(by_hand(net, x).numpy(), x.numpy()), abs=1e-6)
     assert result.matrix().iloc[0, 0] == pytest.approx(1)
 
@@ -124,7 +124,11 @@ def test_a_step_without_cka_still_counts_in_distances():
     X, Y = g.random((2, 10, 20)), g.random((2, 10, 20))
     X[0] = 0
     X[0, 0, 3] = 5.0  # fewer than two samples differ
-    found = compare_features({"a": X}, {"b": Y}, measures=["rsa"], progress=False).matrix(measure="rsa").iloc[0, 0]
+    found = (
+        compare_features({"a": X}, {"b": Y}, into=CKA(measures=["rsa"]), progress=False)
+        .matrix(measure="rsa")
+        .iloc[0, 0]
+    )
     flat = [side.transpose(1, 0, 2).reshape(10, -1) for side in (X, Y)]
     assert found == pytest.approx(stats.spearmanr(*map(pdist, flat)).statistic, abs=1e-12)
 
@@ -177,10 +181,15 @@ def snn():
 def test_the_nulls_of_both_sides_are_drawn_each_for_itself(snn):
     x = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
     twin = copy.deepcopy(snn)
-    null = compare(snn, twin, [x], T=4, layers="1", null="timing", progress=False).null
+    null = compare(snn, twin, [x], T=4, layers="1", into=CKA(permutations={"steps": 1}), progress=False).permuted_steps
     assert null.matrix(1).iloc[0, 0] < 0.999
     spikes = {"a": torch.rand(4, 20, 30).round().numpy()}
-    assert compare_features(spikes, spikes, null="timing", progress=False).null.matrix(1).iloc[0, 0] < 0.999
+    assert (
+        compare_features(spikes, spikes, into=CKA(permutations={"steps": 1}), progress=False)
+        .permuted_steps.matrix(1)
+        .iloc[0, 0]
+        < 0.999
+    )
 
 
 def test_accumulators_of_other_options_do_not_merge():
@@ -223,8 +232,8 @@ def test_samples_are_numbered_as_the_loader_gives_them():
     batches = [torch.randn(8, 3), torch.randn(3, 3), torch.randn(8, 3)]
     batches[2][2] *= 40
     with pytest.warns(UserWarning, match="batch 1 holds 3 samples"):
-        result = compare(net, loader=batches, layers="0", to="input", progress=False)
-    plain = compare(net, loader=[batches[0], batches[2]], layers="0", to="input", progress=False)
+        result = compare(net, "input", loader=batches, layers="0", progress=False)
+    plain = compare(net, "input", loader=[batches[0], batches[2]], layers="0", progress=False)
     numbers = plain.influence("0", "input", k=16)["sample"]
     assert result.influence("0", "input", k=16)["sample"].tolist() == [i if i < 8 else i + 3 for i in numbers]
     batches[2][2, 0] = float("nan")
@@ -309,7 +318,7 @@ import json, sys, warnings
 import torch
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
-from sj_cka import compare
+from sj_cka import CKA, compare
 
 def made():
     torch.manual_seed(0)
@@ -322,10 +331,11 @@ def batches():
     sizes = [(8, 5), (2, 5), (9, 5), (3, 5)] + [(8, 6), (8, 6)] * ("sizes" in sys.argv)
     return [torch.randn(n, 1, 4, width, generator=g) for n, width in sizes]
 
-def result(mine, **options):
+def result(mine):
+    into = CKA(permutations={"samples": 2, "steps": 1})
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        found = compare(made(), made(), mine, T=3, null="timing", progress=False, **options)
+        found = compare(made(), made(), mine, T=3, into=into, progress=False)
     return found, [str(one.message) for one in told if "left out" in str(one.message)]
 """
 WORK = (
@@ -333,7 +343,7 @@ WORK = (
     + """
 rank, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-found, told = result([batches()[i] for i in (range(3), range(3, len(batches())))[rank]], permutations=2)
+found, told = result([batches()[i] for i in (range(3), range(3, len(batches())))[rank]])
 found.save(f"{folder}/{rank}.nc")
 print(json.dumps(told))
 torch.distributed.destroy_process_group()
@@ -352,14 +362,14 @@ def test_two_processes_give_nulls_names_and_shares_as_one_does(tmp_path, sizes, 
     monkeypatch.setattr(sys, "argv", ["one", sizes])
     here: dict = {}
     exec(SHARES, here)
-    one, names = here["result"](here["batches"](), permutations=2)
+    one, names = here["result"](here["batches"]())
     assert len(names) == 2
     assert one.data.attrs["batches_left_out"] == "[1, 3]"
     assert set(one.activity.layer) == (set() if sizes == "sizes" else {"1"})
     for rank in (0, 1):
         both = CKAResult.load(tmp_path / f"{rank}.nc")
         assert both.data.attrs["batches_left_out"] == "[1, 3]"
-        for mine, theirs in ((one, both), (one.null, both.null)):
+        for mine, theirs in ((one, both), (one.permuted_steps, both.permuted_steps)):
             assert set(mine.data) == set(theirs.data)
             for name in mine.data:
                 tolerance = 1e-6 if name.startswith("sample") else 1e-12  # kept in float32

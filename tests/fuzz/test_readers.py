@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 
-from sj_cka import CKAResult, compare_features
+from sj_cka import CKA, CKAResult, compare_features
 from sj_cka.data import DataError, npz
 from sj_cka.data.events import frame_files, preparation, raw_files, recordings
 from sj_cka.data.events.formats import read_aedat2, read_aedat3, read_atis
@@ -106,7 +106,7 @@ def features_h5(folder, **options):
 
 
 def read_features(folder, name):
-    found = compare_features(folder / name, progress=False, samples=False)
+    found = compare_features(folder / name, into=CKA(samples=False), progress=False)
     return digest(found.data.cka, json.dumps([found.layers_x, found.layers_y]).encode())
 
 

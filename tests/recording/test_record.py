@@ -5,7 +5,7 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
-from sj_cka import compare, record
+from sj_cka import Space, compare, record
 from sj_cka.recording import preserved
 
 
@@ -240,7 +240,7 @@ def test_a_record_of_a_part_that_is_called_within_sees_the_part_alone():
 def test_a_comparison_within_a_record_is_not_recorded():
     net, x = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)).eval(), torch.randn(6, 3)
     with record(net) as features, torch.no_grad():
-        compare(net, loader=[x], plan=True, progress=False)
+        compare(net, loader=[x], space=Space(forecast=True), progress=False)
         net(x)
         compare(net, loader=[x], progress=False)
     assert features["0"].shape == (1, 6, 5)

@@ -1,0 +1,62 @@
+"""How much the neurons of a comparison fire: rates, and shares of silent and saturated units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from torch import Tensor
+
+from sj_cka.cka.layer_grams import LayerSteps
+from sj_cka.cka.sums import Accumulator, Centred
+
+_SHARES = ("rate", "silent", "saturated")
+
+
+class Activity(Accumulator):
+    """Spikes `[S, D]` of each unit over the samples, by (side, layer).
+
+    A layer whose number of units is not the same in all minibatches is forgotten, as a tensor of no units: shares of
+    units have no meaning there.
+    """
+
+    def update(self, batch: Centred) -> None:
+        for side, grams in (("x", batch.x), ("y", batch.y)):
+            for layer, counts in grams.counts.items():
+                self.add((side, layer), counts)
+
+    def add(self, key: Any, value: Tensor) -> None:
+        before = self.sums.get(key, value)
+        if before.shape[-1] == value.shape[-1]:
+            super().add(key, value)
+        else:
+            self.sums[key] = value[:, :0]
+
+    def variables(self, n: int, x: LayerSteps, y: LayerSteps) -> dict[str, tuple[Any, ...]]:
+        """Firing rate, share of units that never fire and of those that fire for every sample; NaN without neurons."""
+        found: dict[str, tuple[Any, ...]] = {}
+        for side, layers, T in (("x", x.layers, x.index.shape[1]), ("y", y.layers, y.index.shape[1])):
+            shares = np.full((len(_SHARES), len(layers), T), np.nan)
+            for i, layer in enumerate(layers):
+                if (side, layer) in self.sums and self.sums[side, layer].shape[-1]:
+                    counts = self.sums[side, layer].cpu().numpy()
+                    always = counts > n * (1 - 1e-6)  # counts over all steps are divided by their number
+                    shares[:, i] = [counts.mean(1) / n, (counts == 0).mean(1), always.mean(1)]
+            if np.isfinite(shares).any():
+                dims = (f"layer_{side}", f"step_{side}")
+                found |= {f"{name}_{side}": (dims, share) for name, share in zip(_SHARES, shares, strict=True)}
+        return found
+
+
+def table(data: xr.Dataset) -> pd.DataFrame:
+    """A row for each (side, layer, step) of a layer of neurons, see `CKAResult.activity`."""
+    parts = []
+    for side in "xy":
+        if f"rate_{side}" in data:
+            shares = data[[f"{name}_{side}" for name in _SHARES]].to_dataframe().dropna()
+            shares = shares.rename_axis(["layer", "step"]).rename(columns=lambda name: name[:-2])
+            parts.append(shares.reset_index().assign(side=side))
+    columns = ["side", "layer", "step", *_SHARES]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)

@@ -1,0 +1,105 @@
+"""Permutations that a comparison stands beside: of the samples of y, and of the steps of every unit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import permutations
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sj_cka.cka.gram import pack, places
+from sj_cka.cka.sums import Accumulator, Centred, Dims
+
+STEPS = "timing null"  # what files call the result with permuted steps
+_CHUNK = 1 << 20  # numbers of an intermediate that are held at once
+_ALL_ORDERS = 6  # steps up to which all T! orders are drawn from; beyond, from a sample of them
+_ORDERS = 4096
+_UNITS = 1 << 17
+
+
+class Permutations(NamedTuple):
+    """How often what is permuted.
+
+    Args:
+        samples: orders of the samples of y.
+        steps: 1 for the order of the steps of every unit and sample, else 0.
+    """
+
+    samples: int = 0
+    steps: int = 0
+
+    @classmethod
+    def of(cls, asked: int | Mapping[str, int]) -> Permutations:
+        """From a number (of the samples), or a mapping of "samples" and "steps".
+
+        Raises:
+            ValueError: neither, or a number that it cannot be.
+        """
+        given = dict(asked) if isinstance(asked, Mapping) else {"samples": asked}
+        wrong = [name for name in given if name not in cls._fields]
+        if wrong or any(isinstance(count, bool) or not isinstance(count, int) or count < 0 for count in given.values()):
+            raise ValueError(
+                'expected a number of permutations from 0, of the samples of y, or {"samples": 200, "steps": 1}, got '
+                f"{asked!r}"
+            )
+        if given.get("steps", 0) > 1:
+            raise ValueError(f"expected the steps to be permuted once, {{'steps': 1}}, got {asked!r}")
+        return cls(**given)
+
+
+class PermutedSamples(Accumulator):
+    """n_b HSIC_1 of all pairs of layers with the samples of y in other orders, drawn anew in every minibatch.
+
+    Args:
+        count: of orders.
+    """
+
+    dims: ClassVar[Dims] = {"permuted_xy": ("permutation", "layer_x", "layer_y")}
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def update(self, batch: Centred) -> None:
+        x, y = batch.wholes[0], batch.wholes[-1]
+        n, device = x.n, y.rows.device
+        generator = torch.Generator().manual_seed(batch.number if batch.seed is None else batch.seed)
+        sums = x.rows.new_zeros(self.count, len(x.layers), len(y.layers))
+        place = places(n, slice(0, n), device).to(torch.int32)
+        size = max(1, _CHUNK // len(y.layers))
+        for into in sums:
+            order = torch.randperm(n, generator=generator).to(device)
+            at = pack(place[order.unsqueeze(1), order])
+            for rows, some in zip(x.rows.split(size, 1), at.split(size), strict=True):
+                moved = y.rows.index_select(1, some)
+                into += rows @ moved.to(rows.device).mT
+        self.add("permuted_xy", sums * (2.0 / (n - 3)))
+
+
+def permuted_steps(X: Tensor, generator: torch.Generator) -> Tensor:
+    """The steps of `[T, n, D]` in an order of its own for every sample and unit, each order as likely as any other.
+
+    What every unit puts out, and how often, stays; when it does so does not.
+    """
+    T = len(X)
+    if T <= _ALL_ORDERS:
+        orders = torch.tensor(list(permutations(range(T))))
+    else:
+        orders = torch.rand(_ORDERS, T, generator=generator, dtype=torch.float32).argsort(1)
+    orders = _on_device(orders.T.contiguous(), X.device)
+    permuted = torch.empty_like(X)
+    samples = max(1, _UNITS // max(1, X.shape[2]))
+    for first in range(0, X.shape[1], samples):  # pieces that stay in the cache
+        part = X[:, first : first + samples]
+        drawn = _on_device(torch.randint(orders.shape[1], (part[0].numel(),), generator=generator), X.device)
+        for t in range(T):
+            source = orders[t].index_select(0, drawn).view(1, *part.shape[1:])
+            torch.gather(part, 0, source, out=permuted[t : t + 1, first : first + samples])
+    return permuted
+
+
+def _on_device(x: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, without waiting for what the device is at."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)

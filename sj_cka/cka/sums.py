@@ -1,0 +1,261 @@
+"""Small accumulators: each adds up one quantity of a comparison over minibatches, for `CKA`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sj_cka.cka.hsic import hsic, pair_products
+from sj_cka.cka.jackknife import contributions
+from sj_cka.cka.labelled import DIMS
+from sj_cka.cka.layer_grams import ALIKE, MIN_SAMPLES, Grams, LayerSteps, Whole
+from sj_cka.cka.measures import Measure
+
+SIZES = tuple(2**k for k in range(6, 20))  # samples at which the value is taken as well: is n enough?
+Dims = Mapping[str, tuple[str, ...]]
+_PAIR = ("layer_x", "layer_y")
+_PARTS: Dims = {"xy": _PAIR, "xx": ("layer_x",), "yy": ("layer_y",)}
+
+
+class Centred(NamedTuple):
+    """What one minibatch adds: centred Grams of both sides on the same n samples.
+
+    Args:
+        x, y: of the two networks; the same object where x is compared with itself.
+        given: a third Gram of one layer and step, for `CKAResult.partial`.
+        groups: name -> bool `[n]`.
+        place: of the first sample among all.
+        seed: made from the inputs, if it is known.
+        number: of the minibatch.
+    """
+
+    x: Grams
+    y: Grams
+    given: Grams | None
+    groups: Mapping[str, Tensor]
+    place: int
+    seed: int | None
+    number: int
+
+    @property
+    def wholes(self) -> tuple[Whole, ...]:
+        """All steps concatenated, of x and, if it is another, of y: [0] is that of x, [-1] that of y."""
+        return (self.x.whole,) if self.x is self.y else (self.x.whole, self.y.whole)
+
+
+class Accumulator(ABC):
+    """Tensors over minibatches: those of `sums` add up, those of `lists` stand one after the other.
+
+    `dims` names the variables of a result that it becomes, and their axes.
+    """
+
+    dims: ClassVar[Dims] = {}
+
+    def __init__(self) -> None:
+        self.sums: dict[Any, Tensor] = {}
+        self.lists: dict[str, list[Tensor]] = {}
+
+    @abstractmethod
+    def update(self, batch: Centred) -> None:
+        """Adds a minibatch."""
+
+    def merge(self, other: Accumulator, samples: int) -> None:
+        """Adds what another one of the same kind has, whose samples lie behind so many."""
+        for key, value in other.sums.items():
+            self.add(key, value)
+        for name, values in other.lists.items():
+            self.lists.setdefault(name, []).extend(values)
+
+    def add(self, key: Any, value: Tensor) -> None:
+        """Adds to a sum; it lies where its first value did."""
+        before = self.sums.get(key)
+        self.sums[key] = value if before is None else before + value.to(before.device)
+
+    def append(self, name: str, value: Tensor) -> None:
+        """Adds to a list."""
+        self.lists.setdefault(name, []).append(value)
+
+    def variables(self, n: int, x: LayerSteps, y: LayerSteps) -> dict[str, tuple[Any, ...]]:
+        """Variable -> (axes, values): means over n samples, and lists joined; with attributes where it has any."""
+        values = {str(name): value.cpu().numpy() / n for name, value in self.sums.items()}
+        values |= {name: torch.cat(parts).cpu().numpy() for name, parts in self.lists.items()}
+        return {name: (self.dims[name], value) for name, value in values.items()}
+
+
+class StepSums(Accumulator):
+    """n_b HSIC_1 between all rows (a layer at a step), within the layers, and with a third Gram."""
+
+    dims: ClassVar[Dims] = {**DIMS, "hsic_xz": ("layer_x", "step_x"), "hsic_yz": ("layer_y", "step_y"), "hsic_zz": ()}
+
+    def update(self, batch: Centred) -> None:
+        x, y, z, n = batch.x, batch.y, batch.given, batch.x.n
+        within = [_within(side) for side in ((x,) if x is y else (x, y))]
+        self.add("hsic_xy", n * hsic(x.rows, y.rows, n))
+        self.add("hsic_xx", n * within[0])
+        self.add("hsic_yy", n * within[-1])
+        if z is not None:
+            for name, side in (("hsic_xz", x), ("hsic_yz", y), ("hsic_zz", z)):
+                self.add(name, n * hsic(side.rows, z.rows, n))
+
+    def variables(self, n: int, x: LayerSteps, y: LayerSteps) -> dict[str, tuple[Any, ...]]:
+        at_x, at_y = x.index.numpy(), y.index.numpy()  # rows -> layers and steps
+        at: dict[str, Any] = {"hsic_xz": (at_x, 0), "hsic_yz": (at_y, 0), "hsic_zz": (0, 0)}
+        found = super().variables(n, x, y)
+        found |= {name: (dims, values[at[name]]) for name, (dims, values) in found.items() if name in at}
+        return found | {"hsic_xy": (self.dims["hsic_xy"], found["hsic_xy"][1][at_x][:, :, at_y])}
+
+
+class BatchSums(Accumulator):
+    """Of each minibatch its samples, where they lie, and S = n (n-3) HSIC_1 of all steps concatenated."""
+
+    dims: ClassVar[Dims] = {
+        **{f"batch_{name}": ("batch",) for name in ("n", "place", "seed")},
+        **{f"batch_{part}": ("batch", *axes) for part, axes in _PARTS.items()},
+    }
+
+    def update(self, batch: Centred) -> None:
+        norms = [side.norms.square().unsqueeze(0) for side in batch.wholes]
+        for name, value in (("n", batch.x.n), ("place", batch.place), ("seed", batch.seed)):
+            if value is not None:
+                self.append(f"batch_{name}", torch.tensor([value]))
+        self.append("batch_xy", 2 * pair_products(batch.wholes[0].rows, batch.wholes[-1].rows).unsqueeze(0))
+        self.append("batch_xx", norms[0])
+        self.append("batch_yy", norms[-1])
+
+    def merge(self, other: Accumulator, samples: int) -> None:
+        before = len(self.lists.get("batch_place", ()))
+        super().merge(other, samples)
+        places = self.lists["batch_place"]
+        places[before:] = [place + samples for place in places[before:]]
+
+
+class SampleShares(Accumulator):
+    """What each sample contributes, see `jackknife.Contributions`."""
+
+    dims: ClassVar[Dims] = {f"sample_{part}": ("sample", *axes) for part, axes in _PARTS.items()}
+
+    def update(self, batch: Centred) -> None:
+        for part, value in contributions(batch.wholes[0], batch.wholes[-1])._asdict().items():
+            self.append(f"sample_{part}", value)
+
+
+class Subsets(Accumulator):
+    """HSIC_1 of some samples alone, by the name of the subset; keys are (name, part)."""
+
+    axis: str
+
+    def add_subset(self, name: Any, n: int, xy: Tensor, xx: Tensor, yy: Tensor) -> None:
+        """Adds to a subset what so many samples of a minibatch give."""
+        for part, value in (("n", torch.tensor(n, dtype=torch.float64)), ("xy", xy), ("xx", xx), ("yy", yy)):
+            self.add((name, part), value)
+
+    def variables(self, n: int, x: LayerSteps, y: LayerSteps) -> dict[str, tuple[Any, ...]]:
+        names = list(dict.fromkeys(name for name, _ in self.sums))
+        if not names:
+            return {}
+        n_of, *means = (np.stack([self.sums[name, p].cpu().numpy() for name in names]) for p in ("n", *_PARTS))
+        counts = np.maximum(n_of, 1)
+        return {
+            self.axis: ((self.axis,), names),
+            f"{self.axis}_n": ((self.axis,), n_of.astype(int)),
+            **{
+                f"{self.axis}_{part}": ((self.axis, *axes), mean / counts.reshape(-1, *[1] * len(axes)))
+                for (part, axes), mean in zip(_PARTS.items(), means, strict=True)
+            },
+        }
+
+
+class Groups(Subsets):
+    """HSIC_1 of the samples of each group."""
+
+    axis = "group"
+
+    def update(self, batch: Centred) -> None:
+        for name, mask in batch.groups.items():
+            samples = mask.nonzero().flatten().cpu()
+            n = len(samples)
+            if n < MIN_SAMPLES:
+                x, y = batch.wholes[0], batch.wholes[-1]
+                nothing = x.rows.new_zeros(len(x.layers), len(y.layers))  # it is there, with no samples
+                self.add_subset(name, 0, nothing, nothing[:, 0], nothing[0])
+                continue
+            rows = [side.part(samples) for side in batch.wholes]
+            within = [n * hsic(side.unsqueeze(1), side.unsqueeze(1), n)[:, 0, 0] for side in rows]
+            self.add_subset(name, n, n * hsic(rows[0], rows[-1], n), within[0], within[-1])
+
+
+class FirstSamples(Subsets):
+    """HSIC_1 of the first 64, 128, ... samples of each minibatch, by the trace formula.
+
+    It takes row sums in place of Grams centred anew.
+    """
+
+    axis = "size"
+
+    def update(self, batch: Centred) -> None:
+        for size in SIZES:
+            if size < batch.x.n:
+                self._first(size, batch.wholes)
+
+    def _first(self, n: int, wholes: tuple[Whole, ...]) -> None:
+        device = wholes[0].rows.device
+        sides = [side.first(n) for side in wholes]
+        within, alike = [], []
+        for rows, sums in sides:
+            raw = 2 * torch.linalg.vector_norm(rows, dim=1).square()
+            centring = sums.sum(1).square() / ((n - 1) * (n - 2)) - 2 / (n - 2) * sums.square().sum(1)
+            own = (raw + centring).to(device)
+            # what centring leaves of alike samples is rounding, see Whole.part
+            alike.append(own <= ALIKE**2 * raw.to(device))
+            within.append(own.masked_fill(alike[-1], 0.0) / (n - 3))
+        (K, r), (L, s) = sides[0], sides[-1]
+        s = s.to(r.device)
+        both = (
+            2 * pair_products(K, L) + r.sum(1, keepdim=True) * s.sum(1) / ((n - 1) * (n - 2)) - 2 / (n - 2) * r @ s.mT
+        )
+        both = both.masked_fill(alike[0].unsqueeze(1) | alike[-1], 0.0)
+        self.add_subset(n, n, both / (n - 3), within[0], within[-1])
+
+
+class Measures(Accumulator):
+    """Other measures of all steps concatenated: means over minibatches, weighted by their samples.
+
+    Args:
+        table: name -> measure.
+    """
+
+    def __init__(self, table: Mapping[str, Measure]) -> None:
+        super().__init__()
+        self.table = table
+
+    def update(self, batch: Centred) -> None:
+        x, y = batch.wholes[0], batch.wholes[-1]
+        broken = x.norms.isnan().unsqueeze(1) | y.norms.to(x.rows.device).isnan()
+        for name, measure in self.table.items():
+            value = measure.of(x, y).to(broken.device)
+            known = value.isfinite()  # else a layer has no structure in this minibatch, or is broken
+            self.add((name, "value"), batch.x.n * value.where(known, 0.0).masked_fill(broken, torch.nan))
+            self.add((name, "weight"), batch.x.n * (known | broken).to(torch.float64))
+
+    def variables(self, n: int, x: LayerSteps, y: LayerSteps) -> dict[str, tuple[Any, ...]]:
+        found = {}
+        for name, measure in self.table.items():
+            value, weight = (self.sums[name, part].cpu().numpy() for part in ("value", "weight"))
+            mean = np.where(weight > 0, value / np.maximum(weight, 1), np.nan)
+            found[f"measure_{name}"] = (_PAIR, mean, {"title": measure.title})
+        return found
+
+
+def _within(batch: Grams) -> Tensor:
+    """HSIC `[layers, T, T]` between the steps of each layer."""
+    T = batch.index.shape[1]
+    blocks = batch.rows.new_zeros(len(batch.index), T, T)
+    for layer, (first, last) in enumerate(batch.index[:, [0, -1]].tolist()):
+        span = batch.rows[first : last + 1]  # the rows of a layer lie together; one row stands for all its steps
+        blocks[layer] = hsic(span, span, batch.n)
+    return blocks
