@@ -52,31 +52,25 @@ class Drive:
         """
         T = self.T if T is None else T
         call = self.forward or (lambda net, x: unwrapped(net)(x))
-        if self.mode == "as is":
-            call(model, _copied(batch))
+        if self.mode in ("as is", "loop"):
+            given = [batch] * (1 if self.mode == "as is" else T or 0)
         elif self.mode == "repeat":
-            call(model, self._repeated(batch, T or 1))
-        elif self.mode == "loop":
-            for _ in range(T or 0):
-                call(model, _copied(batch))
-        elif self.mode == "frames":
-            call(model, _copied(_frames(batch, self.T, T)))
-        elif self.mode == "turned frames":
-            call(model, _copied(_frames(batch, self.T, T).transpose(0, 1).contiguous()))
+            given = [self._repeated(batch, T or 1)]
         else:
-            for frame in _frames(batch, self.T, T):
-                call(model, _copied(frame))
+            frames = _frames(batch, self.T, T)
+            turned = frames.transpose(0, 1).contiguous() if self.mode == "turned frames" else frames
+            given = list(frames) if self.mode == "frame loop" else [turned]
+        for x in given:
+            call(model, _map(x, lambda tensor: tensor.clone()))
 
     def _repeated(self, batch: Any, T: int) -> Any:
-        """A copy of a batch with T equal steps in what gets them."""
+        """A batch with T equal steps in what gets them."""
         place = count()
 
         def shown(x: Tensor) -> Tensor:
             if self.repeated is not None and next(place) >= self.repeated:
-                return x.clone()
-            times = [1] * (x.ndim + 1)
-            times[self.step_axis] = T
-            return x.unsqueeze(self.step_axis).repeat(times)  # a copy, for T = 1 too
+                return x
+            return x.unsqueeze(self.step_axis).expand(*x.shape[: self.step_axis], T, *x.shape[self.step_axis :])
 
         return _map(batch, shown)
 
@@ -138,10 +132,6 @@ def sample_axis(layout: Layout | None, forward: Forward | None) -> int:
 def to_device(batch: Any, device: torch.device) -> Any:
     """A batch with all its tensors on a device."""
     return _map(batch, lambda x: x.to(device))
-
-
-def _copied(batch: Any) -> Any:
-    return _map(batch, lambda x: x.clone())
 
 
 def _frames(batch: Tensor, expected: int | None, T: int | None) -> Tensor:

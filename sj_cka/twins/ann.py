@@ -15,7 +15,7 @@ from sj_cka.recording.state import is_multi_step, is_neuron, outside_neurons
 from sj_cka.recording.wrappers import bare, check_network
 from sj_cka.twins.copies import live_tensors, no_hooks, no_watching, takes_steps, watches_nothing
 from sj_cka.twins.fresh import Initialiser, built_anew, drawn_anew
-from sj_cka.twins.refusals import check_reads, check_translatable, warn_of_logic
+from sj_cka.twins.refusals import check_translatable, warn_of_logic
 from sj_cka.twins.untimed import untimed
 
 Activation = Callable[[], nn.Module]
@@ -96,7 +96,6 @@ def ann_twin(
     replaced = _replacements(net, activation)
     if not any(map(is_neuron, net.modules())):
         raise ValueError(f"expected a network with neurons of SpikingJelly, found none in {type(net).__name__}")
-    check_reads(net, replaced)
     warn_of_logic(net)
     twin: nn.Module = copy.deepcopy(net, {**replaced, **live_tensors(net), **no_hooks(net), **no_watching(net)})
     for module in twin.modules():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from sj_cka.recording.folds import N_PROBE
 from sj_cka.recording.knobs import Knob, knobs, trials, turned
 from sj_cka.recording.probes import Probes, own_steps, taken_for_steps, tried
 from sj_cka.recording.snapshot import computes_by_own_code
-from sj_cka.recording.state import is_multi_step
+from sj_cka.recording.state import is_multi_step, modes_kept
 from sj_cka.recording.tap import Tap
 from sj_cka.recording.trace import Trace
 from sj_cka.twins.attempt import MARKED, Attempt, leaves_of
@@ -105,6 +105,8 @@ class _Search(Probes):
         batch = [leaves[i].detach() if isinstance(leaves[i], Tensor) else leaves[i] for i in self.order]
         super().__init__(quiet(net, activations), batch, activations=tuple(activations))
         self.originals, self.said = originals, dict[str, None]()
+        # in evaluation they neither draw nor mix samples; blocks, which may ask for the mode, and a user's own are left
+        self.still = [m for m in self.model.modules() if not [*m.children()] and not computes_by_own_code(m)]
         self.devices = {p.device.index for p in net.parameters() if p.is_cuda}
 
         def call(model: nn.Module, batch: Sequence[Any]) -> Any:
@@ -215,9 +217,11 @@ class _Search(Probes):
                 turned(counters, 1),
                 turned(some, T),
                 of_the_twin_alone(self.model, self.originals),
-                _still(self.model),
+                modes_kept(self.model),
                 torch.random.fork_rng(devices=self.devices),
             ):
+                for layer in self.still:
+                    layer.training = False
                 return self.run(drive, (0,) * n, None if some else T, marked=marked)
         except AttributeError as error:
             for name in self.activations or ():
@@ -307,23 +311,3 @@ def _words(drive: Drive) -> str:
     if drive.mode == "repeat":
         return f"with a step at axis {drive.step_axis}"
     return "as frames [T, N, ...]" if drive.sample_axis else "as it is"
-
-
-@contextmanager
-def _still(net: nn.Module) -> Iterator[None]:
-    """Layers of libraries in evaluation mode while it lasts: they neither draw random numbers nor mix samples.
-
-    Blocks, whose forward may ask for the mode, and a user's own layers are left as they are.
-    """
-    layers = [
-        module
-        for module in net.modules()
-        if module.training and next(module.children(), None) is None and not computes_by_own_code(module)
-    ]
-    try:
-        for module in layers:
-            module.training = False
-        yield
-    finally:
-        for module in layers:
-            module.training = True

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-import textwrap
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 from spikingjelly.activation_based import base, encoding, rnn, surrogate
@@ -69,30 +65,6 @@ def check_translatable(net: nn.Module) -> None:
         if reason:
             what = f"module {name!r}" if name else "the network"
             raise ValueError(f"{what} ({type(module).__name__}) has no artificial twin: it {reason}")
-
-
-def check_reads(net: nn.Module, replaced: Mapping[int, nn.Module]) -> None:
-    """Raises ValueError where a forward reads of a neuron, by its name, what the activation in its place has not.
-
-    `self.fc[-1].v` is found in the source of the forward and of the methods that it calls. What is reached otherwise,
-    or has no source, the first call of the twin finds.
-    """
-    names = {id(module): name for name, module in outside_neurons(net).items()}
-    for name, module in outside_neurons(net).items():
-        if is_neuron(module) or type(module).__module__.startswith("torch."):
-            continue
-        kind: Any = type(module)
-        for tree in _sources(kind):
-            for target, attribute in _reads(tree, module):
-                new = replaced.get(id(target))
-                if new is None or not is_neuron(target) or hasattr(new, attribute) or not hasattr(target, attribute):
-                    continue
-                where = f"module {name!r}" if name else "the network"
-                raise ValueError(
-                    f"{where} ({type(module).__name__}) has no artificial twin: its forward reads {attribute!r} of "
-                    f"neuron {names[id(target)]!r}, which a {type(new).__name__} has not; let it use what the neuron "
-                    "puts out"
-                )
 
 
 class Untranslatable(Refusal, ValueError):
@@ -170,56 +142,3 @@ def _of_other(module: nn.Module, in_neuron: bool) -> str:
     if callable(getattr(module, "reset", None)) and not any(map(is_neuron, module.modules())):
         return "has a reset(), thus a state, and holds no neuron of SpikingJelly"
     return ""
-
-
-@lru_cache(maxsize=256)
-def _sources(kind: Any) -> tuple[ast.FunctionDef, ...]:
-    """The forward of a class and the methods that it calls on itself, parsed, as far as they have a source."""
-    trees: dict[str, ast.FunctionDef] = {}
-    ahead = ["forward"]
-    while ahead:
-        method = ahead.pop()
-        function = inspect.getattr_static(kind, method, None)
-        if method in trees or not inspect.isfunction(function) or function.__module__.startswith("torch."):
-            continue
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-        except (OSError, SyntaxError):  # written in a console, or a lambda in an expression
-            continue
-        if isinstance(tree, ast.FunctionDef) and tree.args.args:
-            trees[method] = tree
-            called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
-            ahead += [f.attr for f in called if isinstance(f, ast.Attribute) and _is_self(f.value, tree)]
-    return tuple(trees.values())
-
-
-def _reads(tree: ast.FunctionDef, module: nn.Module) -> Iterator[tuple[Any, str]]:
-    """Every (object, attribute) read in a method whose object can be told from the source, as `self.fc[-1]`."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-            target = _resolved(node.value, tree, module)
-            if target is not None:
-                yield target, node.attr
-
-
-def _resolved(node: ast.expr, tree: ast.FunctionDef, module: nn.Module) -> Any:
-    """What `self`, an attribute of it or a numbered member of that is; None where the source does not tell."""
-    if _is_self(node, tree):
-        return module
-    if isinstance(node, ast.Attribute):
-        owner = _resolved(node.value, tree, module)
-        if not isinstance(owner, nn.Module):
-            return None
-        return owner._modules.get(node.attr, vars(owner).get(node.attr))
-    if isinstance(node, ast.Subscript):
-        owner = _resolved(node.value, tree, module)
-        try:
-            index = ast.literal_eval(node.slice)
-            return owner[index] if isinstance(owner, nn.Sequential | nn.ModuleList | nn.ModuleDict | list) else None
-        except (ValueError, IndexError, KeyError, TypeError):  # a computed index
-            return None
-    return None
-
-
-def _is_self(node: ast.expr, tree: ast.FunctionDef) -> bool:
-    return isinstance(node, ast.Name) and node.id == tree.args.args[0].arg
