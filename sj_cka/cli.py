@@ -112,7 +112,7 @@ def doctor() -> None:
 
 @app.command("list")
 def list_names() -> None:
-    """Lists what a recipe may name: data sets, augmentations, models, neurons, attacks, measures, figures."""
+    """Lists what a recipe may name: data sets, augmentations, models, neurons, rules, attacks, measures, figures."""
     from sj_cka.attacks import ATTACKS
     from sj_cka.claims import MEASUREMENTS
     from sj_cka.data import AUGMENTATIONS, DATASETS
@@ -120,6 +120,7 @@ def list_names() -> None:
     from sj_cka.models import MODELS, NEURONS
     from sj_cka.plugins import load_plugins
     from sj_cka.recipe.attacks import NOISE
+    from sj_cka.training import LEARNING_RULES
 
     load_plugins()
     tables: dict[str, Iterable[str]] = {
@@ -127,6 +128,7 @@ def list_names() -> None:
         "augment": AUGMENTATIONS,
         "model": MODELS,
         "neuron": NEURONS,
+        "rule": LEARNING_RULES,
         "attack": [*ATTACKS, NOISE],
         "measure": MEASUREMENTS,
         "figure": FIGURES,

@@ -217,7 +217,7 @@ def test_what_a_recipe_may_name_is_listed() -> None:
     table = {line.split()[0]: line.split(maxsplit=1)[1].split(", ") for line in out.splitlines()}
     assert code == 0
     assert table["data"] == list(DATASETS)
-    assert set(table) == {"data", "augment", "model", "neuron", "attack", "measure", "figure"}
+    assert set(table) == {"data", "augment", "model", "neuron", "rule", "attack", "measure", "figure"}
     assert table["augment"] == list(AUGMENTATIONS)
     assert table["attack"] == [*ATTACKS, "noise_like"]
 

@@ -20,6 +20,7 @@ from sj_cka.jobs import KINDS, DataBlock, Job
 from sj_cka.plan import Plan, plan
 from sj_cka.recording import reset_states
 from sj_cka.store import Store
+from sj_cka.training import LEARNING_RULES
 
 Write = Callable[..., Path]
 
@@ -82,6 +83,7 @@ SAME = {
             "  lr: 1e-1\n  momentum: 0.9\n  weight_decay: 0.0001\n  init: fresh\n  threads: 1\n  ann: {epochs: 1}",
         ),
     ],
+    "learning rule at its default": [("  lr: 0.1", "  rule: backprop\n  ann: {rule: {name: backprop}}")],
     "numbers written otherwise": [("depth: 8}", 'depth: "8"}'), ("tau: 2.0", "tau: 2"), ("  lr: 0.1", "  lr: 1/10")],
     "seeds listed": [("seeds: 2", "seeds: [0, 1]")],
 }
@@ -527,6 +529,22 @@ def test_what_changes_the_training_changes_its_key(line: str, recipe_file: Write
     assert not keys(recipe_file(("  lr: 0.1", f"  {line}"))) & {
         job.key for job in planned(recipe_file()).trained.values()
     }
+
+
+def test_another_learning_rule_is_part_of_the_spec_with_its_options_that_are_not_at_their_default(
+    recipe_file: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def local(network: Any, x: Any, y: Any, *, depth: int = 2, strength: float = 1.0, **given: Any) -> Any: ...
+
+    def settings(rule: str) -> Any:
+        trained = planned(recipe_file(("  lr: 0.1", f"  snn: {{rule: {rule}}}"))).trained
+        assert "rule" not in trained["all.ann", 0].args["settings"]
+        return trained["all.snn", 0].args["settings"]["rule"]
+
+    monkeypatch.setitem(LEARNING_RULES, "local", local)
+    for plain in ("local", "{name: local, depth: 2}", '{name: local, strength: "1"}'):
+        assert settings(plain) == "local"
+    assert settings("{name: local, depth: 3, strength: 1.0}") == {"name": "local", "depth": 3}
 
 
 def test_the_cost_of_a_spiking_network_is_mostly_accumulations_and_of_its_twin_none(recipe_file: Write) -> None:

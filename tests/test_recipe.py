@@ -183,6 +183,16 @@ FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
         "train.augment[1]",
         "unknown augmentation 'flop'; did you mean 'flip'",
     ),
+    "unknown learning rule": (
+        ("batch_size: 32", "rule: backpop # <--"),
+        "train.rule",
+        "unknown learning rule 'backpop'; did you mean 'backprop'",
+    ),
+    "unknown option of a learning rule": (
+        ("batch_size: 32", "ann: {rule: {name: backprop, depth: 4}} # <--"),
+        "train.ann.rule.depth",
+        "unknown key",
+    ),
     "unknown option of an augmentation": (
         ("batch_size: 32", "augment: [{name: crop, pad: 4}] # <--"),
         "train.augment[0].pad",

@@ -18,6 +18,7 @@ from pydantic import (
 
 from sj_cka.claims import Claim
 from sj_cka.recipe.attacks import Attacks, Poison
+from sj_cka.recipe.choices import RULE
 from sj_cka.training import Settings
 from sj_cka.training.settings import Layout, Precision
 from sj_cka.typed import MOST_STEPS, MOST_THREADS, SEEDS, Float, Int, Name, Seed, Strict, number, several
@@ -78,6 +79,15 @@ def _ascending(epochs: tuple[int, ...]) -> tuple[int, ...]:
 Epochs = Annotated[tuple[Int, ...], AfterValidator(_ascending)]
 
 
+class ByName(Named):
+    """A function of a table and its options; its name alone takes their defaults."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
 class TrainOverride(Strict):
     """What one kind of network trains with differently."""
 
@@ -94,16 +104,8 @@ class TrainOverride(Strict):
     layout: Layout | None = None
     compile: StrictBool | None = None
     graph: StrictBool | None = None
+    rule: ByName | None = None
     sync_bn: StrictBool | None = None
-
-
-class Augmentation(Named):
-    """An augmentation of AUGMENTATIONS and its options; its name alone takes their defaults."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
 
 
 class Train(Strict):
@@ -130,12 +132,11 @@ class Train(Strict):
     layout: Layout = Field(Settings.layout, description="of images and convolutions in memory")
     compile: StrictBool = Field(Settings.compile, description="let torch.compile make the forward pass")
     graph: StrictBool = Field(Settings.graph, description="on CUDA, capture a step as a CUDA graph and replay it")
+    rule: ByName = Field(ByName(name="backprop"), description="learning rule that gradients come from")
     sync_bn: StrictBool = Field(
         Settings.sync_bn, description="with several processes: batch normalisation over the whole batch"
     )
-    augment: list[Augmentation] = Field(
-        [], description="random changes of the training images, in turn, e.g. [crop, flip]"
-    )
+    augment: list[ByName] = Field([], description="random changes of the training images, in turn, e.g. [crop, flip]")
     poison: Poison | None = Field(None, description="a backdoor in the training samples")
     keep: Epochs = Field((), description="epochs whose weights are kept, for <variant>.snn@<epoch>; 0 is untrained")
     checkpoint: Annotated[Int, Field(ge=1)] | None = Field(
@@ -157,7 +158,9 @@ class Train(Strict):
         """The settings for networks of a kind."""
         common = self.model_dump(include=set(TrainOverride.model_fields))
         own = (self.ann if kind == "ann" else self.snn).model_dump(exclude_none=True)
-        return common | own
+        settings = common | own
+        rule = RULE.without_defaults(settings["rule"])
+        return settings | {"rule": rule if len(rule) > 1 else rule["name"]}
 
 
 class Alignment(Strict):

@@ -12,7 +12,7 @@ from sj_cka.plugins import UnknownName, closest, lookup
 from sj_cka.ranges import Range
 from sj_cka.recipe.attacks import NOISE, Attacking
 from sj_cka.recipe.blocks import Comparison, FigureBlock, Named
-from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, MODEL, NEURON, Choice, options_of
+from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, MODEL, NEURON, RULE, Choice, options_of
 from sj_cka.recipe.faults import checked, validated
 from sj_cka.recipe.names import KINDS, NetworkName
 from sj_cka.recipe.reading import Study
@@ -38,6 +38,10 @@ def check(study: Study) -> None:
         _check_choice(NEURON, condition.snn.neuron, condition.source, ("snn", "neuron"))
         for i, augmentation in enumerate(condition.train.augment):
             _check_choice(AUGMENTATION, augmentation, condition.source, ("train", "augment", i))
+        for of_kind in ((), ("ann",), ("snn",)):
+            train = getattr(condition.train, *of_kind) if of_kind else condition.train
+            if train.rule is not None:
+                _check_choice(RULE, train.rule, condition.source, ("train", *of_kind, "rule"))
         if condition.train.trained_at != study.recipe.train.trained_at:
             key = ("train", "trained_at")
             raise condition.source.error(key, "expected one value for the whole study, under train")

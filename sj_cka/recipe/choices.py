@@ -18,6 +18,7 @@ from sj_cka.attacks import ATTACKS
 from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.models import MODELS, NEURONS
 from sj_cka.plugins import lookup
+from sj_cka.training import LEARNING_RULES
 from sj_cka.typed import Float, Int, Strict
 
 # how a data set gets here, not what it is
@@ -68,6 +69,7 @@ DATA = Choice("data set", DATASETS)
 AUGMENTATION = Choice("augmentation", AUGMENTATIONS, ("samples", "generator"))
 MODEL = Choice("model", MODELS, ("neuron", "T", "in_channels", "num_classes"))
 NEURON = Choice("neuron", NEURONS, ("device",))
+RULE = Choice("learning rule", LEARNING_RULES, ("network", "x", "y", "forward", "loss", "scale"))
 ATTACK = Choice("attack", ATTACKS, ("net", "x", "y", "eps", "generator", "source"))
 
 

@@ -8,7 +8,7 @@ from sj_cka.claims import MEASUREMENTS
 from sj_cka.figures import FIGURES
 from sj_cka.recipe.attacks import NOISE
 from sj_cka.recipe.blocks import Recipe
-from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, MODEL, NEURON, Choice
+from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, MODEL, NEURON, RULE, Choice
 
 
 def schema() -> dict[str, Any]:
@@ -16,8 +16,9 @@ def schema() -> dict[str, Any]:
     made = Recipe.model_json_schema()
     made["properties"] |= {"data": {"oneOf": _entries(DATA)}, "model": {"oneOf": _entries(MODEL)}}
     made["$defs"]["SNN"]["properties"]["neuron"] = {"oneOf": _entries(NEURON)}
-    augmentations = [{"enum": list(AUGMENTATION.table)}, *_entries(AUGMENTATION)]
-    made["$defs"]["Train"]["properties"]["augment"]["items"] = {"oneOf": augmentations}
+    made["$defs"]["Train"]["properties"]["augment"]["items"] = {"oneOf": _entries(AUGMENTATION, by_name=True)}
+    for block in ("Train", "TrainOverride"):
+        made["$defs"][block]["properties"]["rule"] = {"oneOf": _entries(RULE, by_name=True)}
     made["$defs"]["AttackBlock"]["properties"]["name"] |= {"enum": [*ATTACK.table, NOISE, None]}
     made["$defs"]["Measurement"]["properties"]["measure"] = {"enum": list(MEASUREMENTS)}
     made["$defs"]["FigureBlock"]["properties"]["name"] = {"enum": list(FIGURES)}
@@ -42,9 +43,9 @@ def _standard(node: Any) -> Any:
     return {key: _standard(value) for key, value in (kept | own).items()}
 
 
-def _entries(choice: Choice) -> list[dict[str, Any]]:
-    """Schemas of the blocks that pick from a table, one a name."""
-    entries = []
+def _entries(choice: Choice, by_name: bool = False) -> list[dict[str, Any]]:
+    """Schemas of the blocks that pick from a table, one a name; or the name alone."""
+    entries: list[dict[str, Any]] = [{"enum": list(choice.table)}] if by_name else []
     for name in choice.table:
         entry = choice.options_model(name).model_json_schema()
         entry["properties"] = {"name": {"const": name}, **entry.get("properties", {})}

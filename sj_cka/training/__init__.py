@@ -4,6 +4,7 @@ from sj_cka.training.checkpoint import Checkpoints, CheckpointSlot
 from sj_cka.training.device_loader import DeviceLoader
 from sj_cka.training.evaluation import accuracy, calibrate, class_scores
 from sj_cka.training.loop import Epoch, NotFinite, Trained, train
+from sj_cka.training.rules import LEARNING_RULES, capturable
 from sj_cka.training.settings import Settings
 
 
@@ -14,6 +15,7 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
+    "LEARNING_RULES",
     "CheckpointSlot",
     "Checkpoints",
     "DeviceLoader",
@@ -23,6 +25,7 @@ __all__ = [
     "Trained",
     "accuracy",
     "calibrate",
+    "capturable",
     "class_scores",
     "train",
 ]

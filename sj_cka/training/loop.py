@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -110,55 +110,31 @@ def train(
         RuntimeError: `settings.compile` where nothing can be compiled, or a checkpoint of another training.
     """
     check_network(network, watched=False)
-    device = next(network.parameters()).device
-    check_precision(network, settings, device)
     step = Step(network, settings)
-    graph = device.type == "cuda" and settings.graph and not settings.compile and world()[1] == 1
-    run = _Run(network, batches, settings, step, GraphStep(step) if graph else step, [], {})
-    own = torch.cuda.current_device() if device.type == "cuda" and device.index is None else device.index
-    devices = [own] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices),
-        on_side_stream(device) if graph else nullcontext(),
-        in_layout(network, settings, device) as as_laid_out,
-        synchronised(network) if settings.sync_bn else nullcontext(),
-        RateMeter(network) as rate,
-    ):
-        torch.manual_seed((seed << 16) + world()[0])
-        share_weights(network)
-        saved = None if checkpoints is None else checkpoints.load()
-        if saved is not None:
-            run.load(saved)
-            if report is not None:
-                for known in run.history:
-                    report(known)
-        elif 0 in keep:
-            run.kept[0] = _weights(network)
-        if settings.compile:
-            step.forward = compiled(network)
-        network.train()
-        done = len(run.history)
-        with tqdm(
-            total=settings.epochs * len(batches), initial=done * len(batches), unit="step", disable=not progress
-        ) as bar:
-            for epoch in range(done + 1, settings.epochs + 1):
-                began = time.perf_counter()
-                lr, loss, accuracy, images = run.epoch(epoch, as_laid_out, bar.update)
-                seconds = time.perf_counter() - began
-                overall, rates = rate.take()
-                made = Epoch(epoch, loss, accuracy, overall, lr, seconds, images / seconds, _peak_memory(device), rates)
-                run.history.append(made)
-                if epoch in keep:
-                    run.kept[epoch] = _weights(network)
-                bar.set_postfix(epoch=epoch, loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", rate=f"{overall:.3f}")
-                if checkpoints is not None and epoch < settings.epochs:
-                    checkpoints.offer(epoch, run.state)
-                if report is not None:
-                    report(made)
-    reset_states(network)
-    if graph:
-        step.optimiser.zero_grad(set_to_none=True)  # gradients lie in the memory of the graph
+    check_precision(network, settings, step.device)
+    run = _Run(network, batches, settings, step, _captured(step), keep, report or _to_nobody)
+    with run.arranged(seed):
+        run.begin(checkpoints)
+        done = len(run.history) * len(batches)
+        with tqdm(total=settings.epochs * len(batches), initial=done, unit="step", disable=not progress) as bar:
+            for number in range(len(run.history) + 1, settings.epochs + 1):
+                epoch = run.epoch(number, bar.update)
+                shown = {"loss": epoch.loss, "accuracy": epoch.accuracy, "rate": epoch.firing_rate}
+                bar.set_postfix(epoch=number, **{name: f"{value:.3f}" for name, value in shown.items()})
+                if checkpoints is not None and number < settings.epochs:
+                    checkpoints.offer(number, run.state)
+                run.report(epoch)
     return Trained(run.history, run.kept)
+
+
+def _to_nobody(epoch: Epoch) -> None: ...
+
+
+def _captured(step: Step) -> GraphStep | None:
+    """The step as a CUDA graph; None where it is to run, or can only run, as it is."""
+    settings = step.settings
+    wanted = settings.graph and not settings.compile and step.capturable
+    return GraphStep(step) if wanted and step.device.type == "cuda" and world()[1] == 1 else None
 
 
 @dataclass
@@ -169,35 +145,74 @@ class _Run:
     batches: Batches
     settings: Settings
     step: Step
-    take: Step | GraphStep
-    history: list[Epoch]
-    kept: dict[int, dict[str, Tensor]]
+    graph: GraphStep | None
+    keep: Collection[int]
+    report: Callable[[Epoch], None]
+    history: list[Epoch] = field(default_factory=list)
+    kept: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
-    def epoch(
-        self, epoch: int, as_laid_out: Callable[[Tensor], Tensor], after_step: Callable[[], Any]
-    ) -> tuple[float, float, float, int]:
-        """One pass over the batches: learning rate of its first step, mean loss, accuracy and number of images."""
+    @contextmanager
+    def arranged(self, seed: int) -> Iterator[None]:
+        """Random numbers, layout, hooks and stream as the training needs them, and put back at the end."""
+        network, device = self.network, self.step.device
+        own = torch.cuda.current_device() if device.type == "cuda" and device.index is None else device.index
+        with (
+            torch.random.fork_rng([own] if device.type == "cuda" else []),
+            on_side_stream(device) if self.graph else nullcontext(),
+            in_layout(network, self.settings, device) as self.as_laid_out,
+            synchronised(network) if self.settings.sync_bn else nullcontext(),
+            RateMeter(network) as self.rate,
+        ):
+            torch.manual_seed((seed << 16) + world()[0])
+            share_weights(network)
+            yield
+        reset_states(network)
+        if self.graph:
+            self.step.optimiser.zero_grad(set_to_none=True)  # gradients lie in the memory of the graph
+
+    def begin(self, checkpoints: Checkpoints | None) -> None:
+        """Goes on from a checkpoint, if there is one, whose epochs it reports."""
+        saved = None if checkpoints is None else checkpoints.load()
+        if saved is not None:
+            self.load(saved)
+        elif 0 in self.keep:
+            self.kept[0] = _weights(self.network)
+        for known in self.history:
+            self.report(known)
+        if self.settings.compile:
+            self.step.forward = compiled(self.network)
+        self.network.train()
+
+    def epoch(self, epoch: int, after_step: Callable[[], Any]) -> Epoch:
+        """One pass over the batches, added to the history."""
+        began = time.perf_counter()
         device, done = self.step.device, (epoch - 1) * len(self.batches)
-        first_lr, seen = self.lr(done), 0
+        seen = 0
         self.step.begin_epoch()
         losses: list[Tensor] = []
         for number, (x, y) in enumerate(self.batches, start=1):
             if self.step.classes is not None and y.device.type == "cpu":  # a look at others would wait for the device
                 check_labels(y, self.step.classes)
             # a copy: a network that works in place must not change what the next epoch is given
-            x, y = as_laid_out(x.to(device, non_blocking=True, copy=True)), y.to(device, non_blocking=True)
+            x, y = self.as_laid_out(x.to(device, non_blocking=True, copy=True)), y.to(device, non_blocking=True)
             self.step.set_rate(self.lr(done + number - 1))
             size = len(y) if world()[1] == 1 else int(sum_of(torch.tensor(len(y), device=device))[0])
             # elsewhere than on the CPU a look at the loss would wait for the device
             look = functools.partial(self.check_finite, epoch=epoch, first=number) if device.type == "cpu" else None
-            losses.append(self.take(x, y, size, look))
+            losses.append((self.graph or self.step)(x, y, size, look))
             seen += size
             after_step()
         if device.type != "cpu":
             self.check_finite(torch.stack(losses), epoch=epoch, first=1)
         [total] = sum_of(self.step.sums)
-        loss_sum, right = total.tolist()
-        return first_lr, loss_sum / seen, right / seen, seen
+        loss, right = (total / seen).tolist()
+        seconds = time.perf_counter() - began
+        rate, rates = self.rate.take()
+        memory = _peak_memory(device)
+        self.history.append(Epoch(epoch, loss, right, rate, self.lr(done), seconds, seen / seconds, memory, rates))
+        if epoch in self.keep:
+            self.kept[epoch] = _weights(self.network)
+        return self.history[-1]
 
     def lr(self, step: int) -> float:
         """Learning rate of a step, from 0: a linear rise over the warm-up, then a cosine to 0 at the end."""

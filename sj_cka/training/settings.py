@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -35,6 +36,7 @@ class Settings:
         layout: of images and convolutions in memory; "auto": see `channels_last`.
         compile: whether torch.compile makes the forward pass; it needs a compiler.
         graph: whether on CUDA, in one process, a step is captured as a CUDA graph and replayed: see `GraphStep`.
+        rule: a name of LEARNING_RULES, or a mapping with `name` and options.
         sync_bn: with several processes, whether batch normalisation takes the statistics of the whole batch, or of the
             share of each process.
     """
@@ -52,6 +54,7 @@ class Settings:
     layout: Layout = "auto"
     compile: bool = False
     graph: bool = True
+    rule: str | Mapping[str, Any] = "backprop"
     sync_bn: bool = False
 
     def autocast_dtype(self, device: torch.device) -> torch.dtype | None:

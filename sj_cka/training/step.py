@@ -1,18 +1,21 @@
-"""One step of a training: states reset, forward pass, loss, gradients, update."""
+"""One step of a training: states reset, gradients by a learning rule, update."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sj_cka.plugins import lookup
 from sj_cka.recording import reset_states
 from sj_cka.training.device_loader import check_labels
 from sj_cka.training.distributed import sum_gradients
 from sj_cka.training.evaluation import class_scores
 from sj_cka.training.forward import autocast
+from sj_cka.training.rules import LEARNING_RULES
 from sj_cka.training.settings import Settings
 
 
@@ -43,6 +46,10 @@ class Step:
         self.own = {"lr": rate, "fused": True if self.deferred else None}
         self.optimiser = torch.optim.SGD(_groups(network, settings), momentum=settings.momentum, **self.own)
         self.scaler = self.new_scaler()
+        options = {"name": settings.rule} if isinstance(settings.rule, str) else dict(settings.rule)
+        rule = lookup(LEARNING_RULES, options.pop("name"), "learning rule")
+        self.rule = functools.partial(rule, network, **options)
+        self.capturable: bool = getattr(rule, "capturable", False)
 
     def new_scaler(self) -> torch.amp.GradScaler:
         """A scaler of gradients as at the beginning, which does nothing but in fp16."""
@@ -68,31 +75,36 @@ class Step:
             x: as the network takes it.
             y: labels `[N]`.
             size: N, of all processes together.
-            look: called with the loss before anything is changed.
+            look: called with the loss before any weight is changed.
 
         Raises:
             ValueError: in the first step, labels outside the network's classes.
         """
         reset_states(self.network)
-        with autocast(self.settings, self.device):
-            logits = self.forward(x)
-            if self.classes is None:
-                self._begin(logits.shape[-1], y)
-            loss = summed_loss(logits, y, self.settings.loss) / size
-        if look is not None:
-            look(loss.detach())
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        mean_loss = functools.partial(self._loss, size=size)
+        logits, loss = self.rule(x, y, forward=self._logits, loss=mean_loss, scale=self.scaler.scale)
+        loss = loss.detach()
+        if look is not None:
+            look(loss)
         sum_gradients(self.network)
         if self.settings.clip is not None:
             self.scaler.unscale_(self.optimiser)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        loss = loss.detach()
         hits = (class_scores(logits.detach()).argmax(1) == y).sum()
         self.sums += torch.stack([loss.double() * size, hits.double()])
         return loss
+
+    def _logits(self, x: Tensor) -> Tensor:
+        with autocast(self.settings, self.device):
+            return self.forward(x)
+
+    def _loss(self, logits: Tensor, y: Tensor, size: int) -> Tensor:
+        if self.classes is None:
+            self._begin(logits.shape[-1], y)
+        return summed_loss(logits, y, self.settings.loss) / size
 
     def _begin(self, classes: int, y: Tensor) -> None:
         """What waits for the first batch: classes, and the layout in memory, which momentum shares."""
