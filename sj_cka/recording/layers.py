@@ -60,8 +60,8 @@ def patterns_of(layers: LayerSpec) -> list[Layer] | None:
     return patterns
 
 
-def choose(model: nn.Module, layers: LayerSpec, trace: Trace) -> list[list[Choice]]:
-    """The layers asked for: a list for each pattern, in the order asked; each once.
+def choose(model: nn.Module, layers: LayerSpec, trace: Trace) -> dict[Choice, int]:
+    """The layers asked for, each once, and the place of the pattern that asked for them.
 
     A module that has several names goes by each of them, and "name#use", as layers of several uses are labelled, is one
     of its uses.
@@ -72,12 +72,12 @@ def choose(model: nn.Module, layers: LayerSpec, trace: Trace) -> list[list[Choic
     """
     patterns = patterns_of(layers)
     if patterns is None:
-        return [[Choice(name) for name in default_layers(model, trace)]]
+        return {Choice(name): 0 for name in default_layers(model, trace)}
     if not patterns:
         raise ValueError("layers: expected at least one name, glob, type or predicate, got none")
     modules, names = candidates(model), _names(model)
-    chosen: list[list[Choice]] = []
-    for layer in patterns:
+    chosen: dict[Choice, int] = {}
+    for place, layer in enumerate(patterns):
         use: int | None = None
         if isinstance(layer, str):
             matched = _named(layer, names)
@@ -99,8 +99,7 @@ def choose(model: nn.Module, layers: LayerSpec, trace: Trace) -> list[list[Choic
                 f"layers: {_describe(layer)} matches {', '.join(sorted(matched)[:3])}, which the forward pass never "
                 "calls; a layer must be called as a module, not through its weights"
             )
-        before = {choice for group in chosen for choice in group}
-        chosen.append([c for c in called if c not in before and Choice(c.module) not in before])
+        chosen |= {c: place for c in called if c not in chosen and Choice(c.module) not in chosen}
     return chosen
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -17,7 +17,7 @@ from sj_cka.recording.folds import NotBack, Probed
 from sj_cka.recording.layers import Choice, LayerSpec, choose
 from sj_cka.recording.probes import Probes, tried
 from sj_cka.recording.select import Select, check_matches
-from sj_cka.recording.state import is_multi_step, is_neuron, keeps_time, preserved
+from sj_cka.recording.state import is_multi_step, is_neuron, preserved
 from sj_cka.recording.tap import Tap
 from sj_cka.recording.trace import Trace
 from sj_cka.recording.ways import expect_at_rest, expect_samples_apart, find_drive
@@ -83,37 +83,51 @@ def plan_observation(
 def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> ObservationPlan:
     """The plan of a network that is known how to run; its state is not preserved."""
     probes.keep(drive)
-    model = probes.model
-    modules = named(model)
-    steps = drive.T if drive.T is not None else probes.steps(drive)
-    drive, T = replace(drive, T=steps), steps or 1
-    probed = probes.probed(drive, steps)
-    if probed.longer is not None and not _scales(probed.two, probed.longer):
+    drive = replace(drive, T=probes.steps(drive) if drive.T is None else drive.T)
+    probed, T = probes.probed(drive, drive.T), drive.T or 1
+    if probed.longer is not None and _alike(probed.two, probed.longer):
         probed = probed._replace(longer=None)
-        if not any(map(keeps_time, model.modules())):  # whatever it is given, nothing in it has steps
+        if not probes.keeps_time:  # whatever it is given, nothing in it has steps
             T = 1
+    places = choose(probes.model, layers, probed.two)
+    names = list(dict.fromkeys(choice.module for choice in places))
+    check_matches(probes.select, names if layers is not None else probed.two.called)
+    expect_samples_apart(probes, drive, names)
+    taps, refused = _taps(probes, drive, probed, T, places, leave_out=layers is None)
+    if not taps:
+        raise next(iter(refused.values()))
+    position = {call: i for i, call in enumerate(probed.two.order)}
+
+    def place(tap: Tap) -> tuple[int, int]:
+        asked = [places[c] for c in (Choice(tap.module, tap.use), Choice(tap.module)) if c in places]
+        return min(asked), position[tap.module, tap.use]
+
+    taps.sort(key=place)
+    doubts = _doubts(named(probes.model), taps, T) if probed.longer is None and T > 1 else ()
+    return ObservationPlan(tuple(taps), drive, T, _left_out(refused) + doubts)
+
+
+def _taps(
+    probes: Probes, drive: Drive, probed: Probed, T: int, choices: Collection[Choice], *, leave_out: bool
+) -> tuple[list[Tap], dict[str, Exception]]:
+    """The taps of what was chosen, and the errors of the modules that are no layers, if they are left out."""
 
     @cache
     def noise() -> Probed | None:
-        found = tried(probes.probed, drive, steps, noise=True)
-        if isinstance(found, Exception):
+        noisy = tried(probes.probed, drive, drive.T, noise=True)
+        if isinstance(noisy, Exception):
             return None
-        return found if probed.longer is not None else found._replace(longer=None)
+        return noisy if probed.longer is not None else noisy._replace(longer=None)
 
-    position = {call: i for i, call in enumerate(probed.two.order)}
-    groups = choose(model, layers, probed.two)
-    group_of = {choice: i for i, group in enumerate(groups) for choice in group}
-    names = list(dict.fromkeys(choice.module for choice in group_of))
+    modules, refused = named(probes.model), dict[str, Exception]()
+    names = list(dict.fromkeys(choice.module for choice in choices))
     uses = {
-        name: sorted(use for module, use in group_of if module == name and use is not None)
+        name: sorted(use for module, use in choices if module == name and use is not None)
         for name in names
-        if Choice(name) not in group_of
+        if Choice(name) not in choices
     }
-    check_matches(probes.select, names if layers is not None else probed.two.called)
-    expect_samples_apart(probes, drive, names)
-    refused: dict[str, Exception] = {}
     try:
-        found = find_taps(
+        taps = find_taps(
             names,
             probed,
             T,
@@ -121,26 +135,15 @@ def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> ObservationPlan:
             uses,
             loops=_loops(modules, probed.two),
             swapped=lambda: None if probed.two.drew else probes.swapped(drive),
-            refused=refused if layers is None else None,
+            refused=refused if leave_out else None,
         )
     except NotBack as error:
         raise ValueError(_random_fold(probes, drive, error)) from error
-    refused |= {
-        name: ValueError(_random_fold(probes, drive, why)) for name, why in refused.items() if isinstance(why, NotBack)
-    }
-    if not found:
-        raise next(iter(refused.values()))
-    taps = [replace(tap, select=probes.picks.get(tap.module), neuron=is_neuron(modules[tap.module])) for tap in found]
-
-    def place(tap: Tap) -> tuple[int, int]:
-        asked = [group_of[c] for c in (Choice(tap.module, tap.use), Choice(tap.module)) if c in group_of]
-        return min(asked), position[tap.module, tap.use]
-
-    taps.sort(key=place)
-    notes = _left_out(refused)
-    if probed.longer is None and T > 1:
-        notes += _by_size(modules, taps, T) + _by_number(taps, T)
-    return ObservationPlan(tuple(taps), drive, T, notes)
+    for name, why in refused.items():
+        if isinstance(why, NotBack):
+            refused[name] = ValueError(_random_fold(probes, drive, why))
+    known = ((tap, probes.picks.get(tap.module), is_neuron(modules[tap.module])) for tap in taps)
+    return [replace(tap, select=pick, neuron=neuron) for tap, pick, neuron in known], refused
 
 
 def _loops(modules: dict[str, nn.Module], seen: Trace) -> Loops:
@@ -167,46 +170,36 @@ def _left_out(refused: Mapping[str, Exception]) -> tuple[str, ...]:
     )
 
 
-def _by_number(taps: Sequence[Tap], T: int) -> tuple[str, ...]:
-    """Names the layers whose calls were told to be steps by their number alone."""
-    doubtful = list(dict.fromkeys(tap.module for tap in taps if tap.by_number))
-    if not doubtful:
-        return ()
-    return (
-        f"the network's number of steps could not be varied, so that the calls of {_listed(doubtful)} are taken for "
-        f"T = {T} steps by their number alone",
-    )
+def _doubts(modules: dict[str, nn.Module], taps: Sequence[Tap], T: int) -> tuple[str, ...]:
+    """Names the layers of which the steps were told on thin evidence, as their number could not be varied.
+
+    That is by the size of an axis where nothing in or around the layer knows of time, or by the number of calls alone.
+    """
+
+    def knows_time(tap: Tap) -> bool:
+        holders = [modules[tap.module[:i]] for i, letter in enumerate(tap.module) if letter == "."]
+        inside = modules[tap.module].modules()
+        return any(map(is_multi_step, holders)) or any(is_neuron(m) or is_multi_step(m) for m in inside)
+
+    by_size = [tap.layer for tap in taps if tap.time == "axis" and not knows_time(tap)]
+    by_number = list(dict.fromkeys(tap.module for tap in taps if tap.by_number))
+    why, notes = "the network's number of steps could not be varied, so that ", []
+    if by_size:
+        verb = "is" if len(by_size) == 1 else "are"
+        notes.append(f"{why}{_listed(by_size)} {verb} taken to hold T = {T} steps by the size of an axis alone")
+    if by_number:
+        notes.append(f"{why}the calls of {_listed(by_number)} are taken for T = {T} steps by their number alone")
+    return tuple(notes)
 
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _by_size(modules: dict[str, nn.Module], taps: Sequence[Tap], T: int) -> tuple[str, ...]:
-    """Names the layers whose axis of time was told by its size alone: nothing in or around them knows of time."""
-    doubtful = []
-    for tap in taps:
-        if tap.time != "axis":
-            continue
-        holders = [modules[tap.module[:i]] for i, letter in enumerate(tap.module) if letter == "."]
-        if any(map(is_multi_step, holders)):
-            continue
-        if not any(is_neuron(m) or is_multi_step(m) for m in modules[tap.module].modules()):
-            doubtful.append(tap.layer)
-    if not doubtful:
-        return ()
-    return (
-        f"the network's number of steps could not be varied, so that {_listed(doubtful)} "
-        f"{'is' if len(doubtful) == 1 else 'are'} taken to hold T = {T} steps by the size of an axis alone",
-    )
+def _alike(two: Trace, longer: Trace) -> bool:
+    """Whether nothing at all changed with one step more, neither a number of calls nor a shape."""
 
+    def shapes(outputs: Sequence[Any]) -> list[Any]:
+        return [getattr(x, "shape", None) for x in outputs]
 
-def _scales(two: Trace, longer: Trace) -> bool:
-    """Whether anything at all changed with one step more."""
-    for name, outputs in two.outputs.items():
-        others = longer.outputs.get(name, [])
-        if len(outputs) != len(others):
-            return True
-        if any(getattr(a, "shape", None) != getattr(b, "shape", None) for a, b in zip(outputs, others, strict=True)):
-            return True
-    return False
+    return all(shapes(outputs) == shapes(longer.outputs.get(name, [])) for name, outputs in two.outputs.items())

@@ -14,7 +14,7 @@ from sj_cka.recording.folds import N_PROBE, SAME, SWAPPED, THREE, TWO, Probed, d
 from sj_cka.recording.knobs import Knob, knobs, trials, turned
 from sj_cka.recording.select import Select, picks, select_without_wrappers
 from sj_cka.recording.snapshot import Refusal, computes_by_own_code
-from sj_cka.recording.state import is_multi_step, is_neuron, is_without_steps, outside_neurons
+from sj_cka.recording.state import is_multi_step, is_neuron, is_without_steps, keeps_time, outside_neurons
 from sj_cka.recording.trace import Trace, trace
 from sj_cka.recording.wrappers import named
 
@@ -58,6 +58,11 @@ class Probes:
         self.picks = picks(self.select, outside_neurons(model))
         self._kept: dict[tuple[Any, ...], Trace] = {}
         self._turned: dict[int, tuple[Sequence[Knob], Trace | None]] = {}  # T -> what sets it, and a step more
+
+    @property
+    def keeps_time(self) -> bool:
+        """Whether anything in the network is known to keep time."""
+        return any(map(keeps_time, self.model.modules()))
 
     def trace(self, drive: Drive, n: int, T: int | None = None, *, noise: float = 0) -> Trace:
         """One run on n samples, or noise in their place, and T steps (the drive's or the network's own if None)."""

@@ -17,7 +17,7 @@ from sj_cka.recording.folds import N_PROBE, SAME, distance
 from sj_cka.recording.own_runs import own_run
 from sj_cka.recording.probes import Probes, carries, changed, held, not_back, own_steps, taken_for_steps, tried
 from sj_cka.recording.snapshot import computes_by_own_code
-from sj_cka.recording.state import from_rest, is_multi_step, is_neuron, keeps_time
+from sj_cka.recording.state import from_rest, is_multi_step, is_neuron
 from sj_cka.recording.trace import Trace
 from sj_cka.recording.wrappers import named
 
@@ -45,52 +45,65 @@ def find_drive(probes: Probes, T: int | None, layout: Layout | None, forward: Fo
     T = None if T is None else int(T)  # NumPy's integers are no int
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"expected layout to be one of {', '.join(LAYOUTS)}, got {layout!r}")
-    model, batch = probes.model, probes.batch
     drive = Drive("as is", sample_axis=sample_axis(layout, forward), forward=forward)
-    if (n := drive.samples(batch)) < N_NEEDED:
+    if (n := drive.samples(probes.batch)) < N_NEEDED:
         raise ValueError(f"samples are told from steps by probes on {N_NEEDED} samples, got a batch of {n}")
-    neurons = [module for module in model.modules() if is_neuron(module)]
+    neurons = [module for module in probes.model.modules() if is_neuron(module)]
     single = bool(neurons) and not any(map(is_multi_step, neurons))
     if forward is None and layout in ("TNCHW", "NTCHW"):
         return _of_frames(probes, T, layout, single)
     failed = steps_are_samples(probes, drive)
     if not failed:
-        own = probes.steps(drive, T)
-        if not any(map(keeps_time, model.modules())):
-            return replace(drive, T=_agreed(probes, drive, T, own))
-        if not (single and own == 1 and forward is None):
-            if forward is not None and T is not None and own is not None and own % T == 0:
-                own = T  # the caller says so: its neurons are used several times in a step
-            if T is not None and own is not None and T != own:
-                raise ValueError(
-                    f"the network makes {own} time steps of its own, T = {T} was asked for: pass T={own}, or none. "
-                    f"If it makes none but uses a neuron {own} times in a step, run it yourself: T={T}, "
-                    f"forward=lambda net, batch: [net(batch) for _ in range({T})]"
-                )
-            return replace(drive, T=own)
+        steps = probes.steps(drive, T)
+        if not probes.keeps_time:
+            return replace(drive, T=_agreed(probes, drive, T, steps))
+        if not (single and steps == 1 and forward is None):
+            return replace(drive, T=_own(steps, T, forward))
     if forward is not None or T is None:
         fault = fault_of(probes, drive)
         if fault and (forward is not None or not neurons or fault.error is None):
             raise ValueError(f"with forward=, {fault.words}" if forward is not None else fault.words)
     if forward is not None:
         raise ValueError(f"forward= does not give the network time steps and samples apart: {failed}")
-    if not neurons and any(map(keeps_time, model.modules())):  # what it is to be given in each step is not known
+    if not neurons and probes.keeps_time:  # what it is to be given in each step is not known
         raise ValueError(f"{failed}: say how it is given its input over time, forward=lambda net, batch: ...")
     if T is None:
         raise ValueError(
             f"{failed or 'the network makes no time steps of its own'}: pass T=, how often the input is to be shown"
         )
-    repeated = Drive("repeat" if failed else "loop", T)
+    return _shown(probes, T, failed)
+
+
+def _own(steps: int | None, T: int | None, forward: Forward | None) -> int | None:
+    """The number of steps that a network makes of a batch as it is.
+
+    Raises:
+        ValueError: it is another than asked for.
+    """
+    if T is None or steps is None or T == steps:
+        return steps
+    if forward is not None and steps % T == 0:
+        return T  # the caller says so: its neurons are used several times in a step
+    raise ValueError(
+        f"the network makes {steps} time steps of its own, T = {T} was asked for: pass T={steps}, or none. "
+        f"If it makes none but uses a neuron {steps} times in a step, run it yourself: T={T}, "
+        f"forward=lambda net, batch: [net(batch) for _ in range({T})]"
+    )
+
+
+def _shown(probes: Probes, T: int, failed: str) -> Drive:
+    """The way to show a batch T times: in one call, where it cannot be given as it is, else in T calls."""
+    drive = Drive("repeat" if failed else "loop", T)
     try:
-        probes.trace(repeated, 2)
+        probes.trace(drive, N_PROBE[0])
     except Exception as error:  # told in full: the network's own words are the reason
-        shape = f"N, {', '.join(map(str, batch.shape[1:]))}"
+        shape = f"N, {', '.join(map(str, probes.batch.shape[1:]))}"
         raise ValueError(
             f"the network cannot be run. On [{shape}]: {failed or 'it made one step only'}. On [T, {shape}]: {error}. "
             "Set all its layers to one step mode (functional.set_step_mode), or say how to run it: "
             "forward=lambda net, batch: ..."
         ) from error
-    return repeated
+    return drive
 
 
 def _agreed(probes: Probes, drive: Drive, T: int | None, own: int | None) -> int | None:
@@ -115,7 +128,7 @@ def _of_frames(probes: Probes, T: int | None, layout: Layout, single: bool) -> D
         )
     whole = Drive("frames", given, sample_axis=1)
     turned = replace(whole, mode="turned frames")
-    timed = any(map(keeps_time, probes.model.modules()))
+    timed = probes.keeps_time
     raised = steps_are_samples(probes, whole)
     failed = raised or _mixed(probes, whole)
     if single and not failed and own_steps(probes.model, probes.trace(whole, 2)) == given:
@@ -227,7 +240,7 @@ def takes_time_first(probes: Probes, samples_first: Drive, time_first: Drive) ->
 
 def _mixed(probes: Probes, drive: Drive) -> str:
     """Which module lets samples see each other, in words; '' for none. Where nothing keeps time, this tells frames."""
-    if any(map(keeps_time, probes.model.modules())):
+    if probes.keeps_time:
         return ""
     two, three = probes.both(drive)
     last = [seen.outputs[""][-1] for seen in (two, three)]
