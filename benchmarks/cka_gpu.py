@@ -21,7 +21,8 @@ from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 
 from sj_cka import CKA, compare
-from sj_cka.cka.gram import centred_grams, half_products, raw_grams
+from sj_cka.cka.gram import centred_grams, raw_grams
+from sj_cka.cka.products import half_products
 from sj_cka.models import build
 from sj_cka.recording import plan_observation
 from sj_cka.training import calibrate

@@ -21,7 +21,8 @@ from sj_cka.cka.compare import ComparisonStopped, compare
 from sj_cka.cka.features import compare_features
 from sj_cka.cka.hsic import UndefinedCKA, cka
 from sj_cka.cka.measures import MEASURES
-from sj_cka.cka.result import CKAResult, pool
+from sj_cka.cka.result import CKAResult
+from sj_cka.cka.statistics import pool
 
 __all__ = [
     "CKA",

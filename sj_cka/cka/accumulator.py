@@ -136,19 +136,20 @@ class CKA:
     ) -> None:
         """Adds one minibatch given as centred Grams, see `update`; `also` holds those of other observables by name."""
         place = self.end if place is None else place
-        asked: dict[str, Any] = {"given": given is not None, "seed": seed is not None, "also": sorted(also or {})}
-        batches = [(self, Centred(x, y, given, groups or {}, place, seed, self.batches), asked)]
+        asked = {"given": given is not None, "seed": seed is not None, "also": sorted(also or {})}
+        batch = Centred(x, y, given, groups or {}, place, seed, self.batches)
+        self._expect(batch, asked)
+        self.asked = asked
+        self.sides = self.sides or (LayerSteps.of(x), LayerSteps.of(y))
+        for side, rows in zip(self.sides, (x, y), strict=True):
+            side.add(rows, place)
+        for part in self.parts:
+            part.update(batch)
+        self.n += x.n
+        self.end = max(self.end, place + x.n)
+        self.batches += 1
         for name, pair in (also or {}).items():
-            other = self.also.get(name, CKA(samples=False))
-            asked_of = {"given": False, "seed": seed is not None, "also": []}
-            batches.append((other, Centred(*pair, None, {}, place, seed, self.batches), asked_of))
-        if self.permutations.steps and STEPS not in asked["also"]:
-            raise ValueError(f"expected also={{{STEPS!r}: (x, y)}}, Grams of the permuted steps that were asked for")
-        for own, batch, brings in batches:
-            own._expect(batch, brings)
-        for own, batch, brings in batches:
-            own._add(batch, brings)
-        self.also |= dict(zip(also or {}, (own for own, *_ in batches[1:]), strict=True))
+            self.also.setdefault(name, CKA(samples=False)).update_grams(*pair, place=place, seed=seed)
 
     def leave_out(self, n: int) -> None:
         """Counts a minibatch of n samples that is too small to be used."""
@@ -272,8 +273,10 @@ class CKA:
         if given is not None and len(given.rows) != 1:
             raise ValueError(f"given: expected one layer of one step, got {summary(given)}")
         for name, brings in asked.items():
-            if self.asked and self.asked[name] != brings:
+            if self.asked.get(name, brings) != brings:
                 raise ValueError(f"expected {name}= for every minibatch or for none")
+        if self.permutations.steps and STEPS not in asked["also"]:
+            raise ValueError(f"expected also={{{STEPS!r}: (x, y)}}, Grams of the permuted steps that were asked for")
         if seed is not None and not -(2**63) <= seed < 2**63:
             raise ValueError(f"expected a seed of at most 63 bits and a sign, got {seed}")
         for name, mask in batch.groups.items():
@@ -284,17 +287,6 @@ class CKA:
                 )
         for name, side, rows in zip("xy", self.sides, (batch.x, batch.y), strict=bool(self.sides)):
             side.expect(name, rows)
-
-    def _add(self, batch: Centred, asked: dict[str, Any]) -> None:
-        self.asked = asked
-        self.sides = self.sides or (LayerSteps.of(batch.x), LayerSteps.of(batch.y))
-        for side, rows in zip(self.sides, (batch.x, batch.y), strict=True):
-            side.add(rows, batch.place)
-        for part in self.parts:
-            part.update(batch)
-        self.n += batch.x.n
-        self.end = max(self.end, batch.place + batch.x.n)
-        self.batches += 1
 
     def _expect_same(self, other: CKA) -> None:
         """Raises ValueError where another accumulator is of other layers or options; an empty one takes them over."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import torch
 
@@ -18,43 +17,6 @@ from sj_cka.cka.permutations import STEPS
 from sj_cka.recording import own_run, preserved, reset_states, to_evaluation
 
 _TRIED = 8  # samples that the forward pass is timed on
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What a comparison takes for one minibatch; printed, it is a page of text.
-
-    Args:
-        n: samples of a minibatch.
-        batches: their number, None where the loader does not tell.
-        lines: one for each network and layer.
-        grams: Grams that are taken of a minibatch.
-        bytes: of centred Grams that are held at once.
-        held: bytes of features that are held until their last step is known (rate, latency and permuted steps of
-            networks called step by step).
-        seconds: estimated, for a minibatch.
-        where: "in memory" or "in a temporary file".
-    """
-
-    n: int
-    batches: int | None
-    lines: tuple[str, ...]
-    grams: int
-    bytes: int
-    held: int
-    seconds: float
-    where: str
-
-    def __str__(self) -> str:
-        held = f", {in_words(self.held)} of features held until their last step" if self.held else ""
-        total = f", about {self.seconds * self.batches:.1f} s in all {self.batches}" if self.batches else ""
-        return "\n".join(
-            [
-                *self.lines,
-                f"{self.grams} Grams of {self.n} samples, {in_words(self.bytes)} {self.where}{held}",
-                f"about {self.seconds:.1f} s for a minibatch of {self.n}{total}",
-            ]
-        )
 
 
 def size(networks: Iterable[ObservedNetwork], n: int) -> tuple[int, int, int]:
@@ -83,10 +45,8 @@ def expect_held(networks: Iterable[ObservedNetwork], n: int, space: Space) -> No
         )
 
 
-def forecast(
-    networks: Mapping[str, ObservedNetwork], batch: Minibatch, batches: int | None, limit: int | None
-) -> Forecast:
-    """The forecast of a comparison, timed on a few samples.
+def forecast(networks: Mapping[str, ObservedNetwork], batch: Minibatch, batches: int | None, limit: int | None) -> str:
+    """A page on layers, Grams, bytes and estimated seconds, timed on a few samples.
 
     Args:
         networks: by side.
@@ -126,7 +86,10 @@ def forecast(
     raw_grams(X)
     seconds += (_now(X.device) - began) / 2048 * work
     where = "in memory" if limit is None or stored <= limit else "in a temporary file"
-    return Forecast(n, batches, tuple(lines), count, stored, held, seconds, where)
+    waiting = f", {in_words(held)} of features held until their last step" if held else ""
+    total = f", about {seconds * batches:.1f} s in all {batches}" if batches else ""
+    lines.append(f"{count} Grams of {n} samples, {in_words(stored)} {where}{waiting}")
+    return "\n".join([*lines, f"about {seconds:.1f} s for a minibatch of {n}{total}"])
 
 
 def _now(device: torch.device) -> float:

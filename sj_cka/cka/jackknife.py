@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
+import xarray as xr
 from scipy import stats
 from torch import Tensor
 
@@ -16,21 +15,12 @@ MIN_BATCHES = 8  # of a jackknife over batches: fewer say too little about their
 _CHUNK = 1 << 21  # numbers of an intermediate that are held at once
 
 
-class Contributions(NamedTuple):
-    """h_i of every sample i of one minibatch, as shares of sqrt(S_xx S_yy), S = sum_i h_i.
+def contributions(x: Whole, y: Whole) -> tuple[Tensor, Tensor, Tensor]:
+    """h_i = sum_j K~_ij L~_ij of every sample, for all pairs of layers; sum_i h_i = S = n (n-3) HSIC_1.
 
-    Args:
-        xy: float32 `[n, Lx, Ly]`; they add up to the CKA of the minibatch.
-        xx, yy: float32 `[n, Lx]` and `[n, Ly]`; they add up to 1.
-    """
-
-    xy: Tensor
-    xx: Tensor
-    yy: Tensor
-
-
-def contributions(x: Whole, y: Whole) -> Contributions:
-    """h_i = sum_j K~_ij L~_ij of every sample, for all pairs of layers; sum_i h_i = n (n-3) HSIC_1.
+    Returns:
+        xy: float32 `[n, Lx, Ly]`, shares of sqrt(S_xx S_yy); they add up to the CKA of the minibatch.
+        xx, yy: float32 `[n, Lx]` and `[n, Ly]`, shares of S; they add up to 1.
 
     It costs about as much as the product of all pairs. A layer without structure in this minibatch contributes 0.
     """
@@ -54,7 +44,7 @@ def contributions(x: Whole, y: Whole) -> Contributions:
             own[i][block] = torch.linalg.vector_norm(K, dim=-1).square_().T
             found.append(K.transpose(0, 1))
         torch.bmm(found[0], found[-1].mT, out=xy[block])
-    return Contributions(xy, own[0], own[-1])
+    return xy, own[0], own[-1]
 
 
 def _shares(rows: Tensor, norms: Tensor) -> Tensor:
@@ -63,32 +53,16 @@ def _shares(rows: Tensor, norms: Tensor) -> Tensor:
     return torch.div(rows, torch.where(norms > 0, norms, 1.0).unsqueeze(1), out=found)
 
 
-class Kept(NamedTuple):
-    """Contributions of all minibatches: `Contributions` joined along samples and minibatches, as arrays.
-
-    Args:
-        xy, xx, yy: `[N, ...]`, shares of the minibatch's own S.
-        total_xy, total_xx, total_yy: S of each of B minibatches, `[B, ...]`.
-        batch_n: samples of each minibatch, `[B]`.
-    """
-
-    xy: np.ndarray
-    xx: np.ndarray
-    yy: np.ndarray
-    total_xy: np.ndarray
-    total_xx: np.ndarray
-    total_yy: np.ndarray
-    batch_n: np.ndarray
-
-
-def without_each_sample(kept: Kept) -> np.ndarray:
-    """CKA without each sample, `[N, Lx, Ly]`, to first order.
+def without_each_sample(data: xr.Dataset) -> np.ndarray:
+    """CKA without each sample, `[N, Lx, Ly]`, to first order, of a result with what every sample contributes.
 
     HSIC_1 of a minibatch of n without sample i is (S - 2 h_i) / ((n-1)(n-4)); with the weight n - 1 of what is left, a
     minibatch then adds (S - 2 h_i) / (n - 4) in place of S / (n - 3).
     """
-    batch = np.repeat(np.arange(len(kept.batch_n)), kept.batch_n.astype(int))
-    n = kept.batch_n.astype(float)
+    share_xy, share_xx, share_yy = (data[f"sample_{part}"].values.astype(np.float64) for part in ("xy", "xx", "yy"))
+    total_xy, total_xx, total_yy = (data[f"batch_{part}"].values for part in ("xy", "xx", "yy"))
+    n = data.batch_n.values.astype(float)
+    batch = np.repeat(np.arange(len(n)), n.astype(int))
 
     def sums(total: np.ndarray, h: np.ndarray) -> np.ndarray:
         size = n.reshape(-1, *[1] * (total.ndim - 1))
@@ -97,23 +71,24 @@ def without_each_sample(kept: Kept) -> np.ndarray:
         left = np.where(size > 4, 1 / np.maximum(size - 4, 1), 0.0)[batch] * (total[batch] - 2 * h)
         return np.asarray((total / (size - 3)).sum(0) - of_batch + left)
 
-    root_x, root_y = (np.sqrt(np.where(S > 0, S, 1.0)) for S in (kept.total_xx, kept.total_yy))
-    xy = sums(kept.total_xy, kept.xy * root_x[batch][:, :, None] * root_y[batch][:, None])
-    xx = sums(kept.total_xx, kept.xx * root_x[batch] ** 2)
-    yy = sums(kept.total_yy, kept.yy * root_y[batch] ** 2)
+    root_x, root_y = (np.sqrt(np.where(S > 0, S, 1.0)) for S in (total_xx, total_yy))
+    xy = sums(total_xy, share_xy * root_x[batch][:, :, None] * root_y[batch][:, None])
+    xx = sums(total_xx, share_xx * root_x[batch] ** 2)
+    yy = sums(total_yy, share_yy * root_y[batch] ** 2)
     return _ratio(xy, xx, yy)
 
 
-def without_each_batch(total_xy: np.ndarray, total_xx: np.ndarray, total_yy: np.ndarray, n: np.ndarray) -> np.ndarray:
+def without_each_batch(data: xr.Dataset) -> np.ndarray:
     """CKA without each minibatch, `[B, Lx, Ly]`.
 
     Raises:
         ValueError: fewer than 8 minibatches.
     """
+    total_xy, total_xx, total_yy, n = (data[f"batch_{part}"].values for part in ("xy", "xx", "yy", "n"))
     if len(n) < MIN_BATCHES:
         raise ValueError(
             f"expected at least {MIN_BATCHES} minibatches for an interval over minibatches, got {len(n)}; compare with "
-            "samples=True for an interval over samples"
+            "CKA(samples=True) for an interval over samples"
         )
 
     def sums(total: np.ndarray) -> np.ndarray:

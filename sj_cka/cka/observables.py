@@ -170,24 +170,30 @@ class Observer:
         if self.spatial == "mean" and tap.maps:
             X = X.flatten(3).mean(3)
         X = flat(X)
+        books = {name: book for name, book in self.books.items() if tap.layer in book.first}
         if what == "membrane":
-            self._put("membrane", tap, step, X)
+            books["membrane"].put(tap.layer, step, X, again=self.only is not None)
             return
-        if tap.time == "static" or self._steady(tap, X):
-            self._unchanging(tap, X)
-            return
-        self._count(tap, step, X)
-        self._put("output", tap, step, X, spikes=tap.neuron)
-        self._rate(tap, step, X)
-        self._latency(tap, step, X, self.T)
-        self._permuted(tap, step, X)
+        unchanging = tap.time == "static" or self._steady(books, tap, X)
+        step, steps = (0, len(X)) if unchanging else (step, self.T)
+        if tap.neuron and self.only is None and books:
+            # of books the one that knows single steps, if there is one
+            book = books.get("output") or max(books.values(), key=lambda book: book.index.shape[1])
+            book.count(tap.layer, step, over_samples(X), self.T if tap.time == "calls" else len(X))
+        for name, book in books.items():
+            if name == "latency":
+                self._latency(book, tap, step, X, steps)
+            elif name != "membrane" and unchanging:  # taken once: its rate is its output, all its orders are one
+                book.put(tap.layer, 0, X[:1], spikes=tap.neuron, again=self.only is not None)
+                book.repeat(tap.layer, 1 if name == "rate" else len(X))
+            elif name == "rate":
+                self._rate(book, tap, step, X)
+            elif name == STEPS:
+                self._permuted(book, tap, step, X)
+            elif name == "output":
+                book.put(tap.layer, step, X, spikes=tap.neuron, again=self.only is not None)
 
-    def _put(self, observable: str, tap: Tap, step: int, X: Tensor, *, spikes: bool = False) -> None:
-        book = self.books.get(observable)
-        if book is not None and tap.layer in book.first:
-            book.put(tap.layer, step, X, spikes=spikes, again=self.only is not None)
-
-    def _steady(self, tap: Tap, X: Tensor) -> bool:
+    def _steady(self, books: Mapping[str, Book], tap: Tap, X: Tensor) -> bool:
         """Whether all steps of this output are the same; looked at only where they were in the probe.
 
         A device that would have to be waited for is believed to repeat the probe, and asked after the pass.
@@ -196,36 +202,11 @@ class Observer:
             return False
         if self.only is not None or not defers(X.device):
             return all(torch.equal(x, X[0]) for x in X[1:])
-        book = next((book for book in self.books.values() if tap.layer in book.first), None)
-        if book is not None:
+        for book in list(books.values())[:1]:
             book.redo.append((tap.layer, (X[1:] != X[:1]).any().view(1)))
         return True
 
-    def _unchanging(self, tap: Tap, X: Tensor) -> None:
-        """A layer that says the same at every step is taken once: its rate is its output, all its orders are one."""
-        self._count(tap, 0, X)
-        for name, book in self.books.items():
-            if name in ("output", "rate", STEPS) and tap.layer in book.first:
-                book.put(tap.layer, 0, X[:1], spikes=tap.neuron, again=self.only is not None)
-                S = len(X) if name != "rate" else 1
-                if S > 1:
-                    book.repeat(tap.layer, S)
-        for step, x in enumerate(X):
-            self._latency(tap, step, x.unsqueeze(0), len(X))
-
-    def _count(self, tap: Tap, step: int, X: Tensor) -> None:
-        if not tap.neuron or self.only is not None:
-            return
-        holding = [book for book in self.books.values() if tap.layer in book.first]
-        # one that knows single steps, if there is one
-        book = self.books.get("output") or max(holding, key=lambda book: book.index.shape[1], default=None)
-        if book is not None:
-            book.count(tap.layer, step, over_samples(X), self.T if tap.time == "calls" else len(X))
-
-    def _rate(self, tap: Tap, step: int, X: Tensor) -> None:
-        book = self.books.get("rate")
-        if book is None or tap.layer not in book.first:
-            return
+    def _rate(self, book: Book, tap: Tap, step: int, X: Tensor) -> None:
         total = X.sum(0)  # counts of spikes stay integers; the Gram is divided by T^2 instead
         if tap.layer in self.sums:
             total = self.sums.pop(tap.layer) + total
@@ -235,10 +216,7 @@ class Observer:
         book.put(tap.layer, 0, total.unsqueeze(0), again=self.only is not None)
         book.scale(tap.layer, self.T**-2)
 
-    def _latency(self, tap: Tap, step: int, X: Tensor, steps: int) -> None:
-        book = self.books.get("latency")
-        if book is None or tap.layer not in book.first:
-            return
+    def _latency(self, book: Book, tap: Tap, step: int, X: Tensor, steps: int) -> None:
         latency, silent = self.first_spikes.pop(tap.layer, (None, None))
         for x in X:
             quiet = x <= 0
@@ -251,10 +229,7 @@ class Observer:
         else:
             book.put(tap.layer, 0, latency.unsqueeze(0), again=self.only is not None)
 
-    def _permuted(self, tap: Tap, step: int, X: Tensor) -> None:
-        book = self.books.get(STEPS)
-        if book is None or tap.layer not in book.first:
-            return
+    def _permuted(self, book: Book, tap: Tap, step: int, X: Tensor) -> None:
         if tap.time == "calls":  # an order cannot be permuted before its last step is known
             held = self.held.setdefault(tap.layer, [])
             held.append(X.clone())

@@ -10,14 +10,17 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
 import xarray as xr
 
 from sj_cka.files import UnreadableFile, cause, check_hdf5, kind_of, obstacle
+
+if TYPE_CHECKING:
+    from sj_cka.cka.result import CKAResult
 
 _SEALED = "sealed"  # attribute of a file that ends with a checksum
 _CHECKSUM = re.compile(rb"\nsj_cka sha256 ([0-9a-f]{64})\n")
@@ -27,19 +30,10 @@ _HELD = {"cka", "hsic_xy", "hsic_xx", "hsic_yy", "n"}
 _AXES = {"layer_x", "layer_y", "step_x", "step_y"}
 
 
-class Content(NamedTuple):
-    """What a result holds: see `CKAResult`.
-
-    Args:
-        data: its values.
-        also: name -> that of another result of the same pass.
-    """
-
-    data: xr.Dataset
-    also: Mapping[str, Content]
+Make = Callable[[xr.Dataset, dict[str, "CKAResult"]], "CKAResult"]
 
 
-def to_bytes(content: Content) -> bytes:
+def to_bytes(content: CKAResult) -> bytes:
     """The content of a file."""
     groups = _groups(content)
     groups[""] = groups[""].assign_attrs({_SEALED: 1})
@@ -54,11 +48,12 @@ def to_bytes(content: Content) -> bytes:
     return written + f"\nsj_cka sha256 {hashlib.sha256(written).hexdigest()}\n".encode()
 
 
-def from_file(source: str | Path | BinaryIO, trusted: bool = False) -> Content:
+def from_file(source: str | Path | BinaryIO, make: Make, trusted: bool = False) -> CKAResult:
     """Reads what `to_bytes` gave.
 
     Args:
         source: a path or an open file.
+        make: a result of its values and of those of the same pass.
         trusted: the caller knows by a checksum of its own that this was written so; a file of before checksums is then
             read without a trial.
 
@@ -74,11 +69,11 @@ def from_file(source: str | Path | BinaryIO, trusted: bool = False) -> Content:
             written = Path(source).read_bytes()
         except OSError as error:
             raise UnreadableFile(f"expected a result written by CKAResult.save, could not read it: {error}") from error
-        return _parsed(written, str(source), trusted)
-    return _parsed(source.read(), str(getattr(source, "name", "the content")), trusted)
+        return _parsed(written, str(source), make, trusted)
+    return _parsed(source.read(), str(getattr(source, "name", "the content")), make, trusted)
 
 
-def _parsed(written: bytes, name: str, trusted: bool) -> Content:
+def _parsed(written: bytes, name: str, make: Make, trusted: bool) -> CKAResult:
     sealed = _CHECKSUM.fullmatch(written[-_LENGTH:])
     if sealed is not None:
         written = written[:-_LENGTH]
@@ -96,7 +91,7 @@ def _parsed(written: bytes, name: str, trusted: bool) -> Content:
             file.flush()
             check_hdf5(Path(file.name), "xarray", name)
     try:
-        content = _read(written, "")
+        content = _read(written, "", make)
     except MemoryError:
         raise
     except Exception as error:  # of HDF5, of h5netcdf, of xarray
@@ -112,7 +107,7 @@ def _parsed(written: bytes, name: str, trusted: bool) -> Content:
     return content
 
 
-def _read(written: bytes, group: str) -> Content:
+def _read(written: bytes, group: str, make: Make) -> CKAResult:
     opened = xr.open_dataset(BytesIO(written), engine="h5netcdf", group=group or None, phony_dims="access")
     with opened as file:
         data = file.load()
@@ -120,10 +115,10 @@ def _read(written: bytes, group: str) -> Content:
         raise ValueError(f"it lacks {', '.join(lacking)}")
     json.loads(data.attrs["undefined"])
     names = json.loads(data.attrs.pop(_ALSO, "[]"))
-    return Content(data, {name: _read(written, f"{group}/{name}") for name in names})
+    return make(data, {name: _read(written, f"{group}/{name}", make) for name in names})
 
 
-def _groups(content: Content, group: str = "") -> dict[str, xr.Dataset]:
+def _groups(content: CKAResult, group: str = "") -> dict[str, xr.Dataset]:
     """Group of the file -> what lies in it."""
     data = content.data.assign_attrs({_ALSO: json.dumps(list(content.also))}) if content.also else content.data
     parts = [_groups(own, f"{group}/{name}") for name, own in content.also.items()]

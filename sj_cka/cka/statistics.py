@@ -4,31 +4,63 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from sj_cka.cka.jackknife import Kept, half_width, without_each_batch, without_each_sample
+from sj_cka.cka.jackknife import half_width, without_each_batch, without_each_sample
 from sj_cka.cka.labelled import ratio
-from sj_cka.cka.over_time import all_steps
+from sj_cka.cka.over_time import all_steps, place_of
+
+if TYPE_CHECKING:
+    from sj_cka.cka.result import CKAResult
 
 Over = Literal["samples", "batches"]
 
 
-def interval(data: xr.Dataset, level: float, over: Over | None) -> pd.DataFrame:
-    """Rows (layer_x, layer_y), columns cka, low, high; see `CKAResult.interval`."""
+def interval(result: CKAResult, level: float = 0.95, *, over: Over | None = None) -> pd.DataFrame:
+    """Two-sided intervals of the CKA of concatenated features, by the jackknife.
+
+    Each sample is left out to first order, from what it contributes to HSIC_1: h_i = sum_j K~_ij L~_ij, HSIC
+    without i = (S - 2 h_i) / ((n-1)(n-4)). The interval says how the value would move with other samples of the
+    same kind, not with other networks: for that `pool` seeds. For independent features the estimator is degenerate
+    and the interval too wide; ask `baseline` whether a value is beyond chance.
+
+    Args:
+    level: of the interval.
+    over: "samples" (the default where they were kept) or "batches", at least 8 of them.
+
+    Returns:
+    Rows (layer_x, layer_y), columns `cka`, `low`, `high`.
+
+    Raises:
+    ValueError: a level outside (0, 1); samples that were not kept and fewer than 8 minibatches.
+    """
     _check_level(level)
-    values = all_steps(data)
-    half = half_width(_left_out(data, over), level)
-    return _table(data, {"cka": values, "low": values - half, "high": values + half})
+    values = all_steps(result.data)
+    half = half_width(_left_out(result.data, over), level)
+    return _table(result.data, {"cka": values, "low": values - half, "high": values + half})
 
 
-def difference(a: xr.Dataset, b: xr.Dataset, level: float, over: Over | None) -> pd.DataFrame:
-    """Rows (layer_x, layer_y) that both have, columns difference, low, high; see `CKAResult.difference`."""
+def difference(result: CKAResult, other: CKAResult, level: float = 0.95, *, over: Over | None = None) -> pd.DataFrame:
+    """This CKA minus that of another comparison over the same samples in the same order, with paired intervals.
+
+    Samples are paired by their place. Where both results know their inputs (`batch_seed`, as those of `compare`
+    do) and these differ, a `UserWarning` names the first minibatch in which they do: the samples may be the same
+    in another form, such as attacked images beside clean ones, or be others, which cannot be paired. Where a
+    result does not know them, the caller answers for the samples.
+
+    Returns:
+    Rows (layer_x, layer_y) that both have, columns `difference`, `low`, `high`.
+
+    Raises:
+    ValueError: other numbers of samples in the minibatches, or no layers in common.
+    """
     _check_level(level)
+    a, b = result.data, other.data
     sizes = [data.batch_n.values.tolist() if "batch_n" in data else [] for data in (a, b)]
     if sizes[0] != sizes[1]:
         raise ValueError(
@@ -49,29 +81,54 @@ def difference(a: xr.Dataset, b: xr.Dataset, level: float, over: Over | None) ->
     return _table(own[0], {"difference": apart, "low": apart - half, "high": apart + half})
 
 
-def pool(results: Sequence[xr.Dataset], level: float) -> pd.DataFrame:
-    """Rows (layer_x, layer_y), columns cka, low, high, seeds; see `sj_cka.pool`."""
+def pool(results: Sequence[CKAResult], level: float = 0.95) -> pd.DataFrame:
+    """Mean CKA over networks trained from other seeds, with Student t intervals over the seeds.
+
+    Args:
+        results: one for each seed, of the same layers; all steps concatenated.
+        level: of the two-sided interval.
+
+    Returns:
+        Rows (layer_x, layer_y); columns cka (mean), low, high (NaN for one seed), seeds. A pair that is undefined for
+        any seed is NaN.
+
+    Raises:
+        ValueError: no result, or other layers in one of them.
+    """
     _check_level(level)
     if not results:
         raise ValueError("expected at least one result to pool, got none")
-    for number, data in enumerate(results):
-        if any(list(data[side].values) != list(results[0][side].values) for side in _LAYERS):
+    for number, result in enumerate(results):
+        if (result.layers_x, result.layers_y) != (results[0].layers_x, results[0].layers_y):
             raise ValueError(f"expected the layers of the first result in every one, result {number} has others")
-    values = np.stack([all_steps(data) for data in results])
+    values = np.stack([all_steps(result.data) for result in results])
     n, mean = len(values), values.mean(0)
     half = np.full_like(mean, np.nan)
     if n > 1:
         half = stats.t.ppf(0.5 + level / 2, n - 1) * values.std(0, ddof=1) / np.sqrt(n)
-    return _table(results[0], {"cka": mean, "low": mean - half, "high": mean + half}).assign(seeds=n)
+    return _table(results[0].data, {"cka": mean, "low": mean - half, "high": mean + half}).assign(seeds=n)
 
 
-def against_n(data: xr.Dataset) -> dict[int, np.ndarray]:
-    """Number of samples -> CKA `[Lx, Ly]` of the first so many of every minibatch; empty where all have fewer."""
-    _require(data, "sample_xy")
-    if "size_xy" not in data:
-        return {}
-    values = ratio(data.size_xy.values, data.size_xx.values[:, :, None], data.size_yy.values[:, None])
-    return {int(size): value for size, value in zip(data["size"].values, values, strict=True)}
+def against_n(result: CKAResult, layer_x: str | None = None, layer_y: str | None = None) -> pd.DataFrame:
+    """Is n enough? CKA of the first 64, 128, 256, ... samples of every minibatch, and of all.
+
+    Args:
+    layer_x, layer_y: one cell; None for all layers of the same name.
+
+    Returns:
+    `[n, layer]` (or one column), n the samples of a minibatch.
+    """
+    data = result.data
+    _require_samples(data)
+    table = {}
+    if "size_xy" in data:
+        values = ratio(data.size_xy.values, data.size_xx.values[:, :, None], data.size_yy.values[:, None])
+        table = {int(n): result.framed(value) for n, value in zip(data["size"].values, values, strict=True)}
+    table[int(data.batch_n.values.max())] = result.matrix()
+    cells = [(name, name) for name in result.shared_layers] if layer_x is None else [_cell(result, layer_x, layer_y)]
+    rows = {n: [matrix.loc[x, y] for x, y in cells] for n, matrix in table.items()}
+    names = [x if x == y else f"{x} | {y}" for x, y in cells]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis(index="n", columns="layer")
 
 
 def of_group(data: xr.Dataset, group: str) -> np.ndarray:
@@ -85,10 +142,21 @@ def of_group(data: xr.Dataset, group: str) -> np.ndarray:
     return ratio(own.group_xy.values, own.group_xx.values[:, None], own.group_yy.values[None])
 
 
-def influence(data: xr.Dataset, layer_x: str, layer_y: str, k: int) -> pd.DataFrame:
-    """The k samples that move a cell most, see `CKAResult.influence`."""
-    cell = data.sel(layer_x=[layer_x], layer_y=[layer_y])
-    left = without_each_sample(_kept(cell))[:, 0, 0]
+def influence(result: CKAResult, layer_x: str, layer_y: str | None = None, k: int = 5) -> pd.DataFrame:
+    """The samples that move a cell most.
+
+    Args:
+    layer_x, layer_y: the cell; None for the layer of the same name in y.
+    k: how many.
+
+    Returns:
+    Columns `sample` (from 0, in the order of the loader), `influence` (the CKA minus that without the sample,
+    to first order) and `cka_without`, largest first.
+    """
+    layer_x, layer_y = _cell(result, layer_x, layer_y)
+    cell = result.data.sel(layer_x=[layer_x], layer_y=[layer_y])
+    _require_samples(cell)
+    left = without_each_sample(cell)[:, 0, 0]
     value = all_steps(cell)[0, 0]
     if k < 1:
         raise ValueError(f"expected k, how many samples, from 1, got {k}")
@@ -103,10 +171,18 @@ def influence(data: xr.Dataset, layer_x: str, layer_y: str, k: int) -> pd.DataFr
     )
 
 
-def baseline(data: xr.Dataset) -> pd.DataFrame:
-    """Rows (layer_x, layer_y), columns cka, chance, high, p; see `CKAResult.baseline`."""
+def baseline(result: CKAResult) -> pd.DataFrame:
+    """What chance gives: CKA with the samples of y in another order (`CKA(permutations=200)`).
+
+    Returns:
+    Rows (layer_x, layer_y), columns `cka`, `chance` (mean over permutations), `high` (their 95 % quantile), `p`
+    ((1 + those at least as large) / (1 + all)), `permutations`.
+    """
+    data = result.data
     if "permuted_xy" not in data:
-        raise ValueError("expected a result of a comparison with permutations=, e.g. permutations=200; got none")
+        raise ValueError(
+            "expected a result of a comparison with permutations, e.g. into=CKA(permutations=200); got none"
+        )
     own_x, own_y = data.hsic_xx.values.sum((1, 2))[:, None], data.hsic_yy.values.sum((1, 2))[None]
     value = all_steps(data)
     permuted = ratio(data.permuted_xy.values, own_x[None], own_y[None])
@@ -121,9 +197,6 @@ def baseline(data: xr.Dataset) -> pd.DataFrame:
     return _table(data, columns).assign(permutations=count)
 
 
-_LAYERS = ("layer_x", "layer_y")
-
-
 def _compare_inputs(a: xr.Dataset, b: xr.Dataset) -> None:
     """Warns where the inputs of two results are known and are not the same."""
     if not all("batch_seed" in data for data in (a, b)):
@@ -135,8 +208,37 @@ def _compare_inputs(a: xr.Dataset, b: xr.Dataset) -> None:
             f"the inputs of the two results differ in {len(differing)} of {a.sizes['batch']} minibatches, first in "
             f"minibatch {differing[0]} (samples {first} to {first + n - 1}): the intervals hold only if they are the "
             "same samples in another form, e.g. attacked images beside clean ones",
-            stacklevel=4,
+            stacklevel=3,
         )
+
+
+def partial(result: CKAResult) -> pd.DataFrame:
+    """CKA of concatenated features given a third Gram (`compare(..., given="input")`), layers of x by layers of y.
+
+    What the input (or the labels) explains in both is taken out of each centred Gram by projection, as in the
+    partial distance correlation of Szekely & Rizzo 2014, eq. 4.6: with R the CKA,
+    (R_xy - R_xz R_yz) / sqrt((1 - R_xz^2)(1 - R_yz^2)). NaN where a layer is the given one.
+    """
+    data, (xy, own_z) = result.data, (result.matrix().to_numpy(), result.data.get("hsic_zz"))
+    if own_z is None:
+        raise ValueError('expected a result of a comparison with given="input" or given="labels"')
+    xz, yz = (
+        ratio(data[f"hsic_{s}z"].values.sum(1), data[f"hsic_{s}{s}"].values.sum((1, 2)), np.asarray(own_z.values))
+        for s in "xy"
+    )
+    left_x, left_y = (np.where(1 - r**2 > 1e-12, 1 - r**2, np.nan) for r in (xz, yz))
+    return result.framed((xy - xz[:, None] * yz[None]) / np.sqrt(left_x)[:, None] / np.sqrt(left_y)[None])
+
+
+_LAYERS = ("layer_x", "layer_y")
+
+
+def _cell(result: CKAResult, layer_x: str, layer_y: str | None) -> tuple[str, str]:
+    """A layer of x and one of y, by default that of the same name."""
+    cell = layer_x, layer_y or layer_x
+    for side, layers, layer in zip("xy", (result.layers_x, result.layers_y), cell, strict=True):
+        place_of(layer, layers, side)
+    return cell
 
 
 def _left_out(data: xr.Dataset, over: Over | None) -> np.ndarray:
@@ -144,20 +246,15 @@ def _left_out(data: xr.Dataset, over: Over | None) -> np.ndarray:
     if over not in (None, "samples", "batches"):
         raise ValueError(f'expected over="samples" or over="batches", got {over!r}')
     if over == "samples" or (over is None and "sample_xy" in data):
-        return without_each_sample(_kept(data))
+        _require_samples(data)
+        return without_each_sample(data)
     if "batch_xy" not in data:
         raise ValueError("expected a result of compare() or CKA(), got one without its minibatches")
-    return without_each_batch(*(data[f"batch_{own}"].values for own in ("xy", "xx", "yy", "n")))
+    return without_each_batch(data)
 
 
-def _kept(data: xr.Dataset) -> Kept:
-    _require(data, "sample_xy")
-    shares = (data[f"sample_{own}"].values.astype(np.float64) for own in ("xy", "xx", "yy"))
-    return Kept(*shares, *(data[f"batch_{own}"].values for own in ("xy", "xx", "yy", "n")))
-
-
-def _require(data: xr.Dataset, name: str) -> None:
-    if name not in data:
+def _require_samples(data: xr.Dataset) -> None:
+    if "sample_xy" not in data:
         raise ValueError("expected a result with what every sample contributes, got one without: pass samples=True")
 
 

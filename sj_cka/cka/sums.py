@@ -135,13 +135,13 @@ class BatchSums(Accumulator):
 
 
 class SampleShares(Accumulator):
-    """What each sample contributes, see `jackknife.Contributions`."""
+    """What each sample contributes, see `contributions`."""
 
     dims: ClassVar[Dims] = {f"sample_{part}": ("sample", *axes) for part, axes in _PARTS.items()}
 
     def update(self, batch: Centred) -> None:
-        for part, value in contributions(batch.wholes[0], batch.wholes[-1])._asdict().items():
-            self.append(f"sample_{part}", value)
+        for name, value in zip(self.dims, contributions(batch.wholes[0], batch.wholes[-1]), strict=True):
+            self.append(name, value)
 
 
 class Subsets(Accumulator):

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from sj_cka.cka import gram as module
-from sj_cka.cka.gram import byte_products, centred_grams, gram, pack, u_centre, unpack
+from sj_cka.cka import products
+from sj_cka.cka.gram import centred_grams, gram, pack, u_centre, unpack
 from sj_cka.cka.hsic import hsic
+from sj_cka.cka.products import byte_products
 
 
 def randn(*shape, seed=0, dtype=torch.float64):
@@ -20,9 +22,9 @@ def tolerance(request, monkeypatch):
         return 1e-6
 
     def product(X, spikes):
-        return module.split_grams(X) if X.dtype == torch.float32 else module._Product(gram(X))
+        return products.split_grams(X) if X.dtype == torch.float32 else products.Product(gram(X))
 
-    monkeypatch.setattr(module, "_product", product)
+    monkeypatch.setattr(module, "product", product)
     return 1e-5
 
 
@@ -112,7 +114,7 @@ def test_cka_of_split_products_is_that_of_float64(offset):
     X, Y = (Z + offset * randn(1, 540, seed=3, dtype=torch.float32) for Z in (X, Y))
     found, right = [], []
     for Z in (X, Y):
-        found.append(pack(u_centre(module.split_grams(Z.unsqueeze(0)).K)))
+        found.append(pack(u_centre(products.split_grams(Z.unsqueeze(0)).K)))
         right.append(centred_in_float64(Z).unsqueeze(0))
     values = [hsic(K, L, 200) / (hsic(K, K, 200) * hsic(L, L, 200)).sqrt() for K, L in (found, right)]
     assert values[1] > 0.05
@@ -189,7 +191,7 @@ def test_large_integers_keep_their_digits():
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("shape", [(2, 12, 300), (1, 130, 17), (3, 5, 1), (1, 9, 0), (2, 257, 64), (1, 40, 4097)])
 def test_spikes_give_the_same_grams_to_the_bit_as_bytes_and_as_floats(monkeypatch, shape, fast):
-    monkeypatch.setattr(module, "byte_products", lambda: fast)
+    monkeypatch.setattr(products, "byte_products", lambda: fast)
     spikes = (randn(*shape, dtype=torch.float32) > 0.5).float()
     plain, quick = centred_grams(spikes), centred_grams(spikes, spikes=True)
     assert torch.equal(plain.rows, quick.rows)
@@ -199,7 +201,7 @@ def test_spikes_give_the_same_grams_to_the_bit_as_bytes_and_as_floats(monkeypatc
 
 @pytest.mark.parametrize("value", [0.5, 300.0, float("nan")])
 def test_what_only_believes_to_be_spikes_is_not_cut_to_bytes(monkeypatch, value):
-    monkeypatch.setattr(module, "byte_products", lambda: True)
+    monkeypatch.setattr(products, "byte_products", lambda: True)
     X = (randn(2, 9, 80, dtype=torch.float32) > 0).float()
     X[1, 3, 5] = value
     expected, found = centred_grams(X), centred_grams(X, spikes=True)
