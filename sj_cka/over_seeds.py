@@ -25,7 +25,7 @@ def accuracy_summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["network", "split", "mean", "low", "high", "seeds"])
 
 
-def curve(table: pd.DataFrame, comparison: str, variant: str, state: str, column: str = "cka") -> pd.DataFrame:
+def of_layers(table: pd.DataFrame, comparison: str, variant: str, state: str, column: str = "cka") -> pd.DataFrame:
     """Mean, low, high of a value of each layer over seeds, by default of paired CKA; a ceiling has no interval."""
     rows = table[(table.comparison == comparison) & (table.variant == variant) & (table.state == state)]
     return over_seeds(rows, "layer", column)

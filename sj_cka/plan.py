@@ -145,16 +145,11 @@ def _pairs(study: Study, comparison: Comparison, jobs: Orders) -> Iterator[Pair]
                 yield Pair(comparison.name, variant, state, i, j, "", job)
         if study.has_ceiling(comparison):
             for name, T in ((sides.x, sides.T_x), (sides.y, sides.T_y)):
-                kind = ceiling_kind(comparison, name)
+                kind = comparison.ceiling_of(name)
                 for i, j in combinations(study.seeds, 2):
                     own = Sides(name, name, T, T)
                     job = jobs.compare(comparison, own, (i, j), "ceiling", f"{own.titles[0]}, seed {i} against {j}")
                     yield Pair(comparison.name, variant, "ceiling", i, j, kind, job)
-
-
-def ceiling_kind(comparison: Comparison, network: NetworkName) -> str:
-    """What tells the two parts of a ceiling apart, see `Pair`."""
-    return network if comparison.variants == "pairs" else network.kind
 
 
 def _samples(data: dict[str, Data], network: NetworkName) -> Samples:

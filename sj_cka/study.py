@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from sj_cka import jobs, over_seeds, recipe, sections, tables
+from sj_cka import jobs, over_seeds, recipe, tables
 from sj_cka.claims import Finding, judge
 from sj_cka.disk import try_folder, unfit
 from sj_cka.engine import ENGINES, JobFailed, execute, in_order, refuse_unguarded, stand
+from sj_cka.figures import Section
 from sj_cka.outline import costs, counted
 from sj_cka.plan import Plan, plan
 from sj_cka.plugins import lookup
 from sj_cka.provenance import backends, provenance, remarks
-from sj_cka.report import Edition, Page, write_csv, write_page, write_pngs
-from sj_cka.sections import Results
+from sj_cka.report import Edition, Page, answer, write_csv, write_page, write_pngs
+from sj_cka.results import Results
 from sj_cka.store import Store
 from sj_cka.tensorboard import curves
 from sj_cka.training.distributed import world
@@ -180,11 +181,11 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
     if not write:
         return StudyResult(folder, findings, summary, results, done)
     undefined = tables.undefined(compared)
-    shown = [sections.section(block, results) for block in study.recipe.figures]
+    shown = [results.section(block) for block in study.recipe.figures]
     page = Page(
         study.recipe.title,
         study.recipe.question,
-        tuple(sections.answer(finding) for finding in findings),
+        tuple(answer(finding) for finding in findings),
         tuple(shown),
         provenance(planned, done, seconds),
         study.source.text,
@@ -239,7 +240,7 @@ def _fixed(planned: Plan, store: Store) -> list[Path]:
     return [store.root, planned.study.source.path]
 
 
-def _stills(blocks: list[recipe.FigureBlock], shown: list[sections.Section]) -> dict[str, object]:
+def _stills(blocks: list[recipe.FigureBlock], shown: list[Section]) -> dict[str, object]:
     """File name -> figure for the PNGs: floors and ceilings are left to the page."""
     stills: dict[str, object] = {}
     for block, section in zip(blocks, shown, strict=True):

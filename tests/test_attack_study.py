@@ -18,12 +18,12 @@ import sj_cka
 from sj_cka import jobs, recipe
 from sj_cka.attacks import ATTACKS, Attack, pixel_model, success_rate
 from sj_cka.data import DATASETS, Frames, Images, Samples, digits, digits_dvs
+from sj_cka.figures.robustness import masking
 from sj_cka.jobs import Job
 from sj_cka.jobs.attack import Target, made, read_inputs
 from sj_cka.plan import Plan, plan
 from sj_cka.recipe import RecipeError
 from sj_cka.recipe.attacks import Poison
-from sj_cka.sections.attacks import masking
 from sj_cka.store import Store
 
 Write = Callable[..., Path]

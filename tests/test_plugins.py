@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 
@@ -10,11 +11,10 @@ import pytest
 from sj_cka import plugins
 from sj_cka.claims import MEASUREMENTS
 from sj_cka.data import DATASETS
-from sj_cka.figures import FIGURES
-from sj_cka.models import MODELS, NEURONS
 from sj_cka.plugins import OptionError, UnknownName, closest, lookup
+from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, FIGURE, MODEL, NEURON, Choice
 
-TABLES = {"data": DATASETS, "model": MODELS, "neuron": NEURONS, "figure": FIGURES}
+CHOICES = [DATA, AUGMENTATION, MODEL, NEURON, ATTACK, FIGURE]
 
 
 @pytest.fixture
@@ -25,13 +25,14 @@ def fresh() -> Iterator[None]:
     plugins.load_plugins.cache_clear()
 
 
-@pytest.mark.parametrize("what", TABLES)
-def test_every_name_of_every_table_leads_to_a_function_with_a_first_line_of_docs(what: str) -> None:
-    assert TABLES[what]
-    for name in TABLES[what]:
-        function: Callable[..., object] = lookup(TABLES[what], name, what)
-        assert callable(function)
-        assert (function.__doc__ or "").strip().partition("\n")[0].endswith((".", ";", ":", ",")) or function.__doc__
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.what)
+def test_every_name_of_every_table_leads_to_a_function_with_docs_that_takes_what_it_is_handed(choice: Choice) -> None:
+    assert choice.table
+    for name in choice.table:
+        function = choice.function(name)
+        assert (function.__doc__ or "").strip()
+        assert set(choice.handed) - {"source"} <= inspect.signature(function).parameters.keys()
+        assert not set(choice.handed) & choice.options_model(name).model_fields.keys()
 
 
 def test_every_measure_says_what_it_is_of() -> None:

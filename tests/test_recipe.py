@@ -248,12 +248,12 @@ FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
     "a trend of a network's measure": (
         ("{name: curve, comparison: twins}", "{name: trend, comparison: twins, measure: accuracy} # <--"),
         "figures[0].measure",
-        "expected a measure of a comparison, got 'accuracy'",
+        "expected a measure of a comparison; known: paired_cka, restoration",
     ),
     "measure for a curve": (
         ("{name: curve, comparison: twins}", "{name: curve, comparison: twins, measure: periodicity} # <--"),
         "figures[0].measure",
-        "expected none: curve has no measure to choose",
+        "unknown key; known: name, comparison, state, title",
     ),
     "small multiples of a ceiling": (
         ("{name: curve, comparison: twins}", "{name: heatmaps, comparison: twins, state: ceiling} # <--"),
@@ -273,7 +273,7 @@ FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
     "layers for a curve": (
         ("{name: curve, comparison: twins}", "{name: curve, comparison: twins, layers: [conv1]} # <--"),
         "figures[0].layers",
-        "expected none: curve shows every layer",
+        "unknown key; known: name, comparison, state, title",
     ),
     "unknown test": (
         ("test: greater", "test: greatr # <--"),

@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from torch import nn
 
 import sj_cka
 from sj_cka import jobs, study
 from sj_cka.engine import JobFailed
+from sj_cka.figures import FIGURES, Figure, Panel, Section
 from sj_cka.models import MODELS
-from sj_cka.recipe import RecipeError, read
+from sj_cka.recipe import FigureBlock, RecipeError, read, schema
+from sj_cka.results import Results
 from sj_cka.study import StudyResult
 from sj_cka.training import Settings
 
@@ -288,6 +291,39 @@ def renamed(neuron: Any, *, T: int | None, in_channels: int, num_classes: int, d
     return Renamed(inner, "ann" if T is None else "snn")
 
 
+def best(block: FigureBlock, results: Results, *, count: int = 3, split: str = "test") -> Section:
+    """Stands for a figure of a plugin."""
+    table = results.accuracy.query("split == @split").nlargest(count, "accuracy")
+    return Section(
+        block.title or "The best", "Of all.", (Panel("best", go.Figure(go.Bar(y=table["accuracy"]))),), table
+    )
+
+
+@pytest.mark.usefixtures("no_pictures", "shared_store")
+def test_a_figure_of_a_plugin_goes_from_the_recipe_to_the_page(
+    recipe_file: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FIGURES, "best", Figure(best))
+    monkeypatch.setitem(FIGURES, "side", Figure(best, "comparison", ("trained", "untrained")))
+    old = "  - {name: curve, comparison: twins}\n"
+    for wrong, message in {
+        "{name: best, counts: 2}": r"figures\[0\].counts: unknown key; did you mean 'count'\?",
+        "{name: best, count: two}": r"figures\[0\].count: expected a number, got 'two'",
+        "{name: best, comparison: twins}": r"figures\[0\].comparison: expected none: best shows all networks",
+        "{name: side}": r"figures\[0\].comparison: expected the comparison that the side shows",
+        "{name: side, comparison: twins, state: ceiling}": r"figures\[0\].state: expected trained or untrained: side",
+    }.items():
+        with pytest.raises(RecipeError, match=message):
+            read(recipe_file((old, f"  - {wrong}\n")))
+    blocks = "  - {name: best, count: 2, title: Two}\n  - {name: side, comparison: twins, state: untrained}\n"
+    result = run(recipe_file(QUICKER, (old, blocks)))
+    assert ["<h2>Two</h2>" in (page := result.report.read_text()), "<h2>The best</h2>" in page] == [True, True]
+    entries = schema()["properties"]["figures"]["items"]["oneOf"]
+    (of_plugin,) = (entry for entry in entries if entry["properties"]["name"]["const"] == "best")
+    assert of_plugin["properties"]["count"]["default"] == 3
+    assert of_plugin["required"] == ["name"]
+
+
 @pytest.mark.usefixtures("no_pictures", "shared_store")
 def test_networks_without_a_common_layer_name_are_told_on_the_page(
     recipe_file: Write, monkeypatch: pytest.MonkeyPatch
@@ -390,7 +426,7 @@ def test_steps_show_the_neurons_of_a_network_or_the_layers_that_are_named(time_f
     )
     path = time_file(("  - {name: steps, comparison: inside}\n", figures), ("seeds: 2", "seeds: 1"))
     result = run(path)
-    shown = [study.sections.section(block, result.results) for block in result.results.plan.study.recipe.figures[1:3]]
+    shown = [result.results.section(block) for block in result.results.plan.study.recipe.figures[1:3]]
     of_figures = [[note.text for note in section.panels[0].figure.layout.annotations] for section in shown]
     assert of_figures == [
         list(result.results.plan.neurons["T-2.snn"]),

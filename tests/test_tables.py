@@ -11,7 +11,7 @@ import pytest
 from sj_cka.cka import CKAResult
 from sj_cka.claims import interval
 from sj_cka.jobs import DataBlock, Job
-from sj_cka.over_seeds import accuracy_summary, between, curve, mean_frames, over_seeds
+from sj_cka.over_seeds import accuracy_summary, between, mean_frames, of_layers, over_seeds
 from sj_cka.plan import Pair, State
 from sj_cka.recipe import Sides
 from sj_cka.tables import Compared, dynamics, paired, tidy, undefined
@@ -137,10 +137,10 @@ def test_of_nothing_compared_the_tables_have_columns_and_no_rows() -> None:
 
 def test_a_curve_has_a_row_a_layer_in_order_with_its_interval() -> None:
     table = paired([compared([0.8, 0.6], seed=0), compared([0.9, 0.4], seed=1), compared([0.7, 0.5], seed=2)])
-    found = curve(table, "twins", "all", "trained")
+    found = of_layers(table, "twins", "all", "trained")
     assert list(found.index) == list(LAYERS)
     assert tuple(found.loc["lif"]) == pytest.approx(interval(np.array([0.6, 0.4, 0.5]))[:3])
-    assert curve(table, "twins", "none", "trained").empty
+    assert of_layers(table, "twins", "none", "trained").empty
 
 
 def test_means_and_half_widths_of_heatmaps_are_those_of_each_cell() -> None:
@@ -206,9 +206,9 @@ def test_dynamics_are_a_row_a_layer_and_seed_of_comparisons_with_a_null() -> Non
         *("cka", "null", "pairs", "undefined"),
     ]
     assert table[["seed", "layer"]].to_numpy().tolist() == [[seed, layer] for seed in (0, 1) for layer in LAYERS]
-    conv1 = curve(table, "inside", "all", "trained", "null").loc["conv1"]
+    conv1 = of_layers(table, "inside", "all", "trained", "null").loc["conv1"]
     assert tuple(conv1) == pytest.approx(interval(np.array([0.9, 0.7]))[:3])
-    assert np.isnan(curve(table, "inside", "all", "trained").loc["lif", "mean"])
+    assert np.isnan(of_layers(table, "inside", "all", "trained").loc["lif", "mean"])
 
 
 def test_a_network_that_is_compared_with_several_others_has_its_dynamics_once() -> None:

@@ -1,29 +1,35 @@
-"""Results drawn as Plotly figures: layout only, no computing and no reading of files.
+"""Results drawn as Plotly figures, and the sections of a page that show them: of tables alone, no reading of files.
 
+Each file is a figure: a function that draws tables, and one that makes the section of a study's page of its results.
 A figure with a slider or buttons holds in `layout.meta["still"]` the layout of a picture without them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import plotly.graph_objects as go
-
-from sj_cka.figures.backdoors import backdoors
-from sj_cka.figures.curves import curve
-from sj_cka.figures.matrices import heatmap, variants
-from sj_cka.figures.multiples import heatmaps
-from sj_cka.figures.networks import accuracy, training
-from sj_cka.figures.robustness import robustness
-from sj_cka.figures.steps import accuracy_by_steps, steps_map
+from sj_cka.figures.accuracy import accuracy, accuracy_section
+from sj_cka.figures.accuracy_by_steps import accuracy_by_steps, accuracy_by_steps_section
+from sj_cka.figures.backdoors import backdoors, backdoors_section
+from sj_cka.figures.curve import curve, curve_section, relative_curve_section
+from sj_cka.figures.dynamics import dynamics_section
+from sj_cka.figures.heatmap import heatmap, heatmap_section
+from sj_cka.figures.heatmaps import heatmaps, heatmaps_section
+from sj_cka.figures.robustness import robustness, robustness_section
+from sj_cka.figures.section import Figure, Panel, Section, State
+from sj_cka.figures.steps_map import steps_map, steps_section
 from sj_cka.figures.style import GREY, PALETTE, TEMPLATE
-from sj_cka.figures.trend import trend
+from sj_cka.figures.training_curves import training, training_section
+from sj_cka.figures.trend import trend, trend_section
+from sj_cka.figures.variants import variants, variants_section
 
 __all__ = [
     "FIGURES",
     "GREY",
     "PALETTE",
     "TEMPLATE",
+    "Figure",
+    "Panel",
+    "Section",
+    "State",
     "accuracy",
     "accuracy_by_steps",
     "backdoors",
@@ -37,18 +43,18 @@ __all__ = [
     "variants",
 ]
 
-FIGURES: dict[str, Callable[..., go.Figure]] = {
-    "heatmap": heatmap,
-    "heatmaps": heatmaps,
-    "curve": curve,
-    "relative_curve": curve,
-    "trend": trend,
-    "variants": variants,
-    "steps": steps_map,
-    "dynamics": curve,
-    "accuracy": accuracy,
-    "accuracy_by_steps": accuracy_by_steps,
-    "training": training,
-    "robustness": robustness,
-    "backdoors": backdoors,
+FIGURES: dict[str, Figure] = {
+    "heatmap": Figure(heatmap_section, "comparison", ("trained", "untrained", "ceiling")),
+    "heatmaps": Figure(heatmaps_section, "comparison", ("trained", "untrained")),
+    "curve": Figure(curve_section, "comparison"),
+    "relative_curve": Figure(relative_curve_section, "comparison"),
+    "trend": Figure(trend_section, "sweep"),
+    "variants": Figure(variants_section, "pairs of variants"),
+    "steps": Figure(steps_section, "comparison"),
+    "dynamics": Figure(dynamics_section, "permutation test", ("trained", "untrained")),
+    "accuracy": Figure(accuracy_section),
+    "accuracy_by_steps": Figure(accuracy_by_steps_section, "evaluations"),
+    "training": Figure(training_section),
+    "robustness": Figure(robustness_section, "attacks"),
+    "backdoors": Figure(backdoors_section, "backdoors"),
 }

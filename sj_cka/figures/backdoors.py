@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from sj_cka import over_seeds
+from sj_cka.figures.section import Panel, Section
 from sj_cka.figures.style import (
     SYMBOLS,
-    TEMPLATE,
     colour_of,
-    interval_text,
+    interval_texts,
     labels_of,
+    lay_out,
     legend_above,
     numbers,
-    require,
-    top_margin,
+    require_means,
     whiskers,
 )
+
+if TYPE_CHECKING:
+    from sj_cka.recipe import FigureBlock
+    from sj_cka.results import Results
 
 
 def backdoors(lines: Mapping[str, pd.DataFrame], *, title: str = "") -> go.Figure:
@@ -41,11 +47,10 @@ def backdoors(lines: Mapping[str, pd.DataFrame], *, title: str = "") -> go.Figur
         ['success']
     """
     labels = labels_of(lines)
+    require_means(lines)
     figure = go.Figure()
     for i, label in enumerate(labels):
-        require(lines[label], ("mean", "low", "high"), f"line {label!r}")
         percent = 100 * lines[label]
-        between = [interval_text(low, high, 1) for low, high in zip(percent["low"], percent["high"], strict=True)]
         figure.add_trace(
             go.Scatter(
                 x=numbers(percent["mean"]),
@@ -54,18 +59,37 @@ def backdoors(lines: Mapping[str, pd.DataFrame], *, title: str = "") -> go.Figur
                 mode="markers",
                 marker={"color": colour_of(i), "symbol": SYMBOLS[i % len(SYMBOLS)], "size": 10},
                 error_x=whiskers(percent, width=5),
-                customdata=between,
+                customdata=interval_texts(percent, 1),
                 hovertemplate=f"%{{y}}: {label}<br>%{{x:.1f}} %%{{customdata}}<extra></extra>",
             )
         )
     networks = list(next(iter(lines.values())).index)
-    figure.update_layout(
-        template=TEMPLATE,
-        title_text=title,
-        height=150 + 42 * len(networks) + top_margin(title),
+    lay_out(
+        figure,
+        title,
+        150 + 42 * len(networks),
+        above=50,
         legend=legend_above(),
-        margin_t=top_margin(title) + 50,
         xaxis={"title": "share of test samples in %", "range": [-3, 103]},
         yaxis={"categoryorder": "array", "categoryarray": networks[::-1]},
     )
     return figure
+
+
+def backdoors_section(block: FigureBlock, results: Results) -> Section:
+    """How well the backdoors work."""
+    columns = {"accuracy": "accuracy", "success": "success_rate", "without trigger": "unprompted"}
+    lines = {name: over_seeds.over_seeds(results.backdoors, "network", column) for name, column in columns.items()}
+    table = pd.DataFrame({name: [_percent(*row) for row in line.to_numpy()] for name, line in lines.items()})
+    table.insert(0, "network", list(lines["accuracy"].index))
+    note = (
+        "Networks that were trained on samples a share of which bore a trigger and the label of one class "
+        "(train.poison). Accuracy: on clean test samples. Success: share of the test samples of other classes that are "
+        "taken for that class once they bear the trigger; and without it. Means and 95 % intervals over seeds."
+    )
+    return Section(block.title or "Backdoors", note, (Panel("backdoors", backdoors(lines)),), table)
+
+
+def _percent(mean: float, low: float, high: float) -> str:
+    between = "" if pd.isna(low) else f" ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{100 * mean:.1f} %{between}"

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
+from sj_cka import over_seeds
+from sj_cka.attacks import attack_named
+from sj_cka.claims import interval
+from sj_cka.figures.section import Panel, Section
 from sj_cka.figures.style import (
     SYMBOLS,
-    TEMPLATE,
     colour_of,
-    interval_text,
+    interval_texts,
     labels_of,
+    lay_out,
     legend_above,
     numbers,
-    require,
-    top_margin,
+    require_means,
+    small_multiples,
     whiskers,
 )
 
+if TYPE_CHECKING:
+    from sj_cka.recipe import FigureBlock
+    from sj_cka.results import Results
+
+_UNITS = (
+    "eps is in pixels, from 0 to 1, of recordings in events a pixel and step, and counts as each attack says: radius "
+    "of the ball for fgsm, pgd, square and transfer, standard deviation or half-width of noise, share of pixels or "
+    "events."
+)
 _COLUMNS = 3
 _PICTURE, _GAP = 230, 92  # pixels
 
@@ -45,56 +58,125 @@ def robustness(lines: Mapping[str, Mapping[str, pd.DataFrame]], *, title: str = 
         >>> [note.text for note in figure.layout.annotations]
         ['pgd', 'square']
     """
-    labels = labels_of({attack: pd.DataFrame() for attack in lines})
-    networks = list(dict.fromkeys(network for own in lines.values() for network in own))
-    columns = min(_COLUMNS, len(labels))
-    rows = -(-len(labels) // columns)
-    inside = rows * _PICTURE + (rows - 1) * _GAP
-    figure = make_subplots(
-        rows,
-        columns,
-        subplot_titles=labels,
+    labels = labels_of(lines)
+    require_means(*lines.values())
+    networks = list(dict.fromkeys(network for of_attack in lines.values() for network in of_attack))
+    figure, places, columns, height = small_multiples(
+        labels,
+        min(_COLUMNS, len(labels)),
+        _PICTURE,
+        _GAP,
         shared_yaxes=True,
-        horizontal_spacing=0.1 / columns,
-        vertical_spacing=_GAP / inside if rows > 1 else 0,
+        horizontal_spacing=0.1 / min(_COLUMNS, len(labels)),
     )
-    seen = set[str]()
-    for i, own in enumerate(lines.values()):
-        at = {"row": i // columns + 1, "col": i % columns + 1}
-        for network, table in own.items():
-            require(table, ("mean", "low", "high"), f"line {network!r}")
-            percent = 100 * table.sort_index()
-            between = [interval_text(low, high, 1) for low, high in zip(percent["low"], percent["high"], strict=True)]
-            n = networks.index(network)
-            figure.add_trace(
-                go.Scatter(
-                    x=numbers(pd.Series(percent.index)),
-                    y=numbers(percent["mean"]),
-                    name=network,
-                    legendgroup=network,
-                    showlegend=network not in seen,
-                    mode="lines+markers",
-                    line={"color": colour_of(n), "width": 1.5},
-                    marker={"symbol": SYMBOLS[n % len(SYMBOLS)], "size": 7},
-                    error_y=whiskers(percent),
-                    customdata=between,
-                    hovertemplate=f"{network}, eps %{{x}}<br>%{{y:.1f}} %%{{customdata}}<extra></extra>",
-                ),
-                **at,
-            )
-            seen.add(network)
+    named = set[str]()
+    for at, of_attack in zip(places, lines.values(), strict=True):
+        for network, table in of_attack.items():
+            trace = _line(network, networks.index(network), 100 * table.sort_index())
+            figure.add_trace(trace.update(showlegend=network not in named), **at)
+            named.add(network)
         figure.update_xaxes(title_text="eps", title_standoff=4, rangemode="tozero", nticks=5, **at)
         if at["col"] == 1:
             figure.update_yaxes(title_text="accuracy in %", title_standoff=6, **at)
-    top = top_margin(title) + 62
     figure.update_yaxes(range=[-4, 104])
-    figure.update_layout(
-        template=TEMPLATE,
-        title_text=title,
-        width=None if columns == _COLUMNS else 120 + 300 * columns,
-        height=inside + top + 60,
-        margin={"t": top, "b": 60},
-        legend=legend_above(),
-    )
+    width = None if columns == _COLUMNS else 120 + 300 * columns
+    lay_out(figure, title, height + 122, above=62, width=width, margin_b=60, legend=legend_above())
     figure.update_annotations(font_size=13)
     return figure
+
+
+def _line(network: str, n: int, percent: pd.DataFrame) -> go.Scatter:
+    """Accuracy of the n-th network against eps, with its intervals."""
+    return go.Scatter(
+        x=numbers(pd.Series(percent.index)),
+        y=numbers(percent["mean"]),
+        name=network,
+        legendgroup=network,
+        mode="lines+markers",
+        line={"color": colour_of(n), "width": 1.5},
+        marker={"symbol": SYMBOLS[n % len(SYMBOLS)], "size": 7},
+        error_y=whiskers(percent),
+        customdata=interval_texts(percent, 1),
+        hovertemplate=f"{network}, eps %{{x}}<br>%{{y:.1f}} %%{{customdata}}<extra></extra>",
+    )
+
+
+def robustness_section(block: FigureBlock, results: Results) -> Section:
+    """Accuracy against the strength of every attack, what the attacks changed, and signs of masked gradients."""
+    table = results.attacks
+    lines: dict[str, dict[str, pd.DataFrame]] = {}
+    several = table.groupby("attack")["strength"].transform("nunique") > 1  # one strength makes no line
+    for (attack, network), rows in table[several].groupby(["attack", "network"], sort=False):
+        clean = rows.drop_duplicates("seed").assign(eps=0.0, accuracy=lambda own: own["clean"])
+        lines.setdefault(str(attack), {})[str(network)] = over_seeds.over_seeds(
+            pd.concat([clean, rows]).sort_values("eps", kind="stable"), "eps"
+        )
+    count = results.study.recipe.attack
+    images = 0 if count is None else count.images
+    note = (
+        f"Accuracy on {images} test samples, mean and 95 % interval over seeds; at eps 0 without attack. {_UNITS} A "
+        "transfer shows a network what was made on another. Below: share of the samples classified right that are "
+        "lost, and in brackets the mean L-inf and L2 norms of what was changed, measured; means over seeds."
+    )
+    note += "".join(f" {sentence}" for sentence in masking(table))
+    panels = (Panel("robustness", robustness(lines)),) if lines else ()
+    return Section(block.title or "Accuracy under attack", note, panels, _measured(table))
+
+
+def masking(table: pd.DataFrame) -> list[str]:
+    """Sentences on signs of masked gradients: gradient attacks that a gradient-free or transferred one beats.
+
+    Args:
+        table: of `tables.attacks`.
+    """
+    told, compared = [], 0
+    own = table[table["rate"].isna() & table["linf_ball"]]
+    for network, rows in own.groupby("network", sort=False):
+        of_attack = rows.groupby("attack", sort=False)
+        by = {str(name): part.set_index(["eps", "seed"])["success"] for name, part in of_attack}
+        functions = rows.drop_duplicates("attack").set_index("attack")["function"]
+        needs = {name: attack_named(functions[name]).needs for name in by}
+        with_gradient = [name for name in by if needs[name] == "gradient"]
+        if not with_gradient:
+            continue
+        best = pd.concat([by[name] for name in with_gradient], axis=1).max(axis=1)
+        for name in by:
+            if needs[name] not in ("answers", "source"):
+                continue
+            difference = (by[name] - best).dropna()
+            compared += len(difference)
+            for eps, values in difference.groupby(level="eps"):
+                over = interval(values.to_numpy())
+                beats = f"On {network} {name} succeeds more often than every gradient attack at eps {eps:g}"
+                if over.low > 0:
+                    told.append(
+                        f"{beats} (by {100 * over.mean:.0f} points, {100 * over.low:.0f} to {100 * over.high:.0f}): a "
+                        "sign that its gradients are masked."
+                    )
+                elif over.n < 2 and over.mean > 0:
+                    told.append(
+                        f"{beats} (by {100 * over.mean:.0f} points; one seed does not decide whether by chance)."
+                    )
+    if not compared:
+        told.append("No attack without gradients has the strength of one with them: masked gradients would not show.")
+    elif not told:
+        told.append("No gradient-free or transferred attack beats the gradient attacks: no sign of masked gradients.")
+    said = table[table["masked"].astype(bool)]
+    if len(said):
+        networks = ", ".join(said["network"].drop_duplicates())
+        told.append(f"Some samples had a gradient of exactly zero ({networks}): see the column masked of attacks.csv.")
+    return told
+
+
+def _measured(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each attack and strength: success on every network, and the size of what was changed."""
+    keys = ["attack", "strength"]
+    means = table.groupby([*keys, "network"], sort=False)[["success", "linf", "l2"]].mean()
+    shown = table[keys].drop_duplicates().reset_index(drop=True)
+    for network in table["network"].drop_duplicates():
+        own = means.xs(network, level="network").reindex(pd.MultiIndex.from_frame(shown[keys]))
+        shown[network] = [
+            "" if pd.isna(linf) else f"{100 * success:.1f} % ({linf:.3f}, {l2:.2f})"
+            for success, linf, l2 in own.itertuples(index=False)
+        ]
+    return shown

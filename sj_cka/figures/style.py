@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 # One scale for every CKA figure, so that two pictures can be compared by eye. Viridis is perceptually uniform.
 CKA_SCALE = "Viridis"
@@ -52,10 +53,16 @@ class Ticks(NamedTuple):
     edges: list[float]
 
 
-def labels_of(frames: Mapping[str, pd.DataFrame]) -> list[str]:
+def labels_of(frames: Mapping[str, object]) -> list[str]:
     if not frames:
         raise ValueError("expected at least one table to draw, got none")
     return list(frames)
+
+
+def require_means(*lines: Mapping[str, pd.DataFrame]) -> None:
+    """Raises ValueError unless every line is a table with means and intervals."""
+    for label, table in (line for named in lines for line in named.items()):
+        require(table, ("mean", "low", "high"), f"line {label!r}")
 
 
 def layer_names(index: pd.Index) -> list[str]:
@@ -94,6 +101,42 @@ def plain(values: pd.Series) -> list[float]:
 
 def interval_text(low: float, high: float, decimals: int) -> str:
     return "" if np.isnan(low) or np.isnan(high) else f" [{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def interval_texts(table: pd.DataFrame, decimals: int) -> list[str]:
+    """The intervals of a table as they stand behind its values under the pointer."""
+    return [interval_text(low, high, decimals) for low, high in zip(table["low"], table["high"], strict=True)]
+
+
+def beside_each_other(labels: Sequence[str], step: float) -> dict[str, float]:
+    """Factors by which labels stand aside on an axis of doublings: intervals at one place would hide each other."""
+    return {label: 2 ** (step * (i - (len(labels) - 1) / 2)) for i, label in enumerate(labels)}
+
+
+class Multiples(NamedTuple):
+    """Small multiples: the figure, row and column of every picture, their number of columns, and pixels of height."""
+
+    figure: go.Figure
+    places: list[dict[str, int]]
+    columns: int
+    height: int
+
+
+def small_multiples(headings: Sequence[str], columns: int, picture: int, gap: int, **spacing: Any) -> Multiples:
+    """Pictures side by side, at most so many in a row.
+
+    Args:
+        headings: of the pictures.
+        columns: of pictures.
+        picture, gap: height of one, and of what is between two rows, in pixels.
+        spacing: further arguments of Plotly's `make_subplots`.
+    """
+    rows = -(-len(headings) // columns)
+    height = rows * picture + (rows - 1) * gap
+    vertical = gap / height if rows > 1 else 0
+    figure = make_subplots(rows, columns, subplot_titles=headings, vertical_spacing=vertical, **spacing)
+    places = [{"row": i // columns + 1, "col": i % columns + 1} for i in range(len(headings))]
+    return Multiples(figure, places, columns, height)
 
 
 def layer_ticks(layers: Sequence[str]) -> Ticks:
@@ -170,6 +213,21 @@ def _line_across(axis: Literal["x", "y"], at: float, start: float, end: float) -
 def top_margin(title: str) -> int:
     """Pixels above a plot: for the buttons that Plotly shows under the pointer, and for a heading if there is one."""
     return 50 if title else 30
+
+
+def lay_out(figure: go.Figure, title: str, inner: int | None, *, above: int = 0, **layout: Any) -> None:
+    """The look that all figures share.
+
+    Args:
+        figure: to lay out.
+        title: heading.
+        inner: height of the figure in pixels without room for the heading; None where `height` is given.
+        above: pixels between heading and plot, for a legend.
+        layout: further arguments of Plotly's `update_layout`.
+    """
+    top = top_margin(title)
+    sizes = {} if inner is None else {"height": inner + top}
+    figure.update_layout(template=TEMPLATE, title_text=title, **{"margin_t": top + above, **sizes, **layout})
 
 
 def legend_above() -> dict[str, Any]:

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from pydantic import AfterValidator, Field
 
+from sj_cka import over_seeds
+from sj_cka.claims import MEASUREMENTS, Measurement, swept
+from sj_cka.figures.section import Panel, Section
 from sj_cka.figures.style import (
     DASHES,
     GREY,
     SYMBOLS,
-    TEMPLATE,
+    beside_each_other,
     colour_of,
-    interval_text,
+    interval_texts,
     labels_of,
+    lay_out,
     legend_above,
     numbers,
     require,
-    top_margin,
+    require_means,
     whiskers,
 )
+from sj_cka.plugins import closest
+
+if TYPE_CHECKING:
+    from sj_cka.recipe import FigureBlock
+    from sj_cka.results import Results
 
 
 def trend(
@@ -59,12 +70,11 @@ def trend(
         ('8', '14')
     """
     labels, dots, reference = labels_of(lines), dots or {}, reference or {}
+    require_means(lines, reference)
     for name, table in [*lines.items(), *reference.items()]:
-        require(table, ("mean", "low", "high"), f"line {name!r}")
         if not (table.index > 0).all():
             raise ValueError(f"line {name!r}: expected swept values above 0, got {min(table.index):g}")
-    # side by side: intervals at one value would hide each other
-    aside = {label: 2 ** (0.02 * (i - (len(labels) - 1) / 2)) for i, label in enumerate(labels)}
+    aside = beside_each_other(labels, 0.02)
     figure = go.Figure()
     for i, (name, table) in enumerate(reference.items()):
         figure.add_trace(_line(name, table, 1.0, {"color": GREY, "width": 1.3, "dash": DASHES[i % len(DASHES)]}))
@@ -76,12 +86,12 @@ def trend(
         marker = {"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 8}
         figure.add_trace(line.update(mode="lines+markers", marker=marker, legendgroup=label, showlegend=True))
     ticks = sorted({value for table in lines.values() for value in table.index})
-    figure.update_layout(
-        template=TEMPLATE,
-        title_text=title,
-        height=430 + top_margin(title),
+    lay_out(
+        figure,
+        title,
+        430,
+        above=50,
         legend=legend_above(),
-        margin_t=top_margin(title) + 50,
         xaxis={"title": x_title, "type": "log", "tickvals": ticks, "ticktext": [f"{value:g}" for value in ticks]},
         yaxis={"title": y_title},
     )
@@ -105,15 +115,52 @@ def _dots(label: str, table: pd.DataFrame, aside: float, colour: str) -> go.Scat
 def _line(name: str, table: pd.DataFrame, aside: float, style: dict[str, Any]) -> go.Scatter:
     """Means with their intervals as bars, a little to the side."""
     known = table[["low", "high"]].notna().all(axis=1).any()
-    bars = whiskers(table)
-    intervals = [interval_text(low, high, 3) for low, high in zip(table["low"], table["high"], strict=True)]
     return go.Scatter(
         x=table.index.to_numpy() * aside,
         y=numbers(table["mean"]),
         name=name,
         mode="lines",
         line=style,
-        error_y=bars if known else None,
-        customdata=list(zip(table.index, intervals, strict=True)),
+        error_y=whiskers(table) if known else None,
+        customdata=list(zip(table.index, interval_texts(table, 3), strict=True)),
         hovertemplate=f"{name} at %{{customdata[0]}}<br>%{{y:.3f}}%{{customdata[1]}}<extra></extra>",
     )
+
+
+def _of_comparison(measure: str) -> str:
+    known = [name for name, entry in MEASUREMENTS.items() if entry.of == "comparison"]
+    if measure not in known:
+        raise ValueError(f"expected a measure of a comparison{closest(measure, known)}")
+    return measure
+
+
+MeasureOfComparison = Annotated[
+    str, AfterValidator(_of_comparison), Field(description="what is drawn against the swept value")
+]
+
+
+def trend_section(block: FigureBlock, results: Results, *, measure: MeasureOfComparison = "paired_cka") -> Section:
+    """A measure of a comparison against the swept value."""
+    evidence, path = results.evidence, next(iter(results.study.recipe.sweep or {}))
+    measurement = Measurement(measure=measure, comparison=block.comparison)
+    found = swept(measurement, evidence)
+    states = {"trained": found.trained, "untrained (the floor)": found.untrained}
+    states = {name: table for name, table in states.items() if not table.empty}
+    dots = {name: over_seeds.by_value(table, evidence.swept) for name, table in states.items()}
+    lines = {name: over_seeds.over_seeds(table, "value", "measured") for name, table in dots.items()}
+    reference = {} if found.ceiling.empty else {"seed against seed (the ceiling)": _level(found.ceiling)}
+    label = MEASUREMENTS[measure].label
+    note = f"{label[0].upper()}{label[1:]}, against {path}: means with 95 % intervals over seeds, a dot a seed. "
+    if len(states) > 1:
+        note += "Floor: the same networks untrained. "
+    if reference:
+        note += "Ceiling: a network against itself trained from another seed, geometric mean of the two. "
+    counts = ", ".join(str(len(layers)) for layers in found.layers.values())
+    note += f"Over {counts} layers, those that are defined at every value that has them."
+    figure = trend(lines, x_title=path, y_title=label, dots=dots, reference=reference)
+    return Section(block.title or f"{path}: {block.comparison}", note, (Panel("trend", figure),))
+
+
+def _level(values: pd.Series) -> pd.DataFrame:
+    """Values without intervals as a line."""
+    return pd.DataFrame({"mean": values, "low": np.nan, "high": np.nan})

@@ -3,7 +3,7 @@
 In the order in which a recipe passes through: `document` reads the YAML (`scalars` its values) and keeps the `places`
 of all keys, `source` the file and what is laid over it, `blocks` says what may stand in it, `faults` puts into words
 what does not fit, `choices` holds the tables that names pick from, with the options of their functions, `reading`
-resolves profile and variants, `checks` follows every name. `editors` makes the JSON schema.
+resolves profile and variants, `check` follows every name, block by block. `editors` makes the JSON schema.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sj_cka.recipe.blocks import SNN, Comparison, FigureBlock, Named, Recipe, Train
-from sj_cka.recipe.checks import check
+from sj_cka.recipe.check import check
 from sj_cka.recipe.editors import schema
 from sj_cka.recipe.names import NetworkName
 from sj_cka.recipe.reading import Condition, Sides, Study, resolve

@@ -17,8 +17,10 @@ from pydantic import (
 )
 
 from sj_cka.claims import Claim
+from sj_cka.figures import State
 from sj_cka.recipe.attacks import Attacks, Poison
 from sj_cka.recipe.choices import RULE
+from sj_cka.recipe.names import NetworkName
 from sj_cka.training import Settings
 from sj_cka.training.settings import Layout, Precision
 from sj_cka.typed import MOST_STEPS, MOST_THREADS, SEEDS, Float, Int, Name, Seed, Strict, number, several
@@ -33,7 +35,7 @@ class Named(BaseModel):
     name: str
 
     def options(self) -> dict[str, Any]:
-        """The block as a plain mapping, with `name`."""
+        """Its name and options."""
         return self.model_dump()
 
 
@@ -225,6 +227,10 @@ class Comparison(Strict):
         False, description="also compare with the spikes of every neuron put at random steps, their number kept"
     )
 
+    def ceiling_of(self, network: NetworkName) -> str:
+        """What tells the two parts of a ceiling apart, see `sj_cka.plan.Pair`."""
+        return network if self.variants == "pairs" else network.kind
+
 
 class Evaluation(Strict):
     """Trained spiking networks whose accuracy is measured at other numbers of steps."""
@@ -233,23 +239,19 @@ class Evaluation(Strict):
     T: Steps = Field(description="the numbers of steps")
 
 
-class FigureBlock(Strict):
-    """A figure of the page."""
+class FigureBlock(Named):
+    """A figure of FIGURES on the page; other keys are its options."""
 
-    name: str
-    comparison: str | None = Field(
-        None,
-        description="the comparison that it shows: for heatmap, heatmaps, curve, relative_curve, trend, variants, "
-        "steps and dynamics",
-    )
-    measure: str = Field("paired_cka", description="what is drawn against the swept value: for trend")
-    layers: list[str] | None = Field(None, min_length=1, description="the layers that it shows: for steps")
-    state: Literal["trained", "untrained", "ceiling"] = Field(
+    comparison: str | None = Field(None, description="the comparison that it shows")
+    state: State = Field(
         "trained",
-        description="for heatmap, heatmaps and dynamics: trained networks, or untrained ones (the floor); for heatmap "
-        "also seed against seed",
+        description="trained networks, or untrained ones (the floor), or seed against seed (the ceiling)",
     )
     title: str | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Its name and options."""
+        return {"name": self.name, **(self.model_extra or {})}
 
 
 AnnInput = Literal["steps", "sum"]

@@ -16,6 +16,7 @@ from pydantic_core import to_jsonable_python
 
 from sj_cka.attacks import ATTACKS
 from sj_cka.data import AUGMENTATIONS, DATASETS
+from sj_cka.figures import FIGURES
 from sj_cka.models import MODELS, NEURONS
 from sj_cka.plugins import lookup
 from sj_cka.training import LEARNING_RULES
@@ -31,17 +32,23 @@ class Choice(NamedTuple):
 
     Args:
         what: an entry is called ("data set").
-        table: name -> function.
+        table: name -> function, or an entry with more that holds it as `function`.
         handed: names of arguments that are no options.
     """
 
     what: str
-    table: Mapping[str, Callable[..., Any]]
+    table: Mapping[str, Any]
     handed: tuple[str, ...] = ()
+
+    def entry(self, name: str) -> Any:
+        """An entry of the table; UnknownName where there is none."""
+        return lookup(self.table, name, self.what)
 
     def function(self, name: str) -> Callable[..., Any]:
         """A function of the table; UnknownName where there is none."""
-        return lookup(self.table, name, self.what)
+        entry = self.entry(name)
+        function: Callable[..., Any] = getattr(entry, "function", entry)
+        return function
 
     def options_model(self, name: str) -> type[BaseModel]:
         """A model of the options that a recipe may give to a function of the table, made from its signature."""
@@ -70,6 +77,7 @@ AUGMENTATION = Choice("augmentation", AUGMENTATIONS, ("samples", "generator"))
 MODEL = Choice("model", MODELS, ("neuron", "T", "in_channels", "num_classes"))
 NEURON = Choice("neuron", NEURONS, ("device",))
 RULE = Choice("learning rule", LEARNING_RULES, ("network", "x", "y", "forward", "loss", "scale"))
+FIGURE = Choice("figure", FIGURES, ("block", "results"))
 ATTACK = Choice("attack", ATTACKS, ("net", "x", "y", "eps", "generator", "source"))
 
 
@@ -82,11 +90,15 @@ def options_of(block: Mapping[str, Any]) -> dict[str, Any]:
 def options_model(function: Callable[..., Any], handed: tuple[str, ...]) -> type[BaseModel]:
     """A model of the arguments of a function without those that are handed to it, made from its signature."""
     fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+    inner = inspect.unwrap(function.func if isinstance(function, functools.partial) else function)
+    for name, parameter in inspect.signature(function).parameters.items():
         if name in handed or parameter.kind is inspect.Parameter.VAR_KEYWORD:
             continue
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        fields[name] = (_in_yaml(parameter.annotation), default)
+        annotation = parameter.annotation
+        if isinstance(annotation, str):  # one by one: what is handed over may be imported for type checkers alone
+            annotation = eval(annotation, inner.__globals__)
+        fields[name] = (_in_yaml(annotation), default)
     return create_model(f"{function.__name__} options", __base__=Strict, **fields)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sj_cka.claims import MEASUREMENTS
-from sj_cka.figures import FIGURES
 from sj_cka.recipe.attacks import NOISE
 from sj_cka.recipe.blocks import Recipe
-from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, MODEL, NEURON, RULE, Choice
+from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, FIGURE, MODEL, NEURON, RULE, Choice
 
 
 def schema() -> dict[str, Any]:
@@ -21,7 +20,8 @@ def schema() -> dict[str, Any]:
         made["$defs"][block]["properties"]["rule"] = {"oneOf": _entries(RULE, by_name=True)}
     made["$defs"]["AttackBlock"]["properties"]["name"] |= {"enum": [*ATTACK.table, NOISE, None]}
     made["$defs"]["Measurement"]["properties"]["measure"] = {"enum": list(MEASUREMENTS)}
-    made["$defs"]["FigureBlock"]["properties"]["name"] = {"enum": list(FIGURES)}
+    common = made["$defs"].pop("FigureBlock")["properties"]
+    made["properties"]["figures"]["items"] = {"oneOf": [_figure(entry, common) for entry in _entries(FIGURE)]}
     made = _standard(made)
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     made["title"] = "sj_cka recipe"
@@ -53,3 +53,15 @@ def _entries(choice: Choice, by_name: bool = False) -> list[dict[str, Any]]:
         entry.pop("title", None)
         entries.append(entry)
     return entries
+
+
+def _figure(entry: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+    """Schema of a figure's block: its options, and of the keys of all figures those that mean something to it."""
+    figure = FIGURE.entry(entry["properties"]["name"]["const"])
+    keys = {"title": common["title"]}
+    if figure.compares:
+        keys["comparison"] = {"type": "string", "description": common["comparison"]["description"]}
+        entry["required"].append("comparison")
+    if len(figure.states) > 1:
+        keys["state"] = common["state"] | {"enum": list(figure.states)}
+    return entry | {"properties": entry["properties"] | keys}

@@ -49,12 +49,20 @@ def validated(model: type[Block], source: Source, key: KeyPath = ()) -> Block:
     return checked(model, source.at(key), source, key)
 
 
-def checked(model: type[Block], content: Any, source: Source, key: KeyPath) -> Block:
-    """Content that belongs at a key path of a recipe, as a model; RecipeError as `validated`."""
+def checked(model: type[Block], content: Any, source: Source, key: KeyPath, beside: Sequence[str] = ()) -> Block:
+    """Content that belongs at a key path of a recipe, as a model; RecipeError as `validated`.
+
+    Args:
+        model: of the content.
+        content: what the recipe says.
+        source: the recipe.
+        key: of the content.
+        beside: other keys that may stand there, for the message.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise _in_words(error, model, content, source, key) from error
+        raise _in_words(error, model, content, source, key, beside) from error
 
 
 def fault_of(error: Exception, source: Source, *blocks: KeyPath, about: str = "") -> RecipeError:
@@ -74,14 +82,21 @@ def fault_of(error: Exception, source: Source, *blocks: KeyPath, about: str = ""
     return source.error(blocks[0], f"{about}{first_line}")
 
 
-def _in_words(error: ValidationError, model: type[BaseModel], content: Any, source: Source, at: KeyPath) -> RecipeError:
+def _in_words(
+    error: ValidationError,
+    model: type[BaseModel],
+    content: Any,
+    source: Source,
+    at: KeyPath,
+    beside: Sequence[str],
+) -> RecipeError:
     # an unknown key explains a missing one better than the other way round
     fault = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")[0]
     kind, loc, context = fault["type"], fault["loc"], fault.get("ctx", {})
     key = (*at, *_inside(loc, content))
     if kind == "extra_forbidden":
-        hint = closest(str(loc[-1]), _known_keys(model, loc[:-1])) or "; known: name"  # a function without options
-        return source.error(key, f"unknown key{hint}")
+        known = [*_known_keys(model, loc[:-1]), *beside]
+        return source.error(key, f"unknown key{closest(str(loc[-1]), known or ['name'])}")  # a function may have none
     if kind == "missing":
         return source.error((*key, loc[-1]), "expected this key, it is missing")
     if kind == "union_tag_not_found":

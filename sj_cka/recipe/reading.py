@@ -91,6 +91,10 @@ class Study:
         """An error at a key path of this recipe."""
         return self.source.error(key, message)
 
+    def comparison(self, name: str | None) -> Comparison | None:
+        """The comparison of a name, None where there is none."""
+        return next((comparison for comparison in self.recipe.compare if comparison.name == name), None)
+
     def sides(self, comparison: Comparison) -> dict[str, Sides]:
         """The networks that a comparison compares, by variant; by "" where it names its variants itself.
 

@@ -24,6 +24,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from plotly.offline import get_plotlyjs
 
 from sj_cka.disk import whole
+from sj_cka.figures.section import Section
 
 logger = logging.getLogger(__name__)
 
@@ -52,24 +53,6 @@ class Answer:
         for verdict in (self.verdict, self.learned):
             if verdict is not None and verdict not in get_args(Verdict):
                 raise ValueError(f"expected a verdict out of {get_args(Verdict)}, got {verdict!r}")
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One figure; `label` stands on its tab where a section has several."""
-
-    label: str
-    figure: go.Figure
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading, a note on how to read what follows, figures (tabs if several), a table (its index only if named)."""
-
-    title: str
-    note: str
-    panels: tuple[Panel, ...] = ()
-    table: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)

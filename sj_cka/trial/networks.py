@@ -110,7 +110,7 @@ def check_layers(study: Study, built: dict[NetworkName, nn.Module], data: dict[s
                 probed[network, tuple(wanted or ())] = found
             there[comparison.name][variant] = probed.get((x, tuple(wanted or ())), ())
     for i, figure in enumerate(study.recipe.figures):
-        _check_named(study, ("figures", i, "layers"), figure.layers, figure.comparison, None, there)
+        _check_named(study, ("figures", i, "layers"), figure.options().get("layers"), figure.comparison, None, there)
     for i, claim in enumerate(study.recipe.claims):
         for arm, m in claim.arms().items():
             which = None if claim.test == "trend" else m.variant or ""
@@ -124,7 +124,8 @@ def _is_of(study: Study, network: NetworkName, model: str, kind: str) -> bool:
 def _names_layers(study: Study) -> bool:
     """Whether anything in the recipe names layers."""
     recipe = study.recipe
-    asked = [recipe.cka.layers, *(c.layers for c in recipe.compare), *(f.layers for f in recipe.figures)]
+    asked = [recipe.cka.layers, *(c.layers for c in recipe.compare)]
+    asked += [figure.options().get("layers") for figure in recipe.figures]
     return any([*asked, *(m.layers for c in recipe.claims for m in c.arms().values())])
 
 

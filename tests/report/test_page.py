@@ -18,8 +18,8 @@ import plotly.graph_objects as go
 import pytest
 from plotly.offline import get_plotlyjs
 
-from sj_cka.figures import curve, heatmap
-from sj_cka.report import Answer, Page, Panel, Section, page, write_page, write_pngs
+from sj_cka.figures import Panel, Section, curve, heatmap
+from sj_cka.report import Answer, Page, page, write_page, write_pngs
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")

@@ -9,8 +9,10 @@ import pandas as pd
 from sj_cka import tables
 from sj_cka.cka import CKAResult
 from sj_cka.claims import Evidence
+from sj_cka.figures import Figure, Section
 from sj_cka.plan import Plan
-from sj_cka.recipe import Comparison, FigureBlock, NetworkName, Sides
+from sj_cka.recipe import Comparison, FigureBlock, NetworkName, Sides, Study
+from sj_cka.recipe.choices import FIGURE, options_of
 from sj_cka.tables import Compared
 
 
@@ -28,6 +30,11 @@ class Results:
     dynamics: pd.DataFrame
     attacks: pd.DataFrame
     backdoors: pd.DataFrame
+
+    @property
+    def study(self) -> Study:
+        """The study that they are of."""
+        return self.plan.study
 
     @property
     def evidence(self) -> Evidence:
@@ -51,6 +58,11 @@ class Results:
     def sides(self, block: FigureBlock) -> dict[str, Sides]:
         """The networks that a figure shows, by variant."""
         return self.plan.study.sides(self.comparison(block))
+
+    def section(self, block: FigureBlock) -> Section:
+        """The section of the page that a figure block of the recipe asks for."""
+        figure: Figure = FIGURE.entry(block.name)
+        return figure.function(block, self, **options_of(FIGURE.typed(block.options())))
 
     def for_all(self, table: pd.DataFrame) -> pd.DataFrame:
         """A table of networks in which one that is the same for every variant stands once, as `*.<kind>`."""

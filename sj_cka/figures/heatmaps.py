@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
+from sj_cka import over_seeds
 from sj_cka.figures.cells import cells_of, coloraxis
-from sj_cka.figures.style import TEMPLATE, labels_of, layer_names, top_margin
+from sj_cka.figures.section import Panel, Section
+from sj_cka.figures.style import labels_of, lay_out, layer_names, small_multiples
+
+if TYPE_CHECKING:
+    from sj_cka.recipe import FigureBlock
+    from sj_cka.results import Results
 
 _COLUMNS = 3
 _PICTURE, _GAP = 270, 70  # pixels
@@ -41,31 +47,24 @@ def heatmaps(frames: Mapping[str, pd.DataFrame], *, title: str = "", x_title: st
         ['depth-8', 'depth-14']
     """
     labels = labels_of(frames)
-    columns = min(_COLUMNS, len(labels))
-    rows = -(-len(labels) // columns)
-    inside = rows * _PICTURE + (rows - 1) * _GAP
-    figure = make_subplots(
-        rows,
-        columns,
-        subplot_titles=labels,
-        horizontal_spacing=0.2 / columns if columns > 1 else 0,
-        vertical_spacing=_GAP / inside if rows > 1 else 0,
+    spacing = 0.2 / min(_COLUMNS, len(labels)) if len(labels) > 1 else 0
+    figure, places, columns, height = small_multiples(
+        labels, min(_COLUMNS, len(labels)), _PICTURE, _GAP, horizontal_spacing=spacing
     )
-    for i, (label, frame) in enumerate(frames.items()):
-        at = {"row": i // columns + 1, "col": i % columns + 1}
+    for at, (label, frame) in zip(places, frames.items(), strict=True):
         layers_x, layers_y = layer_names(frame.index), layer_names(frame.columns)
         hover = f"{label}<br>{x_title or 'x'}: %{{x}}<br>{y_title or 'y'}: %{{y}}<br>"
         for trace in cells_of(frame, layers_x, layers_y, hover):
             figure.add_trace(trace, **at)
         figure.update_xaxes(**_stages(layers_x), tickangle=-90, title_text=x_title, title_standoff=6, **at)
         figure.update_yaxes(**_stages(layers_y), title_text=y_title if at["col"] == 1 else "", title_standoff=4, **at)
-    top = top_margin(title) + 22
-    figure.update_layout(
-        template=TEMPLATE,
-        title_text=title,
+    lay_out(
+        figure,
+        title,
+        height + 132,
+        above=22,
         width=None if columns == _COLUMNS else 120 + columns * (_PICTURE + 75),  # None: as wide as the page
-        height=inside + top + 110,
-        margin={"t": top, "b": 110},
+        margin_b=110,
         coloraxis=coloraxis(),
         coloraxis_colorbar={"lenmode": "pixels", "len": 240, "y": 1, "yanchor": "top"},
     )
@@ -88,3 +87,22 @@ def _stages(layers: list[str]) -> dict[str, object]:
         place += count
     axis = {"type": "category", "categoryorder": "array", "categoryarray": layers, "range": [-0.5, len(layers) - 0.5]}
     return axis | {"tickvals": positions, "ticktext": names, "tickfont": {"size": 11}, "ticks": ""}
+
+
+def heatmaps_section(block: FigureBlock, results: Results) -> Section:
+    """Every layer with every layer, a picture a variant, side by side."""
+    comparison, frames, titles = results.comparison(block), dict[str, pd.DataFrame](), set[tuple[str, str]]()
+    for variant, sides in results.sides(block).items():
+        means, _ = over_seeds.mean_frames(results.of(comparison.name, variant, block.state))
+        frames[variant or comparison.name] = next(iter(means.values()))
+        titles.add((sides.x.kind.upper(), sides.y.kind.upper()))
+    x_title, y_title = titles.pop() if len(titles) == 1 else ("", "")
+    note = (
+        f"CKA of every layer with every layer, mean over {len(results.study.seeds)} seeds, all steps "
+        "concatenated, in one colour scale; each picture spans its networks from the first layer to the last. Grey: "
+        "undefined."
+    )
+    if block.state == "untrained":
+        note += " Both networks are untrained: the floor, what wiring alone gives."
+    title = block.title or f"Layer by layer, side by side: {comparison.name}, {block.state}"
+    return Section(title, note, (Panel("heatmaps", heatmaps(frames, x_title=x_title, y_title=y_title)),))

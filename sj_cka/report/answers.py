@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from sj_cka.claims import Finding, Interval
-from sj_cka.report import Answer
+from sj_cka.report.page import Answer
 
 
 def answer(finding: Finding) -> Answer:

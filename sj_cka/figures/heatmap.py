@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sj_cka.figures.cells import cells_of, coloraxis, ink
-from sj_cka.figures.style import TEMPLATE, labels_of, layer_axis, layer_names, layer_ticks, stroke, top_margin
+from sj_cka import over_seeds
+from sj_cka.figures.cells import cells_of, coloraxis
+from sj_cka.figures.section import Panel, Section
+from sj_cka.figures.style import labels_of, lay_out, layer_axis, layer_names, layer_ticks, stroke
+
+if TYPE_CHECKING:
+    from sj_cka.recipe import FigureBlock
+    from sj_cka.results import Results
 
 
 def heatmap(
@@ -55,10 +61,9 @@ def heatmap(
     layers_x, layers_y = layer_names(frames[labels[0]].index), layer_names(frames[labels[0]].columns)
     for kind, tables in (("frame", frames), ("spread", spread or {})):
         for label, table in tables.items():
-            if list(table.index) != layers_x or list(table.columns) != layers_y:
-                raise ValueError(
-                    f"expected the layers of frame {labels[0]!r} in every table, {kind} {label!r} has others"
-                )
+            if [*map(list, table.axes)] != [layers_x, layers_y]:
+                message = f"expected the layers of frame {labels[0]!r} in every table, {kind} {label!r} has others"
+                raise ValueError(message)
 
     figure = go.Figure()
     hover = f"{x_title or 'x'}: %{{x}}<br>{y_title or 'y'}: %{{y}}<br>"
@@ -71,12 +76,12 @@ def heatmap(
     beyond = [] if quantity == "CKA" else shown[np.isfinite(shown)].tolist()
     ticks_x, ticks_y = layer_ticks(layers_x), layer_ticks(layers_y)
     height = 150 + min(580, max(150, 580 * len(layers_y) // len(layers_x)))  # the cells are square
-    figure.update_layout(
-        template=TEMPLATE,
-        title_text=title,
+    lay_out(
+        figure,
+        title,
+        None,
         width=740,
         height=height,
-        margin_t=top_margin(title),
         coloraxis=coloraxis(quantity, min([0, *beyond]), max([1, *beyond])),
         xaxis={"title": x_title, "tickangle": -90, **layer_axis(layers_x, ticks_x)},
         yaxis={"title": y_title, "scaleanchor": "x", "constraintoward": "top", **layer_axis(layers_y, ticks_y)},
@@ -85,67 +90,22 @@ def heatmap(
     figure.update_xaxes(showgrid=False, constrain="domain")
     figure.update_yaxes(showgrid=False, constrain="domain")
     if any(trace.coloraxis is None for trace in figure.data):
-        beside_bar = {"xref": "paper", "x": 1.02, "xanchor": "left", "yref": "paper", "y": 0, "yanchor": "top"}
-        figure.add_annotation(
-            text="grey:<br>undefined", showarrow=False, align="left", font_size=11, yshift=-14, **beside_bar
-        )
+        figure.add_annotation(_GREY)
     if len(labels) > 1:
         slider = _slider(labels, [trace.name for trace in figure.data])
         figure.update_layout(sliders=[slider], height=height + 60, meta={"still": {"height": height}})
     return figure
 
 
-def variants(
-    matrix: pd.DataFrame, *, title: str = "", spread: pd.DataFrame | None = None, floor: pd.DataFrame | None = None
-) -> go.Figure:
-    """CKA of every variant with every other, a number a cell; on the diagonal a variant with itself.
-
-    Args:
-        matrix: [variant, variant], symmetric; NaN where undefined.
-        title: heading of the figure.
-        spread: half-widths of 95 % intervals alike, printed below the values; NaN where there is none.
-        floor: the same of untrained networks, printed below them.
-
-    Returns:
-        A square figure in the colours of every other CKA figure, the first variant in the lower left corner.
-
-    Raises:
-        ValueError: the rows are not the columns.
-
-    Example:
-        >>> matrix = pd.DataFrame([[0.9, 0.8], [0.8, 0.9]], index=["T-1", "T-2"], columns=["T-1", "T-2"])
-        >>> variants(matrix).data[0].z.shape
-        (2, 2)
-    """
-    names = layer_names(matrix.index)
-    if list(matrix.columns) != names:
-        raise ValueError(f"expected the same variants as rows and columns, got {names} and {list(matrix.columns)}")
-    figure = go.Figure(cells_of(matrix, names, names, "%{x} and %{y}<br>", spread))
-    value, half_width, untrained = (
-        np.full(matrix.shape, np.nan) if table is None else table.loc[names, names].to_numpy(float)
-        for table in (matrix, spread, floor)
-    )
-    for i, j in zip(*np.nonzero(np.isfinite(value)), strict=True):
-        text = f"<b>{value[i, j]:.2f}</b>"
-        if np.isfinite(half_width[i, j]):
-            text += f" ± {half_width[i, j]:.2f}"
-        if np.isfinite(untrained[i, j]):
-            text += f"<br>floor {untrained[i, j]:.2f}"
-        font = {"size": 12, "color": str(ink(value[i, j]))}
-        figure.add_annotation(x=int(i), y=int(j), text=text, showarrow=False, font=font)
-    side = 130 + 100 * len(names)
-    axis = {"type": "category", "showgrid": False, "constrain": "domain", "ticks": ""}
-    figure.update_layout(
-        template=TEMPLATE,
-        title_text=title,
-        width=side + 90,
-        height=side + top_margin(title) - 30,
-        margin_t=top_margin(title),
-        coloraxis=coloraxis(),
-        xaxis=axis,
-        yaxis={**axis, "scaleanchor": "x", "constraintoward": "top"},
-    )
-    return figure
+_GREY = {
+    "text": "grey:<br>undefined",
+    "showarrow": False,
+    "align": "left",
+    "font": {"size": 11},
+    "yshift": -14,
+    # beside the bar of colours
+    **{"xref": "paper", "x": 1.02, "xanchor": "left", "yref": "paper", "y": 0, "yanchor": "top"},
+}
 
 
 def _slider(labels: Sequence[str], frame_of_trace: Sequence[str]) -> dict[str, Any]:
@@ -154,3 +114,37 @@ def _slider(labels: Sequence[str], frame_of_trace: Sequence[str]) -> dict[str, A
         for label in labels
     ]
     return {"steps": steps, "currentvalue": {"prefix": "shown: "}, "pad": {"t": 30}, "x": 0, "len": 1}
+
+
+def heatmap_section(block: FigureBlock, results: Results) -> Section:
+    """Every layer with every layer, a tab a variant."""
+    comparison, panels = results.comparison(block), dict[str, Panel]()
+    for variant, sides in results.sides(block).items():
+        if block.state != "ceiling":
+            means, spread = over_seeds.mean_frames(results.of(comparison.name, variant, block.state))
+            suffix = "" if block.state == "trained" else ", untrained"
+            x_title, y_title = (f"{title}{suffix}" for title in sides.titles)
+            figure = heatmap(means, x_title=x_title, y_title=y_title, spread=spread)
+            panels[variant] = Panel(variant or comparison.name, figure)
+            continue
+        for name, title in zip(sides[:2], sides.titles, strict=True):
+            if found := results.of(comparison.name, variant, "ceiling", comparison.ceiling_of(name)):
+                # all pairs as one: pairs of seeds are not independent, so there is no interval over them
+                means, _ = over_seeds.mean_frames([[result for of_seed in found for result in of_seed]])
+                figure = heatmap(means, x_title=f"{title}, a seed", y_title=f"{title}, another seed")
+                panels[title] = Panel(title, figure)
+    of_what = {
+        "trained": "the other",
+        "untrained": "the other, both untrained (the floor: what wiring alone gives)",
+        "ceiling": "the same network trained from another seed (the ceiling)",
+    }[block.state]
+    note = (
+        f"CKA of every layer of one network with every layer of {of_what}, mean over "
+        f"{len(results.study.seeds)} seeds, all steps concatenated; the slider picks a single time step. Grey: "
+        "undefined; ±, under the pointer: half of the 95 % interval over seeds. Names are those of the modules: in an "
+        "artificial network, ReLU stands where the spiking one has its neuron (lif)."
+    )
+    if not panels:
+        note = "Nothing to show: seed against seed takes two seeds."
+    title = block.title or f"Layer by layer: {comparison.name}, {block.state}"
+    return Section(title, note, tuple(panels.values()))

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from sj_cka import over_seeds
+from sj_cka.figures.section import Panel, Section
 from sj_cka.figures.style import (
     DASHES,
     GREY,
     SYMBOLS,
-    TEMPLATE,
     colour_of,
     interval_text,
     labels_of,
+    lay_out,
     layer_axis,
     layer_names,
     layer_ticks,
     legend_above,
     numbers,
     plain,
-    require,
+    require_means,
     rule,
     top_margin,
 )
+
+if TYPE_CHECKING:
+    from sj_cka.recipe import FigureBlock
+    from sj_cka.results import Results
 
 
 def curve(
@@ -71,8 +77,7 @@ def curve(
     """
     labels = labels_of(lines)
     reference = reference or {}
-    for label, table in [*lines.items(), *reference.items()]:
-        require(table, ("mean", "low", "high"), f"line {label!r}")
+    require_means(lines, reference)
     owner = {key: key.rpartition(": ")[0] for key in reference}
     names = list(dict.fromkeys(key.rpartition(": ")[2] for key in reference))
     dash = {name: DASHES[i % len(DASHES)] for i, name in enumerate(names)}
@@ -85,65 +90,82 @@ def curve(
     for key, table in reference.items():
         colour = colour_of(labels.index(owner[key])) if owner[key] in lines else GREY
         style = {"color": colour, "width": 1.2, "dash": dash[key.rpartition(": ")[2]]}
-        figure.add_trace(
-            go.Scatter(
-                x=places(table),
-                y=numbers(table["mean"]),
-                mode="lines",
-                line=style,
-                opacity=0.75,
-                hoverinfo="skip",
-                legendgroup=owner[key],
-                showlegend=False,
-                meta="reference",
-            )
-        )
+        figure.add_trace(_reference(table, places(table), style, owner[key]))
     for i, (label, table) in enumerate(lines.items()):
-        own = {key.rpartition(": ")[2]: reference[key]["mean"] for key in reference if owner[key] == label}
-        figure.add_trace(
-            go.Scatter(
-                x=places(table),
-                y=numbers(table["mean"]),
-                name=label,
-                mode="lines+markers",
-                line={"color": colour_of(i), "width": 2},
-                marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 6},
-                legendgroup=label,
-                showlegend=True,
-                customdata=[
-                    _beside(layer, low, high, own)
-                    for layer, low, high in zip(table.index, table["low"], table["high"], strict=True)
-                ],
-                text=list(table.index),
-                hovertemplate=f"{label}, %{{text}}<br>CKA %{{y:.3f}}%{{customdata}}<extra></extra>"
-                if relative
-                else "%{y:.3f}%{customdata}",
-            )
-        )
+        beside = {key.rpartition(": ")[2]: reference[key]["mean"] for key in reference if owner[key] == label}
+        hover = f"{label}, %{{text}}<br>CKA %{{y:.3f}}%{{customdata}}<extra></extra>"
+        trace = _means(label, i, table, places(table), beside)
+        figure.add_trace(trace.update(hovertemplate=hover if relative else "%{y:.3f}%{customdata}"))
     for name in names:  # what a broken line means, once for all variants
         broken = {"color": GREY, "width": 1.2, "dash": dash[name]}
         figure.add_trace(go.Scatter(x=[None], y=[None], name=name, mode="lines", line=broken, showlegend=True))
-
-    ticks = layer_ticks(depth)
-    figure.update_layout(
-        template=TEMPLATE,
-        title_text=title,
+    lay_out(
+        figure,
+        title,
+        None,
+        above=105 if reference else 50,
         height=560,
         hovermode="closest" if relative else "x unified",
         legend=legend_above(),
-        margin_t=top_margin(title) + (105 if reference else 50),
-        xaxis={"title": "relative depth: 0 the first layer, 1 the last", "range": [-0.02, 1.02]}
-        if relative
-        else {"title": "layer, in order of depth", "tickangle": -90, **layer_axis(depth, ticks)},
         yaxis={"title": y_title, "range": _range([*lines.values(), *reference.values()], from_zero)},
-        shapes=[] if relative else [rule("x", at) for at in ticks.edges],
+        **(_RELATIVE if relative else _by_layer(depth)),
     )
-    figure.update_xaxes(showgrid=relative or not ticks.edges)
     if reference:
         dashed = [i for i, trace in enumerate(figure.data) if trace.meta == "reference"]
         figure.update_layout(updatemenus=[_switch(" and ".join(names), dashed)])
         figure.update_layout(height=615, meta={"still": {"height": 560, "margin": {"t": top_margin(title) + 50}}})
     return figure
+
+
+_RELATIVE: dict[str, Any] = {
+    "xaxis": {
+        "title": "relative depth: 0 the first layer, 1 the last",
+        "range": [-0.02, 1.02],
+        "showgrid": True,
+    },
+    "shapes": [],
+}
+
+
+def _by_layer(depth: list[str]) -> dict[str, Any]:
+    """The layout of an axis of layers."""
+    ticks = layer_ticks(depth)
+    axis = {"title": "layer, in order of depth", "tickangle": -90, **layer_axis(depth, ticks)}
+    return {"xaxis": {**axis, "showgrid": not ticks.edges}, "shapes": [rule("x", at) for at in ticks.edges]}
+
+
+def _reference(table: pd.DataFrame, places: list[Any], style: dict[str, Any], group: str) -> go.Scatter:
+    """A broken line without marks."""
+    return go.Scatter(
+        x=places,
+        y=numbers(table["mean"]),
+        mode="lines",
+        line=style,
+        opacity=0.75,
+        hoverinfo="skip",
+        legendgroup=group,
+        showlegend=False,
+        meta="reference",
+    )
+
+
+def _means(
+    label: str, i: int, table: pd.DataFrame, places: list[Any], references: Mapping[str, pd.Series]
+) -> go.Scatter:
+    """The line of the i-th variant; under the pointer its interval and references."""
+    intervals = zip(table.index, table["low"], table["high"], strict=True)
+    return go.Scatter(
+        x=places,
+        y=numbers(table["mean"]),
+        name=label,
+        mode="lines+markers",
+        line={"color": colour_of(i), "width": 2},
+        marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 6},
+        legendgroup=label,
+        showlegend=True,
+        customdata=[_beside(layer, low, high, references) for layer, low, high in intervals],
+        text=list(table.index),
+    )
 
 
 def _switch(names: str, traces: list[int]) -> dict[str, Any]:
@@ -215,3 +237,35 @@ def _beside(layer: str, low: float, high: float, references: Mapping[str, pd.Ser
         if layer in values.index and not np.isnan(values[layer]):
             text += f", {name} {values[layer]:.3f}"
     return text
+
+
+def relative_curve_section(block: FigureBlock, results: Results) -> Section:
+    """Layers of the same name along relative depth, a line a variant."""
+    return _curves(block, results, relative=True)
+
+
+def curve_section(block: FigureBlock, results: Results) -> Section:
+    """Layers of the same name along depth, a line a variant."""
+    return _curves(block, results, relative=False)
+
+
+def _curves(block: FigureBlock, results: Results, *, relative: bool) -> Section:
+    lines, reference = {}, {}
+    for variant in results.sides(block):
+        name = variant or str(block.comparison)
+        lines[name] = over_seeds.of_layers(results.pairs, str(block.comparison), variant, "trained")
+        for state, label in (("untrained", "floor"), ("ceiling", "ceiling")):
+            table = over_seeds.of_layers(results.pairs, str(block.comparison), variant, state)
+            if len(table):
+                reference[f"{name}: {label}"] = table
+    lines = {name: table for name, table in lines.items() if len(table)}
+    note = "CKA of layers of the same name, in order of depth, with 95 % intervals over seeds. "
+    if any(name.endswith(": floor") for name in reference):
+        note += "Floor: the same networks untrained (batch normalisation calibrated). "
+    if any(name.endswith(": ceiling") for name in reference):
+        note += "Ceiling: a network against itself trained from another seed, geometric mean of the two. "
+    note += "Click a name to hide it."
+    panels = (Panel("curve", curve(lines, reference=reference, relative=relative)),) if lines else ()
+    if not lines:
+        note = "No layer has the same name in both networks, so there is no curve of paired layers."
+    return Section(block.title or f"Paired layers: {block.comparison}", note, panels)

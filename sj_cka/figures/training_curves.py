@@ -1,0 +1,109 @@
+"""How networks trained: loss, accuracy and rate of firing against the epoch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from sj_cka.figures.accuracy import alike_note
+from sj_cka.figures.section import Panel, Section
+from sj_cka.figures.style import DASHES, GREY, colour_of, lay_out, legend_above, plain, require
+
+if TYPE_CHECKING:
+    from sj_cka.recipe import FigureBlock
+    from sj_cka.results import Results
+
+
+def training(history: pd.DataFrame, *, title: str = "") -> go.Figure:
+    """How the networks trained: loss, training accuracy and rate of firing against the epoch, one line a seed.
+
+    Args:
+        history: tidy, one row a network, seed and epoch: `network` ("<variant>.<kind>"), `seed`, `epoch` (from 1),
+            `loss`, `accuracy` (training split, 0..1), `firing_rate` (spikes per neuron and step; NaN for an ANN).
+        title: heading of the figure.
+
+    Returns:
+        A figure with one small plot a quantity; a colour a variant, an unbroken line for the SNN, dashed for the ANN.
+        The rate of firing is left out where no network spikes.
+
+    Raises:
+        ValueError: a missing column.
+
+    Example:
+        >>> history = pd.DataFrame({"network": ["none.snn"], "seed": [0], "epoch": [1], "loss": [2.3],
+        ...                         "accuracy": [0.1], "firing_rate": [0.2]})
+        >>> [note.text for note in training(history).layout.annotations]
+        ['training loss', 'training accuracy', 'firing rate']
+    """
+    require(history, ("network", "seed", "epoch", "loss", "accuracy", "firing_rate"), "training history")
+    headings = {"loss": "training loss", "accuracy": "training accuracy", "firing_rate": "firing rate"}
+    if history["firing_rate"].isna().all():
+        del headings["firing_rate"]
+    variants = list(dict.fromkeys(_variant(network) for network in history["network"]))
+    kinds = list(dict.fromkeys(_kind(network) for network in history["network"]))
+    kinds.sort(key=lambda kind: kind != "snn")
+    dash = {kind: ("solid", *DASHES)[i % 5] for i, kind in enumerate(kinds)}
+
+    figure = make_subplots(1, len(headings), subplot_titles=list(headings.values()), horizontal_spacing=0.09)
+    for network, of_network in history.groupby("network", sort=False):
+        colour = colour_of(variants.index(_variant(network)))
+        for column, quantity in enumerate(headings, start=1):
+            if not of_network[quantity].isna().all():
+                line = {"color": colour, "width": 1.5, "dash": dash[_kind(network)]}
+                figure.add_trace(_seeds(str(network), of_network, quantity, line), row=1, col=column)
+        figure.update_xaxes(title_text="epoch")
+    for i, variant in enumerate(variants):
+        line = {"color": colour_of(i), "width": 3}
+        figure.add_trace(go.Scatter(x=[None], y=[None], name=variant, legendgroup=variant, mode="lines", line=line))
+    for kind in kinds:
+        line = {"color": GREY, "width": 1.5, "dash": dash[kind]}
+        figure.add_trace(go.Scatter(x=[None], y=[None], name=kind.upper(), mode="lines", line=line))
+    for column, quantity in enumerate(headings, start=1):
+        if quantity != "loss":
+            figure.update_yaxes(rangemode="tozero", row=1, col=column)
+    lay_out(figure, title, 380, above=75, margin_l=50, legend={**legend_above(), "y": 1.1})
+    figure.update_annotations(font_size=13)
+    return figure
+
+
+def training_section(block: FigureBlock, results: Results) -> Section:
+    """How every network trained."""
+    seen = results.for_all(results.history)
+    note = "Loss and accuracy on the training split, in training mode, and spikes per neuron and step; one line a seed."
+    return Section(block.title or "Training", note + alike_note(seen), (Panel("training", training(seen)),))
+
+
+def _variant(network: Any) -> str:
+    return str(network).rpartition(".")[0] or str(network)
+
+
+def _kind(network: Any) -> str:
+    return str(network).rpartition(".")[2]
+
+
+def _seeds(network: str, history: pd.DataFrame, quantity: str, line: dict[str, Any]) -> go.Scatter:
+    """The seeds of one network as one interrupted line."""
+    x: list[Any] = []
+    y: list[Any] = []
+    seeds: list[Any] = []
+    for seed, of_seed in history.groupby("seed", sort=False):
+        x += [*of_seed["epoch"].tolist(), None]
+        y += [*(None if np.isnan(value) else value for value in plain(of_seed[quantity])), None]
+        seeds += [seed] * (len(of_seed) + 1)
+    return go.Scatter(
+        x=x,
+        y=y,
+        customdata=seeds,
+        name=network,
+        mode="lines+markers",
+        line=line,
+        marker={"size": 4},
+        opacity=0.85,
+        legendgroup=_variant(network),
+        showlegend=False,
+        hovertemplate=f"{network}, seed %{{customdata}}<br>epoch %{{x}}: %{{y:.3f}}<extra></extra>",
+    )
