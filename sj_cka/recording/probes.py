@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from math import gcd
 from typing import Any, TypeVar
 
@@ -57,7 +57,8 @@ class Probes:
         self.activations = activations
         self.picks = picks(self.select, outside_neurons(model))
         self._kept: dict[tuple[Any, ...], Trace] = {}
-        self._turned: dict[int, tuple[Sequence[Knob], Trace | None]] = {}  # T -> what sets it, and a step more
+        # mode and T -> what sets it, and the run on a step more
+        self._turned: dict[tuple[str, int], tuple[Sequence[Knob], Trace | None]] = {}
 
     @property
     def keeps_time(self) -> bool:
@@ -146,39 +147,38 @@ class Probes:
         some = drive.take(self.batch, order, noise=noise, marked=marked)
         return trace(self.model, lambda: drive.run(self.model, some, T), self.picks, self.activations)
 
+    def settings(self, T: int) -> Iterable[Sequence[Knob]]:
+        """The sets of attributes of value T that may be the number of steps of a network that makes its own."""
+        return trials(self.model, T)
+
+    def varied(
+        self, drive: Drive, order: Sequence[int], T: int, to: int, *, marked: int | None = None
+    ) -> Iterator[tuple[Sequence[Knob], Trace]]:
+        """Runs on another number of steps than T, and the attributes that were set for it; none where it is given."""
+        for some in [()] if drive.mode != "as is" and drive.T == T else self.settings(T):
+            with turned(some, to):
+                seen = tried(self.run, drive, order, to, marked=marked)
+            if isinstance(seen, Trace):  # else T is a size of weights (PSN), or an attribute means something else
+                yield some, seen
+
     def _longer(self, drive: Drive, T: int, noise: bool = False) -> Trace | None:
         """The probe on one step more, None where the number of steps cannot be varied."""
-        if drive.mode != "as is":
-            longer = tried(self.trace, drive, N_PROBE[0], T + 1, noise=noise)
-            # an error: T is a size of the weights (PSN)
-            return longer if isinstance(longer, Trace) and _follow(self.model, longer) else None
-        return self._turned_longer(drive, T, noise)
-
-    def _turned_longer(self, drive: Drive, T: int, noise: bool) -> Trace | None:
-        """The same of a network that makes its own steps, whose number an attribute sets."""
-        if T not in self._turned:
-            self._turned[T] = self._turning(drive, T)
-        some, longer = self._turned[T]
+        if (drive.mode, T) not in self._turned:
+            runs = self.varied(drive, TWO, T, T + 1)
+            follows = ((some, longer) for some, longer in runs if self._follows(drive, T, some, longer))
+            self._turned[drive.mode, T] = next(follows, ([], None))
+        some, longer = self._turned[drive.mode, T]
         if noise and longer is not None:
             with turned(some, T + 1):
                 return self._once(drive, TWO, T + 1, noise)
         return longer
 
-    def _turning(self, drive: Drive, T: int) -> tuple[Sequence[Knob], Trace | None]:
-        """The attributes of value T that set the number of steps, and the probe on one step more."""
+    def _follows(self, drive: Drive, T: int, some: Sequence[Knob], longer: Trace) -> bool:
+        """Whether a run that was asked for one step more has it."""
         seen = self.trace(drive, N_PROBE[0])
-        for some in trials(self.model, T):
-            with turned(some, T + 1):
-                longer = tried(self.run, drive, TWO)
-            if isinstance(longer, Exception):  # they are sizes of weights, or mean something else
-                continue
-            if own_steps(self.model, seen) is not None:
-                found = own_steps(self.model, longer) == T + 1 and _follow(self.model, longer)
-            else:
-                found = _scales(seen, longer, T, all(knob.of_time for knob in some))
-            if found:
-                return some, longer
-        return [], None
+        if some and own_steps(self.model, seen) is None:
+            return _scales(seen, longer, T, all(knob.of_time for knob in some))
+        return (not some or own_steps(self.model, longer) == T + 1) and _follow(self.model, longer)
 
 
 def own_steps(model: nn.Module, seen: Trace) -> int | None:

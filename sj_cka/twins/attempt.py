@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +29,7 @@ class Attempt(NamedTuple):
     """
 
     drive: Drive
-    counters: tuple[Knob, ...]
+    counters: Sequence[Knob]
     two: Trace
     three: Trace
     T: tuple[int, int]

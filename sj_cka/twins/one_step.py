@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from sj_cka.recording.drive import Drive
 from sj_cka.recording.folds import N_PROBE
-from sj_cka.recording.knobs import Knob, knobs, trials, turned
+from sj_cka.recording.knobs import Knob, knobs, turned
 from sj_cka.recording.probes import Probes, own_steps, taken_for_steps, tried
 from sj_cka.recording.snapshot import computes_by_own_code
 from sj_cka.recording.state import is_multi_step, modes_kept
@@ -126,11 +127,10 @@ class _Search(Probes):
         """The first way that keeps the samples apart; failing that, the network itself mixes them in the first one."""
         mixing: list[Attempt] = []
         self.said.clear()
-        counters = tuple(knob for knob in knobs(self.model) if knob.module is not None and knob.of_time)
-        several = tuple(knob for knob in counters if knob.value > 1)
-        again = [(way, several) for way in self.ways] if several else []
-        for way, kept in (*((way, ()) for way in self.ways), *again, *((way, ()) for way in self.frames)):
-            attempt = tried(self.attempt, way, kept, marked)
+        counters = [k for k in knobs(self.model) if k.of_time and k.value > 1 and k.module is not None]
+        sets: list[list[Knob]] = [[], counters] if counters else [[]]
+        for ones, way in (*product(sets, self.ways), *product(sets[:1], self.frames)):
+            attempt = tried(self.attempt, way, ones, marked)
             if isinstance(attempt, Exception):
                 what = attempt if isinstance(attempt, _Unfit) else f"{type(attempt).__name__}: {attempt}"
                 self.said[f"{_words(way)}: {what}"] = None
@@ -146,50 +146,40 @@ class _Search(Probes):
         axes = tuple(x.ndim if isinstance(x, Tensor) else None for x in leaves_of(two))
         taps: tuple[Tap | None, ...] = (None,) * len(axes)  # frames come out as they went in
         if drive.sample_axis == 0:
-            last = tried(self._last_step, drive, counters, T[0]) if T[0] == T[1] > 1 else None
+            last = tried(self._last_step, attempt) if T[0] == T[1] > 1 else None
             taps = attempt.taps(None if isinstance(last, Exception) else last)
         driven = tuple(self.order[: drive.repeated]) if drive.mode == "repeat" else ()
         named = tuple((str(knob.module), knob.key) for knob in counters)
         return OneStep(replace(drive, forward=None), driven, named, axes, taps)
 
-    def attempt(self, drive: Drive, counters: tuple[Knob, ...], marked: int | None) -> Attempt:
+    def attempt(self, drive: Drive, counters: Sequence[Knob], marked: int | None) -> Attempt:
         """A way on two samples and on three, of which the second run is on another number of steps, if it bears one.
 
         Raises:
             _Unfit: samples are taken for something else.
         """
-        two = self._few(drive, N_PROBE[0], counters, marked=marked)
-        if marked is not None:
-            self._expect_apart(two)
-        T = own_steps(self.model, two) or 1
-        for some in self._variations(drive, two, T):
-            varied = tried(self._varied, drive, counters, some, marked, two, T)
-            if isinstance(varied, Attempt):  # else it takes one number of steps only, or they are of another meaning
-                return varied
-        three = self._few(drive, N_PROBE[1], counters, marked=marked)
-        return self._fit(Attempt(drive, counters, two, three, (T, T)))
+        with turned(counters, 1):
+            two = self.run(drive, (0, 0), marked=marked)
+            if marked is not None:
+                self._expect_apart(two)
+            T = own_steps(self.model, two) or 1
+            other = 1 if T > 1 else 2
+            if drive.sample_axis == 0:  # frames bring their steps
+                for some, three in self.varied(drive, (0, 0, 0), T, other, marked=marked):
+                    varied = Attempt(drive, (*counters, *(some if T > 1 else ())), two, three, (T, other))
+                    if isinstance(tried(self._fit, varied), Attempt) and self._means_steps(varied, some):
+                        return varied
+            return self._fit(Attempt(drive, counters, two, self.run(drive, (0, 0, 0), marked=marked), (T, T)))
 
-    def _variations(self, drive: Drive, two: Trace, T: int) -> list[tuple[Knob, ...]]:
-        """The attributes that may set another number of steps; none of them where it is given with the input."""
-        if drive.sample_axis == 1:  # frames bring theirs
-            return []
-        if T == 1 and drive.mode == "repeat":
-            return [()]
-        if T == 1 and not any(isinstance(x, Tensor) and 1 in x.shape for x in leaves_of(two)):
-            return []
-        sets = (tuple(knob for knob in some if knob.module is not None) for some in trials(self.model, T))
+    def settings(self, T: int) -> Iterable[Sequence[Knob]]:
+        """Those that the twin itself can set: no configuration, which it may share."""
+        sets = ([knob for knob in some if knob.module is not None] for some in super().settings(T))
         return [some for some in sets if some]
 
-    def _varied(
-        self, drive: Drive, counters: tuple[Knob, ...], some: tuple[Knob, ...], marked: int | None, two: Trace, T: int
-    ) -> Attempt:
-        """A way of which the second run is on one step in place of several, or on two in place of one."""
-        other = 1 if T > 1 else 2
-        three = self._few(drive, N_PROBE[1], counters, some, other, marked=marked)
-        attempt = self._fit(Attempt(drive, counters + some if T > 1 else counters, two, three, (T, other)))
-        if some and (own_steps(self.model, three) != other or not (T == 1 or attempt.agrees())):
-            raise _Unfit("the attribute is of another meaning")
-        return attempt
+    def _means_steps(self, varied: Attempt, some: Sequence[Knob]) -> bool:
+        """Whether attributes that were set are of no other meaning."""
+        T, other = varied.T
+        return not some or (own_steps(self.model, varied.three) == other and (T == 1 or varied.agrees()))
 
     def _fit(self, attempt: Attempt) -> Attempt:
         """The same where its samples are taken for nothing else."""
@@ -201,28 +191,22 @@ class _Search(Probes):
             raise _Unfit("no tensor in the output has an axis of samples")
         return attempt
 
-    def _few(
+    def run(
         self,
         drive: Drive,
-        n: int,
-        counters: tuple[Knob, ...],
-        some: tuple[Knob, ...] = (),
-        T: int = 1,
+        order: Sequence[int],
+        T: int | None = None,
+        noise: float = 0,
         *,
         marked: int | None = None,
     ) -> Trace:
-        """A run on n copies of a sample, with `counters` at 1, and on T steps by some other attributes, if any."""
+        """A run that leaves no trace, and in which nothing runs or is read that is no part of the twin."""
+        still, fork = modes_kept(self.model), torch.random.fork_rng(devices=self.devices)
         try:
-            with (
-                turned(counters, 1),
-                turned(some, T),
-                of_the_twin_alone(self.model, self.originals),
-                modes_kept(self.model),
-                torch.random.fork_rng(devices=self.devices),
-            ):
+            with of_the_twin_alone(self.model, self.originals), still, fork:
                 for layer in self.still:
                     layer.training = False
-                return self.run(drive, (0,) * n, None if some else T, marked=marked)
+                return super().run(drive, order, T, noise, marked=marked)
         except AttributeError as error:
             for name in self.activations or ():
                 if self.model.get_submodule(name) is error.obj:
@@ -258,20 +242,24 @@ class _Search(Probes):
         try:
             for other in others:
                 self.batch = self.frames[0].take(batch, (0,) * other)
-                if isinstance(tried(self._few, attempt.drive, N_PROBE[0], attempt.counters), Trace):
+                if isinstance(tried(self._bare, attempt), Trace):
                     return attempt
         finally:
             self.batch = batch
         return frames
+
+    def _bare(self, attempt: Attempt) -> Trace:
+        with turned(attempt.counters, 1):
+            return self.run(attempt.drive, (0, 0))
 
     def _normalised(self) -> set[int]:
         """Lengths of the vectors in modules that hold nothing else, as normalisations do."""
         held = [[*m.parameters(recurse=False), *m.buffers(recurse=False)] for m in self.model.modules()]
         return {len(x) for own in held if all(x.ndim < 2 for x in own) for x in own if x.ndim}
 
-    def _last_step(self, drive: Drive, counters: tuple[Knob, ...], T: int) -> list[Any]:
+    def _last_step(self, attempt: Attempt) -> list[Any]:
         """The leaves of the output where the activations are NaN at the last step."""
-        calls = Counter[str]()
+        calls, T = Counter[str](), attempt.T[0]
 
         def mark(name: str, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
             calls[name] += 1
@@ -283,7 +271,7 @@ class _Search(Probes):
             for name in self.activations or ():
                 hook = self.model.get_submodule(name).register_forward_hook(partial(mark, name))
                 hooks.callback(hook.remove)
-            return leaves_of(self._few(drive, N_PROBE[0], counters))
+            return leaves_of(self._bare(attempt))
 
 
 def _with_samples(
