@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,19 +28,16 @@ def curves(folder: Path, jobs: Iterable[Job], store: Store) -> Iterator[None]:
         store: where they are finished, or say how far they are.
     """
     before = list(folder.glob("*/events.out.tfevents.*"))  # all that is of this study is written anew
-    written = [_Curve(folder, job, store) for job in jobs if job.kind == "train"]
+    with ExitStack() as writers:
+        trainings = [_Curve(folder, job, store, writers) for job in jobs if job.kind == "train"]
 
-    def look() -> None:
-        for curve in written:
-            curve.look()
+        def look() -> None:
+            for curve in trainings:
+                curve.look()
 
-    try:
         look()
         with repeated(look, _SECONDS):
             yield
-    finally:
-        for curve in written:
-            curve.close()
     for path in before:
         path.unlink(missing_ok=True)
         with suppress(OSError):  # something else lies there
@@ -50,9 +47,9 @@ def curves(folder: Path, jobs: Iterable[Job], store: Store) -> Iterator[None]:
 class _Curve:
     """The epochs of one training, each written once: from its log, and from its files when it is finished."""
 
-    def __init__(self, folder: Path, job: Job, store: Store) -> None:
+    def __init__(self, folder: Path, job: Job, store: Store, writers: ExitStack) -> None:
         self.folder = folder / job.label.replace(", ", "-").replace(" ", "-")
-        self.key, self.store, self.log = job.key, store, store.log(job.key)
+        self.key, self.store, self.log, self.writers = job.key, store, store.log(job.key), writers
         self.epoch, self.finished = 0, False
         self.writer: Any = None
 
@@ -78,13 +75,8 @@ class _Curve:
         if epoch["epoch"] <= self.epoch:
             return
         self.epoch = int(epoch["epoch"])
-        self.writer = self.writer or SummaryWriter(str(self.folder))
+        self.writer = self.writer or self.writers.enter_context(SummaryWriter(str(self.folder)))
         values = {name: epoch[name] for name in _SHOWN if not pd.isna(epoch[name])}
         for name, value in (values | {f"firing rate/{layer}": rate for layer, rate in rates.items()}).items():
             self.writer.add_scalar(name, value, self.epoch)
         self.writer.flush()
-
-    def close(self) -> None:
-        """Ends the file."""
-        if self.writer is not None:
-            self.writer.close()

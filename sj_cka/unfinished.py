@@ -78,19 +78,13 @@ class Log:
 
     def news(self) -> list[dict[str, Any]]:
         """All lines, where there is another than at the last look; else none. One that is not whole yet waits."""
+        entries: list[dict[str, Any]] = []
         with suppress(OSError):  # there is none: the job has not begun, or is finished
             stat = self.path.stat()
             now = stat.st_ino, stat.st_mtime_ns, stat.st_size
             if now != self._read and self.path.is_file():
-                lines = self.path.read_bytes().split(b"\n")[:-1]
+                for line in self.path.read_bytes().split(b"\n")[:-1]:
+                    with suppress(ValueError):  # what the sudden end of a machine has left of a line
+                        entries.append(json.loads(line))
                 self._read = now
-                return [entry for line in lines if (entry := _entry(line))]
-        return []
-
-
-def _entry(line: bytes) -> dict[str, Any] | None:
-    """A line of a log; None for what the end of a machine has left of one."""
-    with suppress(ValueError):
-        entry = json.loads(line)
-        return entry if isinstance(entry, dict) else None
-    return None
+        return entries

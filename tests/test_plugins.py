@@ -11,10 +11,11 @@ import pytest
 from sj_cka import plugins
 from sj_cka.claims import MEASUREMENTS
 from sj_cka.data import DATASETS
+from sj_cka.engine import ENGINES
 from sj_cka.plugins import OptionError, UnknownName, closest, lookup
-from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, FIGURE, MODEL, NEURON, Choice
+from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, FIGURE, MODEL, NEURON, RULE, Choice
 
-CHOICES = [DATA, AUGMENTATION, MODEL, NEURON, ATTACK, FIGURE]
+CHOICES = [DATA, AUGMENTATION, MODEL, NEURON, RULE, ATTACK, FIGURE, Choice("engine", ENGINES)]
 
 
 @pytest.fixture

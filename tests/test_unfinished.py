@@ -113,7 +113,7 @@ def test_a_line_that_is_not_whole_waits_until_it_is_and_what_is_no_line_is_passe
         assert log.news() == [{"says": "one"}]
         file.write(b'o"}\n')
         assert log.news() == [{"says": "one"}, {"says": "two"}]
-        file.write(bytes(40) + b'\n\xff\n[1]\n{"says": "three"}\n')
+        file.write(bytes(40) + b'\n\xff\n{"says": "three"}\n')
         assert log.news() == [{"says": "one"}, {"says": "two"}, {"says": "three"}]
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -63,19 +63,16 @@ def processes(store: Store, missing: Sequence[Job], workers: int | None) -> Iter
         started = hand.poll()
         hand.close()
         if isinstance(error, BrokenProcessPool):
-            raise JobFailed(_died(given) if started else f"no process could be started. {_HOW}") from error
+            lost = "; ".join(job.label for future, job in given.items() if not future.done() or future.exception())
+            died = (
+                f"a process died (killed, or out of memory?) while these were at work: {lost}. What was finished is "
+                "kept, run again to go on; --workers 1 needs no other process."
+            )
+            raise JobFailed(died if started else f"no process could be started. {_HOW}") from error
         raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
         hand.close()
-
-
-def _died(given: Mapping[Future[None], Job]) -> str:
-    lost = "; ".join(job.label for future, job in given.items() if not future.done() or future.exception())
-    return (
-        f"a process died (killed, or out of memory?) while these were at work: {lost}. What was finished is kept, "
-        "run again to go on; --workers 1 needs no other process."
-    )
 
 
 def refuse_unguarded() -> None:

@@ -64,12 +64,10 @@ def execute(
     ordered = in_order(wanted)
     rank, group = world()
     missing = agreed(_to_do(ordered, store) if rank == 0 else [])
-    if group > 1:
-        workers = 1
     if engine is None:
-        engine = "processes" if min(workers or default_workers(missing), len(missing)) > 1 else "here"
-        workers = None if engine == "here" else workers
-    elif group > 1 and engine != "here":
+        alone = group > 1 or min(workers or default_workers(missing), len(missing)) < 2
+        engine, workers = ("here", None) if alone else ("processes", workers)
+    if group > 1 and engine != "here":
         raise JobFailed(f"expected the engine 'here' in the {group} processes of a group, got {engine!r}")
     entered = lookup(ENGINES, engine, "engine")(store, missing, workers)
     with Progress(len(ordered), len(ordered) - len(missing), show=progress and rank == 0) as shown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
+from graphlib import TopologicalSorter
 
 from sj_cka.jobs import Job
 
@@ -33,16 +34,17 @@ class Waiting:
     """
 
     def __init__(self, missing: Sequence[Job]) -> None:
-        self.place = {job.key: i for i, job in enumerate(missing)}
         self.jobs = missing
-        self.open: dict[str, int] = {}  # key -> needs that are not done
-        self.after: dict[str, list[str]] = {}  # key -> jobs that need it
-        for job in missing:
-            needs = {needed.key for needed in job.needs.values()} & self.place.keys()
-            self.open[job.key] = len(needs)
-            for key in needs:
-                self.after.setdefault(key, []).append(job.key)
-        self.ready = [self.place[key] for key, count in self.open.items() if count == 0]  # a heap
+        self.place = {job.key: i for i, job in enumerate(missing)}
+        needs = {job.key: {needed.key for needed in job.needs.values()} & self.place.keys() for job in missing}
+        self.sorter = TopologicalSorter(needs)
+        self.sorter.prepare()
+        self.ready: list[int] = []  # a heap of places
+        self._more()
+
+    def _more(self) -> None:
+        for key in self.sorter.get_ready():
+            heapq.heappush(self.ready, self.place[key])
 
     def next(self) -> Job:
         """The first job that is ready."""
@@ -50,7 +52,5 @@ class Waiting:
 
     def done(self, job: Job) -> None:
         """Sets free what waited for a job alone."""
-        for key in self.after.get(job.key, ()):
-            self.open[key] -= 1
-            if self.open[key] == 0:
-                heapq.heappush(self.ready, self.place[key])
+        self.sorter.done(job.key)
+        self._more()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sj_cka import jobs
 from sj_cka.jobs import Job
+from sj_cka.plugins import lookup
 from sj_cka.store import Store
 from sj_cka.training import NotFinite
 from sj_cka.training.distributed import world
@@ -45,7 +46,7 @@ def do(job: Job, store: Store) -> None:
     with _named(job), store.working_on(job.key) if rank == 0 else nullcontext(False) as needed:
         if not agreed(needed):
             return
-        if rank == 0 or jobs.KINDS[job.kind].together:
+        if rank == 0 or lookup(jobs.KINDS, job.kind, "kind of job").together:
             report = store.log(job.key).begin() if rank == 0 else jobs.silent
             context = jobs.Context(report, store.slot(job.key), jobs.device(), rank, processes)
             files = jobs.run(job, store.read, context)

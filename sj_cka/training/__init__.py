@@ -9,9 +9,8 @@ from sj_cka.training.settings import Settings
 
 
 def __getattr__(name: str) -> object:
-    if name == "Resident":
-        raise ImportError("sj_cka.training.Resident is called DeviceLoader now")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    renamed = ImportError("sj_cka.training.Resident is called DeviceLoader now")
+    raise renamed if name == "Resident" else AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [

@@ -112,7 +112,7 @@ def train(
     check_network(network, watched=False)
     step = Step(network, settings)
     check_precision(network, settings, step.device)
-    run = _Run(network, batches, settings, step, _captured(step), keep, report or _to_nobody)
+    run = _Run(network, batches, settings, step, _captured(step), keep, report or (lambda epoch: None))
     with run.arranged(seed):
         run.begin(checkpoints)
         done = len(run.history) * len(batches)
@@ -125,9 +125,6 @@ def train(
                     checkpoints.offer(number, run.state)
                 run.report(epoch)
     return Trained(run.history, run.kept)
-
-
-def _to_nobody(epoch: Epoch) -> None: ...
 
 
 def _captured(step: Step) -> GraphStep | None:

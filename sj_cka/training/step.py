@@ -103,13 +103,13 @@ class Step:
 
     def _loss(self, logits: Tensor, y: Tensor, size: int) -> Tensor:
         if self.classes is None:
-            self._begin(logits.shape[-1], y)
+            check_labels(y, logits.shape[-1])
+            self.classes = logits.shape[-1]
+            self._begin_momentum()
         return summed_loss(logits, y, self.settings.loss) / size
 
-    def _begin(self, classes: int, y: Tensor) -> None:
-        """What waits for the first batch: classes, and the layout in memory, which momentum shares."""
-        check_labels(y, classes)
-        self.classes = classes
+    def _begin_momentum(self) -> None:
+        """Gives momentum the layout of the weights in memory, which is settled with the first batch."""
         if not self.deferred or not self.settings.momentum:
             return
         for parameter in (p for group in self.optimiser.param_groups for p in group["params"]):
