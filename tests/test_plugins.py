@@ -15,7 +15,8 @@ from sj_cka.engine import ENGINES
 from sj_cka.plugins import OptionError, UnknownName, closest, lookup
 from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, FIGURE, MODEL, NEURON, RULE, Choice
 
-CHOICES = [DATA, AUGMENTATION, MODEL, NEURON, RULE, ATTACK, FIGURE, Choice("engine", ENGINES)]
+ENGINE = Choice("engine", ENGINES, ("store", "missing", "workers"))
+CHOICES = [DATA, AUGMENTATION, MODEL, NEURON, RULE, ATTACK, FIGURE, ENGINE]
 
 
 @pytest.fixture
