@@ -119,7 +119,7 @@ def list_names() -> None:
     from sj_cka.figures import FIGURES
     from sj_cka.models import MODELS, NEURONS
     from sj_cka.plugins import load_plugins
-    from sj_cka.recipe.attacks import NOISE
+    from sj_cka.recipe.attack_block import NOISE
     from sj_cka.training import LEARNING_RULES
 
     load_plugins()

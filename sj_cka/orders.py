@@ -9,8 +9,9 @@ from typing import Any, Literal
 from sj_cka.jobs import DataBlock, Job
 from sj_cka.materials import Data
 from sj_cka.recipe import Comparison, Condition, NetworkName, Sides, Study
-from sj_cka.recipe.attacks import Attacking, Poison
+from sj_cka.recipe.attack_block import Attacking
 from sj_cka.recipe.choices import AUGMENTATION, MODEL, NEURON
+from sj_cka.recipe.train_block import Poison
 from sj_cka.training import Settings
 from sj_cka.trial import attack_block, network_options
 

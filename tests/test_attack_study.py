@@ -23,7 +23,7 @@ from sj_cka.jobs import Job
 from sj_cka.jobs.attack import Target, made, read_inputs
 from sj_cka.plan import Plan, plan
 from sj_cka.recipe import RecipeError
-from sj_cka.recipe.attacks import Poison
+from sj_cka.recipe.train_block import Poison
 from sj_cka.store import Store
 
 Write = Callable[..., Path]

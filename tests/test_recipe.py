@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.data.events import EVENT_SETS
 from sj_cka.recipe import NetworkName, RecipeError, read, schema
 from sj_cka.recipe.choices import NEURON, Choice
+from sj_cka.recipe.train_block import Train
+from sj_cka.training import Settings
 from sj_cka.typed import Float, Int
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -832,6 +835,17 @@ def test_the_schema_names_every_key_of_every_block() -> None:
     augmented = made["$defs"]["Train"]["properties"]["augment"]["items"]["oneOf"]
     assert augmented[0] == {"enum": list(AUGMENTATIONS)}
     assert augmented[1]["properties"]["padding"]["default"] == 4
+
+
+@pytest.mark.parametrize("setting", dataclasses.fields(Settings), ids=lambda setting: setting.name)
+def test_every_setting_of_a_training_is_a_key_of_train_and_of_both_kinds(setting: Any) -> None:
+    others = {int: 7, float: 0.7, bool: not setting.default, type(None): 0.7}
+    words = {"decay": "weights", "loss": "tet", "precision": "bf16", "layout": "contiguous", "rule": "backprop"}
+    other = words.get(setting.name, others.get(type(setting.default)))
+    assert Train().of("snn")[setting.name] == setting.default
+    assert Train.model_validate({setting.name: other}).of("snn")[setting.name] == other
+    train = Train.model_validate({"ann": {setting.name: other}})
+    assert (train.of("ann")[setting.name], train.of("snn")) == (other, Train().of("snn"))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)

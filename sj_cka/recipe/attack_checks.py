@@ -6,7 +6,7 @@ from sj_cka.attacks import attack_named
 from sj_cka.attacks.transfer import inside
 from sj_cka.plugins import UnknownName
 from sj_cka.ranges import Range
-from sj_cka.recipe.attacks import NOISE, Attacking
+from sj_cka.recipe.attack_block import NOISE, Attacking
 from sj_cka.recipe.choices import ATTACK
 from sj_cka.recipe.faults import checked
 from sj_cka.recipe.network_checks import check_network

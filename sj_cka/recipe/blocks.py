@@ -7,36 +7,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StrictBool,
     WithJsonSchema,
-    model_validator,
 )
 
 from sj_cka.claims import Claim
 from sj_cka.figures import State
-from sj_cka.recipe.attacks import Attacks, Poison
-from sj_cka.recipe.choices import RULE
+from sj_cka.recipe.attack_block import Attacks
+from sj_cka.recipe.choices import Named
 from sj_cka.recipe.names import NetworkName
-from sj_cka.training import Settings
-from sj_cka.training.settings import Layout, Precision
-from sj_cka.typed import MOST_STEPS, MOST_THREADS, SEEDS, Float, Int, Name, Seed, Strict, number, several
+from sj_cka.recipe.train_block import Train
+from sj_cka.typed import MOST_STEPS, SEEDS, Int, Name, Seed, Strict, number, several
 
 MOST_SEEDS, MOST_VARIANTS, MOST_BLOCKS = 1000, 200, 200
-
-
-class Named(BaseModel):
-    """A block whose `name` picks from a table; its other keys are that function's options."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str
-
-    def options(self) -> dict[str, Any]:
-        """Its name and options."""
-        return self.model_dump()
 
 
 class Neuron(Named):
@@ -70,99 +55,6 @@ class Converted(Strict):
     mode: Annotated[str, AfterValidator(_known_mode)] = Field(
         "99.9%", description='what a layer\'s threshold is of its activations: "max", or a percentile like "99.9%"'
     )
-
-
-def _ascending(epochs: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(epochs)) != len(epochs) or (epochs and min(epochs) < 0):
-        raise ValueError("expected epochs from 0, each once")
-    return tuple(sorted(epochs))
-
-
-Epochs = Annotated[tuple[Int, ...], AfterValidator(_ascending)]
-
-
-class ByName(Named):
-    """A function of a table and its options; its name alone takes their defaults."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-
-class TrainOverride(Strict):
-    """What one kind of network trains with differently."""
-
-    epochs: Annotated[Int, Field(ge=1)] | None = None
-    batch_size: Annotated[Int, Field(ge=2)] | None = None
-    lr: Annotated[Float, Field(gt=0)] | None = None
-    momentum: Annotated[Float, Field(ge=0, lt=1)] | None = None
-    weight_decay: Annotated[Float, Field(ge=0)] | None = None
-    decay: Literal["all", "weights"] | None = None
-    warmup: Annotated[Int, Field(ge=0)] | None = None
-    clip: Annotated[Float, Field(gt=0)] | None = None
-    loss: Literal["mean", "tet"] | None = None
-    precision: Precision | None = None
-    layout: Layout | None = None
-    compile: StrictBool | None = None
-    graph: StrictBool | None = None
-    rule: ByName | None = None
-    sync_bn: StrictBool | None = None
-
-
-class Train(Strict):
-    """Training of every network of the study."""
-
-    epochs: Int = Field(Settings.epochs, ge=1, description="passes over the training split")
-    batch_size: Int = Field(Settings.batch_size, ge=2, description="images a step")
-    lr: Float = Field(Settings.lr, gt=0, description="learning rate after the warm-up; a cosine takes it to 0")
-    momentum: Float = Field(Settings.momentum, ge=0, lt=1)
-    weight_decay: Float = Field(Settings.weight_decay, ge=0, description="L2 penalty")
-    decay: Literal["all", "weights"] = Field(
-        Settings.decay, description="what the penalty is on: all parameters, or weights without biases and BN"
-    )
-    warmup: Int = Field(Settings.warmup, ge=0, description="epochs in which the learning rate rises to lr")
-    clip: Annotated[Float, Field(gt=0)] | None = Field(
-        Settings.clip, description="largest norm of all gradients together; no bound by default"
-    )
-    loss: Literal["mean", "tet"] = Field(
-        Settings.loss, description="cross-entropy of the mean logits over time, or the mean of that of every step (TET)"
-    )
-    precision: Precision = Field(
-        Settings.precision, description="of the forward pass; auto: fp16 on CUDA, float32 on the CPU"
-    )
-    layout: Layout = Field(Settings.layout, description="of images and convolutions in memory")
-    compile: StrictBool = Field(Settings.compile, description="let torch.compile make the forward pass")
-    graph: StrictBool = Field(Settings.graph, description="on CUDA, capture a step as a CUDA graph and replay it")
-    rule: ByName = Field(ByName(name="backprop"), description="learning rule that gradients come from")
-    sync_bn: StrictBool = Field(
-        Settings.sync_bn, description="with several processes: batch normalisation over the whole batch"
-    )
-    augment: list[ByName] = Field([], description="random changes of the training images, in turn, e.g. [crop, flip]")
-    poison: Poison | None = Field(None, description="a backdoor in the training samples")
-    keep: Epochs = Field((), description="epochs whose weights are kept, for <variant>.snn@<epoch>; 0 is untrained")
-    checkpoint: Annotated[Int, Field(ge=1)] | None = Field(
-        None, description="epochs between two savings of where a training stands; by default those of a minute"
-    )
-    ann: TrainOverride = Field(TrainOverride(), description="what the artificial networks train with instead")
-    snn: TrainOverride = Field(TrainOverride(), description="what the spiking networks train with instead")
-    init: Literal["fresh", "same"] = Field(
-        "fresh", description="'same' gives twins equal first weights, and inflates CKA"
-    )
-    trained_at: Float = Field(
-        0.9, ge=0, le=1, description="training accuracy below which a network counts as not trained"
-    )
-    threads: Int = Field(
-        1, ge=1, le=MOST_THREADS, description="threads of a job; numbers are identical at equal threads only"
-    )
-
-    def of(self, kind: str) -> dict[str, Any]:
-        """The settings for networks of a kind."""
-        common = self.model_dump(include=set(TrainOverride.model_fields))
-        own = (self.ann if kind == "ann" else self.snn).model_dump(exclude_none=True)
-        settings = common | own
-        rule = RULE.without_defaults(settings["rule"])
-        return settings | {"rule": rule if len(rule) > 1 else rule["name"]}
 
 
 class Alignment(Strict):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from sj_cka.recipe.attack_checks import check_attacks
-from sj_cka.recipe.blocks import Named
-from sj_cka.recipe.choice_checks import check_choice
-from sj_cka.recipe.choices import AUGMENTATION, DATA, MODEL, NEURON, RULE
+from sj_cka.recipe.choices import AUGMENTATION, DATA, MODEL, NEURON, RULE, Named, check_choice
 from sj_cka.recipe.claim_checks import check_claims
 from sj_cka.recipe.comparison_checks import check_comparisons
 from sj_cka.recipe.faults import validated

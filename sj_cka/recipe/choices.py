@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
-from pydantic import BaseModel, StrictBool, create_model
+from pydantic import BaseModel, ConfigDict, StrictBool, create_model, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
@@ -18,13 +18,35 @@ from sj_cka.attacks import ATTACKS
 from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.figures import FIGURES
 from sj_cka.models import MODELS, NEURONS
-from sj_cka.plugins import lookup
+from sj_cka.plugins import UnknownName, lookup
+from sj_cka.recipe.faults import checked
+from sj_cka.recipe.source import KeyPath, Source
 from sj_cka.training import LEARNING_RULES
 from sj_cka.typed import Float, Int, Strict
 
 # how a data set gets here, not what it is
 _MEANS = {"download"}
 _PLAIN: dict[Any, Any] = {int: Int, float: Float, bool: StrictBool}
+
+
+class Named(BaseModel):
+    """A block whose `name` picks from a table; its other keys are that function's options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    def options(self) -> dict[str, Any]:
+        """Its name and options."""
+        return self.model_dump()
+
+
+class ByName(Named):
+    """A function of a table and its options; its name alone takes their defaults."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
 
 class Choice(NamedTuple):
@@ -86,6 +108,24 @@ def options_of(block: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in block.items() if key != "name"}
 
 
+def check_choice(choice: Choice, block: Named, source: Source, key: KeyPath, beside: Sequence[str] = ()) -> None:
+    """Raises RecipeError unless a block names a function of a table and options of it.
+
+    Args:
+        choice: the table.
+        block: at `key` of the recipe.
+        source: the recipe.
+        key: of the block.
+        beside: keys of the block that are no options.
+    """
+    try:
+        model = choice.options_model(block.name)
+    except UnknownName as error:
+        named = (*key, "name")
+        raise source.error(named if source.says(named) else key, str(error)) from error
+    checked(model, options_of(block.options()), source, key, beside)
+
+
 @functools.cache
 def options_model(function: Callable[..., Any], handed: tuple[str, ...]) -> type[BaseModel]:
     """A model of the arguments of a function without those that are handed to it, made from its signature."""
@@ -98,7 +138,7 @@ def options_model(function: Callable[..., Any], handed: tuple[str, ...]) -> type
         annotation = parameter.annotation
         if isinstance(annotation, str):  # one by one: what is handed over may be imported for type checkers alone
             annotation = eval(annotation, inner.__globals__)
-        fields[name] = (_in_yaml(annotation), default)
+        fields[name] = (in_yaml(annotation), default)
     return create_model(f"{function.__name__} options", __base__=Strict, **fields)
 
 
@@ -106,15 +146,15 @@ def _is_default(field: FieldInfo, value: Any) -> bool:
     return not field.is_required() and to_jsonable_python(field.default) == to_jsonable_python(value)
 
 
-def _in_yaml(annotation: Any) -> Any:
+def in_yaml(annotation: Any) -> Any:
     """A type as a recipe may write it: numbers that YAML reads as text, lists for any sequence."""
     if annotation in _PLAIN:
         return _PLAIN[annotation]
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return Annotated[_in_yaml(inner[0]), *inner[1:]]
+        return Annotated[in_yaml(inner[0]), *inner[1:]]
     if origin in (Sequence, list, tuple):
-        return list[_in_yaml(inner[0])]  # type: ignore[misc]
+        return list[in_yaml(inner[0])]  # type: ignore[misc]
     if origin in (Union, types.UnionType):
-        return functools.reduce(operator.or_, map(_in_yaml, inner))
+        return functools.reduce(operator.or_, map(in_yaml, inner))
     return annotation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sj_cka.claims import MEASUREMENTS
-from sj_cka.recipe.attacks import NOISE
+from sj_cka.recipe.attack_block import NOISE
 from sj_cka.recipe.blocks import Recipe
 from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, FIGURE, MODEL, NEURON, RULE, Choice
 

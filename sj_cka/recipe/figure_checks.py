@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from sj_cka.figures import Figure
 from sj_cka.recipe.blocks import Comparison, FigureBlock
-from sj_cka.recipe.choice_checks import check_choice
-from sj_cka.recipe.choices import FIGURE
+from sj_cka.recipe.choices import FIGURE, check_choice
 from sj_cka.recipe.comparison_checks import WITH_CEILING, check_over_variants, check_sweep, comparison_named
 from sj_cka.recipe.reading import Study
 from sj_cka.recipe.source import KeyPath

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 from sj_cka.disk import unfit
 from sj_cka.plugins import closest
-from sj_cka.recipe.attacks import Attacking, resolved
-from sj_cka.recipe.blocks import MOST_VARIANTS, SNN, AnnInput, Comparison, Recipe, Train
+from sj_cka.recipe.attack_block import Attacking, resolved
+from sj_cka.recipe.blocks import MOST_VARIANTS, SNN, AnnInput, Comparison, Recipe
 from sj_cka.recipe.faults import validated
 from sj_cka.recipe.names import NetworkName
 from sj_cka.recipe.source import KeyPath, RecipeError, Source, read_source, shown
+from sj_cka.recipe.train_block import Train
 from sj_cka.typed import number
 
 _LONGEST_NAME = 100  # of a variant, a part of the names of files

@@ -15,8 +15,8 @@ from sj_cka.jobs.attack import Target, target
 from sj_cka.materials import Data
 from sj_cka.ranges import check_fills, check_trigger, range_of
 from sj_cka.recipe import NetworkName, Study
+from sj_cka.recipe.attack_block import NOISE, Attacking
 from sj_cka.recipe.attack_checks import check_strength
-from sj_cka.recipe.attacks import NOISE, Attacking
 from sj_cka.recipe.choices import ATTACK
 from sj_cka.recipe.faults import fault_of
 from sj_cka.recipe.source import KeyPath

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
-import torch
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from sj_cka.attacks.backdoor import Place
-from sj_cka.data import Samples
 from sj_cka.recipe.names import NetworkName
 from sj_cka.typed import Float, Int, Name, Strict, several
 
@@ -75,26 +72,6 @@ class Attacks(Strict):
     by: dict[Name, AttackBlock | None] = Field(
         min_length=1, max_length=100, description="name: an attack and its options"
     )
-
-
-class Poison(Strict):
-    """A backdoor: a trigger on a share of the training samples, which get the label of one class."""
-
-    target: Int = Field(ge=0, description="the class that the trigger is to mean")
-    share: Float = Field(gt=0, le=1, description="share of the training samples, drawn from those of other classes")
-    size: Int = Field(3, ge=1, description="side of the trigger, a square, in pixels")
-    place: Place = Field("bottom_right", description="the corner that it is in")
-    value: Float | None = Field(
-        None,
-        description="of its pixels, as the samples are stored; by default 255 of bytes and of images from 0 to 255, 1 "
-        "of others, and of recordings one event a pixel and step",
-    )
-
-    def trigger(self, samples: Samples) -> dict[str, Any]:
-        """What it looks like on samples, without what `sj_cka.attacks.poison` makes of theirs by default."""
-        made = self.model_dump(include={"size", "place", "value"}, exclude_defaults=True)
-        usual = samples.T is None and samples.brightest == (255.0 if samples.x_train.dtype == torch.uint8 else 1.0)
-        return made if usual else {"value": samples.brightest} | made
 
 
 class Attacking(NamedTuple):
