@@ -7,7 +7,6 @@ Which axis of an output counts samples and which steps is found, not guessed: a 
 from sj_cka.recording.drive import Layout, inputs_of, to_device
 from sj_cka.recording.layers import LayerSpec, patterns_of
 from sj_cka.recording.observation_plan import ObservationPlan, plan_observation
-from sj_cka.recording.own_runs import own_run
 from sj_cka.recording.record import Observation, Receive, What, record
 from sj_cka.recording.select import Select, select_for
 from sj_cka.recording.snapshot import StateError
@@ -23,6 +22,7 @@ from sj_cka.recording.state import (
     to_evaluation,
 )
 from sj_cka.recording.tap import Tap
+from sj_cka.recording.trace import own_run
 from sj_cka.recording.wrappers import as_written, check_network, named, unwrapped, without_wrappers
 
 __all__ = [

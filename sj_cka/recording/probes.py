@@ -77,10 +77,6 @@ class Probes:
         """The run on 2 samples in the other order."""
         return self._once(drive, SWAPPED, noise=noise)
 
-    def again(self, drive: Drive) -> Trace:
-        """The run on 2 samples, made anew."""
-        return self.run(drive, TWO)
-
     def twice(self, drive: Drive) -> tuple[Trace, list[str]]:
         """Two runs on 2 samples, the second from where the first ended; and what of an earlier batch they replaced.
 

@@ -16,11 +16,11 @@ from sj_cka.recording.drive import N_NEEDED, Drive, Layout
 from sj_cka.recording.layers import LayerSpec
 from sj_cka.recording.membrane import Membrane
 from sj_cka.recording.observation_plan import ObservationPlan, planned
-from sj_cka.recording.own_runs import depth
 from sj_cka.recording.probes import Probes
 from sj_cka.recording.select import Select, select_without_wrappers
 from sj_cka.recording.state import is_multi_step, is_neuron, preserved
 from sj_cka.recording.tap import Tap
+from sj_cka.recording.trace import depth
 from sj_cka.recording.ways import fault_of, takes_time_first
 from sj_cka.recording.wrappers import as_written, check_network, named, uncompiled
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pickle
 import random
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,10 +16,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sj_cka.recording.own_runs import depth, own_run
 from sj_cka.recording.select import Pick, Unpicked, not_a_tensor, readable
 from sj_cka.recording.state import from_rest, keeps_time, outside_neurons, to_evaluation
 from sj_cka.recording.wrappers import unwrapped
+
+_depth: ContextVar[int] = ContextVar("sj_cka own runs", default=0)
+
+
+@contextmanager
+def own_run() -> Iterator[None]:
+    """While this package runs a network itself, what was watching it before looks away: probes feed no record."""
+    token = _depth.set(_depth.get() + 1)
+    try:
+        yield
+    finally:
+        _depth.reset(token)
+
+
+def depth() -> int:
+    """Number of own runs under way, one inside the other. Hooks made at one depth see the calls at that depth alone."""
+    return _depth.get()
 
 
 @dataclass

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from sj_cka.recording.calls import looped
 from sj_cka.recording.drive import LAYOUTS, N_NEEDED, Drive, Forward, Layout, sample_axis, tensors_in
-from sj_cka.recording.folds import N_PROBE, SAME, distance
-from sj_cka.recording.own_runs import own_run
+from sj_cka.recording.folds import N_PROBE, SAME, TWO, distance
 from sj_cka.recording.probes import Probes, carries, changed, held, not_back, own_steps, taken_for_steps, tried
 from sj_cka.recording.snapshot import computes_by_own_code
 from sj_cka.recording.state import from_rest, is_multi_step, is_neuron
-from sj_cka.recording.trace import Trace
+from sj_cka.recording.trace import Trace, own_run
 from sj_cka.recording.wrappers import named
 
 _LOUD = 100.0  # times the batch
@@ -301,7 +300,7 @@ def expect_samples_apart(probes: Probes, drive: Drive, names: Iterable[str], sus
         name = not_back(two, probes.swapped(drive, noise=noise), three, names)
     if name is None:
         return
-    if (kept := changed(probes.trace(drive, N_PROBE[0]), probes.again(drive))) is not None:
+    if (kept := changed(probes.trace(drive, N_PROBE[0]), probes.run(drive, TWO))) is not None:
         raise ValueError(
             f"module {kept!r} ({type(named(probes.model)[kept]).__name__}) puts out other values for the same "
             "samples in a second run: it keeps a state from one batch to the next. Give it a reset() without "

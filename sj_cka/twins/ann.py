@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from spikingjelly.activation_based import functional, neuron
 from spikingjelly.activation_based import layer as sj_layer
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from sj_cka.recording.state import is_multi_step, is_neuron, outside_neurons
+from sj_cka.recording.state import is_multi_step, is_neuron, neurons, outside_neurons
 from sj_cka.recording.wrappers import bare, check_network
 from sj_cka.twins.copies import live_tensors, no_hooks, no_watching, takes_steps, watches_nothing
 from sj_cka.twins.fresh import Initialiser, built_anew, drawn_anew
@@ -33,24 +33,9 @@ def ann_twin(
     """The artificial twin of a spiking network: equal module names and parameter shapes, without time.
 
     Every spiking neuron becomes an activation, a non-spiking read-out `nn.Identity`, and `layer.Dropout`, which keeps
-    its mask until a reset, `nn.Dropout`. All else is copied as it is, step modes and containers too. Neurons take their
-    own parameters (PLIF's, PSN's) with them, one that is shared stays shared; no state is taken over. Hooks behind a
-    forward or backward pass are left out, and of those before a forward pass the ones of SpikingJelly's monitors and of
-    this package: the others, as torch's that make weights, may be part of the network. The twin of what `snn_twin` or
-    `converted_snn` gave is the network that it was made of, with one activation for all uses.
-
-    The twin takes `[N, ...]` and gives `[N, ...]`. What the network's forward does with time is tried on copies of one
-    sample at the first call (anew for another structure or shape of the input, another flag in it, and in training):
-    the input is given as it is, or with an axis of one step at axis 0 or 1, whichever runs without that a neuron takes
-    samples for steps or that samples mix. The input is the first argument with a tensor in it, which may be a list or a
-    dictionary; if that alone does not run, every tensor of N samples gets a step. An attribute that counts the steps
-    (`T`, or of any name) is 1 meanwhile; an axis of steps, wherever it is, is averaged out of the output. Frames
-    `[T, N, ...]` that fit none of that are given as they are, and so is an input that could be both, as `[T, N, D]`
-    where a batch normalisation has N features: where axis 1 could have no other length if axis 0 were samples, it is
-    N. A forward that calls its neurons a number of times that stands in no attribute gives the right output, but its
-    activations are then called as often, and are uses (`lif#0`, `lif#1`, ...) to `compare`.
-
-    Under `torch.compile` this trial is no part of the graph: the twin compiles with breaks, not with `fullgraph=True`.
+    its mask until a reset, `nn.Dropout`. All else is copied as it is (see `_copied`), and neurons take their own
+    parameters (PLIF's, PSN's) with them. The twin of what `snn_twin` or `converted_snn` gave is the network that it was
+    made of, with one activation for all uses. The twin takes `[N, ...]` and gives `[N, ...]`, see `Untimed`.
 
     Args:
         net: any network of SpikingJelly's neurons (or of subclasses); it is left as it is.
@@ -78,34 +63,41 @@ def ann_twin(
         >>> ann_twin(snn)(torch.zeros(3, 4)).shape
         torch.Size([3, 2])
     """
+    _check_draws(init, initialiser, build)
+    check_network(net)
+    net = bare(net)
+    check_translatable(net)
+    twin = _copied(net, activation)
+    warn_of_logic(net)
+    if init == "fresh" and build is not None:
+        built_anew(twin, net, build)
+    elif init == "fresh":
+        drawn_anew(twin, net, initialiser)
+    return twin if is_neuron(net) else untimed(twin, tuple(neurons(net)), net)
+
+
+def _check_draws(init: str, initialiser: Initialiser | None, build: Callable[[], nn.Module] | None) -> None:
     if init not in ("same", "fresh"):
         raise ValueError(f'expected init "same" or "fresh", got {init!r}')
     if init == "same" and (initialiser is not None or build is not None):
         raise ValueError('initialiser= and build= draw new parameters: pass init="fresh", or leave them out')
     if initialiser is not None and build is not None:
         raise ValueError("expected one of initialiser= and build=, got both")
-    check_network(net)
-    net = bare(net)
-    if isinstance(net, fx.GraphModule):
-        raise ValueError(
-            f"expected a network with a forward of its class, got a graph that torch.fx traced ({type(net).__name__}), "
-            "as SpikingJelly's ann2snn makes it: the network that was converted is its artificial twin, and "
-            "sj_cka.twins.converted_snn converts it under its own names"
-        )
-    check_translatable(net)
+
+
+def _copied(net: nn.Module, activation: Activation) -> nn.Module:
+    """A copy of a network with activations in place of its neurons, containers and step modes as they are.
+
+    A neuron that is shared is one activation, and no state is taken over. Hooks behind a forward or backward pass are
+    left out, and of those before a forward pass the ones of SpikingJelly's monitors and of this package: the others, as
+    torch's that make weights, may be part of the network.
+    """
     replaced = _replacements(net, activation)
-    if not any(map(is_neuron, net.modules())):
-        raise ValueError(f"expected a network with neurons of SpikingJelly, found none in {type(net).__name__}")
-    warn_of_logic(net)
-    twin: nn.Module = copy.deepcopy(net, {**replaced, **live_tensors(net), **no_hooks(net), **no_watching(net)})
+    twin = copy.deepcopy(net, {**replaced, **live_tensors(net), **no_hooks(net), **no_watching(net)})
     for module in twin.modules():
         for key in [key for key, hook in module._forward_pre_hooks.items() if hook is watches_nothing]:
             del module._forward_pre_hooks[key]
-    if init == "fresh" and build is not None:
-        built_anew(twin, net, build)
-    elif init == "fresh":
-        drawn_anew(twin, net, initialiser)
-    return twin if is_neuron(net) else untimed(twin, _neuron_names(net), net)
+    return twin
 
 
 class _Decoded(nn.Identity):
@@ -121,11 +113,6 @@ class _MaskOfStep(nn.Dropout2d):
     def forward(self, x_seq: Tensor) -> Tensor:
         merged: Tensor = functional.seq_to_ann_forward(x_seq, super().forward)
         return merged
-
-
-def _neuron_names(net: nn.Module) -> tuple[str, ...]:
-    """Names of the neurons, a shared one only once."""
-    return tuple(name for name, module in outside_neurons(net).items() if is_neuron(module))
 
 
 def _replacements(net: nn.Module, activation: Activation) -> dict[int, nn.Module]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from spikingjelly.activation_based import base, encoding, rnn, surrogate
 from spikingjelly.activation_based import layer as sj_layer
-from torch import nn
+from torch import fx, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from sj_cka.recording.snapshot import Refusal
@@ -56,7 +56,16 @@ _REFUSED: tuple[tuple[tuple[type, ...], str], ...] = (
 
 
 def check_translatable(net: nn.Module) -> None:
-    """Raises ValueError, with name and reason, on the first module that has no counterpart without time."""
+    """Raises ValueError, with name and reason, on the first module that has no counterpart without time.
+
+    So it does for a network that torch.fx traced, and for one without neurons.
+    """
+    if isinstance(net, fx.GraphModule):
+        raise ValueError(
+            f"expected a network with a forward of its class, got a graph that torch.fx traced ({type(net).__name__}), "
+            "as SpikingJelly's ann2snn makes it: the network that was converted is its artificial twin, and "
+            "sj_cka.twins.converted_snn converts it under its own names"
+        )
     inside = {id(m) for neuron in net.modules() if is_neuron(neuron) for m in neuron.modules()}
     for name, module in outside_neurons(net).items():
         if type(module) in (sj_layer.Dropout, sj_layer.Dropout2d):
@@ -65,6 +74,8 @@ def check_translatable(net: nn.Module) -> None:
         if reason:
             what = f"module {name!r}" if name else "the network"
             raise ValueError(f"{what} ({type(module).__name__}) has no artificial twin: it {reason}")
+    if not any(map(is_neuron, net.modules())):
+        raise ValueError(f"expected a network with neurons of SpikingJelly, found none in {type(net).__name__}")
 
 
 class Untranslatable(Refusal, ValueError):

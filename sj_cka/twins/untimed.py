@@ -39,7 +39,21 @@ class Timing:
 
 
 class Untimed(nn.Module):
-    """Mixed in before the class of a network: the forward of that class on one step."""
+    """Mixed in before the class of a network: the forward of that class on one step.
+
+    What the forward does with time is tried on copies of one sample at the first call (anew for another structure or
+    shape of the input, another flag in it, and in training): the input is given as it is, or with an axis of one step
+    at axis 0 or 1, whichever runs without that a neuron takes samples for steps or that samples mix. The input is the
+    first argument with a tensor in it, which may be a list or a dictionary; if that alone does not run, every tensor of
+    N samples gets a step. An attribute that counts the steps (`T`, or of any name) is 1 meanwhile; an axis of steps,
+    wherever it is, is averaged out of the output. Frames `[T, N, ...]` that fit none of that are given as they are, and
+    so is an input that could be both, as `[T, N, D]` where a batch normalisation has N features: where axis 1 could
+    have no other length if axis 0 were samples, it is N. A forward that calls its neurons a number of times that stands
+    in no attribute gives the right output, but its activations are then called as often, and are uses (`lif#0`,
+    `lif#1`, ...) to `compare`.
+
+    Under `torch.compile` this trial is no part of the graph: the twin compiles with breaks, not with `fullgraph=True`.
+    """
 
     is_without_steps = True  # to `sj_cka.recording`, whatever counts those of the network that it was made of
     _timing: Timing | None = None

@@ -109,3 +109,86 @@ def test_a_comparison_with_the_twin_costs_at_most_5_passes_a_network_over_few_sa
         assert seen[: len(calls)] == calls
         assert set(seen[len(calls) :]) <= {N, N * T}  # the loader's
         assert len(passes) <= 5
+
+
+class Normed(nn.Module):
+    """Multi-step layers, averaged over the steps; what a subclass is given, and how it looks at it, differs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = sequential("m")
+
+    def forward(self, x):
+        return self.body(x).mean(0)
+
+
+class Tokens(Normed):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(5, 6)
+
+    def forward(self, x):
+        return super().forward(self.table(x)).mean(1)
+
+
+class BearsNoNaN(Normed):
+    def forward(self, x):
+        if x.isnan().any():
+            raise ArithmeticError("not a number")
+        return super().forward(x)
+
+
+class PastTheHooks(Normed):
+    def forward(self, x):
+        first, lif, last = self.body
+        return last(lif.forward(first(x))).mean(0)
+
+
+class PaddedInTime(nn.Module):
+    """Two steps of its own, the first without an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = sequential("m")
+
+    def forward(self, x):
+        return self.body(torch.stack([0 * torch.ones_like(x), x]))
+
+
+def by_hand(body: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+    hidden = nn.functional.linear(x, body[0].weight, body[0].bias).relu()
+    return nn.functional.linear(hidden, body[2].weight, body[2].bias)
+
+
+def numbers(n: int = N) -> torch.Tensor:
+    return torch.randn(n, 6, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("kind", [Normed, BearsNoNaN, PastTheHooks])
+def test_the_step_is_found_whatever_a_network_makes_of_the_marked_sample(kind):
+    net = kind()
+    assert torch.allclose(ann_twin(net)(numbers()), by_hand(net.body, numbers()), atol=1e-6)
+
+
+def test_input_that_is_no_floating_point_cannot_be_marked_and_finds_its_step():
+    net, x = Tokens(), torch.arange(3 * N).reshape(N, 3) % 5
+    expected = by_hand(net.body, net.table(x)).mean(1)
+    assert torch.allclose(ann_twin(net)(x), expected, atol=1e-6)
+
+
+def test_steps_that_differ_are_averaged_and_not_taken_for_samples():
+    net = PaddedInTime()
+    expected = (by_hand(net.body, 0 * numbers()) + by_hand(net.body, numbers())) / 2
+    assert torch.allclose(ann_twin(net)(numbers()), expected, atol=1e-6)
+
+
+def test_what_a_first_call_tries_leaves_the_twin_as_it_was():
+    twin = ann_twin(nn.Sequential(layer.BatchNorm1d(6), *sequential("s"))).train()
+    seen: list[torch.Size] = []
+    twin[2].register_forward_hook(lambda module, args, output: seen.append(output.shape))
+    random = torch.random.get_rng_state()
+    twin(numbers())
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert twin[0].num_batches_tracked == 1
+    assert seen == [(N, 7)]
+    assert all(module.training for module in twin.modules())
