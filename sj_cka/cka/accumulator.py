@@ -15,7 +15,7 @@ from sj_cka.cka.gram import as_tensor
 from sj_cka.cka.labelled import dataset
 from sj_cka.cka.layer_grams import Grams, LayerSteps, flat, grams, summary
 from sj_cka.cka.measures import MEASURES
-from sj_cka.cka.permutations import STEPS, Permutations, PermutedSamples, permuted_steps
+from sj_cka.cka.permutations import STEPS, PermutedSamples, permutations_of, permuted_steps
 from sj_cka.cka.processes import gathered, in_group
 from sj_cka.cka.result import CKAResult
 from sj_cka.cka.sums import Accumulator, BatchSums, Centred, FirstSamples, Groups, Measures, SampleShares, StepSums
@@ -64,7 +64,7 @@ class CKA:
         measures: str | Sequence[str] = (),
         resume: bool = False,
     ) -> None:
-        self.samples, self.permutations, self.resume = samples, Permutations.of(permutations), resume
+        self.samples, self.permutations, self.resume = samples, permutations_of(permutations), resume
         names = [measures] if isinstance(measures, str) else measures
         self.measures = {name: lookup(MEASURES, name, "measure") for name in names if name != "cka"}
         self.reset()
@@ -78,7 +78,7 @@ class CKA:
         self.asked: dict[str, Any] = {}  # what every minibatch brings, or none
         self.also: dict[str, CKA] = {}  # of other observables, and of permuted steps
         self.parts: list[Accumulator] = [StepSums(), Measures(self.measures)]
-        self.parts += [PermutedSamples(self.permutations.samples)] if self.permutations.samples else []
+        self.parts += [PermutedSamples(self.permutations["samples"])] if self.permutations["samples"] else []
         self.parts += [FirstSamples(), SampleShares()] if self.samples else []
         self.parts += [Groups(), BatchSums(), Activity()]
 
@@ -115,7 +115,7 @@ class CKA:
         """
         sides = [features_x] if features_y is None else [features_x, features_y]
         also = {}
-        if self.permutations.steps:
+        if self.permutations["steps"]:
             draws = [torch.Generator().manual_seed(2 * (self.read if seed is None else seed) + i) for i in range(2)]
             permuted = [grams(_permuted(side, draw)) for side, draw in zip(sides, draws, strict=False)]
             also[STEPS] = permuted[0], permuted[-1]
@@ -260,7 +260,7 @@ class CKA:
     def _options(self) -> dict[str, Any]:
         return {
             "samples": self.samples,
-            "permutations": self.permutations._asdict(),
+            "permutations": self.permutations,
             "measures": list(self.measures),
         }
 
@@ -275,7 +275,7 @@ class CKA:
         for name, brings in asked.items():
             if self.asked.get(name, brings) != brings:
                 raise ValueError(f"expected {name}= for every minibatch or for none")
-        if self.permutations.steps and STEPS not in asked["also"]:
+        if self.permutations["steps"] and STEPS not in asked["also"]:
             raise ValueError(f"expected also={{{STEPS!r}: (x, y)}}, Grams of the permuted steps that were asked for")
         if seed is not None and not -(2**63) <= seed < 2**63:
             raise ValueError(f"expected a seed of at most 63 bits and a sign, got {seed}")

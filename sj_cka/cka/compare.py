@@ -150,7 +150,7 @@ def compare(
             expect_evaluation(side, model)
     loaders = _loaders(loader)
     views = views_of(models, layers, T, select, one_loader=loaders[1] is None)
-    names = [*_observables(observe), *([STEPS] if into.permutations.steps else [])]
+    names = [*_observables(observe), *([STEPS] if into.permutations["steps"] else [])]
     # in a group every process holds what was there before: each then adds its own share to nothing
     sums = into.empty() if in_group() and into.read else into
     attrs = {side: name_of(model) for side, model in models.items()} | ({"y": reference} if reference else {})
@@ -159,7 +159,7 @@ def compare(
         for model in models.values():
             to_evaluation(model)
         source = Minibatches(*loaders, layout, forward, batches)
-        first = run.first(source)
+        first = source.first(needed=not in_group())  # else other processes have the batches
         if first is not None:
             run.networks = observed_networks(views, first, names, space.spatial, device)
             expect_steps(run.networks, T, names)
@@ -168,7 +168,7 @@ def compare(
             expect_held(run.networks.values(), first.n, space)
             if space.forecast:
                 print(forecast(run.networks, first, source.count, space.limit))
-            run.over(source, progress)
+        run.over(source, progress)
     sums.all_reduce()
     if sums is not into:
         into.merge(sums)
@@ -204,21 +204,6 @@ class _Run:
     attrs: dict[str, Any]
     networks: Mapping[str, ObservedNetwork] = field(default_factory=dict)
     grams: tuple[int, bool] = (0, False)
-
-    def first(self, source: Minibatches) -> Minibatch | None:
-        """The first batch that can be used; None where other processes have the batches.
-
-        Raises:
-            ValueError: there is none.
-        """
-        try:
-            return source.first()
-        except ValueError:
-            if not in_group():
-                raise
-        for batch in source.head:
-            self.leave_out(batch)
-        return None
 
     def over(self, source: Minibatches, progress: bool) -> None:
         """Takes all batches.

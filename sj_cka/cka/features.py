@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Never
 
@@ -77,26 +77,28 @@ def compare_features(
         sides = {
             named[side]: files.enter_context(opened(own, named[side], wanted[side])) for side, own in features.items()
         }
-        N = _samples(sides)
+        N = _samples(sides, given)
         _warn_of_many_steps(sides.values())
-        size = N if batch_size is None else batch_size
-        if size < MIN_SAMPLES or N < MIN_SAMPLES:
-            raise ValueError(f"expected at least {MIN_SAMPLES} samples in a minibatch, got {min(size, N)} of N = {N}")
-        if given is not None and len(given) != N:
-            raise ValueError(f"given: expected [N, ...] of the same N = {N} samples, got shape {np.shape(given)}")
-        starts = range(0, N, size)
-        for number, first in enumerate(tqdm(starts, desc="comparing", unit="batch", disable=not progress, leave=False)):
-            part = slice(first, min(first + size, N))
-            n = part.stop - first
+        for part in _parts(N, batch_size, progress):
+            n = part.stop - part.start
             if n < MIN_SAMPLES:
                 sums.leave_out(n)
                 continue
             parts = [{layer: as_tensor(X[:, part]).to(device) for layer, X in own.items()} for own in sides.values()]
             z = None if given is None else {"given": as_tensor(given[part]).to(device).unsqueeze(0)}
-            masks = group_masks(groups, Minibatch(number, first, n, (None, None), None, None))
+            masks = group_masks(groups, Minibatch(sums.read, part.start, n, (None, None), None, None))
             sums.update(*parts, given=z, groups=masks)
     names = {"x": "x", "y": "y" if y is not None else "x", "observe": "features"}
     return sums.compute(names | {"batches_left_out": str(sums.left_out)})
+
+
+def _parts(N: int, batch_size: int | None, progress: bool) -> Iterator[slice]:
+    """Where each minibatch lies among N samples, with a progress bar."""
+    size = N if batch_size is None else batch_size
+    if min(size, N) < MIN_SAMPLES:
+        raise ValueError(f"expected at least {MIN_SAMPLES} samples in a minibatch, got {min(size, N)} of N = {N}")
+    for first in tqdm(range(0, N, size), desc="comparing", unit="batch", disable=not progress, leave=False):
+        yield slice(first, min(first + size, N))
 
 
 def _named(side: str, features: Features) -> str:
@@ -104,7 +106,7 @@ def _named(side: str, features: Features) -> str:
     return side if isinstance(features, Mapping) else f"{side} ({features})"
 
 
-def _samples(sides: Mapping[str, Mapping[str, Any]]) -> int:
+def _samples(sides: Mapping[str, Mapping[str, Any]], given: Any) -> int:
     """N, after a look at every shape."""
     shapes = [{layer: tuple(X.shape) for layer, X in side.items()} for side in sides.values()]
     fit = [shape for side in shapes for shape in side.values() if len(shape) > 2]
@@ -134,6 +136,8 @@ def _samples(sides: Mapping[str, Mapping[str, Any]]) -> int:
                     f"{name}: layer {layer!r}: expected features [T, N, ...] with T = 1 or {steps} and N = {N}, got "
                     f"shape {shape}; leave out what is no layer by layers="
                 )
+    if given is not None and len(given) != N:
+        raise ValueError(f"given: expected [N, ...] of the same N = {N} samples, got shape {np.shape(given)}")
     return N
 
 

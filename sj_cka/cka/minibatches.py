@@ -96,8 +96,8 @@ class Minibatches:
         self._labels_agree = True
         self._next = (0, 0)
 
-    def first(self) -> Minibatch:
-        """The first batch that can be used; it comes again in the iteration.
+    def first(self, needed: bool = True) -> Minibatch | None:
+        """The first batch that can be used; it comes again in the iteration. None, if it is not needed and not there.
 
         Raises:
             ValueError: there is none.
@@ -106,9 +106,13 @@ class Minibatches:
             self.head.append(batch)
             if batch.usable:
                 return batch
-        if not self.head:
+        if needed and not self.head:
             raise ValueError("the loader gave no batch")
-        raise ValueError(f"expected batches of at least {MIN_SAMPLES} samples, got none: raise the loader's batch_size")
+        if needed:
+            raise ValueError(
+                f"expected batches of at least {MIN_SAMPLES} samples, got none: raise the loader's batch_size"
+            )
+        return None
 
     def __iter__(self) -> Iterator[Minibatch]:
         return itertools.chain(self.head, self._read())

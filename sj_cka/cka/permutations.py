@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import permutations
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,34 +19,20 @@ _ORDERS = 4096
 _UNITS = 1 << 17
 
 
-class Permutations(NamedTuple):
-    """How often what is permuted.
+def permutations_of(asked: int | Mapping[str, int]) -> dict[str, int]:
+    """How often "samples" of y and "steps" of every unit and sample are permuted; a number is of the samples.
 
-    Args:
-        samples: orders of the samples of y.
-        steps: 1 for the order of the steps of every unit and sample, else 0.
+    Raises:
+        ValueError: neither a number nor such a mapping, or steps that are permuted more than once.
     """
-
-    samples: int = 0
-    steps: int = 0
-
-    @classmethod
-    def of(cls, asked: int | Mapping[str, int]) -> Permutations:
-        """From a number (of the samples), or a mapping of "samples" and "steps".
-
-        Raises:
-            ValueError: neither, or a number that it cannot be.
-        """
-        given = dict(asked) if isinstance(asked, Mapping) else {"samples": asked}
-        wrong = [name for name in given if name not in cls._fields]
-        if wrong or any(isinstance(count, bool) or not isinstance(count, int) or count < 0 for count in given.values()):
-            raise ValueError(
-                'expected a number of permutations from 0, of the samples of y, or {"samples": 200, "steps": 1}, got '
-                f"{asked!r}"
-            )
-        if given.get("steps", 0) > 1:
-            raise ValueError(f"expected the steps to be permuted once, {{'steps': 1}}, got {asked!r}")
-        return cls(**given)
+    counts = {"samples": 0, "steps": 0} | (dict(asked) if isinstance(asked, Mapping) else {"samples": asked})
+    sound = all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts.values())
+    if len(counts) > 2 or not sound or counts["steps"] > 1:
+        raise ValueError(
+            'expected a number of permutations from 0, of the samples of y, or {"samples": 200, "steps": 1}, steps at '
+            f"most once, got {asked!r}"
+        )
+    return counts
 
 
 class PermutedSamples(Accumulator):
