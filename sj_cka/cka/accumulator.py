@@ -237,7 +237,7 @@ class CKA:
         undefined = [*x.undefined("x"), *y.undefined("y")]
         data = dataset(x.layers, y.layers, variables, n=self.n, undefined=undefined, attrs=attrs or {})
         return CKAResult(
-            data, {name: own.compute({**(attrs or {}), "observe": name}) for name, own in self.also.items()}
+            data, {name: other.compute({**(attrs or {}), "observe": name}) for name, other in self.also.items()}
         )
 
     def ready(self) -> CKA:
@@ -297,9 +297,9 @@ class CKA:
             self.sides = tuple(LayerSteps(side.layers, side.index, list(side.reasons)) for side in other.sides)
         for name, mine, theirs in zip("xy", self.sides, other.sides, strict=True):
             mine.expect(name, theirs)
-        own, others = ({**cka._options(), **cka.asked} for cka in (self, other))
-        if own != others:
-            raise ValueError(f"expected accumulators of the same options, got {own} and {others}")
+        mine_asked, asked = ({**cka._options(), **cka.asked} for cka in (self, other))
+        if mine_asked != asked:
+            raise ValueError(f"expected accumulators of the same options, got {mine_asked} and {asked}")
 
 
 def _permuted(features: Features, generator: torch.Generator) -> dict[str, Tensor]:

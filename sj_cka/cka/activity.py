@@ -36,7 +36,7 @@ class Activity(Accumulator):
 
     def variables(self, n: int, x: LayerSteps, y: LayerSteps) -> dict[str, tuple[Any, ...]]:
         """Firing rate, share of units that never fire and of those that fire for every sample; NaN without neurons."""
-        found: dict[str, tuple[Any, ...]] = {}
+        variables: dict[str, tuple[Any, ...]] = {}
         for side, layers, T in (("x", x.layers, x.index.shape[1]), ("y", y.layers, y.index.shape[1])):
             shares = np.full((len(_SHARES), len(layers), T), np.nan)
             for i, layer in enumerate(layers):
@@ -46,8 +46,8 @@ class Activity(Accumulator):
                     shares[:, i] = [counts.mean(1) / n, (counts == 0).mean(1), always.mean(1)]
             if np.isfinite(shares).any():
                 dims = (f"layer_{side}", f"step_{side}")
-                found |= {f"{name}_{side}": (dims, share) for name, share in zip(_SHARES, shares, strict=True)}
-        return found
+                variables |= {f"{name}_{side}": (dims, share) for name, share in zip(_SHARES, shares, strict=True)}
+        return variables
 
 
 def table(data: xr.Dataset) -> pd.DataFrame:

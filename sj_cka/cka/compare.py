@@ -277,7 +277,7 @@ class _Run:
 def _loaders(loader: Any) -> tuple[Any, Any]:
     """That of x, and that of y where it is another."""
     loaders = by_side("loader", loader)
-    if any(own is None for own in loaders.values()):
+    if any(side is None for side in loaders.values()):
         raise ValueError(
             "compare needs loader=: batches of images, e.g. a torch DataLoader or one tensor [N, ...], or two of the "
             'same samples, {"x": ..., "y": ...}'

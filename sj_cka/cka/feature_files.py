@@ -37,8 +37,8 @@ def opened(features: Features, side: str, layers: str | Sequence[str] | None) ->
             yield dict(_chosen(archive, side, layers))
         return
     if not is_hdf5:
-        found = kind_of(head) or "another kind of file"
-        raise UnreadableFile(f"{side}: expected an .npz or HDF5 file, got {path}: it is {found}")
+        held = kind_of(head) or "another kind of file"
+        raise UnreadableFile(f"{side}: expected an .npz or HDF5 file, got {path}: it is {held}")
     check_hdf5(path)
     with ExitStack() as files:
         with _read(path):
@@ -79,10 +79,10 @@ def _chosen(features: Mapping[str, Any], side: str, layers: str | Sequence[str] 
     known = list(features)
     names: dict[str, None] = {}
     for pattern in known if layers is None else [layers] if isinstance(layers, str) else layers:
-        found = [pattern] if pattern in known else [name for name in known if fnmatchcase(name, pattern)]
-        if not found:
+        matching = [pattern] if pattern in known else [name for name in known if fnmatchcase(name, pattern)]
+        if not matching:
             raise ValueError(f"{side}: layers: {pattern!r} matches none of {len(known)}{closest(pattern, known)}")
-        names |= dict.fromkeys(found)
+        names |= dict.fromkeys(matching)
     for name in names:
         yield name, features[name]
 

@@ -41,7 +41,7 @@ def compare_features(
 
     Args:
         x: layer -> array (NumPy, torch, or anything that slices) of T steps, N samples and features; T = 1 for layers
-            without time. Or the path of an .npz or HDF5 file that holds such arrays by name.
+            without time; more steps than samples are warned of. Or the path of an .npz or HDF5 file of such arrays.
         y: the other side, of the same samples in the same order; None compares x with itself.
         layers: names or globs of the layers of both sides, or `{"x": ..., "y": ...}`, in the order of the result; None
             for all: of a mapping or an .npz file in its own order, of an HDF5 file in that of their creation if the
@@ -49,13 +49,11 @@ def compare_features(
         batch_size: samples of a minibatch, at least 4; None takes all at once.
         given: array `[N, ...]` whose Gram `CKAResult.partial` takes out.
         groups: ids of all samples, or name -> mask over them.
-        into: as of `compare`.
+        into, progress: as of `compare`.
         device: where Grams are taken.
-        progress: show a progress bar.
 
     Returns:
         A `CKAResult`. The last samples are left out where they are fewer than 4; `batches_left_out` names their batch.
-        An array of more steps than samples is warned of.
 
     Raises:
         ValueError: arrays whose shapes do not fit, fewer than 4 samples, a file without arrays, a name or glob that
@@ -70,13 +68,8 @@ def compare_features(
     """
     refuse_unknown(compare_features, unknown)
     sums = CKA() if into is None else into.ready()
-    wanted = by_side("layers", layers)
-    features = {"x": x} if y is None and not isinstance(layers, Mapping) else {"x": x, "y": x if y is None else y}
     with ExitStack() as files:
-        named = {side: _named(side, own) for side, own in features.items()}
-        sides = {
-            named[side]: files.enter_context(opened(own, named[side], wanted[side])) for side, own in features.items()
-        }
+        sides = _sides(x, y, layers, files)
         N = _samples(sides, given)
         _warn_of_many_steps(sides.values())
         for part in _parts(N, batch_size, progress):
@@ -84,12 +77,23 @@ def compare_features(
             if n < MIN_SAMPLES:
                 sums.leave_out(n)
                 continue
-            parts = [{layer: as_tensor(X[:, part]).to(device) for layer, X in own.items()} for own in sides.values()]
+            parts = [{layer: as_tensor(X[:, part]).to(device) for layer, X in side.items()} for side in sides.values()]
             z = None if given is None else {"given": as_tensor(given[part]).to(device).unsqueeze(0)}
             masks = group_masks(groups, Minibatch(sums.read, part.start, n, (None, None), None, None))
             sums.update(*parts, given=z, groups=masks)
     names = {"x": "x", "y": "y" if y is not None else "x", "observe": "features"}
     return sums.compute(names | {"batches_left_out": str(sums.left_out)})
+
+
+def _sides(x: Features, y: Features | None, layers: Any, files: ExitStack) -> dict[str, Mapping[str, Any]]:
+    """What messages call a side, with its file if it is one -> its layers that were asked for; x alone without y."""
+    wanted = by_side("layers", layers)
+    features = {"x": x} if y is None and not isinstance(layers, Mapping) else {"x": x, "y": x if y is None else y}
+    sides = {}
+    for side, source in features.items():
+        name = side if isinstance(source, Mapping) else f"{side} ({source})"
+        sides[name] = files.enter_context(opened(source, name, wanted[side]))
+    return sides
 
 
 def _parts(N: int, batch_size: int | None, progress: bool) -> Iterator[slice]:
@@ -99,11 +103,6 @@ def _parts(N: int, batch_size: int | None, progress: bool) -> Iterator[slice]:
         raise ValueError(f"expected at least {MIN_SAMPLES} samples in a minibatch, got {min(size, N)} of N = {N}")
     for first in tqdm(range(0, N, size), desc="comparing", unit="batch", disable=not progress, leave=False):
         yield slice(first, min(first + size, N))
-
-
-def _named(side: str, features: Features) -> str:
-    """What messages call a side: with its file, if it is one."""
-    return side if isinstance(features, Mapping) else f"{side} ({features})"
 
 
 def _samples(sides: Mapping[str, Mapping[str, Any]], given: Any) -> int:

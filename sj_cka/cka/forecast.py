@@ -68,8 +68,8 @@ def forecast(networks: Mapping[str, ObservedNetwork], batch: Minibatch, batches:
             f"{T} step{'s' if T > 1 else ''}; input {how}"
         )
         for tap in network.plan.taps:
-            seen = {"axis": f"{T} steps in an axis", "calls": f"{T} calls", "static": "once"}[tap.time]
-            lines.append(f"  {tap.layer}: {tap.width} features, {seen}{' (neuron)' if tap.neuron else ''}")
+            steps = {"axis": f"{T} steps in an axis", "calls": f"{T} calls", "static": "once"}[tap.time]
+            lines.append(f"  {tap.layer}: {tap.width} features, {steps}{' (neuron)' if tap.neuron else ''}")
         for observable, taps in network.taps.items():
             work += sum(steps_of(tap, T, observable) * tap.width for tap in taps)
         tried = min(_TRIED, n)

@@ -250,9 +250,9 @@ def _redo(X: Tensor) -> tuple[Tensor, Tensor, str | None]:
         K.addmm_(chunk, chunk.mT)
         offset += mean @ mean
         along += chunk @ mean
-    own = torch.linalg.matrix_norm(K)
+    centred_size = torch.linalg.matrix_norm(K)
     # the Gram before centring is K_ij + along_i + along_j + offset, and rows of K and `along` sum to 0
-    size = (own.square() + 2 * n * along.square().sum() + (n * offset).square()).sqrt()
+    size = (centred_size.square() + 2 * n * along.square().sum() + (n * offset).square()).sqrt()
     diagonal = K.diagonal().clone()
     K.fill_diagonal_(0.0)
     shift = _shift(K.sum(-1))
@@ -263,7 +263,7 @@ def _redo(X: Tensor) -> tuple[Tensor, Tensor, str | None]:
     structure = 2**0.5 * torch.linalg.vector_norm(rows)
     if structure <= _UNDEFINED * size:
         reason = _why_undefined(X)
-        if reason == _EQUAL and structure > 2**0.5 * _UNDEFINED * own:
+        if reason == _EQUAL and structure > 2**0.5 * _UNDEFINED * centred_size:
             reason = "samples differ by less than a millionth of what they have in common"
         return none[0], diagonal, reason  # distances may be there all the same
     if not _SMALLEST < float(structure) * largest * largest < _LARGEST:

@@ -28,29 +28,29 @@ def contributions(x: Whole, y: Whole) -> tuple[Tensor, Tensor, Tensor]:
     sides = (x,) if x is y else (x, y)
     norms = [side.norms for side in sides]
     # where space is bounded, a block at a time
-    rows = [side.rows if side.allocate else _shares(side.rows, own) for side, own in zip(sides, norms, strict=True)]
+    rows = [side.rows if side.allocate else _shares(side.rows, norm) for side, norm in zip(sides, norms, strict=True)]
     xy = torch.empty((n, len(x.layers), len(y.layers)), dtype=torch.float32, device=device)
-    own = [torch.empty((n, len(side.layers)), dtype=torch.float32, device=device) for side in sides]
+    sums = [torch.empty((n, len(side.layers)), dtype=torch.float32, device=device) for side in sides]
     chunk = _CHUNK // 4 if any(side.allocate for side in sides) else _CHUNK
     step = max(1, chunk // (n * max(map(len, rows))))
     for first in range(0, n, step):
         block = slice(first, min(first + step, n))
         at = places(n, block, device).flatten()
-        found = []
+        blocks = []
         for i, packed in enumerate(rows):
             K = packed.index_select(1, at.to(packed.device))
             K = (_shares(K, norms[i]) if sides[i].allocate else K).to(device).view(len(packed), -1, n)
             K.diagonal(first, 1, 2).zero_()
-            own[i][block] = torch.linalg.vector_norm(K, dim=-1).square_().T
-            found.append(K.transpose(0, 1))
-        torch.bmm(found[0], found[-1].mT, out=xy[block])
-    return xy, own[0], own[-1]
+            sums[i][block] = torch.linalg.vector_norm(K, dim=-1).square_().T
+            blocks.append(K.transpose(0, 1))
+        torch.bmm(blocks[0], blocks[-1].mT, out=xy[block])
+    return xy, sums[0], sums[-1]
 
 
 def _shares(rows: Tensor, norms: Tensor) -> Tensor:
     """K~ / |K~|_F of every layer: products of these are shares already, and float32 is enough for them."""
-    found = torch.empty(rows.shape, dtype=torch.float32, device=rows.device)
-    return torch.div(rows, torch.where(norms > 0, norms, 1.0).unsqueeze(1), out=found)
+    shares = torch.empty(rows.shape, dtype=torch.float32, device=rows.device)
+    return torch.div(rows, torch.where(norms > 0, norms, 1.0).unsqueeze(1), out=shares)
 
 
 def without_each_sample(data: xr.Dataset) -> np.ndarray:
@@ -106,5 +106,5 @@ def half_width(left_out: np.ndarray, level: float) -> np.ndarray:
 
 
 def _ratio(xy: np.ndarray, xx: np.ndarray, yy: np.ndarray) -> np.ndarray:
-    root_x, root_y = (np.sqrt(np.where(own > 0, own, np.nan)) for own in (xx, yy))
+    root_x, root_y = (np.sqrt(np.where(hsic > 0, hsic, np.nan)) for hsic in (xx, yy))
     return np.asarray(xy / root_x[..., :, None] / root_y[..., None, :])

@@ -32,9 +32,9 @@ def dataset(
         variables: hsic_xy `[Lx, Tx, Ly, Ty]`, hsic_xx `[Lx, Tx, Tx]`, hsic_yy, and what else a `CKA` has added up.
     """
     xy, xx, yy = (variables[name][1] for name in DIMS)
-    own_x, own_y = (np.einsum("ltt->lt", own) for own in (xx, yy))
-    values = ratio(xy, own_x[:, :, None, None], own_y[None, None])
-    Tx, Ty = (np.arange(1, own.shape[1] + 1) for own in (xx, yy))
+    of_x, of_y = (np.einsum("ltt->lt", within) for within in (xx, yy))
+    values = ratio(xy, of_x[:, :, None, None], of_y[None, None])
+    Tx, Ty = (np.arange(1, within.shape[1] + 1) for within in (xx, yy))
     coords: dict[str, Any] = {
         "layer_x": list(layers_x),
         "layer_y": list(layers_y),

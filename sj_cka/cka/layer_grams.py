@@ -61,15 +61,15 @@ class Whole:
         high, low = torch.tril_indices(m, m, offset=-1)
         high = samples[high]
         at = ((high * (high - 1)) // 2).add_(samples[low]).to(self.rows.device)
-        found = self.space(len(self.rows), len(at))
+        parts = self.space(len(self.rows), len(at))
         step = max(1, _CHUNK // m**2)
-        for rows, into in zip(self.rows.split(step), found.split(step), strict=True):
+        for rows, into in zip(self.rows.split(step), parts.split(step), strict=True):
             before = rows.index_select(1, at)
             size = ALIKE * torch.linalg.vector_norm(before, dim=1)
             after = pack(u_centre(unpack(before, m)))
             alike = torch.linalg.vector_norm(after, dim=1) <= size
             into.copy_(after.masked_fill_(alike.unsqueeze(1), 0.0))
-        return found
+        return parts
 
     def first(self, m: int) -> tuple[Tensor, Tensor]:
         """Rows of the Grams of the first m samples, not centred anew, `[L, m(m-1)/2]`, and their row sums `[L, m]`."""
@@ -219,8 +219,8 @@ def grams(features: Mapping[str, Any]) -> Grams:
     reasons: list[str | None] = []
     for X in features.values():
         part = slice(len(reasons), len(reasons) + len(X))
-        _, diagonal[part], found = centred_grams(flat(as_real(X)), out=rows[part])
-        reasons.extend(found)
+        _, diagonal[part], undefined = centred_grams(flat(as_real(X)), out=rows[part])
+        reasons.extend(undefined)
     return Grams(tuple(features), rows, index, diagonal, tuple(reasons), n)
 
 

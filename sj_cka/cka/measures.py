@@ -51,8 +51,8 @@ def rsa(x: Whole, y: Whole) -> Tensor:
 
 def _ranks(side: Whole) -> Tensor:
     """Ranks of the distances of every layer `[L, n(n-1)/2]`, centred, of norm 1; NaN where all are equal."""
-    found = side.space(*side.rows.shape, device="cpu")
-    for distances, into in zip(side.squared_distances(), found, strict=True):
+    ranks = side.space(*side.rows.shape, device="cpu")
+    for distances, into in zip(side.squared_distances(), ranks, strict=True):
         d = distances.cpu().numpy()
         largest = d.max()
         if not 0 < largest < np.inf:
@@ -67,7 +67,7 @@ def _ranks(side: Whole) -> Tensor:
         size = np.sqrt((np.diff(ends, prepend=0) * middle**2).sum())
         d[order] = (middle / size if size > 0 else np.full_like(middle, np.nan))[level]
         into.copy_(torch.from_numpy(d))
-    return found
+    return ranks
 
 
 def procrustes(x: Whole, y: Whole) -> Tensor:
@@ -78,31 +78,31 @@ def procrustes(x: Whole, y: Whole) -> Tensor:
     where a layer is constant.
     """
     roots = [_roots(side) for side in ((x,) if x is y else (x, y))]
-    found = torch.full((len(x.layers), len(y.layers)), float("nan"), dtype=torch.float64)
+    distances = torch.full((len(x.layers), len(y.layers)), float("nan"), dtype=torch.float64)
     for i, K in enumerate(roots[0]):
         for j, L in enumerate(roots[-1]):
             if K is not None and L is not None:
                 nuclear = torch.linalg.svdvals(K.mT @ L.to(K.device)).sum()
-                found[i, j] = (2 - 2 * nuclear).clamp(min=0).sqrt().cpu()
-    return found
+                distances[i, j] = (2 - 2 * nuclear).clamp(min=0).sqrt().cpu()
+    return distances
 
 
 def _roots(side: Whole) -> list[Tensor | None]:
     """A with A A^T = K for the double-centred Gram K of each layer, scaled to |A|_F = 1; None where K is 0."""
-    found: list[Tensor | None] = []
+    roots: list[Tensor | None] = []
     for distances in side.squared_distances():
         d = unpack(distances, side.n)
         centred = d - d.mean(0)
         K = -0.5 * (centred - centred.mean(1, keepdim=True))
         trace = K.trace()
         if not torch.isfinite(trace) or trace <= 0:
-            found.append(None)
+            roots.append(None)
             continue
         values, vectors = torch.linalg.eigh(K / trace)
         keep = values > 1e-13
         root = vectors[:, keep] * values[keep].sqrt()
-        found.append(root if side.allocate is None else side.space(*root.shape).copy_(root))
-    return found
+        roots.append(root if side.allocate is None else side.space(*root.shape).copy_(root))
+    return roots
 
 
 MEASURES: dict[str, Measure] = {

@@ -23,10 +23,10 @@ def bytes_of(memory: str | int) -> int:
         >>> bytes_of("2GB"), bytes_of("1 KiB"), bytes_of(500)
         (2000000000, 1024, 500)
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", str(memory).lower())
-    if found is None or isinstance(memory, bool):
+    parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", str(memory).lower())
+    if parts is None or isinstance(memory, bool):
         raise ValueError(f'expected a size in bytes, e.g. memory="2GB" or memory=2_000_000_000, got {memory!r}')
-    return int(float(found[1]) * _UNITS[found[2] or ""])
+    return int(float(parts[1]) * _UNITS[parts[2] or ""])
 
 
 def in_words(size: float) -> str:

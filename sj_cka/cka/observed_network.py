@@ -72,8 +72,8 @@ class ObservedNetwork:
         again = set().union(*(book.to_take_again() for book in books.values()))
         if again:
             self._run(batch, books, seed, again)
-        found = {name: book.grams() for name, book in books.items()}
-        return {name: found[source] for name, source in self.source.items()}
+        grams = {name: book.grams() for name, book in books.items()}
+        return {name: grams[source] for name, source in self.source.items()}
 
     def _run(self, batch: Any, books: Mapping[str, Book], seed: int, only: set[str] | None = None) -> None:
         plan, n = self.plan, self.plan.drive.samples(batch)
@@ -110,19 +110,18 @@ def views_of(models: Mapping[str, nn.Module], layers: Any, T: Any, select: Any, 
         layers, T, select: as of `compare`.
         one_loader: both sides are shown the same.
     """
-    if not isinstance(layers, Mapping):
-        layers = patterns_of(layers)  # once: where it is the same, so are the layers
     wanted, steps = by_side("layers", layers), by_side("T", T)
-    patterns = wanted if not isinstance(layers, Mapping) else {side: patterns_of(own) for side, own in wanted.items()}
+    if not isinstance(layers, Mapping):
+        wanted = dict.fromkeys(wanted, patterns_of(layers))  # once: they may come from an iterator
     views = {
-        side: View(model, patterns[side], steps[side], select_for(model, select)) for side, model in models.items()
+        side: View(model, patterns_of(wanted[side]), steps[side], select_for(model, select))
+        for side, model in models.items()
     }
     for pattern in select if isinstance(select, Mapping) else ():
         if not any(without_wrappers(view.model, str(pattern)) in view.select for view in views.values()):
             raise ValueError(f"select: {pattern!r} matches no module of {' or '.join(models)}")
-    x, y = views["x"], views.get("y")
-    same = y is not None and x.model is y.model and x.layers is y.layers and x.T == y.T and one_loader
-    return {"x": x} if same else views
+    same = one_loader and not isinstance(layers, Mapping) and steps["x"] == steps["y"]
+    return {"x": views["x"]} if same and models["x"] is models.get("y") else views
 
 
 def observed_networks(
@@ -170,14 +169,15 @@ def expect_steps(networks: Mapping[str, ObservedNetwork], T: Any, observables: S
     asked = [] if T is None or each else [f"T = {T}"]
     asked += [words for name, words in _OF_STEPS.items() if name in observables]
     for side, network in none.items():
-        own = [f"T = {each[side]}"] if each.get(side) is not None else []
-        if own or (asked and len(none) == len(networks)):
+        of_side = [f"T = {each[side]}"] if each.get(side) is not None else []
+        if of_side or (asked and len(none) == len(networks)):
             raise ValueError(
                 f"network {side} ({name_of(network.model)}) shows no time steps, which "
-                f"{' and '.join(own or asked)} {'need' if (own or asked)[1:] else 'needs'}: no integer attribute of it "
-                "sets how often its modules are called or how long an axis of their outputs is. Let it read its number "
-                "of steps from one (self.T), and pass that as T=; or, if the loader gives frames, say how, "
-                'layout="NTCHW" or "TNCHW"; or call it once a step, forward=lambda net, batch: [net(x) for x in ...]'
+                f"{' and '.join(of_side or asked)} {'need' if len(of_side or asked) > 1 else 'needs'}: no integer "
+                "attribute of it sets how often its modules are called or how long an axis of their outputs is. Let it "
+                "read its number of steps from one (self.T), and pass that as T=; or, if the loader gives frames, say "
+                'how, layout="NTCHW" or "TNCHW"; or call it once a step, '
+                "forward=lambda net, batch: [net(x) for x in ...]"
             )
 
 

@@ -21,8 +21,8 @@ Side = Literal["x", "y"]
 def within(data: xr.Dataset, side: Side) -> np.ndarray:
     """CKA between the steps of every layer of one side, `[L, T, T]`."""
     hsic = data[f"hsic_{side}{side}"].values
-    own = np.einsum("ltt->lt", hsic)
-    return ratio(hsic, own[:, :, None], own[:, None])
+    diagonal = np.einsum("ltt->lt", hsic)
+    return ratio(hsic, diagonal[:, :, None], diagonal[:, None])
 
 
 def dynamics(result: CKAResult, side: Side = "x") -> pd.DataFrame:

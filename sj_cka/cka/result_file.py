@@ -77,14 +77,14 @@ def _parsed(written: bytes, name: str, make: Make, trusted: bool) -> CKAResult:
     sealed = _CHECKSUM.fullmatch(written[-_LENGTH:])
     if sealed is not None:
         written = written[:-_LENGTH]
-        if (found := hashlib.sha256(written).hexdigest()) != sealed[1].decode():
+        if (actual := hashlib.sha256(written).hexdigest()) != sealed[1].decode():
             raise UnreadableFile(
                 f"{name}: expected the result that was saved, with sha256 {sealed[1].decode()[:12]}..., got "
-                f"{found[:12]}...: the file is damaged; take another copy of it, or compare anew"
+                f"{actual[:12]}...: the file is damaged; take another copy of it, or compare anew"
             )
     if not written.startswith(b"\x89HDF\r\n\x1a\n"):
-        found = kind_of(written[:64]) or ("another kind of file" if written else "empty")
-        raise UnreadableFile(f"{name}: expected a result written by CKAResult.save, got a file that is {found}")
+        kind = kind_of(written[:64]) or ("another kind of file" if written else "empty")
+        raise UnreadableFile(f"{name}: expected a result written by CKAResult.save, got a file that is {kind}")
     if sealed is None and not trusted:
         with tempfile.NamedTemporaryFile(suffix=".nc") as file:
             file.write(written)
@@ -122,4 +122,4 @@ def _groups(content: CKAResult, group: str = "") -> dict[str, xr.Dataset]:
     """Group of the file -> what lies in it."""
     data = content.data.assign_attrs({_ALSO: json.dumps(list(content.also))}) if content.also else content.data
     parts = [_groups(own, f"{group}/{name}") for name, own in content.also.items()]
-    return {group: data} | {name: part for found in parts for name, part in found.items()}
+    return {group: data} | {name: part for part_groups in parts for name, part in part_groups.items()}

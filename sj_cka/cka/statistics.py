@@ -72,13 +72,13 @@ def difference(result: CKAResult, other: CKAResult, level: float = 0.95, *, over
     if not all(layers.values()):
         names = [f"{list(data.layer_x.values[:3])} x {list(data.layer_y.values[:3])} ..." for data in (a, b)]
         raise ValueError(f"expected results that share layers, got {names[0]} and {names[1]}")
-    own = [data.sel(layers) for data in (a, b)]
+    shared = [data.sel(layers) for data in (a, b)]
     if over is None:
-        over = "samples" if all("sample_xy" in data for data in own) else "batches"
-    left = [_left_out(data, over) for data in own]
+        over = "samples" if all("sample_xy" in data for data in shared) else "batches"
+    left = [_left_out(data, over) for data in shared]
     half = half_width(left[0] - left[1], level)
-    apart = all_steps(own[0]) - all_steps(own[1])
-    return _table(own[0], {"difference": apart, "low": apart - half, "high": apart + half})
+    apart = all_steps(shared[0]) - all_steps(shared[1])
+    return _table(shared[0], {"difference": apart, "low": apart - half, "high": apart + half})
 
 
 def pool(results: Sequence[CKAResult], level: float = 0.95) -> pd.DataFrame:
@@ -138,8 +138,8 @@ def of_group(data: xr.Dataset, group: str) -> np.ndarray:
     group, known = str(group), [str(name) for name in data.group.values]
     if group not in known:
         raise ValueError(f"expected a group of {', '.join(known[:20])}, got {group!r}")
-    own = data.sel(group=group)
-    return ratio(own.group_xy.values, own.group_xx.values[:, None], own.group_yy.values[None])
+    members = data.sel(group=group)
+    return ratio(members.group_xy.values, members.group_xx.values[:, None], members.group_yy.values[None])
 
 
 def influence(result: CKAResult, layer_x: str, layer_y: str | None = None, k: int = 5) -> pd.DataFrame:

@@ -105,9 +105,9 @@ class StepSums(Accumulator):
     def variables(self, n: int, x: LayerSteps, y: LayerSteps) -> dict[str, tuple[Any, ...]]:
         at_x, at_y = x.index.numpy(), y.index.numpy()  # rows -> layers and steps
         at: dict[str, Any] = {"hsic_xz": (at_x, 0), "hsic_yz": (at_y, 0), "hsic_zz": (0, 0)}
-        found = super().variables(n, x, y)
-        found |= {name: (dims, values[at[name]]) for name, (dims, values) in found.items() if name in at}
-        return found | {"hsic_xy": (self.dims["hsic_xy"], found["hsic_xy"][1][at_x][:, :, at_y])}
+        variables = super().variables(n, x, y)
+        variables |= {name: (dims, values[at[name]]) for name, (dims, values) in variables.items() if name in at}
+        return variables | {"hsic_xy": (self.dims["hsic_xy"], variables["hsic_xy"][1][at_x][:, :, at_y])}
 
 
 class BatchSums(Accumulator):
@@ -209,10 +209,10 @@ class FirstSamples(Subsets):
         for rows, sums in sides:
             raw = 2 * torch.linalg.vector_norm(rows, dim=1).square()
             centring = sums.sum(1).square() / ((n - 1) * (n - 2)) - 2 / (n - 2) * sums.square().sum(1)
-            own = (raw + centring).to(device)
+            centred = (raw + centring).to(device)
             # what centring leaves of alike samples is rounding, see Whole.part
-            alike.append(own <= ALIKE**2 * raw.to(device))
-            within.append(own.masked_fill(alike[-1], 0.0) / (n - 3))
+            alike.append(centred <= ALIKE**2 * raw.to(device))
+            within.append(centred.masked_fill(alike[-1], 0.0) / (n - 3))
         (K, r), (L, s) = sides[0], sides[-1]
         s = s.to(r.device)
         both = (
@@ -243,12 +243,12 @@ class Measures(Accumulator):
             self.add((name, "weight"), batch.x.n * (known | broken).to(torch.float64))
 
     def variables(self, n: int, x: LayerSteps, y: LayerSteps) -> dict[str, tuple[Any, ...]]:
-        found = {}
+        variables = {}
         for name, measure in self.table.items():
             value, weight = (self.sums[name, part].cpu().numpy() for part in ("value", "weight"))
             mean = np.where(weight > 0, value / np.maximum(weight, 1), np.nan)
-            found[f"measure_{name}"] = (_PAIR, mean, {"title": measure.title})
-        return found
+            variables[f"measure_{name}"] = (_PAIR, mean, {"title": measure.title})
+        return variables
 
 
 def _within(batch: Grams) -> Tensor:
