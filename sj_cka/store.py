@@ -131,8 +131,8 @@ class Store:
 
     def contents(self, key: str) -> dict[str, bytes]:
         """All files of a job of an earlier version, by name."""
-        found = (path for path in self.folder(key).iterdir() if path.name != _DONE)
-        return {path.name: path.read_bytes() for path in found if path.is_file()}
+        paths = (path for path in self.folder(key).iterdir() if path.name != _DONE)
+        return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
     def seal(self, key: str, files: Mapping[str, bytes]) -> None:
         """Gives a job of an earlier version its manifest; in a store that cannot be written, for this process alone."""

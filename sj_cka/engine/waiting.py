@@ -11,17 +11,17 @@ from sj_cka.jobs import Job
 
 def in_order(wanted: Iterable[Job]) -> list[Job]:
     """The jobs and all that they need, each once, needed ones first."""
-    found: dict[str, Job] = {}
+    ordered: dict[str, Job] = {}
 
     def add(job: Job) -> None:
-        if job.key not in found:
+        if job.key not in ordered:
             for needed in job.needs.values():
                 add(needed)
-            found[job.key] = job
+            ordered[job.key] = job
 
     for job in wanted:
         add(job)
-    return list(found.values())
+    return list(ordered.values())
 
 
 class Waiting:

@@ -60,5 +60,5 @@ def backend_of(neuron: Mapping[str, Any], on: torch.device) -> Backend | None:
 
 def _backends(job: Job, on: torch.device) -> set[str]:
     """Names of the implementations of the neurons of a job's networks."""
-    own = backend_of(job.args["neuron"], on) if "neuron" in job.args else None
-    return {own.name} if own else {name for needed in job.needs.values() for name in _backends(needed, on)}
+    backend = backend_of(job.args["neuron"], on) if "neuron" in job.args else None
+    return {backend.name} if backend else {name for needed in job.needs.values() for name in _backends(needed, on)}

@@ -159,10 +159,10 @@ class _OverProcesses(_BatchNorm):
         count, mean, squares = _statistics(x)
         self._track(count, mean, squares)
         dtype = _wide(x)
-        made: Tensor = _Normalise.apply(
+        normalised: Tensor = _Normalise.apply(
             x, self.weight, self.bias, count, mean.to(dtype), (squares / count).to(dtype), self.eps
         )
-        return made
+        return normalised
 
     @torch.no_grad()
     def _track(self, count: Tensor, mean: Tensor, squares: Tensor) -> None:
@@ -190,9 +190,9 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # the rounding of the centre, which is nothing within a process, would stand out between them far from zero
     off = around.sum(over).double() / max(values, 1)
     squares = (around.square_().sum(over).double() - values * off.square()).clamp_(min=0)  # rounding
-    own = torch.cat([off.new_full((1,), values), centre.flatten() + off, squares])
-    parts = own.new_empty(world()[1], len(own))
-    torch.distributed.all_gather(list(parts), own)
+    statistics = torch.cat([off.new_full((1,), values), centre.flatten() + off, squares])
+    parts = statistics.new_empty(world()[1], len(statistics))
+    torch.distributed.all_gather(list(parts), statistics)
     counts, means, squares_of = parts.split([1, C, C], dim=1)
     count = counts.sum()
     if values < 2 and count < 2:  # in this order: a look at the count would wait for the device

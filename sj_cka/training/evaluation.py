@@ -74,7 +74,7 @@ def calibrate(
             batch = x[start : start + batch_size].to(device)
             given = batch if prepare is None else prepare(batch)
             network(given.clone())  # it may work in place
-        found = [{key: value.clone() for key, value in norm.named_buffers()} for norm in norms]
-    for norm, statistics in zip(norms, found, strict=True):
+        of_data = [{key: value.clone() for key, value in norm.named_buffers()} for norm in norms]
+    for norm, statistics in zip(norms, of_data, strict=True):
         norm.load_state_dict(statistics, strict=False)
     reset_states(network)

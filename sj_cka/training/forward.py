@@ -73,11 +73,11 @@ def check_precision(network: nn.Module, settings: Settings, device: torch.device
 
 def compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
     """The network's forward, compiled at its first call."""
-    made: Any = torch.compile(network)
+    optimised: Any = torch.compile(network)
 
     def forward(x: Tensor) -> Tensor:
         try:
-            logits: Tensor = made(x)
+            logits: Tensor = optimised(x)
         except Exception as error:
             if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 reason = str(error).strip().splitlines()[0]

@@ -152,9 +152,8 @@ class _Run:
     def arranged(self, seed: int) -> Iterator[None]:
         """Random numbers, layout, hooks and stream as the training needs them, and put back at the end."""
         network, device = self.network, self.step.device
-        own = torch.cuda.current_device() if device.type == "cuda" and device.index is None else device.index
         with (
-            torch.random.fork_rng([own] if device.type == "cuda" else []),
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
             on_side_stream(device) if self.graph else nullcontext(),
             in_layout(network, self.settings, device) as self.as_laid_out,
             synchronised(network) if self.settings.sync_bn else nullcontext(),
@@ -184,7 +183,7 @@ class _Run:
         """One pass over the batches, added to the history."""
         began = time.perf_counter()
         device, done = self.step.device, (epoch - 1) * len(self.batches)
-        seen = 0
+        images = 0
         self.step.begin_epoch()
         losses: list[Tensor] = []
         for number, (x, y) in enumerate(self.batches, start=1):
@@ -197,16 +196,16 @@ class _Run:
             # elsewhere than on the CPU a look at the loss would wait for the device
             look = functools.partial(self.check_finite, epoch=epoch, first=number) if device.type == "cpu" else None
             losses.append((self.graph or self.step)(x, y, size, look))
-            seen += size
+            images += size
             after_step()
         if device.type != "cpu":
             self.check_finite(torch.stack(losses), epoch=epoch, first=1)
         [total] = sum_of(self.step.sums)
-        loss, right = (total / seen).tolist()
+        loss, right = (value / images for value in total.tolist())
         seconds = time.perf_counter() - began
         rate, rates = self.rate.take()
         memory = _peak_memory(device)
-        self.history.append(Epoch(epoch, loss, right, rate, self.lr(done), seconds, seen / seconds, memory, rates))
+        self.history.append(Epoch(epoch, loss, right, rate, self.lr(done), seconds, images / seconds, memory, rates))
         if epoch in self.keep:
             self.kept[epoch] = _weights(self.network)
         return self.history[-1]

@@ -43,8 +43,8 @@ class Step:
         self.classes: int | None = None  # known with the first logits
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         rate: Any = torch.tensor(settings.lr, device=self.device) if self.deferred else settings.lr
-        self.own = {"lr": rate, "fused": True if self.deferred else None}
-        self.optimiser = torch.optim.SGD(_groups(network, settings), momentum=settings.momentum, **self.own)
+        self.options = {"lr": rate, "fused": True if self.deferred else None}
+        self.optimiser = torch.optim.SGD(_groups(network, settings), momentum=settings.momentum, **self.options)
         self.scaler = self.new_scaler()
         options = {"name": settings.rule} if isinstance(settings.rule, str) else dict(settings.rule)
         rule = lookup(LEARNING_RULES, options.pop("name"), "learning rule")
@@ -63,7 +63,7 @@ class Step:
     def set_rate(self, lr: float) -> None:
         """The learning rate of the steps that follow."""
         if self.deferred:
-            self.own["lr"].fill_(lr)
+            self.options["lr"].fill_(lr)
         else:
             for group in self.optimiser.param_groups:
                 group["lr"] = lr
@@ -127,7 +127,7 @@ class Step:
         """Goes on from a `state_dict`, of another device too."""
         self.optimiser.load_state_dict(state["optimiser"])
         for group in self.optimiser.param_groups:
-            group.update(self.own)
+            group.update(self.options)
         self.scaler.load_state_dict(state["scaler"])
 
 

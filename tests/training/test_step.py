@@ -177,7 +177,7 @@ def test_a_deferred_step_goes_on_from_its_own_state_and_from_that_of_another_dev
         saved = copy.deepcopy(first.state_dict())
         second = Step(parts, SETTINGS, deferred=True)
         second.load_state_dict(saved)
-        assert second.optimiser.param_groups[0]["lr"] is second.own["lr"]
+        assert second.optimiser.param_groups[0]["lr"] is second.options["lr"]
         assert second.optimiser.param_groups[0]["fused"] is True
         for x, y in batches(4)[2:]:
             second(x, y, 8)
