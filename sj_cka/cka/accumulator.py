@@ -140,9 +140,10 @@ class CKA:
         batch = Centred(x, y, given, groups or {}, place, seed, self.batches)
         self._expect(batch, asked)
         self.asked = asked
-        self.sides = self.sides or (LayerSteps.of(x), LayerSteps.of(y))
-        for side, rows in zip(self.sides, (x, y), strict=True):
-            side.add(rows, place)
+        sides = LayerSteps.of(x, place), LayerSteps.of(y, place)
+        self.sides = self.sides or sides
+        for side, more in zip(self.sides, sides, strict=True):
+            side.merge(more)
         for part in self.parts:
             part.update(batch)
         self.n += x.n

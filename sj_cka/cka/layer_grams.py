@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sj_cka.cka.gram import BEYOND, as_real, as_tensor, centred_grams, pack, places, u_centre, unpack
+from sj_cka.cka.gram import BEYOND, as_real, as_tensor, centred_grams, pack, places, raw_grams, u_centre, unpack
 
 MIN_SAMPLES = 4  # the unbiased HSIC divides by n - 3
 # |K~| of some samples at or below this fraction of what it is cut from is rounding of float32 products
@@ -146,22 +146,17 @@ class LayerSteps:
     broken: dict[int, int | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, batch: Grams) -> LayerSteps:
-        """Those of a first minibatch."""
-        return cls(batch.layers, batch.index, list(batch.reasons))
+    def of(cls, batch: Grams, place: int) -> LayerSteps:
+        """Those of a minibatch whose first sample is at `place`."""
+        broken = {
+            row: None if reason == BEYOND else place + int(reason.rsplit(" ", 1)[1])
+            for row, reason in enumerate(batch.reasons)
+            if reason is not None and (reason == BEYOND or reason.startswith("NaN"))
+        }
+        return cls(batch.layers, batch.index, list(batch.reasons), broken)
 
-    def add(self, batch: Grams, place: int) -> None:
-        """Notes the reasons of a minibatch whose first sample is at `place`."""
-        for row, reason in enumerate(batch.reasons):
-            if reason is None:
-                self.reasons[row] = None
-            elif reason == BEYOND:
-                self.broken.setdefault(row, None)
-            elif reason.startswith("NaN"):
-                self.broken.setdefault(row, place + int(reason.rsplit(" ", 1)[1]))
-
-    def merge(self, other: LayerSteps, place: int) -> None:
-        """Notes those of other minibatches, whose first sample is at `place`."""
+    def merge(self, other: LayerSteps, place: int = 0) -> None:
+        """Notes those of other minibatches, which begin at `place`."""
         pairs = zip(self.reasons, other.reasons, strict=True)
         self.reasons = [None if theirs is None else mine for mine, theirs in pairs]
         for row, sample in other.broken.items():
@@ -191,6 +186,96 @@ def summary(rows: Grams | LayerSteps) -> str:
     return f"{len(rows.layers)} layers ({names}) of {rows.index.shape[1]} steps"
 
 
+class Book:
+    """Centred Grams of the layers of one network on one minibatch, layer after layer as they come.
+
+    Args:
+        steps: layer -> number of its steps, 1 or T; one step stands for all.
+        T, n: steps and samples.
+        device: where features come from.
+        allocate: makes space in place of the device's memory.
+    """
+
+    def __init__(
+        self, steps: Mapping[str, int], T: int, n: int, device: torch.device, allocate: Allocate | None = None
+    ) -> None:
+        self.n, self.allocate = n, allocate
+        self.index = rows_of(steps, T)
+        self.first = {layer: int(row) for layer, row in zip(steps, self.index[:, 0], strict=True)}
+        shape = (int(self.index.max()) + 1, n * (n - 1) // 2)
+        self.rows = allocate(shape) if allocate else torch.empty(shape, dtype=torch.float64, device=device)
+        self.diagonal = torch.empty(shape[0], n, dtype=torch.float64, device=self.rows.device)
+        self.reasons: list[str | None] = [None] * shape[0]
+        self.filled = [False] * shape[0]
+        self.redo: list[tuple[str, Tensor]] = []  # bools `[S]` on the device: true where to take a layer again
+        self.counts: dict[str, Tensor] = {}
+
+    def put(self, layer: str, step: int, X: Tensor, *, spikes: bool = False, again: bool = False) -> None:
+        """Takes the Grams of some steps `[S, n, D]` of a layer, from `step` on.
+
+        Args:
+            spikes: the features are believed to be 0 or 1.
+            again: do not put off what has to be taken twice. (The CPU never does: it need not wait for itself.)
+        """
+        first = self.first[layer] + step
+        part = slice(first, first + len(X))
+        self.filled[part] = [True] * len(X)
+        if again or not defers(X.device):
+            _, self.diagonal[part], self.reasons[part] = centred_grams(X, spikes=spikes, out=self.rows[part])
+            return
+        _, self.diagonal[part], redo = raw_grams(X, spikes=spikes, out=self.rows[part])
+        self.redo.append((layer, redo))
+
+    def repeat(self, layer: str, S: int) -> None:
+        """Copies the first step of a layer to its S - 1 others: it does not change."""
+        first = self.first[layer]
+        part = slice(first + 1, first + S)
+        self.rows[part], self.diagonal[part] = self.rows[first], self.diagonal[first]
+        self.reasons[part] = [self.reasons[first]] * (S - 1)
+        self.filled[part] = [True] * (S - 1)
+
+    def scale(self, layer: str, factor: float) -> None:
+        """Multiplies the Gram of a layer of one step."""
+        self.rows[self.first[layer]] *= factor
+        self.diagonal[self.first[layer]] *= factor
+
+    def count(self, layer: str, step: int, counts: Tensor, S: int) -> None:
+        """Notes the spikes `[.., D]` of each unit from `step` on, of S steps; over all steps where the book has one."""
+        if self.index.shape[1] == 1:
+            S, step, counts = 1, 0, counts.sum(0, keepdim=True) / S
+        if layer not in self.counts:
+            self.counts[layer] = counts.new_zeros(S, counts.shape[1])
+        self.counts[layer][step : step + len(counts)] += counts
+
+    def to_take_again(self) -> set[str]:
+        """Layers of which a step was marked; waits for the device, once."""
+        if not self.redo:
+            return set()
+        marks = torch.cat([flags for _, flags in self.redo]).tolist()
+        steps = [layer for layer, flags in self.redo for _ in flags]
+        self.redo.clear()
+        return {layer for layer, marked in zip(steps, marks, strict=True) if marked}
+
+    def grams(self) -> Grams:
+        """The finished Grams."""
+        assert all(self.filled), "a layer was observed at some of its steps only"
+        return Grams(
+            tuple(self.first),
+            self.rows,
+            self.index,
+            self.diagonal,
+            tuple(self.reasons),
+            self.n,
+            self.counts,
+            self.allocate,
+        )
+
+
+def defers(device: torch.device) -> bool:
+    """Whether to look only after the pass which Grams have to be taken again: where looking stops a device."""
+    return device.type == "cuda"
+
+
 def grams(features: Mapping[str, Any]) -> Grams:
     """Centred Grams of arrays or tensors `{layer: [T, N, ...]}`; a layer with T = 1 counts at every step of the others.
 
@@ -212,16 +297,10 @@ def grams(features: Mapping[str, Any]) -> Grams:
     if n < MIN_SAMPLES:
         raise ValueError(f"expected at least {MIN_SAMPLES} samples in a minibatch, got N = {n}")
     device = next(iter(features.values())).device
-    index = rows_of({layer: shape[0] for layer, shape in shapes.items()}, T)
-    count = int(index.max()) + 1
-    rows = torch.empty(count, n * (n - 1) // 2, dtype=torch.float64, device=device)
-    diagonal = torch.empty(count, n, dtype=torch.float64, device=device)
-    reasons: list[str | None] = []
-    for X in features.values():
-        part = slice(len(reasons), len(reasons) + len(X))
-        _, diagonal[part], undefined = centred_grams(flat(as_real(X)), out=rows[part])
-        reasons.extend(undefined)
-    return Grams(tuple(features), rows, index, diagonal, tuple(reasons), n)
+    book = Book({layer: shape[0] for layer, shape in shapes.items()}, T, n, device)
+    for layer, X in features.items():
+        book.put(layer, 0, flat(as_real(X)), again=True)
+    return book.grams()
 
 
 def rows_of(steps: Mapping[str, int], T: int) -> Tensor:

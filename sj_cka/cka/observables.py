@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sj_cka.cka.gram import as_real, centred_grams, raw_grams
-from sj_cka.cka.layer_grams import Allocate, Grams, flat, rows_of
+from sj_cka.cka.gram import as_real
+from sj_cka.cka.layer_grams import Allocate, Book, defers, flat
 from sj_cka.cka.permutations import STEPS, permuted_steps
 from sj_cka.recording import ObservationPlan, Tap
 
@@ -24,109 +24,19 @@ def steps_of(tap: Tap, T: int, observable: str) -> int:
     return T if tap.time != "static" and observable not in ("rate", "latency") else 1
 
 
+def book_of(
+    taps: Sequence[Tap], observable: str, n: int, T: int, device: torch.device, allocate: Allocate | None = None
+) -> Book:
+    """An empty book of an observable of some layers."""
+    steps = {tap.layer: steps_of(tap, T, observable) for tap in taps}
+    return Book(steps, 1 if observable in ("rate", "latency") else T, n, device, allocate)
+
+
 def held_bytes(taps: Sequence[Tap], T: int, n: int, observable: str) -> int:
     """Bytes of features that wait for their last step where layers are called once a step."""
     # all steps; their sum; the latency, and whether a unit was silent so far
     each = {STEPS: 4 * T, "rate": 4, "latency": 5}.get(observable, 0)
     return sum(each * n * tap.width for tap in taps if tap.time == "calls")
-
-
-class Book:
-    """Centred Grams of one observable, layer after layer as they come.
-
-    Args:
-        taps: the layers.
-        observable: what of them.
-        n, T: samples and steps.
-        device: where features come from.
-        allocate: makes space in place of the device's memory.
-    """
-
-    def __init__(
-        self,
-        taps: Sequence[Tap],
-        observable: str,
-        n: int,
-        T: int,
-        device: torch.device,
-        allocate: Allocate | None = None,
-    ) -> None:
-        steps = {tap.layer: steps_of(tap, T, observable) for tap in taps}
-        self.n, self.allocate = n, allocate
-        self.index = rows_of(steps, 1 if observable in ("rate", "latency") else T)
-        self.first = {layer: int(row) for layer, row in zip(steps, self.index[:, 0], strict=True)}
-        shape = (int(self.index.max()) + 1, n * (n - 1) // 2)
-        self.rows = allocate(shape) if allocate else torch.empty(shape, dtype=torch.float64, device=device)
-        self.diagonal = torch.empty(shape[0], n, dtype=torch.float64, device=self.rows.device)
-        self.reasons: list[str | None] = [None] * shape[0]
-        self.filled = [False] * shape[0]
-        self.redo: list[tuple[str, Tensor]] = []  # bools `[S]` on the device: true where to take a layer again
-        self.counts: dict[str, Tensor] = {}
-
-    def put(self, layer: str, step: int, X: Tensor, *, spikes: bool = False, again: bool = False) -> None:
-        """Takes the Grams of some steps `[S, n, D]` of a layer, from `step` on.
-
-        Args:
-            spikes: the features are believed to be 0 or 1.
-            again: do not put off what has to be taken twice. (The CPU never does: it need not wait for itself.)
-        """
-        first = self.first[layer] + step
-        part = slice(first, first + len(X))
-        self.filled[part] = [True] * len(X)
-        if again or not defers(X.device):
-            _, self.diagonal[part], self.reasons[part] = centred_grams(X, spikes=spikes, out=self.rows[part])
-            return
-        _, self.diagonal[part], redo = raw_grams(X, spikes=spikes, out=self.rows[part])
-        self.redo.append((layer, redo))
-
-    def repeat(self, layer: str, S: int) -> None:
-        """Copies the first step of a layer to its S - 1 others: it does not change."""
-        first = self.first[layer]
-        part = slice(first + 1, first + S)
-        self.rows[part], self.diagonal[part] = self.rows[first], self.diagonal[first]
-        self.reasons[part] = [self.reasons[first]] * (S - 1)
-        self.filled[part] = [True] * (S - 1)
-
-    def scale(self, layer: str, factor: float) -> None:
-        """Multiplies the Gram of a layer of one step."""
-        self.rows[self.first[layer]] *= factor
-        self.diagonal[self.first[layer]] *= factor
-
-    def count(self, layer: str, step: int, counts: Tensor, S: int) -> None:
-        """Notes the spikes `[.., D]` of each unit from `step` on, of S steps; over all steps where the book has one."""
-        if self.index.shape[1] == 1:
-            S, step, counts = 1, 0, counts.sum(0, keepdim=True) / S
-        if layer not in self.counts:
-            self.counts[layer] = counts.new_zeros(S, counts.shape[1])
-        self.counts[layer][step : step + len(counts)] += counts
-
-    def to_take_again(self) -> set[str]:
-        """Layers of which a step was marked; waits for the device, once."""
-        if not self.redo:
-            return set()
-        marks = torch.cat([flags for _, flags in self.redo]).tolist()
-        steps = [layer for layer, flags in self.redo for _ in flags]
-        self.redo.clear()
-        return {layer for layer, marked in zip(steps, marks, strict=True) if marked}
-
-    def grams(self) -> Grams:
-        """The finished Grams."""
-        assert all(self.filled), "a layer was observed at some of its steps only"
-        return Grams(
-            tuple(self.first),
-            self.rows,
-            self.index,
-            self.diagonal,
-            tuple(self.reasons),
-            self.n,
-            self.counts,
-            self.allocate,
-        )
-
-
-def defers(device: torch.device) -> bool:
-    """Whether to look only after the pass which Grams have to be taken again: where looking stops a device."""
-    return device.type == "cuda"
 
 
 def over_samples(X: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from sj_cka.cka.arguments import by_side
-from sj_cka.cka.layer_grams import Allocate, Grams
+from sj_cka.cka.layer_grams import Allocate, Book, Grams
 from sj_cka.cka.minibatches import Minibatch
-from sj_cka.cka.observables import OF_NEURONS, Book, Observer, Spatial
+from sj_cka.cka.observables import OF_NEURONS, Observer, Spatial, book_of
 from sj_cka.cka.permutations import STEPS
 from sj_cka.recording import (
     Observation,
@@ -67,7 +67,7 @@ class ObservedNetwork:
             allocate: makes the space for the Grams; None for the device's memory.
         """
         n, T = self.plan.drive.samples(batch), self.plan.T
-        books = {name: Book(taps, name, n, T, self.device, allocate) for name, taps in self.taps.items()}
+        books = {name: book_of(taps, name, n, T, self.device, allocate) for name, taps in self.taps.items()}
         self._run(batch, books, seed)
         again = set().union(*(book.to_take_again() for book in books.values()))
         if again:

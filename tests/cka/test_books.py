@@ -5,21 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sj_cka.cka import observables
-from sj_cka.cka.observables import Book
-from sj_cka.recording import plan_observation
+from sj_cka.cka import layer_grams
+from sj_cka.cka.layer_grams import Book
 
 
 def book(n: int, T: int) -> Book:
-    net = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.ReLU())
-    taps = plan_observation(net, torch.randn(n, 3), T=1, layers=["0", "1"]).taps
-    return Book(taps, "output", n, T, torch.device("cpu"))
+    return Book({"0": T, "1": T}, T, n, torch.device("cpu"))
 
 
 def test_a_device_that_must_not_be_waited_for_marks_layers_and_takes_them_again_after_the_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(observables, "defers", lambda device: True)
+    monkeypatch.setattr(layer_grams, "defers", lambda device: True)
     held, expected = book(n=6, T=1), book(n=6, T=1)
     generator = torch.Generator().manual_seed(0)
     plain, shifted = torch.randn(1, 6, 5, generator=generator), torch.randn(1, 6, 5, generator=generator) + 1e5

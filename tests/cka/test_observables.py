@@ -9,7 +9,7 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
 from sj_cka import CKA, CKAResult, Space, compare
-from sj_cka.cka import observables
+from sj_cka.cka import layer_grams, observables
 from sj_cka.cka.observables import permuted_steps
 
 T, N = 5, 24
@@ -290,8 +290,8 @@ def test_results_with_observables_and_null_come_back_to_the_bit(seen, tmp_path):
 def test_a_layer_before_the_first_neuron_is_computed_once_and_counts_at_every_step(seen, monkeypatch, trace_cka):
     net, x, hand = seen
     taken = []
-    real = observables.centred_grams
-    monkeypatch.setattr(observables, "centred_grams", lambda X, **options: taken.append(X.shape) or real(X, **options))
+    real = layer_grams.centred_grams
+    monkeypatch.setattr(layer_grams, "centred_grams", lambda X, **options: taken.append(X.shape) or real(X, **options))
     result = compare(net, loader=[x], T=T, layers=["0", "1"], progress=False)
     assert [shape[0] for shape in taken] == [1, T]
     assert result.data.sizes["step_x"] == T
@@ -321,7 +321,8 @@ def test_a_layer_equal_at_all_steps_in_the_probe_alone_is_taken_step_by_step(wai
 
     x = torch.rand(N, 8, generator=torch.Generator().manual_seed(0)) + 0.5
     x[10:, 0] += 10
-    monkeypatch.setattr(observables, "defers", lambda device: waits)
+    for module in (observables, layer_grams):
+        monkeypatch.setattr(module, "defers", lambda device: waits)
     result = compare(Late().eval(), loader=[x], T=4, layers="shift", observe=("output", "rate"), progress=False)
     late = torch.arange(4.0).view(4, 1, 1) * (x[..., :1] > 5)
     steps = x + late * x.roll(3, -1)
@@ -336,9 +337,10 @@ def test_a_layer_before_the_first_neuron_is_computed_once_where_a_device_is_not_
     options = {"loader": [x], "T": T, "layers": ["0", "1"], "observe": ("output", "rate"), "progress": False}
     expected = compare(net, **options)
     taken = []
-    real = observables.raw_grams
-    monkeypatch.setattr(observables, "defers", lambda device: True)
-    monkeypatch.setattr(observables, "raw_grams", lambda X, **options: taken.append(X.shape) or real(X, **options))
+    real = layer_grams.raw_grams
+    for module in (observables, layer_grams):
+        monkeypatch.setattr(module, "defers", lambda device: True)
+    monkeypatch.setattr(layer_grams, "raw_grams", lambda X, **options: taken.append(X.shape) or real(X, **options))
     found = compare(net, **options)
     assert [shape[0] for shape in taken] == [1, 1, T, 1]  # output and rate of the one, and of the other
     for name in ("concat", "rate"):
@@ -388,10 +390,11 @@ def test_what_a_device_puts_off_is_taken_again_after_the_pass(seen, monkeypatch)
     options = {"loader": [x], "T": T, "layers": "*", "observe": ("output", "rate"), "progress": False}
     expected = compare(net, **options)
     retaken = []
-    real = observables.centred_grams
-    monkeypatch.setattr(observables, "defers", lambda device: True)
+    real = layer_grams.centred_grams
+    for module in (observables, layer_grams):
+        monkeypatch.setattr(module, "defers", lambda device: True)
     monkeypatch.setattr(
-        observables, "centred_grams", lambda X, **options: retaken.append(X.shape) or real(X, **options)
+        layer_grams, "centred_grams", lambda X, **options: retaken.append(X.shape) or real(X, **options)
     )
     found = compare(net, **options)
     assert 0 < len(retaken) < 10  # the last layer, and undefined ones, but not all of them
