@@ -4,6 +4,6 @@ from sj_cka.engine.pool import refuse_unguarded
 from sj_cka.engine.schedule import ENGINES, execute
 from sj_cka.engine.standing import stand
 from sj_cka.engine.waiting import in_order
-from sj_cka.engine.work import Engine, JobFailed
+from sj_cka.engine.work import Engine, JobFailed, do
 
-__all__ = ["ENGINES", "Engine", "JobFailed", "execute", "in_order", "refuse_unguarded", "stand"]
+__all__ = ["ENGINES", "Engine", "JobFailed", "do", "execute", "in_order", "refuse_unguarded", "stand"]

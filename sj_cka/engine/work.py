@@ -24,8 +24,8 @@ class Engine(NamedTuple):
     """What jobs are given to.
 
     Args:
-        submit: has a job done, as `do` does it: when the future is done its files are in the store, or it raises
-            JobFailed. What the job builds on is there when it is submitted.
+        submit: has a job done, wherever, by `do(job, store)`: when the future is done its files are in the store, or
+            it raises JobFailed. What the job builds on is there when it is submitted.
         room: how many it takes at once.
     """
 

@@ -112,7 +112,7 @@ def train(
     check_network(network, watched=False)
     step = Step(network, settings)
     check_precision(network, settings, step.device)
-    run = _Run(network, batches, settings, step, _captured(step), keep, report or (lambda epoch: None))
+    run = _Training(network, batches, settings, step, _captured(step), keep, report or (lambda epoch: None))
     with run.arranged(seed):
         run.begin(checkpoints)
         done = len(run.history) * len(batches)
@@ -135,7 +135,7 @@ def _captured(step: Step) -> GraphStep | None:
 
 
 @dataclass
-class _Run:
+class _Training:
     """A training under way."""
 
     network: nn.Module

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from sj_cka import jobs
-from sj_cka.engine import ENGINES, Engine, JobFailed, execute, in_order
-from sj_cka.engine.work import do
+from sj_cka.engine import ENGINES, Engine, JobFailed, do, execute, in_order
 from sj_cka.jobs import DataBlock, Job, Kind
 from sj_cka.plugins import UnknownName
 from sj_cka.progress import Progress
