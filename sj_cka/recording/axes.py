@@ -15,6 +15,7 @@ from sj_cka.recording.folds import (
     Order,
     Probed,
     Reading,
+    leads,
     narrow,
     orders,
     orders_of_time,
@@ -63,13 +64,13 @@ def find_taps(
     open_folds: dict[int, list[Order]] = {}
     for name in names:
         try:
-            found = _of_module(name, probed, T, noise, (only or {}).get(name), loops, swapped)
+            uses = _of_module(name, probed, T, noise, (only or {}).get(name), loops, swapped)
         except (ValueError, TypeError) as error:
             if refused is None or any(isinstance(output, Unpicked) for output in probed.two.outputs[name]):
                 raise
             refused[name] = error
             continue
-        for tap, reading, candidates in found:
+        for tap, reading, candidates in uses:
             if len(candidates) > 1:
                 open_folds[len(taps)] = candidates
             taps.append(tap)
@@ -96,22 +97,20 @@ def _of_module(
             f"'{name}#{uses - 1}', got '{name}#{wanted[-1]}'"
         )
     step_first = not (calls and uses > 1 and use_by_use(name, probed, uses, T, noise))
-    found = []
+    taps = []
     for use in wanted:
         time: Literal["calls", "static"] = "calls" if calls else "static"
         tap = Tap(label.format(name, use), name, uses, use, time, 0, step_first=step_first, by_number=by_number)
         reading = _reading(tap, probed, T)
         tap, candidates = _axes(replace(tap, real=not reading.two.is_complex()), reading, noise, swapped)
-        found.append((tap, reading, candidates))
-    return found
+        taps.append((tap, reading, candidates))
+    return taps
 
 
 def _reading(tap: Tap, probed: Probed, T: int) -> Reading:
     """What the first call of a tap puts out in each probe."""
-    first, later = _first_call(tap, T), _first_call(tap, T + 1)
-    outputs = [probed.two.outputs[tap.module][first], probed.three.outputs[tap.module][first]]
-    if probed.longer is not None:
-        outputs.append(probed.longer.outputs[tap.module][later])
+    runs = (probed.two, T), (probed.three, T), (probed.longer, T + 1)
+    outputs = [trace.outputs[tap.module][_first_call(tap, steps)] for trace, steps in runs if trace is not None]
     for output in outputs:
         if isinstance(output, Unpicked):
             raise output.error
@@ -126,8 +125,8 @@ def _first_call(tap: Tap, T: int) -> int:
 
 def _swapped(tap: Tap, reading: Reading, swapped: Callable[[], Trace | None]) -> Reading | None:
     """The same reading with that of 2 samples in the other order."""
-    seen = swapped()
-    output = None if seen is None else seen.outputs[tap.module][_first_call(tap, reading.T)]
+    trace = swapped()
+    output = None if trace is None else trace.outputs[tap.module][_first_call(tap, reading.T)]
     return reading._replace(swapped=output) if isinstance(output, Tensor) else None
 
 
@@ -140,10 +139,8 @@ def _of_noise(tap: Tap, reading: Reading, noise: Noise) -> Reading | None:
         other = _reading(tap, probed, reading.T)
     except (LookupError, TypeError, ValueError):
         return None
-    pairs = [(reading.two, other.two), (reading.three, other.three)]
-    if reading.longer is not None and other.longer is not None:
-        pairs.append((reading.longer, other.longer))
-    return other if all(a.shape == b.shape for a, b in pairs) else None
+    shapes, others = ([getattr(x, "shape", None) for x in outputs[:3]] for outputs in (reading, other))
+    return other if shapes == others else None
 
 
 def _axes(tap: Tap, reading: Reading, noise: Noise, swapped: Callable[[], Trace | None]) -> tuple[Tap, list[Order]]:
@@ -165,12 +162,12 @@ def _axes(tap: Tap, reading: Reading, noise: Noise, swapped: Callable[[], Trace 
             + "; choose layers= without it"
         )
     folds_time = lengthens == [tap.axis]
-    seen = replace(tap, time="axis") if folds_time else tap
+    folding = replace(tap, time="axis") if folds_time else tap
     every = orders(folds_time, a[tap.axis] // (N_PROBE[0] * (T if folds_time else 1)))
-    candidates = undo(seen, every, reading, lambda: _swapped(tap, reading, swapped))
+    candidates = undo(folding, every, reading, lambda: _swapped(tap, reading, swapped))
     if len(candidates) > 1 and (other := _of_noise(tap, reading, noise)) is not None:
-        candidates = narrow(seen, candidates, other)
-    tap = replace(seen, factors=candidates[0])
+        candidates = narrow(folding, candidates, other)
+    tap = replace(folding, factors=candidates[0])
     if lengthens and not folds_time:
         tap = replace(tap, time="axis", time_axis=lengthens[0])
         extra = a[lengthens[0]] // T
@@ -189,17 +186,15 @@ def _lengthens(tap: Tap, reading: Reading) -> list[int]:
             return []
         if T == 1:  # maps [1, N, C, H, W] of multi-step layers in a network without time, as an artificial twin
             return [0] if tap.axis == 1 and a[0] == 1 and len(a) >= 5 else []
-        if tap.axis > 0:
-            return [0] if a[0] == T else []
-        return [0] if a[0] % (N_PROBE[0] * T) == 0 else []
+        return [0] if leads(a, tap.axis, T) else []
     longer = reading.longer.shape
-    found = [i for i in range(len(a)) if len(longer) == len(a) and a[i] != longer[i]]
-    if any(a[i] * (T + 1) != longer[i] * T for i in found):
+    changed = [i for i in range(len(a)) if len(longer) == len(a) and a[i] != longer[i]]
+    if any(a[i] * (T + 1) != longer[i] * T for i in changed):
         raise ValueError(
             f"module {tap.module!r} puts out {tuple(a)} for {T} steps and {tuple(longer)} for {T + 1}: expected an "
             "axis in proportion to the steps; choose layers= without it"
         )
-    return found
+    return changed
 
 
 def _steady(x: Tensor) -> bool:

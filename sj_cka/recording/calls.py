@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from sj_cka.recording.folds import N_PROBE, Probed, distance
+from sj_cka.recording.folds import Probed, distance, leads
 from sj_cka.recording.trace import Trace
 from sj_cka.recording.wrappers import named
 
@@ -74,40 +74,34 @@ def calls_of(name: str, probed: Probed, T: int, loops: Loops) -> Calls:
     )
 
 
-def looped(seen: Trace, T: int, model: nn.Module) -> bool:
+def looped(trace: Trace, T: int, model: nn.Module) -> bool:
     """Whether any module that has weights, or is a user's own, runs so often that its calls could be T steps."""
     modules = named(model)
     return any(
-        len(calls) % T == 0 and not _differ(name, seen, T) and not _apart(name, seen, T)
-        for name, calls in seen.outputs.items()
+        len(calls) % T == 0 and not _differ(name, trace, T) and not _apart(name, trace, T)
+        for name, calls in trace.outputs.items()
         if not type(modules[name]).__module__.startswith("torch.") or list(modules[name].parameters())
     )
 
 
-def _in_turn(name: str, other: str, seen: Trace, uses: int, T: int) -> bool:
+def _in_turn(name: str, other: str, trace: Trace, uses: int, T: int) -> bool:
     """Whether between every two turns of another module, called in T turns, lie so many calls of this one."""
-    total = len(seen.outputs.get(other, []))
+    total = len(trace.outputs.get(other, []))
     if not total or total % T:
         return False
-    counts, turns = [0], 0
-    for called, _ in seen.order:
-        if called == name:
-            counts[-1] += 1
-        if called == other:
-            turns += 1
-            if turns % (total // T) == 0:
-                counts.append(0)
-    first, *between, last = counts
+    ends = [i + 1 for i, (called, _) in enumerate(trace.order) if called == other][total // T - 1 :: total // T]
+    turns = (trace.order[start:end] for start, end in pairwise([0, *ends, len(trace.order)]))
+    first, *between, last = (sum(called == name for called, _ in turn) for turn in turns)
     return first + last == uses and all(count == uses for count in between)
 
 
-def _shapes(name: str, seen: Trace) -> list[Sequence[int] | None]:
-    return [getattr(x, "shape", None) for x in seen.outputs[name]]
+def _shapes(name: str, trace: Trace) -> list[Sequence[int] | None]:
+    return [getattr(x, "shape", None) for x in trace.outputs[name]]
 
 
-def _differ(name: str, seen: Trace, T: int) -> bool:
+def _differ(name: str, trace: Trace, T: int) -> bool:
     """Whether outputs differ in shape from step to step, in whatever order the uses run."""
-    shapes = _shapes(name, seen)
+    shapes = _shapes(name, trace)
     uses = len(shapes) // T
     return any(shapes[i] != shapes[i % uses] for i in range(len(shapes))) and any(
         shapes[i] != shapes[i - i % T] for i in range(len(shapes))
@@ -116,18 +110,17 @@ def _differ(name: str, seen: Trace, T: int) -> bool:
 
 def _holds_steps(name: str, probed: Probed, T: int) -> bool:
     """Whether an output already has an axis of T steps where SpikingJelly keeps it: first, or slowest in a fold."""
-    a, b = (_shapes(name, seen)[0] for seen in (probed.two, probed.three))
+    a, b = (_shapes(name, trace)[0] for trace in (probed.two, probed.three))
     if a is None or b is None or len(a) != len(b) or not a:
         return False
-    axis = next((i for i in range(len(a)) if a[i] != b[i]), 0)
-    return a[0] == T if axis else a[0] % (N_PROBE[0] * T) == 0
+    return leads(a, next((i for i in range(len(a)) if a[i] != b[i]), 0), T)
 
 
-def _apart(name: str, seen: Trace, T: int) -> bool:
+def _apart(name: str, trace: Trace, T: int) -> bool:
     """Whether between every two calls something ends that is not called once a step, as the layers of a network do."""
-    at = [i for i, (called, _) in enumerate(seen.order) if called == name]
+    at = [i for i, (called, _) in enumerate(trace.order) if called == name]
     return bool(at[1:]) and all(
-        any(len(seen.outputs[called]) % T for called, _ in seen.order[first + 1 : second])
+        any(len(trace.outputs[called]) % T for called, _ in trace.order[first + 1 : second])
         for first, second in pairwise(at)
     )
 
@@ -158,18 +151,14 @@ def _steps_come_back_later(name: str, probed: Probed, uses: int, T: int) -> bool
     a, c = probed.two.outputs.get(name, []), probed.longer.outputs.get(name, [])
     if (len(a), len(c)) != (uses * T, uses * (T + 1)) or not all(isinstance(x, Tensor) for x in (*a, *c)):
         return None
-    errors = [0.0, 0.0]
-    for call in range(uses * T):
-        use, step = divmod(call, T)
-        errors[0] += distance(a[call], c[call])
-        errors[1] += distance(a[call], c[use * (T + 1) + step])
-    return errors[1] < errors[0] if max(errors) > 3 * min(errors) + 1e-9 else None
+    at_once, later = (sum(distance(x, c[i + shift * (i // T)]) for i, x in enumerate(a)) for shift in (0, 1))
+    return later < at_once if max(at_once, later) > 3 * min(at_once, later) + 1e-9 else None
 
 
-def calls_within(name: str, holder: str, seen: Trace) -> list[int]:
+def calls_within(name: str, holder: str, trace: Trace) -> list[int]:
     """Number of calls of a module within each call of one that holds it."""
     counts, inside = [], 0
-    for called, _ in seen.order:
+    for called, _ in trace.order:
         if called == name:
             inside += 1
         elif called == holder:

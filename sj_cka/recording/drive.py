@@ -168,20 +168,18 @@ def _map(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if (parts := _parts(batch)) is None:
         return batch
     changed = {key: _map(value, change) for key, value in parts.items()}
-    if isinstance(batch, tuple):
-        return type(batch)(*changed.values()) if hasattr(batch, "_fields") else type(batch)(changed.values())
-    if isinstance(batch, list):
-        return type(batch)(changed.values())
+    kind: Any = type(batch)
+    if isinstance(batch, tuple | list):
+        return kind(*changed.values()) if hasattr(batch, "_fields") else kind(changed.values())
     if isinstance(batch, Mapping) and not isinstance(batch, MutableMapping):
-        kind: Any = type(batch)
         return kind(changed)
-    made = copy.copy(batch)
+    copied = copy.copy(batch)
     for key, value in changed.items():
         if isinstance(batch, Mapping):
-            made[key] = value
+            copied[key] = value
         elif value is not parts[key]:
-            object.__setattr__(made, key, value)
-    return made
+            object.__setattr__(copied, key, value)
+    return copied
 
 
 def _parts(batch: Any) -> dict[Any, Any] | None:
@@ -191,7 +189,7 @@ def _parts(batch: Any) -> dict[Any, Any] | None:
     if isinstance(batch, Mapping):
         return dict(batch.items())
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        return {own.name: getattr(batch, own.name) for own in dataclasses.fields(batch)}
+        return {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
     attributes = getattr(batch, "__dict__", {})
     is_record = not callable(batch) and any(isinstance(value, Tensor) for value in attributes.values())
     return dict(attributes) if is_record else None

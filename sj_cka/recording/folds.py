@@ -49,15 +49,15 @@ class NotBack(ValueError):
 
 def orders(axis_folds_time: bool, extra: int) -> list[Order]:
     """All orders of T (or none), N and `extra` features in one axis, SpikingJelly's first: T, N, features."""
-    found: list[Order] = []
+    every: list[Order] = []
     for inner in sorted((d for d in range(1, extra + 1) if extra % d == 0), reverse=True):
         core: list[Factor] = [("F", extra // inner), ("N", 1), ("F", inner)]
         for place in range(4) if axis_folds_time else [None]:
             order = list(core) if place is None else [*core[:place], ("T", 1), *core[place:]]
             kept = tuple(f for f in order if f[0] != "F" or f[1] != 1)
-            if kept not in found:
-                found.append(kept)
-    return found
+            if kept not in every:
+                every.append(kept)
+    return every
 
 
 def fitting(tap: Tap, candidates: list[Order], reading: Reading) -> tuple[list[Order], float]:
@@ -69,11 +69,11 @@ def fitting(tap: Tap, candidates: list[Order], reading: Reading) -> tuple[list[O
     two, three, longer, T, swapped = reading
     other, n = (three, 3) if swapped is None else (swapped, 2)
     tried = [replace(tap, factors=order) for order in candidates]
-    found = [t.split(two, 2, T) for t in tried]
-    errors = [distance(x, t.split(other, n, T)[:, list(SWAPPED)]) for x, t in zip(found, tried, strict=True)]
+    rows = [t.split(two, 2, T) for t in tried]
+    errors = [distance(x, t.split(other, n, T)[:, list(SWAPPED)]) for x, t in zip(rows, tried, strict=True)]
     best = _best(errors)
     if longer is not None and len(best) > 1 and any(kind == "T" for kind, _ in candidates[0]):
-        again = [distance(found[i], tried[i].split(longer, 2, T + 1)[:T]) for i in best]
+        again = [distance(rows[i], tried[i].split(longer, 2, T + 1)[:T]) for i in best]
         best = [best[i] for i in _best(again)]
     return [candidates[i] for i in best], min(errors)
 
@@ -91,18 +91,18 @@ def undo(
     """
     if len(candidates) == 1:
         return candidates
-    found, error = fitting(tap, candidates, reading)
+    fits, error = fitting(tap, candidates, reading)
     if error > SAME and (again := swapped()) is not None:
-        found, error = fitting(tap, candidates, again)
+        fits, error = fitting(tap, candidates, again)
     if error > SAME:
         raise NotBack(tap.module)
-    return found
+    return fits
 
 
 def narrow(tap: Tap, candidates: list[Order], reading: Reading) -> list[Order]:
     """Those of several orders that fit other probes as well; all of them where these show none."""
-    found, error = fitting(tap, candidates, reading)
-    return found if error <= SAME else candidates
+    fits, error = fitting(tap, candidates, reading)
+    return fits if error <= SAME else candidates
 
 
 def orders_of_time(extra: int) -> list[Order]:
@@ -153,6 +153,11 @@ def distance(a: Tensor, b: Tensor) -> float:
 def scaling(a: Sequence[int], b: Sequence[int], counts: tuple[int, int] = N_PROBE) -> list[int]:
     """The axes of two shapes that are in proportion to what they were made of, by default the samples of the probes."""
     return [i for i in range(len(a)) if len(a) == len(b) and a[i] and a[i] * counts[1] == b[i] * counts[0]]
+
+
+def leads(shape: Sequence[int], axis: int, T: int) -> bool:
+    """Whether 2 samples at an axis have T steps where SpikingJelly keeps them: first, or slowest in the samples'."""
+    return shape[0] == T if axis else shape[0] % (N_PROBE[0] * T) == 0
 
 
 def _best(errors: Sequence[float]) -> list[int]:

@@ -57,15 +57,15 @@ def knobs(model: nn.Module) -> list[Knob]:
 
     Of torch's and SpikingJelly's own modules, and of configurations, only those are named that are called after time.
     """
-    found: list[Knob] = []
-    seen: set[int] = set()
+    counts: list[Knob] = []
+    visited: set[int] = set()
     for name, module in model.named_modules():
         space = vars(module)
         theirs = type(module).__module__.partition(".")[0] in _LIBRARIES
-        own = [Knob(space, key, value, name) for key, value in _of_class(type(module)) if key not in space]
-        own += _within(space, 2, seen, name, _INTERNAL)
-        found += [k for k in own if k.of_time or not (theirs or k.module is None)]
-    return found
+        within = [Knob(space, key, value, name) for key, value in _of_class(type(module)) if key not in space]
+        within += _within(space, 2, visited, name, _INTERNAL)
+        counts += [k for k in within if k.of_time or not (theirs or k.module is None)]
+    return counts
 
 
 def trials(model: nn.Module, T: int) -> list[list[Knob]]:
@@ -76,12 +76,10 @@ def trials(model: nn.Module, T: int) -> list[list[Knob]]:
     for knob in equal:
         if not knob.of_time and T > 1 and not _SIZES.search(knob.key):
             others.setdefault(knob.key, []).append(knob)
-    names = list(others)[:MAX_NAMES]
-    found = [of_time] if of_time else []
-    if len(found) + len(names) > _TRIALS:  # one for each would take more runs than there are
-        names, rest = names[: _TRIALS - len(found) - 1], names[_TRIALS - len(found) - 1 :]
-        return [*found, *(others[name] for name in names), [knob for name in rest for knob in others[name]]]
-    return [*found, *(others[name] for name in names)]
+    sets = [*([of_time] if of_time else []), *list(others.values())[:MAX_NAMES]]
+    if len(sets) > _TRIALS:  # one for each would take more runs than there are
+        sets[_TRIALS - 1 :] = [[knob for some in sets[_TRIALS - 1 :] for knob in some]]
+    return sets
 
 
 @contextmanager
@@ -103,23 +101,23 @@ def turned(some: Sequence[Knob], value: int) -> Iterator[None]:
 def _within(
     space: dict[Any, Any],
     depth: int,
-    seen: set[int],
+    visited: set[int],
     module: str | None = None,
     skip: frozenset[str] = frozenset(),
 ) -> Iterator[Knob]:
     """The integers of a namespace or dict, and of the configurations in it, `depth` deep."""
-    if id(space) in seen:
+    if id(space) in visited:
         return
-    seen.add(id(space))
+    visited.add(id(space))
     for key, value in list(space.items()):
         if not isinstance(key, str) or key in skip:
             continue
         if _is_count(value):
             yield Knob(space, key, value, module)
         elif depth and isinstance(value, dict):
-            yield from _within(value, depth - 1, seen)
+            yield from _within(value, depth - 1, visited)
         elif depth and _is_configuration(value):
-            yield from _within(vars(value), depth - 1, seen)
+            yield from _within(vars(value), depth - 1, visited)
 
 
 def _of_class(kind: type) -> Iterator[tuple[str, int]]:

@@ -32,10 +32,10 @@ _CONTAINERS = (
 
 def candidates(model: nn.Module) -> dict[str, nn.Module]:
     """Every module that may be a layer, by dotted name: all but the root and what lies inside a neuron."""
-    found = outside_neurons(model)
-    if len(found) > 1:  # a bare module is its own only layer
-        found.pop("", None)
-    return found
+    modules = outside_neurons(model)
+    if len(modules) > 1:  # a bare module is its own only layer
+        modules.pop("", None)
+    return modules
 
 
 class Choice(NamedTuple):

@@ -146,10 +146,10 @@ def _taps(
     return [replace(tap, select=pick, neuron=neuron) for tap, pick, neuron in known], refused
 
 
-def _loops(modules: dict[str, nn.Module], seen: Trace) -> Loops:
+def _loops(modules: dict[str, nn.Module], trace: Trace) -> Loops:
     """What runs once a step: the network where it is called so, its single-step neurons, and containers over time."""
-    neurons = [name for name in seen.inputs if not is_multi_step(modules[name])]
-    containers = [name for name in seen.outputs if isinstance(modules[name], base.MultiStepModule)]
+    neurons = [name for name in trace.inputs if not is_multi_step(modules[name])]
+    containers = [name for name in trace.outputs if isinstance(modules[name], base.MultiStepModule)]
     return Loops(["", *neurons], containers)
 
 

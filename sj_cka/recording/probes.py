@@ -101,7 +101,7 @@ class Probes:
     def keep(self, drive: Drive) -> None:
         """Lets go of the runs on any other drive."""
         kept = self._kept.items()
-        self._kept = {key: seen for key, seen in kept if key[:2] == (drive.mode, drive.sample_axis)}
+        self._kept = {key: run for key, run in kept if key[:2] == (drive.mode, drive.sample_axis)}
 
     def probed(self, drive: Drive, T: int | None, *, noise: bool = False) -> Probed:
         """All three probes of a network of T steps (None where it has no time)."""
@@ -114,13 +114,13 @@ class Probes:
         integer attribute that sets how often modules are called, or how long an axis is: `asked`, where one has it,
         else one that is called after time.
         """
-        seen = self.trace(drive, N_PROBE[0])
-        own = own_steps(self.model, seen)
-        if own is not None or drive.mode != "as is" or is_without_steps(self.model):
-            return drive.T if own is None else own
+        two = self.trace(drive, N_PROBE[0])
+        steps = own_steps(self.model, two)
+        if steps is not None or drive.mode != "as is" or is_without_steps(self.model):
+            return drive.T if steps is None else steps
         of_time = {int(knob.value): None for knob in knobs(self.model) if knob.of_time and knob.value > 1}
         for T in dict.fromkeys([*([asked] if asked and asked > 1 else []), *of_time]):
-            if _divides(T, seen) and self._longer(drive, T) is not None:
+            if _divides(T, two) and self._longer(drive, T) is not None:
                 return T
         return None
 
@@ -153,9 +153,9 @@ class Probes:
         """Runs on another number of steps than T, and the attributes that were set for it; none where it is given."""
         for some in [()] if drive.mode != "as is" and drive.T == T else self.settings(T):
             with turned(some, to):
-                seen = tried(self.run, drive, order, to, marked=marked)
-            if isinstance(seen, Trace):  # else T is a size of weights (PSN), or an attribute means something else
-                yield some, seen
+                run = tried(self.run, drive, order, to, marked=marked)
+            if isinstance(run, Trace):  # else T is a size of weights (PSN), or an attribute means something else
+                yield some, run
 
     def _longer(self, drive: Drive, T: int, noise: bool = False) -> Trace | None:
         """The probe on one step more, None where the number of steps cannot be varied."""
@@ -171,37 +171,37 @@ class Probes:
 
     def _follows(self, drive: Drive, T: int, some: Sequence[Knob], longer: Trace) -> bool:
         """Whether a run that was asked for one step more has it."""
-        seen = self.trace(drive, N_PROBE[0])
-        if some and own_steps(self.model, seen) is None:
-            return _scales(seen, longer, T, all(knob.of_time for knob in some))
+        two = self.trace(drive, N_PROBE[0])
+        if some and own_steps(self.model, two) is None:
+            return _scales(two, longer, T, all(knob.of_time for knob in some))
         return (not some or own_steps(self.model, longer) == T + 1) and _follow(self.model, longer)
 
 
-def own_steps(model: nn.Module, seen: Trace) -> int | None:
+def own_steps(model: nn.Module, run: Trace) -> int | None:
     """Number of time steps that a run has: the neurons' time axis, or their number of calls, or those of the network.
 
     Where there are no neurons, other modules that keep time stand for them; a network without either has none, unless
     it was itself called several times.
     """
     modules = named(model)
-    timed = [name for name in seen.inputs if is_neuron(modules[name])] or list(seen.inputs)
-    multi = [seen.inputs[name][0][0] for name in timed if is_multi_step(modules[name]) and seen.inputs[name][0]]
+    timed = [name for name in run.inputs if is_neuron(modules[name])] or list(run.inputs)
+    multi = [run.inputs[name][0][0] for name in timed if is_multi_step(modules[name]) and run.inputs[name][0]]
     if multi:
         return max(multi)
-    single = {name: len(seen.inputs[name]) for name in timed}
+    single = {name: len(run.inputs[name]) for name in timed}
     if not single:
-        calls = len(seen.outputs.get("", []))
+        calls = len(run.outputs.get("", []))
         return calls if calls > 1 else None
-    return _turns(seen, min(single, key=lambda name: single[name]))
+    return _turns(run, min(single, key=lambda name: single[name]))
 
 
-def _turns(seen: Trace, name: str) -> int:
+def _turns(run: Trace, name: str) -> int:
     """Turns of the loop that calls a module: its calls, or fewer where what lies between them is called less often.
 
     A neuron used twice in one step, with a layer in between, makes no steps.
     """
-    at = [i for i, (called, _) in enumerate(seen.order) if called == name]
-    others = [len(seen.outputs[called]) for called, _ in seen.order[at[0] : at[-1]]]
+    at = [i for i, (called, _) in enumerate(run.order) if called == name]
+    others = [len(run.outputs[called]) for called, _ in run.order[at[0] : at[-1]]]
     return gcd(len(at), *(calls for calls in others if len(at) % calls == 0))
 
 
@@ -225,7 +225,7 @@ def not_back(two: Trace, other: Trace, three: Trace, names: Iterable[str]) -> st
     Looked at is what has one axis of samples, which `two` and `three` tell; a fold is undone elsewhere.
     """
     for name in names:
-        calls = zip(*(seen.outputs.get(name, []) for seen in (two, other, three)), strict=False)
+        calls = zip(*(run.outputs.get(name, []) for run in (two, other, three)), strict=False)
         for a, b, c in calls:
             if not all(isinstance(x, Tensor) for x in (a, b, c)) or a.ndim != c.ndim:
                 continue
@@ -246,11 +246,11 @@ def changed(a: Trace, b: Trace) -> str | None:
     return None
 
 
-def carries(seen: Trace) -> bool:
+def carries(run: Trace) -> bool:
     """Whether the second of two runs on the same samples gave other values: it began where the first ended."""
-    if seen.drew:
+    if run.drew:
         return False
-    halves = ((calls[: len(calls) // 2], calls[len(calls) // 2 :]) for calls in seen.outputs.values())
+    halves = ((calls[: len(calls) // 2], calls[len(calls) // 2 :]) for calls in run.outputs.values())
     pairs = (pair for half in halves for pair in zip(*half, strict=False))
     return any(distance(a, b) > _RUN for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))
 
@@ -268,31 +268,31 @@ def held(model: nn.Module) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _follow(model: nn.Module, seen: Trace) -> bool:
+def _follow(model: nn.Module, run: Trace) -> bool:
     """Whether every multi-step module put out as many steps as it was given; one bound to its T (GatedLIF) does not."""
     modules = named(model)
     return all(
         given[0] == len(output)
-        for name, shapes in seen.inputs.items()
+        for name, shapes in run.inputs.items()
         if is_multi_step(modules[name])
-        for given, output in zip(shapes, seen.outputs[name], strict=False)
+        for given, output in zip(shapes, run.outputs[name], strict=False)
         if given and isinstance(output, Tensor)
     )
 
 
-def _divides(T: int, seen: Trace) -> bool:
+def _divides(T: int, run: Trace) -> bool:
     """Whether anything is called, or has a size, that could be so many steps."""
     return any(
         len(outputs) % T == 0 or any(size and size % T == 0 for x in outputs for size in getattr(x, "shape", ()))
-        for outputs in seen.outputs.values()
+        for outputs in run.outputs.values()
     )
 
 
-def _scales(seen: Trace, longer: Trace, T: int, of_time: bool) -> bool:
+def _scales(run: Trace, longer: Trace, T: int, of_time: bool) -> bool:
     """Whether calls or an axis follow the number of steps; nothing may change in another way unless the attribute that
     was turned is called after time."""
     follows = False
-    for name, outputs in seen.outputs.items():
+    for name, outputs in run.outputs.items():
         others = longer.outputs.get(name, [])
         a, b = (tuple(getattr(calls[0], "shape", ())) if calls else () for calls in (outputs, others))
         if len(outputs) == len(others) and a == b:

@@ -233,10 +233,10 @@ class _Recording:
                 fault = fault_of(probes, drives["NCHW"]) or fault
             if fault is not None:
                 raise fault.error or ValueError(f"record: {fault.words}")
-            found = planned(probes, drives[layout], self.layers)
-        for note in found.notes:
+            plan = planned(probes, drives[layout], self.layers)
+        for note in plan.notes:
             warnings.warn(f"record ({type(self.model).__name__}): {note}", stacklevel=2)
-        return found
+        return plan
 
 
 def _call(model: nn.Module, batch: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:

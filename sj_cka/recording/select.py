@@ -56,15 +56,15 @@ def picks(select: Select, names: Iterable[str]) -> dict[str, Pick]:
                 "select: expected the name or glob of a module with an index, a key or a function of its output, got "
                 f"{key!r}: {selector!r}"
             )
-    found = {}
+    picked = {}
     for name in names:
         pattern: str | None = (
             name if name in select else next((p for p in select if fnmatch.fnmatchcase(name, p)), None)
         )
         if pattern is not None:
             selector = select[pattern]
-            found[name] = _checked(name, selector) if callable(selector) else _entry(name, selector, pattern == name)
-    return found
+            picked[name] = _checked(name, selector) if callable(selector) else _entry(name, selector, pattern == name)
+    return picked
 
 
 def check_matches(select: Select, layers: Iterable[str]) -> None:

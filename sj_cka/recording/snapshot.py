@@ -109,12 +109,12 @@ class Snapshot:
                     module.__class__ = kind
                 except TypeError as error:
                     raise StateError(f"{_words(name, module)} has become a {type(module).__name__}: {error}") from error
-            own = vars(module)
-            for key in own.keys() - attributes.keys():
-                del own[key]
-            own.update(attributes)
+            now = vars(module)
+            for key in now.keys() - attributes.keys():
+                del now[key]
+            now.update(attributes)
             for key, content in inside.items():
-                _refill(own[key], content)
+                _refill(now[key], content)
         with torch.no_grad():
             for kept in self.kept.values():
                 _put_back(kept)
@@ -169,8 +169,8 @@ def copies_of_state(modules: Iterable[nn.Module]) -> None:
                     memory.add(x.untyped_storage().data_ptr())
     for module in modules:
         for key, value in list(vars(module).items()):
-            if key not in _OF_TORCH and (made := _copy(value, memo, memory)) is not value:
-                vars(module)[key] = made
+            if key not in _OF_TORCH and (copied := _copy(value, memo, memory)) is not value:
+                vars(module)[key] = copied
 
 
 @contextmanager
@@ -202,8 +202,8 @@ def plain_kept(modules: Iterable[nn.Module], with_buffers: Iterable[nn.Module] =
 
 def _inside(module: nn.Module) -> dict[str, Any]:
     """What the dictionaries and sets of a module hold that stay the same objects: parameters, members, hooks."""
-    found = {key: x for key, x in vars(module).items() if key in _OF_TORCH}
-    return {key: type(x)(x) for key, x in found.items() if type(x) in (dict, OrderedDict, set)}
+    attributes = {key: x for key, x in vars(module).items() if key in _OF_TORCH}
+    return {key: type(x)(x) for key, x in attributes.items() if type(x) in (dict, OrderedDict, set)}
 
 
 def _refill(container: Any, content: Any) -> bool:
@@ -289,37 +289,37 @@ def _copy(value: Any, memo: dict[int, Any], memory: set[int], depth: int = 0) ->
         return value
     if id(value) in memo:
         return memo[id(value)]
-    memo[id(value)] = made = value  # where it holds itself
+    memo[id(value)] = copied = value  # where it holds itself
     if isinstance(value, Tensor):
         aliased = value.layout == torch.strided and value.untyped_storage().data_ptr() in memory
-        made = value if aliased or value.is_meta else value.detach().clone()
+        copied = value if aliased or value.is_meta else value.detach().clone()
     elif isinstance(value, np.ndarray):
-        made = value.copy()
+        copied = value.copy()
     elif isinstance(value, torch.Generator):
-        made = value.clone_state()
+        copied = value.clone_state()
     elif isinstance(value, random.Random | np.random.Generator | np.random.RandomState):
-        made = copy.deepcopy(value)
+        copied = copy.deepcopy(value)
     elif isinstance(value, tuple):
         parts = [_copy(x, memo, memory, depth) for x in value]
         if any(x is not y for x, y in zip(parts, value, strict=True)):
-            made = type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+            copied = type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     elif type(value) in (dict, OrderedDict, defaultdict):
-        made = copy.copy(value)
-        made.update({key: _copy(x, memo, memory, depth) for key, x in value.items()})
+        copied = copy.copy(value)
+        copied.update({key: _copy(x, memo, memory, depth) for key, x in value.items()})
     elif type(value) in (list, deque):
-        made = copy.copy(value)
-        made.clear()
-        made.extend(_copy(x, memo, memory, depth) for x in value)
+        copied = copy.copy(value)
+        copied.clear()
+        copied.extend(_copy(x, memo, memory, depth) for x in value)
     elif type(value) in (set, bytearray):
-        made = copy.copy(value)
+        copied = copy.copy(value)
     elif type(value) is types.SimpleNamespace:
-        made = types.SimpleNamespace(**{key: _copy(x, memo, memory, depth) for key, x in vars(value).items()})
+        copied = types.SimpleNamespace(**{key: _copy(x, memo, memory, depth) for key, x in vars(value).items()})
     elif depth < _DEPTH and _is_from_outside(value):
         attributes = {key: _copy(x, memo, memory, depth + 1) for key, x in vars(value).items()}
-        made = object.__new__(type(value))
-        vars(made).update(attributes)
-    memo[id(value)] = made
-    return made
+        copied = object.__new__(type(value))
+        vars(copied).update(attributes)
+    memo[id(value)] = copied
+    return copied
 
 
 def _is_from_outside(value: Any) -> bool:

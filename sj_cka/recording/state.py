@@ -75,18 +75,18 @@ def outside_neurons(model: nn.Module) -> dict[str, nn.Module]:
     That is what lies inside a neuron (its surrogate function, ...) and what makes weights (weight_norm, spectral_norm
     and other `torch.nn.utils.parametrizations`).
     """
-    found: dict[str, nn.Module] = {}
+    modules: dict[str, nn.Module] = {}
     inside: list[str] = []
     for name, module in named(model).items():
         if any(f"{name}.".startswith(prefix) for prefix in inside):
             continue
-        found[name] = module
+        modules[name] = module
         within = f"{name}." if name else ""
         if is_neuron(module):
             inside.append(within)
         elif is_parametrized(module):
             inside.append(f"{within}parametrizations.")
-    return found
+    return modules
 
 
 def neurons(model: nn.Module) -> list[str]:
@@ -149,8 +149,8 @@ def at_rest(model: nn.Module) -> Iterator[None]:
     modules = named(model).values()
     resets = [module for module in modules if _has_reset(module) and from_outside(module.reset)]
     inside = {id(inner) for module in resets for inner in module.modules()}
-    own = [module for module in modules if computes_by_own_code(module)]
-    with plain_kept(own, [module for module in own if id(module) not in inside]):
+    outside = [module for module in modules if computes_by_own_code(module)]
+    with plain_kept(outside, [module for module in outside if id(module) not in inside]):
         yield
 
 

@@ -105,16 +105,18 @@ def _shown(probes: Probes, T: int, failed: str) -> Drive:
     return drive
 
 
-def _agreed(probes: Probes, drive: Drive, T: int | None, own: int | None) -> int | None:
+def _agreed(probes: Probes, drive: Drive, T: int | None, steps: int | None) -> int | None:
     """The number of steps of a network of which nothing is known to keep time; None where it shows none.
 
     Raises:
         ValueError: it is another than asked for.
     """
-    if T is None or own == T or (T == 1 and own is None):
-        return own or T
-    if own is not None:
-        raise ValueError(f"the network makes {own} time steps of its own, T = {T} was asked for: pass T={own}, or none")
+    if T is None or steps == T or (T == 1 and steps is None):
+        return steps or T
+    if steps is not None:
+        raise ValueError(
+            f"the network makes {steps} time steps of its own, T = {T} was asked for: pass T={steps}, or none"
+        )
     return T if looped(probes.trace(drive, N_PROBE[0]), T, probes.model) else None
 
 
@@ -159,11 +161,11 @@ def _takes_a_step(probes: Probes, whole: Drive) -> bool:
 
     So a network that is a user's own takes them where its layers are Linear, which do not count axes (snnTorch's).
     """
-    seen, _ = probes.twice(whole)
-    if not carries(seen):
+    run, _ = probes.twice(whole)
+    if not carries(run):
         return False
     turned, _ = Probes(probes.model, probes.batch.flip(0), probes.select).twice(whole)
-    pairs = [(a, b) for name in seen.outputs for a, b in zip(seen.outputs[name], turned.outputs[name], strict=False)]
+    pairs = [(a, b) for name in run.outputs for a, b in zip(run.outputs[name], turned.outputs[name], strict=False)]
     pairs = [(a, b) for a, b in pairs if isinstance(a, Tensor) and a.ndim > 1 and len(a) == whole.T]
     return bool(pairs) and all(isinstance(b, Tensor) and distance(a, b.flip(0)) <= SAME for a, b in pairs)
 
@@ -177,8 +179,8 @@ def expect_at_rest(probes: Probes, drive: Drive) -> None:
     count = drive.samples(probes.batch)
     if not any(count in shape for shape in held(probes.model).values()):
         return
-    seen, left = probes.twice(drive)
-    if left and carries(seen):
+    run, left = probes.twice(drive)
+    if left and carries(run):
         raise ValueError(
             f"{left[0]}, a state from a batch before: set it back first, or give the module a reset() without "
             "arguments, which is called before every batch"
@@ -242,7 +244,7 @@ def _mixed(probes: Probes, drive: Drive) -> str:
     if probes.keeps_time:
         return ""
     two, three = probes.both(drive)
-    last = [seen.outputs[""][-1] for seen in (two, three)]
+    last = [run.outputs[""][-1] for run in (two, three)]
     if all(isinstance(x, Tensor) for x in last) and last[0].shape == last[1].shape:
         return "what the network puts out has no axis of samples"
     name = None if two.drew else _seen_mixed(probes, drive, two.outputs)[0]
@@ -262,12 +264,12 @@ def _seen_mixed(probes: Probes, drive: Drive, names: Iterable[str]) -> tuple[str
     return (None, 0) if isinstance(loud, Exception) else (not_back(*loud, loud[1], names), _LOUD)
 
 
-def _silent(model: nn.Module, seen: Trace) -> bool:
+def _silent(model: nn.Module, run: Trace) -> bool:
     """Whether a module of a user's own puts out nothing but zeros in all calls."""
     return any(
-        all(not x.any() for call in seen.outputs[name] for x in islice(tensors_in(call), 1) if not x.is_nested)
+        all(not x.any() for call in run.outputs[name] for x in islice(tensors_in(call), 1) if not x.is_nested)
         for name, module in named(model).items()
-        if name in seen.outputs and computes_by_own_code(module)
+        if name in run.outputs and computes_by_own_code(module)
     )
 
 

@@ -48,36 +48,36 @@ def named(model: nn.Module, *, every_name: bool = False) -> dict[str, nn.Module]
         model: the network.
         every_name: a module that has several names goes by each of them, not by the first alone.
     """
-    found: dict[str, nn.Module] = {}
-    seen: set[int] = set()
+    modules: dict[str, nn.Module] = {}
+    visited: set[int] = set()
 
     def walk(module: nn.Module, name: str) -> None:
         module = unwrapped(module)
-        if not every_name and id(module) in seen:
+        if not every_name and id(module) in visited:
             return
-        seen.add(id(module))
-        found[name] = module
+        visited.add(id(module))
+        modules[name] = module
         for key, child in module._modules.items():
             if child is not None:
                 walk(child, f"{name}.{key}" if name else key)
 
     walk(model, "")
-    return found
+    return modules
 
 
 def bare(model: nn.Module) -> nn.Module:
     """The network inside its wrappers, with none around a member either: itself, or a copy that shares all else."""
-    made: dict[int, nn.Module] = {}
+    copies: dict[int, nn.Module] = {}
 
     def without(module: nn.Module) -> nn.Module:
         module = unwrapped(module)
-        if id(module) not in made:
+        if id(module) not in copies:
             inside = {key: child if child is None else without(child) for key, child in module._modules.items()}
-            made[id(module)] = module
+            copies[id(module)] = module
             if any(inside[key] is not child for key, child in module._modules.items()):
-                made[id(module)] = copy.copy(module)
-                vars(made[id(module)])["_modules"] = inside
-        return made[id(module)]
+                copies[id(module)] = copy.copy(module)
+                vars(copies[id(module)])["_modules"] = inside
+        return copies[id(module)]
 
     return without(model)
 

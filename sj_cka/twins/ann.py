@@ -119,11 +119,11 @@ def _replacements(net: nn.Module, activation: Activation) -> dict[int, nn.Module
     """What stands for each neuron and each dropout, by the id of the module: as a memo of `copy.deepcopy`."""
     like = next((p for p in net.parameters() if p.is_floating_point()), torch.empty(0))
     replaced: dict[int, nn.Module] = {}
-    made: list[nn.Module] = []
+    activations: list[nn.Module] = []
     old: Any
     for old in outside_neurons(net).values():
         if is_neuron(old):
-            new = _read_out(old) if _only_reads_out(old) else _made(activation, made).to(like)
+            new = _read_out(old) if _only_reads_out(old) else _made(activation, activations).to(like)
             _lend(new, old)
         elif type(old) is sj_layer.Dropout:
             new = nn.Dropout(old.p)

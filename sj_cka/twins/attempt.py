@@ -84,9 +84,9 @@ class Attempt(NamedTuple):
         return tuple(taps)
 
 
-def leaves_of(seen: Trace) -> list[Any]:
+def leaves_of(run: Trace) -> list[Any]:
     """What the network put out, leaf by leaf."""
-    return pytree.tree_leaves(seen.outputs[""][0])
+    return pytree.tree_leaves(run.outputs[""][0])
 
 
 def _both_scale(two: Any, three: Any) -> list[int]:

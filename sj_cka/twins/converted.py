@@ -81,7 +81,7 @@ def converted_snn(ann: nn.Module, loader: Iterable[Any] | None, T: int, *, mode:
     converted = copy.deepcopy(ann).eval()
     for name, count in Counter(uses).items():
         node = ScaledUses(count, T).eval()
-        node.scales.copy_(torch.tensor([scale for own, scale in zip(uses, scales, strict=True) if own == name]))
+        node.scales.copy_(torch.tensor([scale for use, scale in zip(uses, scales, strict=True) if use == name]))
         put(converted, name, node)
     over_time(converted)
     return converted
@@ -104,7 +104,7 @@ def _scales(ann: nn.Module, uses: list[str], loader: Iterable[Any], mode: str | 
         return hook
 
     parameter = next(ann.parameters(), None)
-    seen = 0
+    count = 0
     with as_written(), preserved(ann), ExitStack() as registered, torch.no_grad():
         for name in dict.fromkeys(uses):
             handle = ann.get_submodule(name).register_forward_hook(hook_for(name))
@@ -120,8 +120,8 @@ def _scales(ann: nn.Module, uses: list[str], loader: Iterable[Any], mode: str | 
             ann(x.to("cpu" if parameter is None else parameter.device, copy=True))  # it may work in place
             if calls != uses:
                 raise ValueError(f"expected the activations to be used in the order {uses}, the forward used {calls}")
-            seen += 1
-    if not seen:
+            count += 1
+    if not count:
         raise ValueError("loader: expected at least one batch to take thresholds from, got none")
     scales = [float(hook.scale) for hook in hooks]
     for name, scale in zip(uses, scales, strict=True):

@@ -48,10 +48,10 @@ def quiet(twin: Any, activations: Iterable[str]) -> Any:
     """
     kept: dict[int, Any] = {id(p): p for p in twin.parameters()}
     for name in activations:
-        if is_neuron(own := twin.get_submodule(name)):
+        if is_neuron(neuron := twin.get_submodule(name)):
             stand_in: Any = nn.Identity()
-            stand_in.step_mode = "m" if takes_steps(own) else "s"
-            kept[id(own)] = stand_in
+            stand_in.step_mode = "m" if takes_steps(neuron) else "s"
+            kept[id(neuron)] = stand_in
     copied = copy.deepcopy(twin, {**kept, **live_tensors(twin), **no_hooks(twin), **no_hooks(twin, "forward_pre")})
     copied._timing = None
     return copied

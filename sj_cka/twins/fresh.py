@@ -22,17 +22,17 @@ def drawn_anew(twin: nn.Module, net: nn.Module, initialiser: Initialiser | None)
             otherwise than the network's are distributed.
     """
     before = {name: p.detach() for name, p in _outside(net, net).items()}
-    own = _outside(twin, net)
-    first = _reset(twin, own)
+    parameters = _outside(twin, net)
+    first = _reset(twin, parameters)
     if initialiser is not None:
         initialiser(twin)
-        if unset := _unset(own):
+        if unset := _unset(parameters):
             raise ValueError(f"expected an initialiser that draws every parameter, {_some(unset)} got no value from it")
         return
     how = "pass initialiser= (a function that draws them in place) or build= (one that builds the network)"
-    if unset := _unset(own):
+    if unset := _unset(parameters):
         raise ValueError(f"no reset_parameters() draws {_some(unset)}: {how}")
-    second = _reset(twin, own)
+    second = _reset(twin, parameters)
     for name, value in before.items():
         if why := _otherwise(value, first[name], second[name]):
             raise ValueError(
@@ -74,16 +74,16 @@ def _outside(model: nn.Module, net: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if name in names}
 
 
-def _reset(twin: nn.Module, own: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+def _reset(twin: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
     """Parameters after `reset_parameters` of every module, members before their block; NaN where none draws."""
     with torch.no_grad():
-        for p in own.values():
+        for p in parameters.values():
             p.fill_(torch.nan)
     for module in reversed(list(twin.modules())):
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):
             reset()
-    return {name: p.detach().clone() for name, p in own.items()}
+    return {name: p.detach().clone() for name, p in parameters.items()}
 
 
 def _unset(parameters: dict[str, nn.Parameter]) -> list[str]:

@@ -101,8 +101,8 @@ class _Search(Probes):
         kwargs: dict[str, Any],
     ) -> None:
         leaves, spec = pytree.tree_flatten((args, kwargs))
-        own, everything = _with_samples(net, forward, args, kwargs)
-        self.order = [*dict.fromkeys((*own, *everything, *range(len(leaves))))]
+        first, everything = _with_samples(net, forward, args, kwargs)
+        self.order = [*dict.fromkeys((*first, *everything, *range(len(leaves))))]
         batch = [leaves[i].detach() if isinstance(leaves[i], Tensor) else leaves[i] for i in self.order]
         super().__init__(quiet(net, activations), batch, activations=tuple(activations))
         self.originals, self.said = originals, dict[str, None]()
@@ -116,7 +116,7 @@ class _Search(Probes):
             return model(*args, **kwargs)
 
         as_is = Drive("as is", forward=call)
-        counts = dict.fromkeys((len(own), len(everything)))
+        counts = dict.fromkeys((len(first), len(everything)))
         with_a_step = [
             replace(as_is, mode="repeat", T=1, step_axis=axis, repeated=count) for axis in (0, 1) for count in counts
         ]
@@ -255,7 +255,7 @@ class _Search(Probes):
     def _normalised(self) -> set[int]:
         """Lengths of the vectors in modules that hold nothing else, as normalisations do."""
         held = [[*m.parameters(recurse=False), *m.buffers(recurse=False)] for m in self.model.modules()]
-        return {len(x) for own in held if all(x.ndim < 2 for x in own) for x in own if x.ndim}
+        return {len(x) for tensors in held if all(x.ndim < 2 for x in tensors) for x in tensors if x.ndim}
 
     def _last_step(self, attempt: Attempt) -> list[Any]:
         """The leaves of the output where the activations are NaN at the last step."""
@@ -285,10 +285,10 @@ def _with_samples(
         raise TypeError(f"{forward.__qualname__}{inspect.signature(forward)}: {error}") from None
     for value in list(bound.values())[1:]:
         among = {id(x) for x in pytree.tree_leaves(value) if isinstance(x, Tensor) and x.ndim}
-        if own := [i for i, x in enumerate(flat) if id(x) in among]:
-            n = len(flat[own[0]])
+        if first := [i for i, x in enumerate(flat) if id(x) in among]:
+            n = len(flat[first[0]])
             everything = tuple(i for i, x in enumerate(flat) if isinstance(x, Tensor) and x.ndim and len(x) == n)
-            return tuple(i for i in own if i in everything), everything
+            return tuple(i for i in first if i in everything), everything
     raise TypeError(
         "expected a tensor [N, ...] in the input of the twin, alone or in lists, tuples and dictionaries, got "
         f"{', '.join(type(x).__name__ for x in flat) or 'nothing'}: a twin has to know where time is; give it tensors"

@@ -87,9 +87,9 @@ def check_steps(T: int) -> None:
 
 def put(net: nn.Module, name: str, node: Uses) -> None:
     """Puts neurons in the place of an activation, on the network's device."""
-    own = net.get_submodule(name)
-    node.train(own.training)
-    node.outer_mode = "m" if is_multi_step(own) else "s"
+    activation = net.get_submodule(name)
+    node.train(activation.training)
+    node.outer_mode = "m" if is_multi_step(activation) else "s"
     if (parameter := next(net.parameters(), None)) is not None:
         node.to(parameter.device)
     net.set_submodule(name, node)

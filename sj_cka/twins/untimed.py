@@ -154,9 +154,9 @@ def _is_traced(args: Any, kwargs: Any) -> bool:
 
 @lru_cache(maxsize=256)
 def _untimed_class(kind: Any) -> Any:
-    made = types.new_class(f"{kind.__name__}Twin", (Untimed, kind))
-    made.__module__ = kind.__module__
-    return made
+    twin = types.new_class(f"{kind.__name__}Twin", (Untimed, kind))
+    twin.__module__ = kind.__module__
+    return twin
 
 
 def _blank(kind: Any) -> Any:

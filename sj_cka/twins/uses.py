@@ -52,14 +52,14 @@ class Uses(neuron.IFNode):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Spikes `[T, N, ...]` of the neuron whose turn it is."""
-        own: Any = self.uses[self.use]
+        node: Any = self.uses[self.use]
         self.use = (self.use + 1) % len(self.uses)
         if not self.store_v_seq:
-            spikes: Tensor = own(x_seq)
+            spikes: Tensor = node(x_seq)
             return spikes
-        before, own.store_v_seq = own.store_v_seq, True
-        spikes = own(x_seq)
-        self.v_seq, own.store_v_seq = own.v_seq, before
+        before, node.store_v_seq = node.store_v_seq, True
+        spikes = node(x_seq)
+        self.v_seq, node.store_v_seq = node.v_seq, before
         return spikes
 
 
@@ -80,7 +80,7 @@ def uses_of(ann: nn.Module, activations: tuple[type[nn.Module], ...] = ACTIVATIO
             f"expected a forward without control flow on its data: torch.fx cannot follow that of "
             f"{type(ann).__name__} ({type(error).__name__}: {error})"
         ) from error
-    modules, found = dict(ann.named_modules()), []
+    modules, used = dict(ann.named_modules()), []
     for node in graph.nodes:
         called = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
         if node.op in ("call_function", "call_method") and str(called).strip("_") in _FUNCTIONAL:
@@ -89,11 +89,11 @@ def uses_of(ann: nn.Module, activations: tuple[type[nn.Module], ...] = ACTIVATIO
                 "network an nn.ReLU() for each"
             )
         if node.op == "call_module" and isinstance(modules[node.target], activations):
-            found.append(node.target)
-    if not found:
+            used.append(node.target)
+    if not used:
         wanted = ", ".join(kind.__name__ for kind in activations)
         raise ValueError(f"expected activations ({wanted}) in {type(ann).__name__}, its forward uses none")
-    return found
+    return used
 
 
 def samples_ndim(ann: nn.Module) -> int | None:
