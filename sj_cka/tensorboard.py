@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -27,9 +27,15 @@ def curves(folder: Path, jobs: Iterable[Job], store: Store) -> Iterator[None]:
         jobs: those of a study; what is no training is passed over.
         store: where they are finished, or say how far they are.
     """
+    from torch.utils.tensorboard import SummaryWriter  # takes a second, which nobody else needs
+
     before = list(folder.glob("*/events.out.tfevents.*"))  # all that is of this study is written anew
     with ExitStack() as writers:
-        trainings = [_Curve(folder, job, store, writers) for job in jobs if job.kind == "train"]
+        trainings = [
+            _Curve(folder, job, store, lambda path: writers.enter_context(SummaryWriter(path)))
+            for job in jobs
+            if job.kind == "train"
+        ]
 
         def look() -> None:
             for curve in trainings:
@@ -47,9 +53,9 @@ def curves(folder: Path, jobs: Iterable[Job], store: Store) -> Iterator[None]:
 class _Curve:
     """The epochs of one training, each written once: from its log, and from its files when it is finished."""
 
-    def __init__(self, folder: Path, job: Job, store: Store, writers: ExitStack) -> None:
+    def __init__(self, folder: Path, job: Job, store: Store, open_writer: Callable[[str], Any]) -> None:
         self.folder = folder / job.label.replace(", ", "-").replace(" ", "-")
-        self.key, self.store, self.log, self.writers = job.key, store, store.log(job.key), writers
+        self.key, self.store, self.log, self.open = job.key, store, store.log(job.key), open_writer
         self.epoch, self.finished = 0, False
         self.writer: Any = None
 
@@ -70,12 +76,10 @@ class _Curve:
                 self._add(row, dict(zip(layers["layer"], layers["rate"], strict=True)))
 
     def _add(self, epoch: Mapping[Any, Any], rates: Mapping[str, float]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         if epoch["epoch"] <= self.epoch:
             return
         self.epoch = int(epoch["epoch"])
-        self.writer = self.writer or self.writers.enter_context(SummaryWriter(str(self.folder)))
+        self.writer = self.writer or self.open(str(self.folder))
         values = {name: epoch[name] for name in _SHOWN if not pd.isna(epoch[name])}
         for name, value in (values | {f"firing rate/{layer}": rate for layer, rate in rates.items()}).items():
             self.writer.add_scalar(name, value, self.epoch)
