@@ -109,7 +109,7 @@ class Orders:
         assert block is not None  # else there are no entries
         attack = attack_block(self.study, entry)
         args: dict[str, Any] = {"attack": attack, "images": block.images, "batch_size": block.batch_size}
-        args |= {"rate": entry.rate, "most": entry.most} if entry.rate is not None else {"eps": eps}
+        args |= {"rate": entry.rate, "most": entry.eps_max} if entry.rate is not None else {"eps": eps}
         needs = {"network": training}
         if (source := entry.source_of(network)) is not None:
             needs["source"] = self.train(source, seed)
@@ -144,7 +144,7 @@ class Orders:
         args: dict[str, Any] = {"batch_size": alignment.batch_size}
         options: dict[str, Any] = {"batches": alignment.batches, "layers": comparison.layers or alignment.layers}
         if state != "ceiling":  # the steps inside a layer are no matter of two networks
-            options["null"] = "timing" if comparison.timing_null else None
+            options["null"] = "timing" if comparison.permutation_test else None
         for side, name, T in (("x", sides.x, sides.T_x), ("y", sides.y, sides.T_y)):
             options[f"T_{side}"] = T if T is not None and T != self.study.steps_of(name) else None
             options[f"epoch_{side}"] = self._epoch(name) if state != "untrained" else None

@@ -135,7 +135,7 @@ def _pairs(study: Study, comparison: Comparison, jobs: Orders) -> Iterator[Pair]
     """A comparison of every variant: trained, its floor (untrained) and, where it has one, its ceiling."""
     seeds = [(s, s) for s in study.seeds] if comparison.seeds == "same" else list(permutations(study.seeds, 2))
     # an attack on a network that knows nothing has nothing to overcome
-    states: tuple[State, ...] = ("trained", "untrained") if comparison.data_y is None else ("trained",)
+    states: tuple[State, ...] = ("trained", "untrained") if comparison.attack_y is None else ("trained",)
     for variant, sides in study.sides(comparison).items():
         title = f"{comparison.name} {variant}".strip()
         for state in states:

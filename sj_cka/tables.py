@@ -242,7 +242,7 @@ def unequal_success(plan: Plan, attacked: pd.DataFrame) -> dict[tuple[str, str],
     """(comparison, variant) under an attack that missed the success rate that it was to have -> which one, in words."""
     found: dict[tuple[str, str], str] = {}
     for comparison in plan.study.recipe.compare:
-        entry = plan.study.attacks.get(comparison.data_y or "")
+        entry = plan.study.attacks.get(comparison.attack_y or "")
         while entry is not None and entry.like is not None:
             entry = plan.study.attacks[entry.like]
         if entry is None or entry.rate is None:
@@ -253,8 +253,8 @@ def unequal_success(plan: Plan, attacked: pd.DataFrame) -> dict[tuple[str, str],
             if len(missed):
                 seeds = ", ".join(map(str, missed["seed"]))
                 found[comparison.name, variant] = (
-                    f"{entry.name} did not reach success {entry.rate:g} on {sides.y} within eps {entry.most:g} (seeds "
-                    f"{seeds}: {missed['success'].mean():.2f})"
+                    f"{entry.name} did not reach success {entry.rate:g} on {sides.y} within eps {entry.eps_max:g} "
+                    f"(seeds {seeds}: {missed['success'].mean():.2f})"
                 )
     return found
 

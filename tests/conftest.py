@@ -77,7 +77,7 @@ cka:
 compare:
   - {name: twins, x: "*.snn", y: "*.ann"}
   - {name: across, x: "*.snn", y: "*.snn", variants: pairs, layers: [conv1, "*lif*"]}
-  - {name: inside, x: "*.snn", y: "*.snn", layers: ["*lif*"], timing_null: true}
+  - {name: inside, x: "*.snn", y: "*.snn", layers: ["*lif*"], permutation_test: true}
   - {name: rerun, x: T-2.snn, y: T-2.ann, T_x: [2, 3]}
 evaluate:
   - {network: "*.snn", T: [1, 2]}

@@ -53,17 +53,17 @@ attack:
     middle: {name: pgd, steps: 3, eps: 0.3}
     from_snn: {name: transfer, source: "*.snn"}
     third: {name: transfer, source: third.ann, attack: fgsm, eps: 0.3}
-    half: {name: pgd, steps: 3, rate: 0.5, most: 0.8}
+    half: {name: pgd, steps: 3, rate: 0.5, eps_max: 0.8}
     noise: {name: noise_like, like: half}
     paper: {name: pgd_paper, eps: 0.5}
     noise_paper: {name: noise_like, like: paper}
     third_paper: {name: transfer, source: third.ann, attack: pgd_paper, eps: 0.5}
 compare:
-  - {name: under, x: base.snn, y: base.snn, data_y: pgd}
-  - {name: half_snn, x: base.snn, y: base.snn, data_y: half}
-  - {name: half_ann, x: base.ann, y: base.ann, data_y: half}
-  - {name: noise_snn, x: base.snn, y: base.snn, data_y: noise}
-  - {name: noise_ann, x: base.ann, y: base.ann, data_y: noise}
+  - {name: under, x: base.snn, y: base.snn, attack_y: pgd}
+  - {name: half_snn, x: base.snn, y: base.snn, attack_y: half}
+  - {name: half_ann, x: base.ann, y: base.ann, attack_y: half}
+  - {name: noise_snn, x: base.snn, y: base.snn, attack_y: noise}
+  - {name: noise_ann, x: base.ann, y: base.ann, attack_y: noise}
   - {name: poisoned, x: poisoned.snn, y: poisoned.ann}
 figures:
   - {name: robustness}
@@ -184,16 +184,16 @@ def test_a_backdoor_changes_the_trainings_of_its_variant_alone(attack_file: Writ
         ("  eps: [0.1, 0.3]", "  eps: [0.3, 0.1]", "attack.eps", "from the smallest to the largest"),
         ("  eps: [0.1, 0.3]", "  eps: -0.1", "attack.eps", "expected at least one eps above 0"),
         ("  images: 24", "  images: 361", "attack.images", "expected at most 360, so many test images there are"),
-        ("rate: 0.5, most: 0.8", "rate: 0.5", "attack.by.half", "expected rate and most together"),
-        ("rate: 0.5, most: 0.8", "rate: 0.5, most: 1, eps: 0.1", "attack.by.half", "expected eps or rate, got both"),
+        ("rate: 0.5, eps_max: 0.8", "rate: 0.5", "attack.by.half", "expected rate and eps_max together"),
+        ("rate: 0.5, eps_max: 0.8", "rate: 0.5, eps_max: 1, eps: 0.1", "attack.by.half", "eps or rate, got both"),
         ("like: half", "like: halve", "attack.by.noise.like", "expected an entry above this one, got 'halve'"),
         ("like: half", "like: half, steps: 2", "attack.by.noise", "expected name and like alone"),
         ('source: "*.snn"', "attack: pgd", "attack.by.from_snn.source", "expected source, a network, with transfer"),
         ('source: "*.snn"', "source: forth.snn", "attack.by.from_snn.source", "nobody trains a variant 'forth'"),
         ("    square: {queries: 5}\n", "", "attack.by", "expected a gradient-free attack too"),
         ("networks: [base.snn, base.ann]", "networks: [base.snn@init]", "attack.networks[0]", "a trained network"),
-        ("data_y: pgd}", "data_y: pdg}", "compare[0].data_y", "did you mean 'pgd'"),
-        ("y: base.snn, data_y: pgd}", "y: third.snn, data_y: pgd}", "compare[0].data_y", "among attack.networks"),
+        ("attack_y: pgd}", "attack_y: pdg}", "compare[0].attack_y", "did you mean 'pgd'"),
+        ("y: base.snn, attack_y: pgd}", "y: third.snn, attack_y: pgd}", "compare[0].attack_y", "among attack.networks"),
         ("pgd, eps: 0.1}\n    b:", "pgd}\n    b:", "claims[0].a.eps", "one of the strengths of pgd (0.1, 0.3)"),
         (
             "network: base.ann, attack: pgd, eps: 0.1",
@@ -222,7 +222,7 @@ def test_a_backdoor_changes_the_trainings_of_its_variant_alone(attack_file: Writ
         ("pgd: {steps: 3}", "pgd: {name: drop_events}", "attack.by.pgd", "got drop_events: on recordings"),
         ("  eps: [0.1, 0.3]", "  eps: [0.1, 8]", "attack.eps[1]", "bounds 0 to 1, got 8; 8/255?"),
         ("  eps: [0.1, 0.3]", "  eps: 4", "attack.eps", "bounds 0 to 1, got 4; 4/255?"),
-        ("rate: 0.5, most: 0.8", "rate: 0.5, most: 8", "attack.by.half.most", "got 8; 8/255?"),
+        ("rate: 0.5, eps_max: 0.8", "rate: 0.5, eps_max: 8", "attack.by.half.eps_max", "got 8; 8/255?"),
         ("attack: fgsm, eps: 0.3}", "attack: fgsm, eps: 2}", "attack.by.third.eps", "got 2; 2/255?"),
         ("name: pgd, steps: 3, eps: 0.3}", "name: gaussian, eps: 8}", "attack.by.middle.eps", "got 8; 8/255?"),
         ("name: pgd, steps: 3, eps: 0.3}", "name: salt_and_pepper, eps: 5}", "attack.by.middle.eps", "5 % are 0.05"),
@@ -465,7 +465,7 @@ def test_samples_without_a_gradient_are_told() -> None:
 
 
 def test_a_success_rate_that_is_not_reached_is_told_and_decides_nothing(attack_file: Write, tmp_path: Path) -> None:
-    path = attack_file(("rate: 0.5, most: 0.8", "rate: 0.9, most: 0.001"))
+    path = attack_file(("rate: 0.5, eps_max: 0.8", "rate: 0.9, eps_max: 0.001"))
     done = sj_cka.run(path, store=tmp_path / "store", out="out", workers=1, progress=False)
     table = pd.read_csv(done.folder / "attacks.csv")
     half = table[table["attack"] == "half"]
@@ -497,7 +497,7 @@ attack:
     square: {queries: 3, bounds: null, eps: 0.5}
     noise: {name: noise_like, like: pgd}
 compare:
-  - {name: dropped, x: base.snn, y: base.snn, data_y: drop_events}
+  - {name: dropped, x: base.snn, y: base.snn, attack_y: drop_events}
 figures: [{name: robustness}]
 """
 

@@ -34,7 +34,7 @@ variants:
 cka: {batch_size: 90}
 compare:
   - {name: twins, x: "*.snn", y: "*.ann"}
-  - {name: same, x: events.snn, y: events.snn, layers: ["*lif*"], timing_null: true}
+  - {name: same, x: events.snn, y: events.snn, layers: ["*lif*"], permutation_test: true}
 figures:
   - {name: heatmaps, comparison: twins}
   - {name: steps, comparison: same}

@@ -208,8 +208,8 @@ def test_the_neurons_of_a_network_are_known_in_order(time_file: Write) -> None:
     ("old", "new", "key", "message"),
     [
         (
-            'layers: ["*lif*"], timing_null',
-            'layers: ["*lif*", lif9], timing_null',
+            'layers: ["*lif*"], permutation_test',
+            'layers: ["*lif*", lif9], permutation_test',
             "compare[2].layers",
             "T-1.snn: 'lif9' matches no module; did you mean",
         ),

@@ -421,16 +421,16 @@ TIME_FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
         "expected 'same' or 'pairs', got 'all'",
     ),
     "the timing null of an ANN": (
-        ("x: T-2.snn, y: T-2.ann, T_x: [2, 3]}", "x: T-2.ann, y: T-2.snn, timing_null: true}"),
-        "compare[3].timing_null",
+        ("x: T-2.snn, y: T-2.ann, T_x: [2, 3]}", "x: T-2.ann, y: T-2.snn, permutation_test: true}"),
+        "compare[3].permutation_test",
         r"expected a spiking x: T-2\.ann has no steps",
     ),
     "no truth for a timing null": (
-        ("timing_null: true", "timing_null: timing"),
-        "compare[2].timing_null",
+        ("permutation_test: true", "permutation_test: timing"),
+        "compare[2].permutation_test",
         "expected true or false, got 'timing'",
     ),
-    "null as a key": (("timing_null: true", "null: timing"), "compare[2]", "got null, which is nothing in YAML"),
+    "null as a key": (("permutation_test: true", "null: timing"), "compare[2]", "got null, which is nothing in YAML"),
     "an ANN evaluated": (
         ('network: "*.snn", T: [1, 2]', 'network: "*.ann", T: [1, 2]'),
         "evaluate[0].network",
@@ -464,7 +464,7 @@ TIME_FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
     "dynamics without a null": (
         ("{name: dynamics, comparison: inside}", "{name: dynamics, comparison: twins} # <--"),
         "figures[2].comparison",
-        "expected a comparison with timing_null: true, 'twins' has no null",
+        "expected a comparison with permutation_test: true, 'twins' has no null",
     ),
     "the ceiling of dynamics": (
         ("{name: dynamics, comparison: inside}", "{name: dynamics, comparison: inside, state: ceiling} # <--"),
@@ -474,7 +474,7 @@ TIME_FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
     "dynamics claimed without a null": (
         ("b: {measure: dynamics, comparison: inside", "b: {measure: dynamics, comparison: twins"),
         "claims[0].b.comparison",
-        "expected a comparison with timing_null: true for dynamics, 'twins' has no null",
+        "expected a comparison with permutation_test: true for dynamics, 'twins' has no null",
     ),
     "dynamics against CKA": (
         ("b: {measure: dynamics, comparison: inside", "b: {measure: paired_cka, comparison: inside"),

@@ -16,8 +16,8 @@ from sj_cka.ranges import Range, range_of
 Bounds = Sequence[float] | None
 
 
-def strength(eps: float, *, most: float = math.inf) -> float:
-    """The eps of an attack, a finite number from 0 to `most`.
+def strength(eps: float, *, eps_max: float = math.inf) -> float:
+    """The eps of an attack, a finite number from 0 to `eps_max`.
 
     Raises:
         ValueError: it is none.
@@ -26,9 +26,9 @@ def strength(eps: float, *, most: float = math.inf) -> float:
         >>> strength(0.25)
         0.25
     """
-    if isinstance(eps, bool) or not isinstance(eps, Real) or not math.isfinite(eps) or not 0 <= eps <= most:
-        reach = "0 or more" if most == math.inf else f"from 0 to {most:g}"
-        raise ValueError(f"expected eps, a finite number, {reach}, got {eps!r}{_percent(eps, most)}")
+    if isinstance(eps, bool) or not isinstance(eps, Real) or not math.isfinite(eps) or not 0 <= eps <= eps_max:
+        reach = "0 or more" if eps_max == math.inf else f"from 0 to {eps_max:g}"
+        raise ValueError(f"expected eps, a finite number, {reach}, got {eps!r}{_percent(eps, eps_max)}")
     return float(eps)
 
 

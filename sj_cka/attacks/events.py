@@ -10,7 +10,7 @@ from sj_cka.attacks.promise import promises
 from sj_cka.attacks.victim import sample_axis
 
 
-@promises("share", most=1.0)
+@promises("share", eps_max=1.0)
 def drop_events(
     net: nn.Module | None, x: Tensor, y: Tensor, *, eps: float, generator: Generator | None = None
 ) -> Tensor:

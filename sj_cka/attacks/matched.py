@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -131,7 +132,7 @@ def eps_for_success(
     /,
     *,
     rate: float,
-    most: float,
+    eps_max: float,
     tolerance: float = 0.01,
     tries: int = 12,
     batch_size: int = 256,
@@ -148,21 +149,21 @@ def eps_for_success(
     Args:
         attack, net, x, y, batch_size, options: as of `craft`.
         rate: wanted success rate, above 0 and below 1.
-        most: largest eps, tried first.
+        eps_max: largest eps, tried first.
         tolerance: how near the rate has to come, from 0; the search then ends.
         tries: attacks after the first at most, from 1.
         generator: seeds all tries; None for a new one, seeded 0.
 
     Raises:
-        ValueError: an argument out of range, or no sample classified right. RateNotReached: not even at `most`, as
+        ValueError: an argument out of range, or no sample classified right. RateNotReached: not even at `eps_max`, as
             where gradients are masked.
     """
     if not 0 < checks.number("rate", rate, most=1.0) < 1:
         raise ValueError(f"expected rate above 0 and below 1, got {rate!r}")
     checks.number("tolerance", tolerance)
     checks.whole("tries", tries)
-    if checks.strength(most) == 0:
-        raise ValueError("expected most, the largest eps, above 0, got 0")
+    if checks.strength(eps_max) == 0:
+        raise ValueError("expected eps_max, the largest eps, above 0, got 0")
     seed = int(torch.randint(2**31, (), generator=checks.own(generator)))
     before = right(net, x, y, batch_size=batch_size)
     if not bool(before.any()):
@@ -174,14 +175,19 @@ def eps_for_success(
         after = right(net, x_adv, y, batch_size=batch_size)
         return Matched(eps, float((before & ~after).sum() / before.sum()), x_adv)
 
-    best = at(most)
+    best = at(eps_max)
     if best.rate < rate - tolerance:
         raise RateNotReached(
-            f"expected a success rate of {rate:g} within eps {most:g}, the attack reached {best.rate:g} there: allow a "
-            "larger eps, or take an attack without gradients if these are masked",
+            f"expected a success rate of {rate:g} within eps {eps_max:g}, the attack reached {best.rate:g} there: "
+            "allow a larger eps, or take an attack without gradients if these are masked",
             best.rate,
         )
-    low, high = 0.0, most
+    return _bisected(at, best, rate, tolerance, tries)
+
+
+def _bisected(at: Callable[[float], Matched], best: Matched, rate: float, tolerance: float, tries: int) -> Matched:
+    """The match nearest to a rate, between eps 0 and that of the first one."""
+    low, high = 0.0, best.eps
     for _ in range(tries):
         if abs(best.rate - rate) <= tolerance:
             break

@@ -68,7 +68,7 @@ def uniform(
     return _clipped(x, eps * torch.rand(x.shape, generator=generator).mul_(2).sub_(1).to(x), limits, eps)
 
 
-@promises("share", most=1.0)
+@promises("share", eps_max=1.0)
 def salt_and_pepper(
     net: nn.Module | None,
     x: Tensor,

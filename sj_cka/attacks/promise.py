@@ -31,13 +31,13 @@ class Promise(NamedTuple):
             a farthest point; "share", a number without unit; "unknown".
         norm: of the radius; None for what the option `norm` of the attack says.
         bounds: of all results; None for what the option `bounds` says, if the attack has one.
-        most: largest eps.
+        eps_max: largest eps.
     """
 
     eps: Eps = "unknown"
     norm: Norm | None = None
     bounds: Range | None = None
-    most: float = math.inf
+    eps_max: float = math.inf
 
     def ball(self, options: Mapping[str, Any]) -> Norm | None:
         """The norm in which eps is a radius, with these options of the attack; None where it is none."""
@@ -57,14 +57,14 @@ class Promise(NamedTuple):
             size: number of values of a sample; None where it is not known.
             within: what the inputs span, where that is known, for an attack without bounds.
         """
-        checks.strength(eps, most=self.most)
+        checks.strength(eps, eps_max=self.eps_max)
         bounds, norm = self.limits(options) or within, "linf" if self.eps == "size" else self.ball(options)
         if bounds is not None and norm is not None:
             check_eps(eps, bounds, norm, size)
 
 
 def promises(
-    eps: Eps, *, norm: Norm | None = None, bounds: Range | None = None, most: float = math.inf
+    eps: Eps, *, norm: Norm | None = None, bounds: Range | None = None, eps_max: float = math.inf, **old: float
 ) -> Callable[[AttackFunction], AttackFunction]:
     """A decorator for an attack, which is then held to what it promises: see `Promise` for the arguments, and `held`.
 
@@ -76,7 +76,9 @@ def promises(
         Traceback (most recent call last):
         sj_cka.attacks.promise.BrokenPromise: brighter: expected a result within eps 0.25 of its input (linf), got 0.5
     """
-    return lambda function: held(function, Promise(eps, norm, bounds, most))
+    if old:
+        raise TypeError(f"expected norm, bounds and eps_max, which was most before, got {', '.join(old)}")
+    return lambda function: held(function, Promise(eps, norm, bounds, eps_max))
 
 
 def promise_of(attack: AttackFunction) -> Promise:
@@ -114,7 +116,7 @@ def held(attack: AttackFunction, promise: Promise | None = None) -> AttackFuncti
         call.apply_defaults()
         given = _options(call)
         (_, net), (x_name, x), (y_name, y) = list(call.arguments.items())[:3]
-        checks.strength(given["eps"], most=terms.most)
+        checks.strength(given["eps"], eps_max=terms.eps_max)
         axis, limits = sample_axis(net), terms.limits(given)
         with differentiable():
             y = checks.labels(x, y, axis)

@@ -149,7 +149,7 @@ def made(
 
 
 def _at_rate(
-    name: str, model: PixelModel, x: Tensor, y: Tensor, rate: float, most: float, options: dict[str, Any]
+    name: str, model: PixelModel, x: Tensor, y: Tensor, rate: float, eps_max: float, options: dict[str, Any]
 ) -> tuple[Tensor, float, bool]:
     """Inputs at a success rate, the eps of that, and whether it is reached; if not, those of the largest eps.
 
@@ -159,9 +159,9 @@ def _at_rate(
     try:
         if right == 0:
             raise RateNotReached("expected a sample that is classified right, got none", 0.0)
-        found = attacks.eps_for_success(name, model, x, y, rate=rate, most=most, **options)
+        found = attacks.eps_for_success(name, model, x, y, rate=rate, eps_max=eps_max, **options)
     except RateNotReached:
-        return attacks.craft(name, model, x, y, eps=most, **options), most, False
+        return attacks.craft(name, model, x, y, eps=eps_max, **options), eps_max, False
     return found.x_adv, found.eps, abs(found.rate - rate) <= max(0.02, 2 / right)
 
 

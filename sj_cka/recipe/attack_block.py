@@ -11,7 +11,7 @@ from sj_cka.recipe.names import NetworkName
 from sj_cka.typed import Float, Int, Name, Strict, several
 
 NOISE = "noise_like"  # not in ATTACKS: it is made from another attack
-_OWN = ("name", "eps", "rate", "most", "source", "like")
+_OWN = ("name", "eps", "rate", "eps_max", "source", "like")
 
 
 def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -39,7 +39,7 @@ class AttackBlock(BaseModel):
     rate: Annotated[Float, Field(gt=0, lt=1)] | None = Field(
         None, description="success rate at which the attack is made, in place of eps; found by bisection"
     )
-    most: Annotated[Float, Field(gt=0)] | None = Field(None, description="with rate: the largest eps tried")
+    eps_max: Annotated[Float, Field(gt=0)] | None = Field(None, description="with rate: the largest eps tried")
     source: str | None = Field(
         None, description="for transfer: the network that is attacked; * stands for the variant of the one shown it"
     )
@@ -49,8 +49,8 @@ class AttackBlock(BaseModel):
     def _one_strength(self) -> AttackBlock:
         if self.rate is not None and self.eps is not None:
             raise ValueError("expected eps or rate, got both")
-        if (self.rate is None) != (self.most is None):
-            raise ValueError("expected rate and most together")
+        if (self.rate is None) != (self.eps_max is None):
+            raise ValueError("expected rate and eps_max together")
         return self
 
     def options(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Attacking(NamedTuple):
         attack: a name of ATTACKS, or NOISE.
         options: of that attack.
         eps: strengths; (None,) where it is made at a success rate.
-        rate, most: success rate and largest eps, if it is.
+        rate, eps_max: success rate and largest eps, if it is.
         source: pattern of the network that a transfer attacks.
         like: the entry that noise has the norm of.
     """
@@ -92,7 +92,7 @@ class Attacking(NamedTuple):
     options: Mapping[str, Any]
     eps: tuple[float | None, ...]
     rate: float | None = None
-    most: float | None = None
+    eps_max: float | None = None
     source: str | None = None
     like: str | None = None
 
@@ -120,6 +120,6 @@ def resolved(attacks: Attacks) -> dict[str, Attacking]:
         elif block.like is not None and block.like in made:
             eps = made[block.like].eps
         made[name] = Attacking(
-            name, block.name or name, block.options(), eps, block.rate, block.most, block.source, block.like
+            name, block.name or name, block.options(), eps, block.rate, block.eps_max, block.source, block.like
         )
     return made

@@ -105,7 +105,7 @@ def check_strength(
     at: KeyPath = (*key, "eps") if study.source.at((*key, "eps")) is not None else ("attack", "eps")
     several = isinstance(study.source.at(at), list)
     places: list[tuple[KeyPath, float | None]] = [((*at, i) if several else at, eps) for i, eps in enumerate(entry.eps)]
-    for where, eps in [*places, ((*key, "most"), entry.most)]:
+    for where, eps in [*places, ((*key, "eps_max"), entry.eps_max)]:
         if eps is None:
             continue
         try:

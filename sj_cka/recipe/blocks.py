@@ -111,11 +111,11 @@ class Comparison(Strict):
         description="steps that a spiking x runs with, in place of those of its training; several: each in turn",
     )
     T_y: Annotated[Int, Field(ge=1, le=MOST_STEPS)] | None = Field(None, description="steps that a spiking y runs with")
-    data_y: str | None = Field(
+    attack_y: str | None = Field(
         None, description="an entry of attack.by: y is shown the test samples under that attack, x the same without"
     )
     layers: list[str] | None = Field(None, min_length=1, description="in place of cka.layers")
-    timing_null: StrictBool = Field(
+    permutation_test: StrictBool = Field(
         False, description="also compare with the spikes of every neuron put at random steps, their number kept"
     )
 

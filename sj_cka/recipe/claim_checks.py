@@ -116,11 +116,9 @@ def _check_comparison_arm(study: Study, key: KeyPath, claim: Claim, measurement:
         if other != variants:
             message = f"expected a comparison with the variants of {comparison.name}, {measurement.minus} has others"
             raise study.error((*key, "minus"), message)
-    if MEASUREMENTS[measurement.measure].of == "time" and not comparison.timing_null:
-        message = (
-            f"expected a comparison with timing_null: true for {measurement.measure}, {comparison.name!r} has no null"
-        )
-        raise study.error((*key, "comparison"), message)
+    if MEASUREMENTS[measurement.measure].of == "time" and not comparison.permutation_test:
+        expected = f"expected a comparison with permutation_test: true for {measurement.measure}"
+        raise study.error((*key, "comparison"), f"{expected}, {comparison.name!r} has no null")
     if claim.test == "trend":
         check_over_variants(study, (*key, "comparison"), comparison)
     if variants != [""] and claim.test != "trend":

@@ -33,10 +33,10 @@ def check_comparisons(study: Study) -> None:
             if x.data != y.data:
                 got = f"{sides.x} has {shown(x.data)}, {sides.y} has {shown(y.data)}"
                 raise study.error(key, f"expected two networks with the same data, since both are shown them; {got}")
-            if comparison.data_y is not None:
-                _check_under(study, (*key, "data_y"), comparison.data_y, sides.y)
-            if comparison.timing_null and not sides.x.spiking:
-                raise study.error((*key, "timing_null"), f"expected a spiking x: {sides.x} has no steps")
+            if comparison.attack_y is not None:
+                _check_under(study, (*key, "attack_y"), comparison.attack_y, sides.y)
+            if comparison.permutation_test and not sides.x.spiking:
+                raise study.error((*key, "permutation_test"), f"expected a spiking x: {sides.x} has no steps")
         if comparison.seeds == "other" and len(study.seeds) < 2:
             raise study.error((*key, "seeds"), "expected at least 2 seeds in the study for 'other', got 1")
 
@@ -47,8 +47,8 @@ def _check_pairs(study: Study, key: KeyPath, comparison: Comparison) -> None:
         raise study.error((*key, "variants"), f"expected the same x and y, with *, for pairs of variants, {got}")
     if len(study.conditions) < 2:
         raise study.error((*key, "variants"), "expected at least 2 variants in the study for pairs, got 1")
-    if comparison.data_y is not None:
-        raise study.error((*key, "data_y"), "expected none: pairs of variants see the samples as they are")
+    if comparison.attack_y is not None:
+        raise study.error((*key, "attack_y"), "expected none: pairs of variants see the samples as they are")
     for name in ("T_x", "T_y"):
         if getattr(comparison, name) is not None:
             message = "expected none: pairs of variants run with the steps of their training"

@@ -33,8 +33,8 @@ def _check_compared(study: Study, key: KeyPath, figure: Figure, comparison: Comp
     at = (*key, "comparison")
     if figure.of == "pairs of variants" and comparison.variants != "pairs":
         raise study.error(at, f"expected a comparison of pairs of variants, {comparison.name!r} is none")
-    if figure.of == "permutation test" and not comparison.timing_null:
-        raise study.error(at, f"expected a comparison with timing_null: true, {comparison.name!r} has no null")
+    if figure.of == "permutation test" and not comparison.permutation_test:
+        raise study.error(at, f"expected a comparison with permutation_test: true, {comparison.name!r} has no null")
     if figure.of == "sweep":
         check_over_variants(study, at, comparison)
         check_sweep(study, (*key, "name"))
@@ -46,7 +46,7 @@ def _check_state(study: Study, key: KeyPath, block: FigureBlock, figure: Figure,
         several = f"{' or '.join(figure.states)}: {{name}} shows no {block.state}"
         expected = one if len(figure.states) == 1 else several
         raise study.error(key, f"expected {expected.format(name=block.name)}")
-    if block.state == "untrained" and comparison.data_y is not None:
+    if block.state == "untrained" and comparison.attack_y is not None:
         raise study.error(key, f"expected trained: {comparison.name} is under attack, and has no floor")
     if block.state == "ceiling" and not study.has_ceiling(comparison):
         raise study.error(key, f"expected {WITH_CEILING}")

@@ -110,13 +110,13 @@ class Study:
         else:
             stands = {variant: (variant, variant) for variant in self.conditions}
         steps = comparison.T_x or (None,)
-        strengths = self.attacks[comparison.data_y].eps if comparison.data_y in self.attacks else (None,)
+        strengths = self.attacks[comparison.attack_y].eps if comparison.attack_y in self.attacks else (None,)
         found = {}
         for name, (a, b) in stands.items():
             for T, eps in product(steps, strengths):
                 label = f"{name} at T = {T}" if len(steps) > 1 else name
                 label += f" at eps {eps:g}" if len(strengths) > 1 else ""
-                under = None if comparison.data_y is None else (comparison.data_y, eps)
+                under = None if comparison.attack_y is None else (comparison.attack_y, eps)
                 found[label.strip()] = Sides(
                     NetworkName(x.replace("*", a)), NetworkName(y.replace("*", b)), T, comparison.T_y, under
                 )
@@ -135,7 +135,7 @@ class Study:
     def has_ceiling(self, comparison: Comparison) -> bool:
         """Whether seed against seed is a ceiling of it: for two kinds of network, and for two variants."""
         kinds = {NetworkName(name).kind for name in (comparison.x, comparison.y)}
-        if comparison.data_y is not None:
+        if comparison.attack_y is not None:
             return False
         return len(kinds) == 2 or comparison.variants == "pairs"
 

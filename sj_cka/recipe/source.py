@@ -10,6 +10,7 @@ from typing import Any
 from sj_cka.plugins import closest
 from sj_cka.recipe.document import DEPTH, Fault, parsed
 from sj_cka.recipe.places import KeyPath, Place, RecipeError, Written, dotted, labelled, shown
+from sj_cka.recipe.renames import rename
 
 __all__ = ["KeyPath", "RecipeError", "Source", "dotted", "read_source", "shown"]
 
@@ -118,6 +119,7 @@ class Source:
                 raise RecipeError(f"{_SET} {labelled(key)}expected a map of keys at {dotted(key[:i])}, but {got}")
         for part in reversed(key):
             change = {part: change}
+        rename(change, Written(Place((), 0), {}), _SET)
         return self._over(change, Written(Place((), 0), {}), null_removes=False)
 
 
@@ -135,6 +137,7 @@ def read_source(path: Path) -> Source:
         raise RecipeError(f"{path}:{error}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path}:1: expected a recipe, a map of keys, got {shown(content)}")
+    rename(content, written, str(path))
     return Source(path, text, content, written)
 
 

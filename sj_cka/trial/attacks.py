@@ -120,7 +120,7 @@ def _try(attack: dict[str, Any], entry: Attacking, samples: Samples, net: nn.Mod
     all_options = function.with_defaults(options)
     options |= {key: min(all_options[key], few) for key, few in function.trial.items()}
     aim = target(samples, 2, attack, torch.device("cpu"))
-    eps = entry.most if entry.most is not None else entry.eps[-1]
+    eps = entry.eps_max if entry.eps_max is not None else entry.eps[-1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MaskedGradient)
         craft(name, aim.model(net), aim.x, samples.y_test[:2], eps=float(eps or 0), **options)

@@ -16,6 +16,7 @@ from sj_cka.attacks import (
     noise_like,
     perturbation,
     pgd,
+    promises,
     right,
     success_rate,
     uniform,
@@ -132,7 +133,7 @@ def test_crafting_in_batches_is_the_attack_on_each(case, frames):
 
 
 def test_the_eps_of_a_success_rate_is_found(case):
-    matched = eps_for_success("fgsm", case.net, case.x, case.y, rate=0.5, most=0.5)
+    matched = eps_for_success("fgsm", case.net, case.x, case.y, rate=0.5, eps_max=0.5)
     assert abs(matched.rate - 0.5) <= 0.01
     x_adv = fgsm(case.net, case.x, case.y, eps=matched.eps)
     assert torch.equal(matched.x_adv, x_adv)
@@ -141,7 +142,7 @@ def test_the_eps_of_a_success_rate_is_found(case):
 
 
 def test_random_attacks_are_compared_on_the_same_numbers(snn):
-    options = {"rate": 0.4, "most": 1.0, "generator": generator(4)}
+    options = {"rate": 0.4, "eps_max": 1.0, "generator": generator(4)}
     matched = eps_for_success("gaussian", snn.net, snn.x, snn.y, **options)
     again = eps_for_success("gaussian", snn.net, snn.x, snn.y, **options | {"generator": generator(4)})
     assert matched.eps == again.eps
@@ -153,7 +154,7 @@ def test_random_attacks_are_compared_on_the_same_numbers(snn):
 
 def test_a_rate_out_of_reach_is_told_with_what_was_reached(snn):
     with pytest.raises(RateNotReached, match=r"expected a success rate of 0.9 within eps 0.02, .* reached") as e:
-        eps_for_success("uniform", snn.net, snn.x, snn.y, rate=0.9, most=0.02)
+        eps_for_success("uniform", snn.net, snn.x, snn.y, rate=0.9, eps_max=0.02)
     assert 0 <= e.value.rate < 0.2
 
 
@@ -162,16 +163,23 @@ def test_a_rate_out_of_reach_is_told_with_what_was_reached(snn):
     [
         ({"rate": 0.0}, "expected rate above 0 and below 1, got 0.0"),
         ({"rate": 1.5}, "expected rate, a finite number from 0 to 1, got 1.5"),
-        ({"most": 0.0}, "expected most, the largest eps, above 0, got 0"),
+        ({"eps_max": 0.0}, "expected eps_max, the largest eps, above 0, got 0"),
         ({"tries": 0}, "expected tries, a whole number from 1, got 0"),
     ],
 )
 def test_an_option_out_of_range_is_refused(options, message, snn):
     with pytest.raises(ValueError, match=message):
-        eps_for_success("uniform", snn.net, snn.x, snn.y, **({"rate": 0.5, "most": 1.0} | options))
+        eps_for_success("uniform", snn.net, snn.x, snn.y, **({"rate": 0.5, "eps_max": 1.0} | options))
 
 
 def test_a_network_that_is_right_nowhere_cannot_be_attacked(snn):
     wrong = (snn.net(snn.x[:20]).argmax(1) + 1) % 10
     with pytest.raises(ValueError, match="expected a sample that is classified right, got none"):
-        eps_for_success("uniform", snn.net, snn.x[:20], wrong, rate=0.5, most=1.0)
+        eps_for_success("uniform", snn.net, snn.x[:20], wrong, rate=0.5, eps_max=1.0)
+
+
+def test_the_old_name_of_the_largest_eps_ends_in_an_error_that_says_the_new_one(snn):
+    with pytest.raises(TypeError, match="eps_max"):
+        eps_for_success("uniform", snn.net, snn.x, snn.y, rate=0.5, most=1.0)
+    with pytest.raises(TypeError, match="expected norm, bounds and eps_max, which was most before, got most"):
+        promises("share", most=1.0)

@@ -118,7 +118,7 @@ def test_what_is_measured_of_a_network_that_works_in_place_is_the_same(first):
     plain, in_place = (backdoor(First(first, place), x, y, target=1) for place in (False, True))
     assert plain == in_place
     if accuracy(First(first, False), x, y) > 0:
-        options = {"rate": 0.5, "most": 0.9, "tries": 3, "steps": 2}
+        options = {"rate": 0.5, "eps_max": 0.9, "tries": 3, "steps": 2}
         plain, in_place = (eps_for_success("pgd", First(first, place), x, y, **options) for place in (False, True))
         assert torch.equal(plain.x_adv, in_place.x_adv)
     assert torch.equal(x, before)
@@ -286,7 +286,7 @@ def test_an_l2_eps_beyond_the_diameter_a_long_step_and_percentages_are_refused()
     with pytest.raises(ValueError, match=r"from 0 to 1, got 5; 5 % are 0.05"):
         ATTACKS["salt_and_pepper"](net, x, y, eps=5)
     with pytest.raises(ValueError, match=r"expected eps up to 1, .* got 8"):
-        eps_for_success("pgd", net, x, y, rate=0.5, most=8)
+        eps_for_success("pgd", net, x, y, rate=0.5, eps_max=8)
     assert uniform(None, x, y, eps=8, bounds=None).max() > 5  # without bounds nobody knows
 
 
