@@ -18,10 +18,19 @@ from sj_cka.cka.measures import MEASURES
 from sj_cka.cka.permutations import STEPS, PermutedSamples, permutations_of, permuted_steps
 from sj_cka.cka.processes import gathered, in_group
 from sj_cka.cka.result import CKAResult
-from sj_cka.cka.sums import Accumulator, BatchSums, Centred, FirstSamples, Groups, Measures, SampleShares, StepSums
+from sj_cka.cka.sums import (
+    Accumulator,
+    BatchSums,
+    Centred,
+    FirstSamples,
+    GroupSums,
+    MeasureMeans,
+    SampleShares,
+    StepSums,
+)
 from sj_cka.plugins import lookup
 
-Features = Mapping[str, Tensor | np.ndarray]
+LayerFeatures = Mapping[str, Tensor | np.ndarray]
 _STATE = ("n", "batches", "end", "left_out", "asked")
 
 
@@ -77,10 +86,10 @@ class CKA:
         self.left_out: list[int] = []  # numbers of minibatches that were too small
         self.asked: dict[str, Any] = {}  # what every minibatch brings, or none
         self.also: dict[str, CKA] = {}  # of other observables, and of permuted steps
-        self.parts: list[Accumulator] = [StepSums(), Measures(self.measures)]
+        self.parts: list[Accumulator] = [StepSums(), MeasureMeans(self.measures)]
         self.parts += [PermutedSamples(self.permutations["samples"])] if self.permutations["samples"] else []
         self.parts += [FirstSamples(), SampleShares()] if self.samples else []
-        self.parts += [Groups(), BatchSums(), Activity()]
+        self.parts += [GroupSums(), BatchSums(), Activity()]
 
     @property
     def read(self) -> int:
@@ -89,10 +98,10 @@ class CKA:
 
     def update(
         self,
-        features_x: Features,
-        features_y: Features | None = None,
+        features_x: LayerFeatures,
+        features_y: LayerFeatures | None = None,
         *,
-        given: Features | None = None,
+        given: LayerFeatures | None = None,
         groups: Mapping[str, Tensor] | None = None,
         place: int | None = None,
         seed: int | None = None,
@@ -114,13 +123,13 @@ class CKA:
                 are then what they were.
         """
         sides = [features_x] if features_y is None else [features_x, features_y]
+        centred = [grams(side) for side in sides]
+        z = None if given is None else grams(given)
         also = {}
         if self.permutations["steps"]:
             draws = [torch.Generator().manual_seed(2 * (self.read if seed is None else seed) + i) for i in range(2)]
             permuted = [grams(_permuted(side, draw)) for side, draw in zip(sides, draws, strict=False)]
             also[STEPS] = permuted[0], permuted[-1]
-        z = None if given is None else grams(given)
-        centred = [grams(side) for side in sides]
         self.update_grams(centred[0], centred[-1], given=z, groups=groups, place=place, seed=seed, also=also)
 
     def update_grams(
@@ -303,7 +312,7 @@ class CKA:
             raise ValueError(f"expected accumulators of the same options, got {mine_asked} and {asked}")
 
 
-def _permuted(features: Features, generator: torch.Generator) -> dict[str, Tensor]:
+def _permuted(features: LayerFeatures, generator: torch.Generator) -> dict[str, Tensor]:
     """The same features with the order of the steps permuted for every unit and sample."""
     tensors = {layer: as_tensor(X) for layer, X in features.items()}
     return {layer: permuted_steps(flat(X), generator) if len(X) > 1 else X for layer, X in tensors.items()}

@@ -154,7 +154,7 @@ def compare(
     # in a group every process holds what was there before: each then adds its own share to nothing
     sums = into.empty() if in_group() and into.read else into
     attrs = {side: name_of(model) for side, model in models.items()} | ({"y": reference} if reference else {})
-    run = _Run(sums, reference, given, groups, space, attrs | {"observe": names[0]})
+    run = _Pass(sums, reference, given, groups, space, attrs | {"observe": names[0]})
     with together(), as_written(), preserved(*models.values()):
         for model in models.values():
             to_evaluation(model)
@@ -185,7 +185,7 @@ def compare(
 
 
 @dataclass
-class _Run:
+class _Pass:
     """The way of every batch through the networks into the sums.
 
     Args:

@@ -170,7 +170,7 @@ class Subsets(Accumulator):
         }
 
 
-class Groups(Subsets):
+class GroupSums(Subsets):
     """HSIC_1 of the samples of each group."""
 
     axis = "group"
@@ -222,7 +222,7 @@ class FirstSamples(Subsets):
         self.add_subset(n, n, both / (n - 3), within[0], within[-1])
 
 
-class Measures(Accumulator):
+class MeasureMeans(Accumulator):
     """Other measures of all steps concatenated: means over minibatches, weighted by their samples.
 
     Args:
