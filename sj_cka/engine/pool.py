@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -122,17 +122,17 @@ def _without_interrupt() -> Iterator[None]:
 
 def _start_worker(leash: Connection) -> None:
     """Runs in each new process: it ends with its parent, or when told to, and leaves Ctrl-C to the parent."""
-    leash.send("started")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tqdm.set_lock(
-        threading.RLock()
-    )  # its own lock is a semaphore of the system, which outlives a process that is ended
+    # tqdm's own lock is a semaphore of the system, which outlives a process that is ended
+    tqdm.set_lock(threading.RLock())
 
     def watch() -> None:
         leash.poll(None)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    with suppress(OSError):  # told to end before it began
+        leash.send("started")
 
 
 def _work(job: Job, root: Path) -> None:
