@@ -33,7 +33,7 @@ def find_taps(
     names: Sequence[str],
     probed: Probed,
     T: int,
-    noise: Noise = lambda: None,
+    noise: Noise = lambda longer: None,
     only: Mapping[str, Sequence[int]] | None = None,
     *,
     loops: Loops = NO_LOOPS,
@@ -131,14 +131,17 @@ def _swapped(tap: Tap, reading: Reading, swapped: Callable[[], Trace | None]) ->
 
 
 def _of_noise(tap: Tap, reading: Reading, noise: Noise) -> Reading | None:
-    """The same reading of noise; None where there is none or the network takes another way on it."""
-    probed = noise()
-    if probed is None or (probed.longer is None) != (reading.longer is None):
-        return None
-    try:
-        other = _reading(tap, probed, reading.T)
-    except (LookupError, TypeError, ValueError):
-        return None
+    """The same reading of noise; None where there is none, it tells nothing or the network takes another way on it."""
+    for longer in dict.fromkeys((False, reading.longer is not None)):  # silence on more steps tells no more
+        probed = noise(longer)
+        if probed is None or (longer and probed.longer is None):
+            return None
+        try:
+            other = _reading(tap, probed, reading.T)
+        except (LookupError, TypeError, ValueError):
+            return None
+        if not other.two.any():
+            return None
     shapes, others = ([getattr(x, "shape", None) for x in outputs[:3]] for outputs in (reading, other))
     return other if shapes == others else None
 

@@ -12,7 +12,7 @@ from sj_cka.recording.folds import Probed, distance, leads
 from sj_cka.recording.trace import Trace
 from sj_cka.recording.wrappers import named
 
-Noise = Callable[[], Probed | None]
+Noise = Callable[[bool], Probed | None]  # probes on noise, with that on a step more or without
 
 
 class NoSampleAxis(ValueError):
@@ -133,7 +133,7 @@ def use_by_use(name: str, probed: Probed, uses: int, T: int, noise: Noise) -> bo
     called once a use.
     """
     told = _steps_come_back_later(name, probed, uses, T)
-    if told is None and probed.longer is not None and (other := noise()) is not None:
+    if told is None and probed.longer is not None and (other := noise(True)) is not None:
         told = _steps_come_back_later(name, other, uses, T)
     if told is not None:
         return told

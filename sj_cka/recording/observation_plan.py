@@ -113,11 +113,9 @@ def _taps(
     """The taps of what was chosen, and the errors of the modules that are no layers, if they are left out."""
 
     @cache
-    def noise() -> Probed | None:
-        noisy = tried(probes.probed, drive, drive.T, noise=True)
-        if isinstance(noisy, Exception):
-            return None
-        return noisy if probed.longer is not None else noisy._replace(longer=None)
+    def noise(longer: bool) -> Probed | None:
+        noisy = tried(probes.probed, drive, drive.T if longer and probed.longer is not None else None, noise=True)
+        return None if isinstance(noisy, Exception) else noisy
 
     modules, refused = named(probes.model), dict[str, Exception]()
     names = list(dict.fromkeys(choice.module for choice in choices))

@@ -40,6 +40,20 @@ class HardCoded(Loops):
         return torch.stack([self.body(x) for _ in range(3)])
 
 
+class SilentFold(nn.Module):
+    """Folds its steps into the samples, in layers of which one is silent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.T, self.fc1, self.lif = T, layer.Linear(6, 7), neuron.LIFNode(step_mode="m")
+        self.silent, self.fc2 = layer.Linear(7, 7, bias=False), layer.Linear(7, 3)
+
+    def forward(self, x):
+        y = self.fc1(x.repeat(self.T, 1))
+        spikes = self.lif(y.unflatten(0, (self.T, len(x)))).flatten(0, 1)
+        return self.fc2(spikes + self.silent(0 * spikes)).unflatten(0, (self.T, len(x)))
+
+
 def convolutions() -> nn.Sequential:
     net = nn.Sequential(
         layer.Conv2d(3, 4, 3), layer.BatchNorm2d(4), neuron.LIFNode(), layer.Flatten(), layer.Linear(14 * 14 * 4, 3)
@@ -88,6 +102,7 @@ COSTS: dict[str, tuple[Callable[[], nn.Module], int | None, list[tuple[int, int]
     "convolutions": (convolutions, T, [(2, 1), (8, 1), (12, 1), (10, 1)], [(2, 1), (2, 1), (6, 1), *once]),
     "single-step": (lambda: sequential("s"), T, [*once, (2, T), (3, T), (2, T + 1)], [*once, *once]),
     "own loop": (Loops, None, [(2, T), (3, T), (2, T + 1)], [(2, T), (3, 1), *once]),
+    "silent": (SilentFold, None, [(8, 1), (12, 1), (10, 1), (8, 1), (12, 1)], [(8, 1), (3, 1), *once]),  # and on noise
     # steps that no attribute counts are uses to a comparison of the twin
     "hard-coded": (HardCoded, None, [(2, 3), (3, 3)], [(2, 3), (3, 3), (2, 3), (2, 3), (3, 3)]),
 }
