@@ -7,6 +7,7 @@ from spikingjelly.activation_based import functional, neuron
 from torch import nn
 
 from sj_cka import CKA, compare
+from sj_cka.cka.layer_grams import grams
 
 
 def randn(*shape, seed=0):
@@ -294,3 +295,62 @@ def test_networks_of_float64_are_compared_where_that_is_the_default(double, trac
     into = CKA(permutations={"samples": 2, "steps": 1}, measures=["rsa"])
     result = compare(net, "input", [x], T=4, observe=("output", "latency"), into=into, progress=False)
     assert result.matrix().loc["0", "input"] == pytest.approx(trace_cka(net[0](x).detach(), x), abs=1e-9)
+
+
+def test_permuted_steps_are_kept_merged_and_restored_with_the_rest():
+    options = {"permutations": {"samples": 2, "steps": 1}}
+    parts = [(features(8, seed=s), features(8, seed=s + 3)) for s in range(3)]
+    whole, left, right, again = (CKA(**options) for _ in range(4))
+    for number, (x, y) in enumerate(parts):
+        whole.update(x, y, seed=number)
+        (left if number < 1 else right).update(x, y, seed=number)
+    left.merge(right)
+    again.load_state_dict(left.state_dict())
+    expected = whole.compute()
+    for found in (left.compute(), again.compute()):
+        assert np.allclose(found.data.permuted_xy, expected.data.permuted_xy, rtol=0, atol=1e-13)
+        permuted = found.permuted_steps.data.cka
+        assert np.allclose(permuted, expected.permuted_steps.data.cka, rtol=0, atol=1e-13)
+        assert not np.allclose(permuted, found.data.cka, rtol=0, atol=1e-3)
+    with pytest.raises(ValueError, match=r"expected also=.*Grams of the permuted steps that were asked for"):
+        CKA(**options).update_grams(grams(parts[0][0]), grams(parts[0][1]))
+    with pytest.raises(ValueError, match="accumulators of the same options"):
+        left.merge(accumulated(parts))
+
+
+@pytest.mark.parametrize("asked", [-1, True, 1.5, {"rows": 1}, {"steps": 2}, {"samples": -1}])
+def test_permutations_that_cannot_be_are_refused(asked):
+    with pytest.raises(ValueError, match=r"a number of permutations from 0, .*steps at most once, got"):
+        CKA(permutations=asked)
+
+
+def test_minibatches_left_out_are_numbered_on_where_accumulators_merge():
+    parts = [CKA() for _ in range(3)]
+    for part in parts[1:]:
+        part.update(features(8), features(8, seed=1))
+    for part, n in ((parts[0], 2), (parts[1], 3), (parts[2], 1)):
+        part.leave_out(n)
+    whole = CKA()
+    for part in parts:
+        whole.merge(part)
+    assert whole.left_out == [0, 2, 4]
+    assert (whole.read, whole.n) == (5, 16)
+    assert whole.compute().data.batch_place.values.tolist() == [2, 13]  # behind all that was left out before
+
+
+def test_units_that_vary_are_forgotten_by_whichever_accumulator_meets_them():
+    def counted(units):
+        x = grams(features(8))
+        x.counts = {"a": torch.full((3, units), 2.0), "b": torch.full((3, 4), 8.0)}
+        cka = CKA()
+        cka.update_grams(x, grams(features(8, seed=1)))
+        return cka
+
+    merged, other = counted(5), counted(5)
+    merged.merge(other)
+    assert merged.compute().activity.set_index(["layer", "step"]).loc[("a", 1), "rate"] == 4 / 16
+    other = counted(6)
+    other.merge(counted(6))  # of one number again
+    merged.merge(other)
+    assert set(merged.compute().activity.layer) == {"b"}
+    assert set(merged.compute().activity.saturated) == {1.0}
