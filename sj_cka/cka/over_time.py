@@ -28,16 +28,16 @@ def within(data: xr.Dataset, side: Side) -> np.ndarray:
 def dynamics(result: CKAResult, side: Side = "x") -> pd.DataFrame:
     """How much every layer changes over time: mean CKA between its different steps, 1 for a static layer.
 
-    Sparse firing and silent steps alone make a layer look dynamic, so the value stands beside that of the timing
-    null (`CKA(permutations={"steps": 1})`): the order of steps permuted for every unit and sample, counts kept. A
-    layer whose steps say different things lies below its null.
+    Sparse firing and silent steps alone make a layer look dynamic, so the value stands beside that of
+    permuted steps (`CKA(permutations={"steps": 1})`): their order permuted for every unit and sample, counts kept. A
+    layer whose steps say different things lies below it.
 
     Returns:
-    A row for each layer: `cka`; `null`, NaN without one; `pairs` of steps that both are means over; `undefined`
-    pairs, left out of both.
+        A row for each layer: `cka`; `null`, that of permuted steps, NaN without; `pairs` of steps that both are means
+        over; `undefined` pairs, left out of both.
 
     Raises:
-    ValueError: another side, or neither time steps nor a null.
+        ValueError: another side, or neither time steps nor permuted ones.
     """
     if side not in ("x", "y"):
         raise ValueError(f'expected side "x" or "y", got {side!r}')
@@ -45,16 +45,16 @@ def dynamics(result: CKAResult, side: Side = "x") -> pd.DataFrame:
     if permuted is None:
         _expect_steps(result.data, side)
     values = within(result.data, side)
-    # over NaN where there is no null: its column then stays empty
-    nulls = np.full_like(values, np.nan) if permuted is None else within(permuted.data, side)
+    # over NaN where nothing was permuted: its column then stays empty
+    of_permuted = np.full_like(values, np.nan) if permuted is None else within(permuted.data, side)
     upper = np.triu(np.ones(values.shape[1:], dtype=bool), 1)
-    defined = upper & np.isfinite(values) & (np.isfinite(nulls) | (permuted is None))
+    defined = upper & np.isfinite(values) & (np.isfinite(of_permuted) | (permuted is None))
     pairs = defined.sum((1, 2))
     mean = np.where(pairs > 0, 1.0 / np.maximum(pairs, 1), np.nan)
     table = pd.DataFrame(
         {
             "cka": np.where(defined, values, 0.0).sum((1, 2)) * mean,
-            "null": np.nan if permuted is None else np.where(defined, nulls, 0.0).sum((1, 2)) * mean,
+            "null": np.nan if permuted is None else np.where(defined, of_permuted, 0.0).sum((1, 2)) * mean,
             "pairs": pairs,
             "undefined": int(upper.sum()) - pairs,
         }
@@ -67,10 +67,10 @@ def steps(result: CKAResult, layer: str, layer_y: str | None = None) -> pd.DataF
     """Time step by time step CKA inside one layer of x, or, with `layer_y`, between it and a layer of y.
 
     Returns:
-    `[step_x, step_x]` (symmetric, 1 on the diagonal) or `[step_x, step_y]`.
+        `[step_x, step_x]` (symmetric, 1 on the diagonal) or `[step_x, step_y]`.
 
     Raises:
-    ValueError: an unknown layer, or networks without time steps.
+        ValueError: an unknown layer, or networks without time steps.
     """
     _expect_steps(result.data, "x" if layer_y is None else "xy")
     i = place_of(layer, result.layers_x, "x")
@@ -96,11 +96,11 @@ def attribution(result: CKAResult, layer: str | None = None, layer_y: str | None
     they may be negative and are not the CKA of step t.
 
     Args:
-    layer: a layer of x; None for all that have a layer of the same name in y.
-    layer_y: the layer of y; None for that of the same name.
+        layer: a layer of x; None for all that have a layer of the same name in y.
+        layer_y: the layer of y; None for that of the same name.
 
     Returns:
-    `[layer, step]`, or `[step]` for one layer.
+        `[layer, step]`, or `[step]` for one layer.
     """
     own_x = result.data.hsic_xx.values.sum((1, 2))[:, None, None]
     own_y = result.data.hsic_yy.values.sum((1, 2))[None, None]

@@ -40,7 +40,7 @@ class CKAResult:
             `sample_xy` ... (contributions), `size_xy` ..., `group_xy` ..., `permuted_xy`, `hsic_xz` ... (for
             `partial`), `measure_<name>` `[layer_x, layer_y]`. Of each minibatch `batch_n`, `batch_place` (of its first
             sample among all), its HSIC sums, and `batch_seed`, made from its inputs, if it is known.
-        also: results of the same pass: of other observables ("rate", "latency", "membrane"), and the timing null.
+        also: results of the same pass: of other observables ("rate", "latency", "membrane"), and of permuted steps.
     """
 
     data: xr.Dataset

@@ -30,14 +30,14 @@ def interval(result: CKAResult, level: float = 0.95, *, over: Over | None = None
     and the interval too wide; ask `baseline` whether a value is beyond chance.
 
     Args:
-    level: of the interval.
-    over: "samples" (the default where they were kept) or "batches", at least 8 of them.
+        level: of the interval.
+        over: "samples" (the default where they were kept) or "batches", at least 8 of them.
 
     Returns:
-    Rows (layer_x, layer_y), columns `cka`, `low`, `high`.
+        Rows (layer_x, layer_y), columns `cka`, `low`, `high`.
 
     Raises:
-    ValueError: a level outside (0, 1); samples that were not kept and fewer than 8 minibatches.
+        ValueError: a level outside (0, 1); samples that were not kept and fewer than 8 minibatches.
     """
     _check_level(level)
     values = all_steps(result.data)
@@ -54,10 +54,10 @@ def difference(result: CKAResult, other: CKAResult, level: float = 0.95, *, over
     result does not know them, the caller answers for the samples.
 
     Returns:
-    Rows (layer_x, layer_y) that both have, columns `difference`, `low`, `high`.
+        Rows (layer_x, layer_y) that both have, columns `difference`, `low`, `high`.
 
     Raises:
-    ValueError: other numbers of samples in the minibatches, or no layers in common.
+        ValueError: other numbers of samples in the minibatches, or no layers in common.
     """
     _check_level(level)
     a, b = result.data, other.data
@@ -113,10 +113,10 @@ def against_n(result: CKAResult, layer_x: str | None = None, layer_y: str | None
     """Is n enough? CKA of the first 64, 128, 256, ... samples of every minibatch, and of all.
 
     Args:
-    layer_x, layer_y: one cell; None for all layers of the same name.
+        layer_x, layer_y: one cell; None for all layers of the same name.
 
     Returns:
-    `[n, layer]` (or one column), n the samples of a minibatch.
+        `[n, layer]` (or one column), n the samples of a minibatch.
     """
     data = result.data
     _require_samples(data)
@@ -146,12 +146,12 @@ def influence(result: CKAResult, layer_x: str, layer_y: str | None = None, k: in
     """The samples that move a cell most.
 
     Args:
-    layer_x, layer_y: the cell; None for the layer of the same name in y.
-    k: how many.
+        layer_x, layer_y: the cell; None for the layer of the same name in y.
+        k: how many.
 
     Returns:
-    Columns `sample` (from 0, in the order of the loader), `influence` (the CKA minus that without the sample,
-    to first order) and `cka_without`, largest first.
+        Columns `sample` (from 0, in the order of the loader), `influence` (the CKA minus that without the sample,
+        to first order) and `cka_without`, largest first.
     """
     layer_x, layer_y = _cell(result, layer_x, layer_y)
     cell = result.data.sel(layer_x=[layer_x], layer_y=[layer_y])
@@ -175,8 +175,8 @@ def baseline(result: CKAResult) -> pd.DataFrame:
     """What chance gives: CKA with the samples of y in another order (`CKA(permutations=200)`).
 
     Returns:
-    Rows (layer_x, layer_y), columns `cka`, `chance` (mean over permutations), `high` (their 95 % quantile), `p`
-    ((1 + those at least as large) / (1 + all)), `permutations`.
+        Rows (layer_x, layer_y), columns `cka`, `chance` (mean over permutations), `high` (their 95 % quantile), `p`
+        ((1 + those at least as large) / (1 + all)), `permutations`.
     """
     data = result.data
     if "permuted_xy" not in data:
