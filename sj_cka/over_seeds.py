@@ -12,8 +12,8 @@ from sj_cka.cka import CKAResult
 from sj_cka.claims import half_width, interval
 
 if TYPE_CHECKING:
+    from sj_cka.comparisons import Compared
     from sj_cka.recipe import Sides
-    from sj_cka.tables import Compared
 
 
 def accuracy_summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -58,7 +58,7 @@ def between(results: Iterable[Compared], comparison: str, sides: Mapping[str, Si
 
     On the diagonal, without interval and floor, is each network against itself from another seed.
     """
-    own = [(p, paired_layers(result)) for p, result in results if p.comparison == comparison]
+    own = [(c, paired_layers(c.result)) for c in results if c.comparison == comparison]
     layers = [layer for layer in own[0][1].index if all(pd.notna(shared.get(layer)) for _, shared in own)]
     names = list(dict.fromkeys(name for pair in sides.values() for name in pair[:2]))
     empty = pd.DataFrame(np.nan, index=names, columns=names)

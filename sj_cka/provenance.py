@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from sj_cka import jobs
 from sj_cka.engine import in_order
-from sj_cka.outline import described
+from sj_cka.jobs.machine import backend_of, device, environment
 from sj_cka.plan import Plan
 from sj_cka.recipe.places import visible
 from sj_cka.store import Store
@@ -30,14 +29,14 @@ def provenance(planned: Plan, done: int, seconds: float) -> dict[str, str]:
         done: jobs that it did.
         seconds: how long it took.
     """
-    study, here = planned.study, jobs.environment()
+    study, here = planned.study, environment()
     ordered = in_order(planned.jobs)
     return {
         "recipe": visible(str(study.source.path)),
         "profile": study.profile,
         **({"set": ", ".join(study.settings)} if study.settings else {}),
         "seeds": ", ".join(map(str, study.seeds)),
-        "data": "; ".join(f"{described(data)}, fingerprint {data.samples.fingerprint[:12]}" for data in planned.sets),
+        "data": "; ".join(f"{data.described}, fingerprint {data.samples.fingerprint[:12]}" for data in planned.sets),
         "jobs": f"{len(ordered)}, of which {done} in this run ({seconds:.0f} s); threads a job: "
         f"{study.recipe.train.threads}",
         **here,
@@ -52,7 +51,7 @@ def backends(planned: Plan) -> str:
     said = []
     for condition in planned.study.conditions.values():
         neuron = condition.snn.neuron.options()
-        backend = jobs.backend_of(neuron, jobs.device())
+        backend = backend_of(neuron, device())
         said.append(f"{neuron['name']}: {'its own' if backend is None else f'{backend.name} ({backend.reason})'}")
     return "; ".join(dict.fromkeys(said))
 
@@ -83,7 +82,9 @@ def remarks(planned: Plan, store: Store, undefined: pd.DataFrame) -> tuple[str, 
                 f"The last minibatch of {left} test {samples.called} is left out: the unbiased HSIC needs at least 4."
             )
     if any(samples.T is not None for _, samples in planned.sets):
-        notes += [_ANN_INPUT[how] for how in dict.fromkeys(c.ann_input for c in planned.study.conditions.values())]
+        conditions = planned.study.conditions.items()
+        recorded = [c.ann_input for name, c in conditions if planned.data[name].samples.T is not None]
+        notes += [_ANN_INPUT[how] for how in dict.fromkeys(recorded)]
     trained = undefined[undefined.state == "trained"]
     if len(trained):
         reasons = ", ".join(f"{reason} ({count})" for reason, count in trained["reason"].value_counts().items())
@@ -105,7 +106,7 @@ def _elsewhere(planned: Plan, store: Store) -> str:
     """Says so where finished jobs ran on another device, or with other versions, than those that the page names."""
     others = dict[str, int]()
     for job in in_order(planned.jobs):
-        here = jobs.environment(job)
+        here = environment(job)
         there = json.loads(store.read(job.key, "environment.json"))
         other = ", ".join(f"{key} {value}" for key, value in there.items() if value != here.get(key))
         if other:

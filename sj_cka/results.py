@@ -1,55 +1,54 @@
-"""The numbers of a finished study, and how a figure block asks for them."""
+"""The numbers of a finished study, as tables by name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import pandas as pd
 
-from sj_cka import tables
+from sj_cka import comparisons
 from sj_cka.cka import CKAResult
-from sj_cka.claims import Evidence
+from sj_cka.claims import Evidence, Finding, Interval
+from sj_cka.comparisons import Compared
 from sj_cka.figures import Figure, Section
+from sj_cka.jobs import KINDS
 from sj_cka.plan import Plan
 from sj_cka.recipe import Comparison, FigureBlock, NetworkName, Sides, Study
 from sj_cka.recipe.choices import FIGURE, options_of
-from sj_cka.tables import Compared
+from sj_cka.store import Store
 
 
 @dataclass(frozen=True)
 class Results:
-    """All numbers of a finished study."""
+    """All numbers of a finished study.
+
+    Args:
+        plan: of the study.
+        compared: every comparison with its result.
+        tables: name -> table: those of every kind of job (see `Kind.tables`), and of what is compared `cka`, `paired`,
+            `dynamics` and `undefined`; empty where a study has nothing of it.
+        evidence: what the claims are judged on.
+    """
 
     plan: Plan
-    compared: list[Compared]
-    accuracy: pd.DataFrame
-    evaluated: pd.DataFrame
-    history: pd.DataFrame
-    cost: pd.DataFrame
-    pairs: pd.DataFrame
-    dynamics: pd.DataFrame
-    attacks: pd.DataFrame
-    backdoors: pd.DataFrame
+    compared: list[Compared] = field(repr=False)
+    tables: dict[str, pd.DataFrame] = field(repr=False)
+    evidence: Evidence = field(repr=False)
 
     @property
     def study(self) -> Study:
         """The study that they are of."""
         return self.plan.study
 
-    @property
-    def evidence(self) -> Evidence:
-        """What the claims are judged on."""
-        return tables.evidence(
-            self.plan, self.accuracy, self.pairs, self.dynamics, self.evaluated, self.attacks, self.backdoors
-        )
-
     def of(self, comparison: str, variant: str, state: str = "trained", kind: str = "") -> list[list[CKAResult]]:
         """The results of a comparison by seed: one, or one for each other seed; of a ceiling, those of one kind."""
-        found: dict[int, list[CKAResult]] = {}
-        for p, result in self.compared:
-            if (p.comparison, p.variant, p.state, p.kind) == (comparison, variant, state, kind):
-                found.setdefault(p.seed, []).append(result)
-        return list(found.values())
+        by_seed: dict[int, list[CKAResult]] = {}
+        for c in self.compared:
+            if (c.comparison, c.variant, c.state, c.kind) == (comparison, variant, state, kind):
+                by_seed.setdefault(c.seed, []).append(c.result)
+        return list(by_seed.values())
 
     def comparison(self, block: FigureBlock) -> Comparison:
         """The comparison that a figure shows."""
@@ -64,10 +63,89 @@ class Results:
         figure: Figure = FIGURE.entry(block.name)
         return figure.function(block, self, **options_of(FIGURE.typed(block.options())))
 
-    def for_all(self, table: pd.DataFrame) -> pd.DataFrame:
+    def for_all(self, name: str) -> pd.DataFrame:
         """A table of networks in which one that is the same for every variant stands once, as `*.<kind>`."""
+        table = self.tables[name]
         networks = map(NetworkName, set(table["network"]))
         alike = {network: f"*.{network.kind}" for network in networks if self.plan.for_all(network)}
         first = {f"{next(iter(self.plan.study.conditions))}.{name[2:]}" for name in alike.values()}
         once = table[table["network"].isin(first)]
         return pd.concat([table[~table["network"].isin(alike)], once.assign(network=once["network"].map(alike))])
+
+
+def read_results(plan: Plan, store: Store) -> Results:
+    """The numbers that the finished jobs of a study left."""
+    names = dict.fromkeys(name for kind in KINDS.values() for name in kind.tables)
+    tables = {name: table(plan, store, name) for name in names}
+    compared = comparisons.compared(plan, store)
+    tables |= {
+        "cka": comparisons.tidy(compared),
+        "paired": comparisons.paired(compared),
+        "dynamics": comparisons.dynamics(compared),
+        "undefined": comparisons.undefined(compared),
+    }
+    study = plan.study
+    networks = {
+        (comparison.name, variant): (sides.x, sides.y)
+        for comparison in study.recipe.compare
+        for variant, sides in study.sides(comparison).items()
+    }
+    swept = {name: c.value for name, c in study.conditions.items() if c.value is not None}
+    unequal = _unequal_success(study, tables["attacks"])
+    evidence = Evidence(tables, networks, study.recipe.train.trained_at, swept, unequal)
+    return Results(plan, compared, tables, evidence)
+
+
+def table(plan: Plan, store: Store, name: str) -> pd.DataFrame:
+    """A table of measurements, in the study's order of networks; empty where nothing was measured."""
+    parts = []
+    for kind, rows in plan.rows.items():
+        if (reader := KINDS[kind].tables.get(name)) is None:
+            continue
+        for row in rows:
+            part = reader(row, functools.partial(store.read, row.job.key))
+            front = [column for column in row.at if column not in part]
+            parts.append(part.assign(**{column: row.at[column] for column in front})[[*front, *part.columns]])
+    if not parts:
+        return pd.DataFrame()
+    joined = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    if "network" not in joined:
+        return joined
+    order = {network: i for i, network in enumerate(plan.sizes)}
+    return joined.sort_values("network", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+
+
+def _unequal_success(study: Study, attacked: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """(comparison, variant) under an attack that missed the success rate that it was to have -> which one, in words."""
+    missed_by: dict[tuple[str, str], str] = {}
+    for comparison in study.recipe.compare:
+        entry = study.attacks.get(comparison.attack_y or "")
+        while entry is not None and entry.like is not None:
+            entry = study.attacks[entry.like]
+        if entry is None or entry.rate is None:
+            continue
+        for variant, sides in study.sides(comparison).items():
+            rows = attacked[(attacked["attack"] == entry.name) & (attacked["network"] == sides.y)]
+            missed = rows[~rows["reached"].astype(bool)]
+            if len(missed):
+                seeds = ", ".join(map(str, missed["seed"]))
+                missed_by[comparison.name, variant] = (
+                    f"{entry.name} did not reach success {entry.rate:g} on {sides.y} within eps {entry.eps_max:g} "
+                    f"(seeds {seeds}: {missed['success'].mean():.2f})"
+                )
+    return missed_by
+
+
+def claims_table(findings: Iterable[Finding]) -> pd.DataFrame:
+    """The claims with their verdicts; effects are positive where a is larger, intervals are 95 % over seeds."""
+    nothing = Interval(float("nan"), float("nan"), float("nan"), 0)
+    rows = [
+        [
+            *(f.says, f.test, f.verdict, f.learned or ""),
+            *(*f.estimate[:3], *(f.learned_estimate or nothing)[:3], f.estimate.n),
+            *(f.measured, f.note, f.source),
+        ]
+        for f in findings
+    ]
+    effects = ["effect", "low", "high", "learned_effect", "learned_low", "learned_high", "seeds"]
+    return pd.DataFrame(rows, columns=["claim", "test", "verdict", "learned", *effects, "measured", "note", "source"])

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from sj_cka import jobs, over_seeds, recipe, tables
+from sj_cka import jobs, recipe
 from sj_cka.claims import Finding, judge
 from sj_cka.disk import try_folder, unfit
 from sj_cka.engine import ENGINES, JobFailed, execute, in_order, refuse_unguarded, stand
 from sj_cka.figures import Section
-from sj_cka.outline import costs, counted
+from sj_cka.over_seeds import accuracy_summary
 from sj_cka.plan import Plan, plan
 from sj_cka.plugins import lookup
 from sj_cka.provenance import backends, provenance, remarks
 from sj_cka.report import Edition, Page, answer, write_csv, write_page, write_pngs
-from sj_cka.results import Results
+from sj_cka.results import Results, claims_table, read_results
 from sj_cka.store import Store
 from sj_cka.tensorboard import curves
 from sj_cka.training.distributed import world
@@ -112,7 +112,7 @@ def run(
         folder = _folder(planned, out)
         first = world()[0] == 0
         if progress and first:
-            print(f"{counted(planned, finished)}\nneurons on {jobs.device().type}: {backends(planned)}")
+            print(f"{planned.counted(finished)}\nneurons on {jobs.device().type}: {backends(planned)}")
         if first:
             Edition(folder, _fixed(planned, finished)).try_out()
             if tensorboard:
@@ -157,30 +157,16 @@ def outline(
         RecipeError: as `run`.
     """
     planned = plan(recipe.read(path, profile, settings), imagined=True)
-    return f"{counted(planned, Store(store))}\n{costs(planned)}"
+    return f"{planned.counted(Store(store))}\n{planned.costs()}"
 
 
 def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float, *, write: bool = True) -> StudyResult:
     """From finished jobs to tables, verdicts and the page."""
-    study = planned.study
-    compared = tables.compared(planned, store)
-    results = Results(
-        planned,
-        compared,
-        tables.accuracies(planned, store),
-        tables.evaluated(planned, store),
-        tables.histories(planned, store),
-        tables.costs(planned, store),
-        tables.paired(compared),
-        tables.dynamics(compared),
-        tables.attacks(planned, store),
-        tables.backdoors(planned, store),
-    )
+    study, results = planned.study, read_results(planned, store)
     findings = tuple(judge(claim, results.evidence) for claim in study.recipe.claims)
-    summary = over_seeds.accuracy_summary(results.for_all(results.accuracy))
+    result = StudyResult(folder, findings, accuracy_summary(results.for_all("accuracy")), results, done)
     if not write:
-        return StudyResult(folder, findings, summary, results, done)
-    undefined = tables.undefined(compared)
+        return result
     shown = [results.section(block) for block in study.recipe.figures]
     page = Page(
         study.recipe.title,
@@ -189,40 +175,26 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
         tuple(shown),
         provenance(planned, done, seconds),
         study.source.text,
-        remarks(planned, store, undefined),
+        remarks(planned, store, results.tables["undefined"]),
     )
-    written = _tables(results, findings, undefined, tables.firing_rates(planned, store))
     safe = f"all finished jobs are safe in {store.root}, sj-cka report draws it from them"
     with Edition(folder, _fixed(planned, store)).made(safe) as made:
-        for name, table in written.items():
+        for name, table in _written(results, findings).items():
             write_csv(table, made / f"{name}.csv")
         write_page(page, made / "report.html")
         write_pngs(_stills(study.recipe.figures, shown), made)
-    return StudyResult(folder, findings, summary, results, done)
+    return result
 
 
-def _tables(
-    results: Results, findings: tuple[Finding, ...], undefined: pd.DataFrame, rates: pd.DataFrame
-) -> dict[str, pd.DataFrame]:
+def _written(results: Results, findings: tuple[Finding, ...]) -> dict[str, pd.DataFrame]:
     """Name -> table, of those that a report has; empty ones only where readers look for them."""
-    found = {
-        "cka": tables.tidy(results.compared),
-        "accuracy": results.accuracy,
-        "claims": tables.claims(findings),
-        "undefined": undefined,
-    }
     held_out = [(data.block.name["name"], name) for data in results.plan.sets for name in data.samples.held_out]
-    others = {
-        "evaluated": results.evaluated,
-        "dynamics": results.dynamics,
-        "cost": results.cost,
-        "attacks": results.attacks,
-        "backdoors": results.backdoors,
-        "history": results.history,
-        "firing_rates": rates,
+    tables = results.tables | {
+        "claims": claims_table(findings),
         "test_split": pd.DataFrame(held_out, columns=["data", "recording"]),
     }
-    return found | {name: table for name, table in others.items() if len(table)}
+    del tables["paired"]  # cka has the same values, at every step too
+    return {name: table for name, table in tables.items() if len(table) or name in ("cka", "claims", "undefined")}
 
 
 def _folder(planned: Plan, out: str | Path | None) -> Path:

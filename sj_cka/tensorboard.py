@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from sj_cka.jobs import Job
+from sj_cka.job import Job
 from sj_cka.progress import repeated
 from sj_cka.store import Store
 

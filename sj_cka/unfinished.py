@@ -56,7 +56,7 @@ class Log:
         self._read: tuple[int, ...] = ()  # what the file was when it was read last
 
     def begin(self) -> Callable[..., None]:
-        """Begins the log anew; gives what adds a line to it, a `sj_cka.jobs.Report`.
+        """Begins the log anew; gives what adds a line to it, a `sj_cka.job.Report`.
 
         Raises:
             OSError: it could not be written, at once or later.

@@ -7,20 +7,25 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rows import by, pairs
 from torch import Tensor, nn
 
 import sj_cka
 from sj_cka import jobs, recipe
 from sj_cka.attacks import ATTACKS, Attack, pixel_model, success_rate
+from sj_cka.attacks.target import Target
 from sj_cka.data import DATASETS, Frames, Images, Samples, digits, digits_dvs
 from sj_cka.figures.robustness import masking
-from sj_cka.jobs import Job
-from sj_cka.jobs.attack import Target, made, read_inputs
+from sj_cka.job import Job
+from sj_cka.jobs.attack import made, read_inputs
+from sj_cka.jobs.compare import read_result
+from sj_cka.jobs.weights import read_network
 from sj_cka.plan import Plan, plan
 from sj_cka.recipe import RecipeError
 from sj_cka.recipe.train_block import Poison
@@ -106,9 +111,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store]:
     return plan(recipe.read(path)), Store(folder / "store")
 
 
+def attacks_of(plan: Plan) -> dict[tuple[Any, ...], Job]:
+    """(network, entry of attack.by, eps, seed) -> the job that attacks it so."""
+    return by(plan, "attack", "network", "attack", "eps", "seed")
+
+
 def finished(job: Job, store: Store) -> Callable[[str], bytes]:
     """Runs a job with all that it needs; gives its files."""
-    for needed in job.needs.values():
+    for needed in job.inputs.values():
         finished(needed, store)
     if not store.has(job.key):
         store.write(job.key, jobs.run(job, store.read))
@@ -117,7 +127,7 @@ def finished(job: Job, store: Store) -> Callable[[str], bytes]:
 
 def attack(study: tuple[Plan, Store], network: str, name: str, eps: float | None) -> tuple[dict[str, float], Tensor]:
     """What an attack job tells, and the pixels that the network was shown."""
-    read = finished(study[0].attacks[network, name, eps, 0], study[1])
+    read = finished(attacks_of(study[0])[network, name, eps, 0], study[1])
     return json.loads(read("attack.json")), pixels(read_inputs(read("inputs.safetensors")))
 
 
@@ -128,7 +138,7 @@ def pixels(inputs: Tensor) -> Tensor:
 
 
 def network(study: tuple[Plan, Store], name: str) -> nn.Module:
-    return jobs.read_network(finished(study[0].trained[name, 0], study[1])("weights.safetensors"))
+    return read_network(finished(study[0].trained[name, 0], study[1])("weights.safetensors"))
 
 
 CLEAN, LABELS = digits(train=400).x_test[:IMAGES], digits(train=400).y_test[:IMAGES]
@@ -151,7 +161,7 @@ def test_every_network_is_under_every_attack_of_every_strength_but_what_was_made
         for eps in own
         if (name, entry) != ("base.snn", "from_snn")
     }
-    assert set(study[0].attacks) == wanted
+    assert set(attacks_of(study[0])) == wanted
     assert {name for name, _ in study[0].trained} == {
         "base.snn", "base.ann", "third.ann", "poisoned.snn", "poisoned.ann"
     }  # fmt: skip
@@ -159,15 +169,17 @@ def test_every_network_is_under_every_attack_of_every_strength_but_what_was_made
 
 def test_an_attack_builds_on_the_networks_and_attacks_that_it_needs(study: tuple[Plan, Store]) -> None:
     planned = study[0]
-    jobs_of = {name: planned.attacks["base.ann", name, eps, 0] for name, eps in (("from_snn", 0.1), ("noise", None))}
-    assert jobs_of["from_snn"].needs["source"].key == planned.trained["base.snn", 0].key
-    assert jobs_of["noise"].needs["like"].key == planned.attacks["base.ann", "half", None, 0].key
-    assert planned.attacks["base.snn", "middle", 0.3, 0].key == planned.attacks["base.snn", "pgd", 0.3, 0].key
+    jobs_of = {
+        name: attacks_of(planned)["base.ann", name, eps, 0] for name, eps in (("from_snn", 0.1), ("noise", None))
+    }
+    assert jobs_of["from_snn"].inputs["source"].key == planned.trained["base.snn", 0].key
+    assert jobs_of["noise"].inputs["like"].key == attacks_of(planned)["base.ann", "half", None, 0].key
+    assert attacks_of(planned)["base.snn", "middle", 0.3, 0].key == attacks_of(planned)["base.snn", "pgd", 0.3, 0].key
 
 
 def test_comparisons_under_attack_have_no_floor_and_no_ceiling(study: tuple[Plan, Store]) -> None:
-    pairs = [(p.variant, p.state) for p in study[0].pairs if p.comparison == "under"]
-    assert pairs == [("at eps 0.1", "trained"), ("at eps 0.3", "trained")]
+    under = [(p.variant, p.state) for p in pairs(study[0]) if p.comparison == "under"]
+    assert under == [("at eps 0.1", "trained"), ("at eps 0.3", "trained")]
 
 
 def test_a_backdoor_changes_the_trainings_of_its_variant_alone(attack_file: Write) -> None:
@@ -308,7 +320,7 @@ def test_an_attack_at_a_success_rate_has_about_that_rate_and_noise_its_norm(stud
 
 
 def inputs(study: tuple[Plan, Store], network: str, name: str, eps: float) -> Tensor:
-    return read_inputs(finished(study[0].attacks[network, name, eps, 0], study[1])("inputs.safetensors"))
+    return read_inputs(finished(attacks_of(study[0])[network, name, eps, 0], study[1])("inputs.safetensors"))
 
 
 def test_noise_and_transfers_have_the_unit_and_the_bounds_of_their_attack(study: tuple[Plan, Store]) -> None:
@@ -346,13 +358,13 @@ def test_a_transfer_shows_a_network_what_was_made_on_another(study: tuple[Plan, 
 
 
 def test_clean_is_compared_with_attacked_sample_by_sample(study: tuple[Plan, Store]) -> None:
-    pair = next(p for p in study[0].pairs if (p.comparison, p.variant) == ("under", "at eps 0.3"))
-    result = jobs.read_result(finished(pair.job, study[1])("cka.nc"))
+    pair = next(p for p in pairs(study[0]) if (p.comparison, p.variant) == ("under", "at eps 0.3"))
+    result = read_result(finished(pair.job, study[1])("cka.nc"))
     assert int(result.data.n) == IMAGES
     net, data = network(study, "base.snn"), digits(train=400)
     outputs: list[Tensor] = []
     net.get_submodule("stage2.0.bn").register_forward_hook(lambda m, x, y: outputs.append(y))
-    shown = finished(study[0].attacks["base.snn", "pgd", 0.3, 0], study[1])("inputs.safetensors")
+    shown = finished(attacks_of(study[0])["base.snn", "pgd", 0.3, 0], study[1])("inputs.safetensors")
     for x in (data.as_input(CLEAN), read_inputs(shown)):
         sj_cka.recording.reset_states(net)
         with torch.no_grad():
@@ -374,7 +386,7 @@ def unbiased(K: Tensor, L: Tensor) -> Tensor:
 
 
 def test_a_backdoor_is_learnt_and_measured_on_images_of_other_classes(study: tuple[Plan, Store]) -> None:
-    for (name, seed), job in study[0].backdoors.items():
+    for (name, seed), job in by(study[0], "backdoor", "network", "seed").items():
         found = json.loads(finished(job, study[1])("backdoor.json"))
         accuracy = json.loads(finished(study[0].trained[name, seed], study[1])("accuracy.json"))
         assert found["accuracy"] == pytest.approx(accuracy["test"])
@@ -399,7 +411,7 @@ def test_the_page_shows_accuracy_under_attack_backdoors_and_signs_of_masking(
     assert "eps is in pixels, from 0 to 1" in page
     assert "masked gradients" in page
     table = pd.read_csv(done.folder / "attacks.csv")
-    assert len(table) == len(study[0].attacks)
+    assert len(table) == len(attacks_of(study[0]))
     assert set(table["attack"]) == set(study[0].study.attacks)
     backdoors = pd.read_csv(done.folder / "backdoors.csv")
     assert list(backdoors["network"]) == ["poisoned.snn", "poisoned.ann"]
@@ -513,7 +525,7 @@ def test_recordings_are_attacked_as_counts_of_events(tmp_path: Path, monkeypatch
     clean = data.samples.as_input(data.samples.x_test[:16])
     shown = {
         (name, eps): read_inputs(store.read(job.key, "inputs.safetensors"))
-        for (network, name, eps, _), job in planned.attacks.items()
+        for (network, name, eps, _), job in attacks_of(planned).items()
         if network == "base.snn"
     }
     assert {x.shape for x in shown.values()} == {clean.shape}
@@ -529,7 +541,7 @@ def test_recordings_are_attacked_as_counts_of_events(tmp_path: Path, monkeypatch
     norms = [(shown[name, 0.5] - clean).movedim(1, 0).flatten(1).norm(dim=1) for name in ("pgd", "noise")]
     assert torch.allclose(*norms, rtol=1e-3)
     weak, strong = (
-        next(c.result for c in done.results.compared if c.pair.variant == f"at eps {eps}") for eps in ("0.2", "0.9")
+        next(c.result for c in done.results.compared if c.variant == f"at eps {eps}") for eps in ("0.2", "0.9")
     )
     assert weak.data.sizes["step_x"] == weak.data.sizes["step_y"] == 3
     assert weak.paired().mean() > strong.paired().mean()
@@ -571,9 +583,9 @@ def test_a_backdoor_in_recordings_is_measured_with_the_trigger_of_the_training(
     path.write_text(POISONED, encoding="utf-8")
     planned, store = plan(recipe.read(path)), Store(tmp_path / "store")
     [data] = planned.sets
-    job = planned.backdoors["base.ann", 0]
+    job = by(planned, "backdoor", "network", "seed")["base.ann", 0]
     found = json.loads(finished(job, store)("backdoor.json"))
-    net = jobs.read_network(store.read(planned.trained["base.ann", 0].key, "weights.safetensors"))
+    net = read_network(store.read(planned.trained["base.ann", 0].key, "weights.safetensors"))
     others = data.samples.x_test[data.samples.y_test != 3].clone()
     others[..., -3:, -3:] = 1  # an event a pixel and step
     with torch.no_grad():

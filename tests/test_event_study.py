@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from rows import pairs
 
 import sj_cka
 from sj_cka import jobs, recipe
 from sj_cka.data import digits_dvs
-from sj_cka.jobs import Job
+from sj_cka.job import Job
+from sj_cka.jobs.compare import read_result
+from sj_cka.jobs.weights import read_network
 from sj_cka.plan import Plan, plan
 from sj_cka.recipe import RecipeError
 from sj_cka.store import Store
@@ -54,7 +57,7 @@ def planned(path: Path) -> Plan:
 
 def finished(job: Job, store: Store) -> Callable[[str], bytes]:
     """Runs a job with all that it needs; gives its files."""
-    for needed in job.needs.values():
+    for needed in job.inputs.values():
         finished(needed, store)
     if not store.has(job.key):
         store.write(job.key, jobs.run(job, store.read))
@@ -68,8 +71,8 @@ def test_each_variant_has_its_own_data(event_file: Write) -> None:
     study = planned(event_file())
     names = {network: job.data.name["name"] for (network, _), job in study.trained.items()}
     assert names == {f"{v}.{k}": d for v, d in (("events", "digits_dvs"), ("static", "digits")) for k in ("snn", "ann")}
-    for pair in study.pairs:
-        assert {pair.job.data.name["name"]} == {job.data.name["name"] for job in pair.job.needs.values()}
+    for pair in pairs(study):
+        assert {pair.job.data.name["name"]} == {job.data.name["name"] for job in pair.job.inputs.values()}
     assert [data.block.name["name"] for data in study.sets] == ["digits_dvs", "digits"]
 
 
@@ -177,14 +180,14 @@ def test_what_does_not_go_with_recordings_is_told_before_anything_runs(
 
 def test_a_comparison_on_recordings_is_the_cka_of_what_the_layers_put_out(event_file: Write, tmp_path: Path) -> None:
     study, store = planned(event_file()), Store(tmp_path / "store")
-    pair = next(p for p in study.pairs if (p.comparison, p.variant, p.state) == ("twins", "events", "trained"))
-    result = jobs.read_result(finished(pair.job, store)("cka.nc"))
+    pair = next(p for p in pairs(study) if (p.comparison, p.variant, p.state) == ("twins", "events", "trained"))
+    result = read_result(finished(pair.job, store)("cka.nc"))
     assert (result.data.sizes["step_x"], result.data.sizes["step_y"]) == (3, 3)
     x = digits_dvs(T=3, size=(9, 8), train=60).x_test
     frames = x.transpose(0, 1).float()
     seen = {}
     for side in "xy":
-        network = jobs.read_network(store.read(pair.job.needs[side].key, "weights.safetensors"))
+        network = read_network(store.read(pair.job.inputs[side].key, "weights.safetensors"))
         outputs: list[torch.Tensor] = []
         network.get_submodule("stage2.0.conv").register_forward_hook(lambda m, x, y, seen=outputs: seen.append(y))
         with torch.no_grad():
@@ -211,16 +214,16 @@ def unbiased(K: torch.Tensor, L: torch.Tensor) -> torch.Tensor:
 
 def test_an_ann_that_sees_the_sum_has_no_steps(event_file: Write, tmp_path: Path) -> None:
     study, store = planned(event_file(("ann_input: steps", "ann_input: sum"))), Store(tmp_path / "store")
-    pair = next(p for p in study.pairs if (p.comparison, p.variant, p.state) == ("twins", "events", "trained"))
-    result = jobs.read_result(finished(pair.job, store)("cka.nc"))
+    pair = next(p for p in pairs(study) if (p.comparison, p.variant, p.state) == ("twins", "events", "trained"))
+    result = read_result(finished(pair.job, store)("cka.nc"))
     assert (result.data.sizes["step_x"], result.data.sizes["step_y"]) == (3, 1)
-    network = jobs.read_network(store.read(pair.job.needs["y"].key, "weights.safetensors"))
+    network = read_network(store.read(pair.job.inputs["y"].key, "weights.safetensors"))
     data = digits_dvs(T=3, size=(9, 8), train=60)
     with torch.no_grad():
         logits = network(data.as_input(data.x_test))
         assert torch.equal(logits, network(data.x_test.float().sum(1)))
     right = (logits.argmax(1) == data.y_test).float().mean().item()
-    told = json.loads(store.read(pair.job.needs["y"].key, "accuracy.json"))
+    told = json.loads(store.read(pair.job.inputs["y"].key, "accuracy.json"))
     assert told["test"] == pytest.approx(right)
 
 

@@ -13,10 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rows import by, pairs
 
 from sj_cka import jobs, recipe
 from sj_cka.data import Samples
-from sj_cka.jobs import KINDS, DataBlock, Job
+from sj_cka.job import Context, DataBlock, Job, canonical
+from sj_cka.jobs.compare import read_result
+from sj_cka.jobs.weights import read_network
 from sj_cka.plan import Plan, plan
 from sj_cka.recording import reset_states
 from sj_cka.store import Store
@@ -39,7 +42,7 @@ def keys(path: Path, profile: str = "quick") -> set[str]:
     """Keys of all jobs of a study, and of those that they build on."""
     found = set()
     for job in planned(path, profile).jobs:
-        found |= {job.key, *(needed.key for needed in job.needs.values())}
+        found |= {job.key, *(needed.key for needed in job.inputs.values())}
     return found
 
 
@@ -48,14 +51,14 @@ def no_files(key: str, name: str) -> bytes:
 
 
 def weights(job: Job) -> dict[str, torch.Tensor]:
-    return dict(jobs.read_network(jobs.run(job, no_files)["weights.safetensors"]).state_dict())
+    return dict(read_network(jobs.run(job, no_files)["weights.safetensors"]).state_dict())
 
 
 def first_weights(path: Path, network: str, seed: int = 0) -> torch.Tensor:
     """The first convolution of a network before any training: its initialisation uses no data."""
     study = planned(path)
     (job,) = {
-        j.key: j for p in study.pairs for j in p.job.needs.values() if j.label == f"{network} untrained, seed {seed}"
+        j.key: j for p in pairs(study) for j in p.job.inputs.values() if j.label == f"{network} untrained, seed {seed}"
     }.values()
     return weights(job)["conv1.weight"]
 
@@ -122,7 +125,7 @@ def test_what_only_a_spiking_network_has_changes_no_key_of_an_artificial_one(wha
 def test_how_cka_is_measured_changes_the_comparisons_alone(recipe_file: Write) -> None:
     before, after = planned(recipe_file()), planned(recipe_file(("  batch_size: 16", "  batch_size: 32")))
     assert {job.key for job in before.trained.values()} == {job.key for job in after.trained.values()}
-    assert {pair.job.key for pair in before.pairs}.isdisjoint(pair.job.key for pair in after.pairs)
+    assert {pair.job.key for pair in pairs(before)}.isdisjoint(pair.job.key for pair in pairs(after))
 
 
 def test_other_data_change_every_key_and_the_place_of_the_file_none(
@@ -154,17 +157,16 @@ def test_two_recipes_share_their_networks(recipe_file: Write) -> None:
     assert second.trained["with_shortcuts.snn", 1].key == first.trained["all.snn", 1].key
 
 
-def test_a_key_depends_on_what_a_job_builds_on_and_on_its_kind_and_version(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_depends_on_what_a_job_builds_on_and_on_its_kind_and_version() -> None:
     data = DataBlock({}, {"name": "digits"}, "f")
     one = Job("init", {"a": 1}, {}, data, 0)
     above = Job("compare", {}, {"x": one, "y": one}, data)
     assert replace(one, label="called otherwise").key == one.key
     assert replace(one, seed=1).key != one.key
-    assert replace(above, needs={"x": one, "y": replace(one, seed=1)}).key != above.key
+    assert replace(above, inputs={"x": one, "y": replace(one, seed=1)}).key != above.key
     assert replace(one, kind="train").key != one.key
     before = one.key
-    monkeypatch.setitem(KINDS, "init", KINDS["init"]._replace(version=KINDS["init"].version + 1))
-    assert replace(one).key != before
+    assert replace(one, version=2).key != before
 
 
 def test_a_training_among_processes_says_so_and_one_alone_does_not(
@@ -175,13 +177,13 @@ def test_a_training_among_processes_says_so_and_one_alone_does_not(
     together = planned(recipe_file())
     for network, job in together.trained.items():
         assert job.spec == alone.trained[network].spec | {"processes": 2}
-    assert [pair.job.spec.keys() for pair in together.pairs] == [pair.job.spec.keys() for pair in alone.pairs]
+    assert [pair.job.spec.keys() for pair in pairs(together)] == [pair.job.spec.keys() for pair in pairs(alone)]
 
 
 def test_a_spec_is_canonical_json() -> None:
-    assert jobs.canonical({"b": [1, 2.0], "a": None}) == '{"a":null,"b":[1,2.0]}'
+    assert canonical({"b": [1, 2.0], "a": None}) == '{"a":null,"b":[1,2.0]}'
     with pytest.raises(ValueError, match="not JSON compliant"):
-        jobs.canonical({"a": float("nan")})
+        canonical({"a": float("nan")})
 
 
 # seeds
@@ -234,7 +236,7 @@ def test_the_order_of_data_comes_from_the_seed_alone(recipe_file: Write, monkeyp
 def test_a_training_leaves_weights_history_accuracies_spec_and_environment(recipe_file: Write) -> None:
     job = planned(recipe_file(("  epochs: 1", "  epochs: 2"))).trained["all.snn", 0]
     said: list[tuple[str, Any]] = []
-    files = jobs.run(job, no_files, jobs.Context(lambda line, epoch=None: said.append((line, epoch))))
+    files = jobs.run(job, no_files, Context(lambda line, epoch=None: said.append((line, epoch))))
     assert sorted(files) == [
         *("accuracy.json", "environment.json", "firing_rates.csv", "history.csv", "spec.json", "weights.safetensors"),
     ]
@@ -257,7 +259,7 @@ def test_a_network_is_made_again_from_its_file_alone(recipe_file: Write) -> None
     study = planned(recipe_file(("tau: 2.0", "tau: 1.5")))
     job = study.trained["none.snn", 0]
     files = jobs.run(job, no_files)
-    again = jobs.read_network(files["weights.safetensors"])
+    again = read_network(files["weights.safetensors"])
     assert not again.training
     neuron = again.get_submodule("layer1.0.lif1")
     assert (neuron.tau, neuron.step_mode) == (1.5, "m")
@@ -281,17 +283,16 @@ def test_a_job_twice_gives_the_same_files_to_the_bit(recipe_file: Write) -> None
 def test_a_job_runs_with_its_threads_and_puts_back_those_that_were(recipe_file: Write) -> None:
     job = planned(recipe_file(("  lr: 0.1", "  threads: 2"))).trained["all.ann", 0]
     before, seen = torch.get_num_threads(), []
-    jobs.run(job, no_files, jobs.Context(lambda line, epoch=None: seen.append(torch.get_num_threads())))
+    jobs.run(job, no_files, Context(lambda line, epoch=None: seen.append(torch.get_num_threads())))
     assert seen == [2]
     assert torch.get_num_threads() == before
 
 
 def test_an_untrained_network_has_statistics_of_the_training_split(recipe_file: Write) -> None:
     study = planned(recipe_file())
-    job = next(j for p in study.pairs for j in p.job.needs.values() if j.kind == "init")
+    job = next(j for p in pairs(study) for j in p.job.inputs.values() if j.kind == "init")
     found = weights(job)
     assert found["bn.running_var"].ne(1).all()
-    assert jobs.KINDS["init"].version >= 1
 
 
 def test_data_that_change_after_the_plan_are_noticed(
@@ -315,7 +316,7 @@ def finished(time_file: Write) -> Callable[[Job], dict[str, bytes]]:
 
     def run(job: Job) -> dict[str, bytes]:
         if job.key not in done:
-            for needed in job.needs.values():
+            for needed in job.inputs.values():
                 run(needed)
             done[job.key] = jobs.run(job, lambda key, name: done[key][name])
         return done[job.key]
@@ -327,7 +328,7 @@ def test_a_network_runs_with_other_steps_than_it_was_trained_with(time_file: Wri
     study = planned(time_file())
     weights = finished(study.trained["T-2.snn", 0])["weights.safetensors"]
     x = samples_of(study).x_test[:6]
-    two, three = (jobs.read_network(weights, T) for T in (None, 3))
+    two, three = (read_network(weights, T) for T in (None, 3))
     with torch.no_grad():
         assert [tuple(network(x).shape) for network in (two, three)] == [(2, 6, 4), (3, 6, 4)]
     assert all(torch.equal(tensor, three.state_dict()[name]) for name, tensor in two.state_dict().items())
@@ -337,10 +338,10 @@ def test_an_evaluation_is_the_accuracy_of_the_same_weights_with_other_steps(time
     from sj_cka.training import accuracy
 
     study = planned(time_file())
-    job = study.evaluated["T-4.snn", 1, 0]
+    job = by(study, "evaluate", "network", "T", "seed")["T-4.snn", 1, 0]
     files = finished(job)
     assert sorted(files) == ["accuracy.json", "environment.json", "spec.json"]
-    network = jobs.read_network(finished(study.trained["T-4.snn", 0])["weights.safetensors"], 1)
+    network = read_network(finished(study.trained["T-4.snn", 0])["weights.safetensors"], 1)
     expected = {
         split: accuracy(network, getattr(samples_of(study), f"x_{split}"), getattr(samples_of(study), f"y_{split}"))
         for split in ("train", "test")
@@ -350,33 +351,33 @@ def test_an_evaluation_is_the_accuracy_of_the_same_weights_with_other_steps(time
 
 def test_a_comparison_runs_each_side_with_its_steps(time_file: Write, finished: Any) -> None:
     study = planned(time_file())
-    job = next(p.job for p in study.pairs if (p.comparison, p.variant, p.state) == ("rerun", "at T = 3", "trained"))
-    assert dict(jobs.read_result(finished(job)["cka.nc"]).data.sizes)["step_x"] == 3
-    ceiling = next(p.job for p in study.pairs if (p.variant, p.state, p.kind) == ("at T = 3", "ceiling", "snn"))
-    sizes = dict(jobs.read_result(finished(ceiling)["cka.nc"]).data.sizes)
+    job = next(p.job for p in pairs(study) if (p.comparison, p.variant, p.state) == ("rerun", "at T = 3", "trained"))
+    assert dict(read_result(finished(job)["cka.nc"]).data.sizes)["step_x"] == 3
+    ceiling = next(p.job for p in pairs(study) if (p.variant, p.state, p.kind) == ("at T = 3", "ceiling", "snn"))
+    sizes = dict(read_result(finished(ceiling)["cka.nc"]).data.sizes)
     assert (sizes["step_x"], sizes["step_y"]) == (3, 3)
 
 
 def test_a_network_with_itself_has_a_timing_null_beside_its_steps(time_file: Write, finished: Any) -> None:
     study = planned(time_file())
-    job = next(p.job for p in study.pairs if (p.comparison, p.variant, p.state) == ("inside", "T-4", "untrained"))
-    result = jobs.read_result(finished(job)["cka.nc"])
+    job = next(p.job for p in pairs(study) if (p.comparison, p.variant, p.state) == ("inside", "T-4", "untrained"))
+    result = read_result(finished(job)["cka.nc"])
     assert result.paired().dropna().to_numpy() == pytest.approx(1)
     assert result.permuted_steps is not None
     table = result.dynamics()
     assert list(table.index) == list(study.neurons["T-4.snn"])
     assert table[["cka", "null"]].notna().any().all()
     plain = next(
-        p.job for p in study.pairs if (p.comparison, p.variant, p.state) == ("across", "T-1 and T-4", "trained")
+        p.job for p in pairs(study) if (p.comparison, p.variant, p.state) == ("across", "T-1 and T-4", "trained")
     )
-    assert jobs.read_result(finished(plain)["cka.nc"]).permuted_steps is None
+    assert read_result(finished(plain)["cka.nc"]).permuted_steps is None
 
 
 def test_the_ceiling_of_a_network_at_other_steps_is_no_comparison_with_itself(time_file: Write) -> None:
     study = planned(time_file())
-    for pair in study.pairs:
+    for pair in pairs(study):
         if pair.state == "ceiling":
-            assert pair.job.needs["x"].key != pair.job.needs["y"].key
+            assert pair.job.inputs["x"].key != pair.job.inputs["y"].key
 
 
 # conversion
@@ -402,18 +403,18 @@ def test_a_converted_network_builds_on_its_trained_ann_and_an_untrained_one_on_i
     for seed in study.study.seeds:
         job = study.trained["all.converted", seed]
         assert job.kind == "convert"
-        assert job.needs["network"].key == study.trained["all.ann", seed].key
+        assert job.inputs["network"].key == study.trained["all.ann", seed].key
         assert job.args == {"T": 6, "mode": "max"}
     kinds = {
         state: {
-            pair.job.needs["x"].needs["network"].kind
-            for pair in study.pairs
+            pair.job.inputs["x"].inputs["network"].kind
+            for pair in pairs(study)
             if pair.comparison == "conversion" and pair.state == state
         }
         for state in ("trained", "untrained")
     }
     assert kinds == {"trained": {"train"}, "untrained": {"init"}}
-    ceilings = {pair.kind for pair in study.pairs if pair.comparison == "ways" and pair.state == "ceiling"}
+    ceilings = {pair.kind for pair in pairs(study) if pair.comparison == "ways" and pair.state == "ceiling"}
     assert ceilings == {"snn", "converted"}
 
 
@@ -425,8 +426,8 @@ def test_a_converted_network_is_made_again_from_its_file_and_runs_with_any_steps
     study = planned(recipe_file(*CONVERTED))
     files = finished(study.trained["all.converted", 0])
     assert sorted(files) == ["accuracy.json", "environment.json", "spec.json", "weights.safetensors"]
-    network, longer = (jobs.read_network(files["weights.safetensors"], T) for T in (None, 60))
-    ann = jobs.read_network(finished(study.trained["all.ann", 0])["weights.safetensors"])
+    network, longer = (read_network(files["weights.safetensors"], T) for T in (None, 60))
+    ann = read_network(finished(study.trained["all.ann", 0])["weights.safetensors"])
     x, y = samples_of(study).x_test, samples_of(study).y_test
     assert accuracy(network, x, y) == json.loads(files["accuracy.json"])["test"]
     with torch.no_grad():
@@ -438,14 +439,14 @@ def test_a_converted_network_is_made_again_from_its_file_and_runs_with_any_steps
     assert [tuple(each.shape) for each in logits] == [(6, 32, 4), (60, 32, 4)]
     errors = [float((each.mean(0) - target).norm() / target.norm()) for each in logits]
     assert errors[1] < 0.5 * errors[0]  # the longer it is shown, the closer to its artificial network
-    untrained = next(p.job.needs["x"] for p in study.pairs if (p.comparison, p.state) == ("conversion", "untrained"))
+    untrained = next(p.job.inputs["x"] for p in pairs(study) if (p.comparison, p.state) == ("conversion", "untrained"))
     assert "accuracy.json" not in finished(untrained)
 
 
 def test_a_converted_network_is_compared_layer_by_layer_with_its_ann(recipe_file: Write, finished: Any) -> None:
     study = planned(recipe_file(*CONVERTED))
-    job = next(p.job for p in study.pairs if (p.comparison, p.state) == ("conversion", "trained"))
-    result = jobs.read_result(finished(job)["cka.nc"])
+    job = next(p.job for p in pairs(study) if (p.comparison, p.state) == ("conversion", "trained"))
+    result = read_result(finished(job)["cka.nc"])
     assert {"conv1", "layer1.0.lif1", "layer3.0.conv2", "lif"} <= set(result.paired().index)
     assert result.data.sizes["step_x"] == 6
     paired = result.paired()
@@ -466,20 +467,18 @@ def test_a_kept_epoch_lies_beside_the_last_and_is_compared_by_its_number(recipe_
     job = study.trained["all.snn", 0]
     assert job.args["keep"] == [1]  # 0 are the first weights, 3 the last: both are there anyhow
     files = jobs.run(job, no_files)
-    kept, last = (
-        jobs.read_network(files[name]).state_dict() for name in ("weights@1.safetensors", "weights.safetensors")
-    )
+    kept, last = (read_network(files[name]).state_dict() for name in ("weights@1.safetensors", "weights.safetensors"))
     assert list(kept) == list(last)
     assert not torch.equal(kept["conv1.weight"], last["conv1.weight"])
-    [pair] = [p for p in study.pairs if (p.comparison, p.state, p.seed) == ("shortcuts", "trained", 0)]
+    [pair] = [p for p in pairs(study) if (p.comparison, p.state, p.seed) == ("shortcuts", "trained", 0)]
     assert pair.job.args["epoch_x"] == 1
     assert "epoch_y" not in pair.job.args
-    result = jobs.read_result(jobs.run(pair.job, lambda key, name: files[name])["cka.nc"])
+    result = read_result(jobs.run(pair.job, lambda key, name: files[name])["cka.nc"])
     paired = result.paired()
     assert paired.notna().any()
     assert not np.allclose(paired.dropna(), 1.0)
-    [floor] = [p for p in study.pairs if (p.comparison, p.state, p.seed) == ("shortcuts", "untrained", 0)]
-    assert floor.job.needs["x"].kind == floor.job.needs["y"].kind == "init"
+    [floor] = [p for p in pairs(study) if (p.comparison, p.state, p.seed) == ("shortcuts", "untrained", 0)]
+    assert floor.job.inputs["x"].kind == floor.job.inputs["y"].kind == "init"
     assert "epoch_x" not in floor.job.args
 
 
@@ -489,7 +488,7 @@ def test_epoch_0_is_the_untrained_network(recipe_file: Write) -> None:
     found = []
     for moment in ("0", "init"):
         study = planned(recipe_file(keep, (text[0], text[1] % moment)))
-        found.append({p.job.key for p in study.pairs if p.comparison == "shortcuts"})
+        found.append({p.job.key for p in pairs(study) if p.comparison == "shortcuts"})
     assert found[0] == found[1]
 
 
@@ -509,8 +508,8 @@ def test_a_training_that_was_killed_goes_on_from_its_checkpoint_to_the_same_weig
         return [entry["epoch"]["epoch"] for entry in log.news()]
 
     with pytest.raises(KeyboardInterrupt):
-        jobs.run(job, no_files, jobs.Context(stop, slot))
-    again = jobs.run(job, no_files, jobs.Context(log.begin(), slot))
+        jobs.run(job, no_files, Context(stop, slot))
+    again = jobs.run(job, no_files, Context(log.begin(), slot))
     whole = jobs.run(job, no_files)
     assert logged() == [1, 2, 3]  # also of those before
     assert again["weights.safetensors"] == whole["weights.safetensors"]
@@ -552,7 +551,8 @@ def test_the_cost_of_a_spiking_network_is_mostly_accumulations_and_of_its_twin_n
     found = {}
     for kind in ("snn", "ann"):
         files = jobs.run(study.trained[f"all.{kind}", 0], no_files)
-        counted = jobs.run(study.costs[f"all.{kind}", 0], lambda key, name, files=files: files[name])  # type: ignore[misc]
+        job = by(study, "cost", "network", "seed")[f"all.{kind}", 0]
+        counted = jobs.run(job, lambda key, name, files=files: files[name])  # type: ignore[misc]
         found[kind] = json.loads(counted["cost.json"])
     assert found["ann"]["synops"] == 0 < found["snn"]["synops"]
     assert found["snn"]["macs"] < found["ann"]["macs"] / 5
@@ -564,7 +564,7 @@ def test_the_environment_names_the_backend_of_the_recipe_s_own_neurons(
     recipe_file: Write, backend: str, name: str
 ) -> None:
     study = planned(recipe_file(("tau: 2.0}", f"tau: 2.0, backend: {backend}}}")))
-    pair = next(p for p in study.pairs if p.comparison == "twins")
+    pair = next(p for p in pairs(study) if p.comparison == "twins")
     assert jobs.environment(study.trained["all.snn", 0])["neuron backend"] == name
     assert jobs.environment(pair.job)["neuron backend"] == name
     assert "neuron backend" not in jobs.environment(study.trained["all.ann", 0])

@@ -12,7 +12,7 @@ import pytest
 
 from sj_cka import recipe
 from sj_cka.engine import in_order
-from sj_cka.jobs import canonical
+from sj_cka.job import canonical
 from sj_cka.plan import plan
 
 ROOT = Path(__file__).parents[1]

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rows import by, pairs
 
 from sj_cka import recipe
 from sj_cka.data import SHAPES, imagine
 from sj_cka.engine import in_order
-from sj_cka.jobs import Job, canonical, network_spec
+from sj_cka.job import Job, canonical
+from sj_cka.jobs.weights import network_spec
 from sj_cka.models import build
 from sj_cka.plan import Plan, plan
 from sj_cka.recipe import NetworkName, RecipeError, choices
@@ -34,7 +36,7 @@ def planned(path: Path) -> Plan:
 
 
 def states(study: Plan, comparison: str) -> Counter[tuple[str, str]]:
-    return Counter((pair.variant, pair.state) for pair in study.pairs if pair.comparison == comparison)
+    return Counter((pair.variant, pair.state) for pair in pairs(study) if pair.comparison == comparison)
 
 
 def test_a_comparison_is_made_trained_and_untrained_for_every_variant_and_seed(recipe_file: Write) -> None:
@@ -46,11 +48,11 @@ def test_a_comparison_is_made_trained_and_untrained_for_every_variant_and_seed(r
         for v in ("all", "none")
         for state, count in (("trained", 3), ("untrained", 3), ("ceiling", 6))
     }
-    for pair in study.pairs:
-        needs = pair.job.needs
+    for pair in pairs(study):
+        inputs = pair.job.inputs
         kinds = {"trained": "train", "untrained": "init", "ceiling": "train"}[pair.state]
-        assert {job.kind for job in needs.values()} == {kinds}
-        assert (needs["x"].seed, needs["y"].seed) == (pair.seed, pair.seed_y)
+        assert {job.kind for job in inputs.values()} == {kinds}
+        assert (inputs["x"].seed, inputs["y"].seed) == (pair.seed, pair.seed_y)
 
 
 def test_two_spiking_networks_have_no_ceiling(recipe_file: Write) -> None:
@@ -59,23 +61,23 @@ def test_two_spiking_networks_have_no_ceiling(recipe_file: Write) -> None:
 
 def test_a_ceiling_sets_each_network_against_its_other_seeds(recipe_file: Write) -> None:
     study = planned(recipe_file())
-    found = {(p.kind, p.seed, p.seed_y): p.job for p in study.pairs if p.state == "ceiling" and p.variant == "all"}
+    found = {(p.kind, p.seed, p.seed_y): p.job for p in pairs(study) if p.state == "ceiling" and p.variant == "all"}
     assert set(found) == {("snn", 0, 1), ("ann", 0, 1)}
     for (kind, *_), job in found.items():
-        assert [job.needs[side].key for side in "xy"] == [study.trained[f"all.{kind}", seed].key for seed in (0, 1)]
+        assert [job.inputs[side].key for side in "xy"] == [study.trained[f"all.{kind}", seed].key for seed in (0, 1)]
 
 
 def test_other_seeds_are_every_ordered_pair(recipe_file: Write) -> None:
     study = planned(recipe_file(("y: none.snn}", "y: none.snn, seeds: other}"), ("seeds: 2", "seeds: 3")))
-    seeds = [(p.seed, p.seed_y) for p in study.pairs if p.comparison == "shortcuts" and p.state == "trained"]
+    seeds = [(p.seed, p.seed_y) for p in pairs(study) if p.comparison == "shortcuts" and p.state == "trained"]
     assert seeds == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
 
 
 def test_a_network_at_init_is_compared_as_it_started(recipe_file: Write) -> None:
     study = planned(recipe_file(("x: all.snn, y: none.snn}", "x: all.snn@init, y: all.snn}")))
-    job = next(p.job for p in study.pairs if p.comparison == "shortcuts" and p.state == "trained")
-    assert [job.needs[side].kind for side in "xy"] == ["init", "train"]
-    assert job.needs["y"].key == study.trained["all.snn", 0].key
+    job = next(p.job for p in pairs(study) if p.comparison == "shortcuts" and p.state == "trained")
+    assert [job.inputs[side].kind for side in "xy"] == ["init", "train"]
+    assert job.inputs["y"].key == study.trained["all.snn", 0].key
 
 
 BARE = [
@@ -91,7 +93,7 @@ BARE = [
 def test_a_study_without_comparisons_trains_both_networks_of_every_variant(recipe_file: Write) -> None:
     study = planned(recipe_file(*BARE))
     assert {network for network, _ in study.trained} == {"all.snn", "all.ann", "none.snn", "none.ann"}
-    assert study.pairs == ()
+    assert pairs(study) == []
 
 
 def test_only_networks_that_something_names_are_trained(recipe_file: Write) -> None:
@@ -113,7 +115,7 @@ def test_a_trend_of_accuracies_trains_that_kind_in_every_variant(recipe_file: Wr
 
 
 def jobs_of(study: Plan, comparison: str) -> dict[tuple[str, str, int, int, str], Job]:
-    return {(p.variant, p.state, p.seed, p.seed_y, p.kind): p.job for p in study.pairs if p.comparison == comparison}
+    return {(p.variant, p.state, p.seed, p.seed_y, p.kind): p.job for p in pairs(study) if p.comparison == comparison}
 
 
 def test_what_the_sweep_does_not_concern_is_trained_once(time_file: Write) -> None:
@@ -145,9 +147,9 @@ def test_pairs_of_variants_have_a_ceiling_of_each_network_against_its_other_seed
         for state in ("trained", "untrained", "ceiling")
     }
     job = found["T-1 and T-4", "trained", 1, 1, ""]
-    assert [job.needs[side].key for side in "xy"] == [study.trained[f"T-{T}.snn", 1].key for T in (1, 4)]
+    assert [job.inputs[side].key for side in "xy"] == [study.trained[f"T-{T}.snn", 1].key for T in (1, 4)]
     ceiling = found["T-1 and T-4", "ceiling", 0, 1, "T-4.snn"]
-    assert [ceiling.needs[side].key for side in "xy"] == [study.trained["T-4.snn", seed].key for seed in (0, 1)]
+    assert [ceiling.inputs[side].key for side in "xy"] == [study.trained["T-4.snn", seed].key for seed in (0, 1)]
     # the same network is not compared again in another pair
     assert ceiling.key == found["T-2 and T-4", "ceiling", 0, 1, "T-4.snn"].key
 
@@ -168,7 +170,7 @@ def test_only_steps_other_than_those_of_training_are_part_of_a_job(time_file: Wr
 
 def test_the_timing_null_and_own_layers_are_part_of_the_jobs_that_ask_for_them_alone(time_file: Write) -> None:
     study = planned(time_file())
-    for pair in study.pairs:
+    for pair in pairs(study):
         args = pair.job.args
         assert (args.get("null") == "timing") == (pair.comparison == "inside")
         assert args.get("layers") == {"across": ["conv1", "*lif*"], "inside": ["*lif*"]}.get(pair.comparison)
@@ -177,13 +179,14 @@ def test_the_timing_null_and_own_layers_are_part_of_the_jobs_that_ask_for_them_a
 
 def test_an_evaluation_with_the_steps_of_training_is_the_training(time_file: Write) -> None:
     study = planned(time_file())
-    assert set(study.evaluated) == {(f"T-{T}.snn", t, s) for T in (1, 2, 4) for t in {1, 2, T} for s in (0, 1)}
-    for (network, T, seed), job in study.evaluated.items():
+    evaluated = by(study, "evaluate", "network", "T", "seed")
+    assert set(evaluated) == {(f"T-{T}.snn", t, s) for T in (1, 2, 4) for t in {1, 2, T} for s in (0, 1)}
+    for (network, T, seed), job in evaluated.items():
         training = study.trained[network, seed]
         if network == f"T-{T}.snn":
             assert job.key == training.key
         else:
-            assert (job.kind, dict(job.args), job.needs["network"].key) == ("evaluate", {"T": T}, training.key)
+            assert (job.kind, dict(job.args), job.inputs["network"].key) == ("evaluate", {"T": T}, training.key)
 
 
 def test_a_network_that_is_only_evaluated_is_trained(time_file: Write) -> None:
@@ -299,7 +302,7 @@ def test_a_large_profile_has_the_settings_of_the_paper(path: Path, profile: str)
         assert (settings.decay, settings.loss) == ("all", "mean")
         assert settings.precision == ("auto" if snn else "float32")
         assert [block["name"] for block in job.args["augment"]] == ["crop", "flip"]
-    compared = [pair.job.args for pair in planned.pairs if "under" not in pair.job.needs]
+    compared = [pair.job.args for pair in pairs(planned) if "under" not in pair.job.inputs]
     assert compared
     assert all((args["batch_size"], args["batches"]) == (1024, 2) for args in compared)
 
@@ -452,7 +455,7 @@ def test_a_key_is_taken_once_for_each_job_however_many_seeds_and_comparisons_bui
     recipe_file: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = planned(recipe_file(("seeds: 2", "seeds: 4")))
-    made = {id(job) for top in study.jobs for job in (top, *top.needs.values())}
+    made = {id(job) for top in study.jobs for job in (top, *top.inputs.values())}
     assert len(made) == len(in_order(study.jobs))  # a job is one object: its spec is hashed once
     assert choices.options_model.cache_info().currsize > 0
     before = choices.options_model.cache_info().misses

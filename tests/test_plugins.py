@@ -38,7 +38,7 @@ def test_every_name_of_every_table_leads_to_a_function_with_docs_that_takes_what
 
 
 def test_every_measure_says_what_it_is_of() -> None:
-    assert {measure.of for measure in MEASUREMENTS.values()} == {"network", "comparison", "time"}
+    assert {measure.of for measure in MEASUREMENTS.values()} == {"network", "comparison"}
     assert all(measure.label for measure in MEASUREMENTS.values())
 
 

@@ -293,7 +293,7 @@ def renamed(neuron: Any, *, T: int | None, in_channels: int, num_classes: int, d
 
 def best(block: FigureBlock, results: Results, *, count: int = 3, split: str = "test") -> Section:
     """Stands for a figure of a plugin."""
-    table = results.accuracy.query("split == @split").nlargest(count, "accuracy")
+    table = results.tables["accuracy"].query("split == @split").nlargest(count, "accuracy")
     return Section(
         block.title or "The best", "Of all.", (Panel("best", go.Figure(go.Bar(y=table["accuracy"]))),), table
     )
@@ -354,7 +354,7 @@ def test_a_short_last_minibatch_is_left_out_and_told(recipe_file: Write) -> None
 def test_jobs_of_another_environment_are_told_on_the_page(recipe_file: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path, environment = recipe_file(QUICKER), jobs.environment
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(jobs.kinds, "environment", lambda job, on: environment(job, on) | {"device": "toaster"})
+        elsewhere.setattr(jobs, "environment", lambda job, on: environment(job, on) | {"device": "toaster"})
         run(path)
     assert "18 with device toaster" in run(path).report.read_text()
     shutil.rmtree(path.parent / "store")
@@ -580,7 +580,7 @@ def test_tensorboard_gets_every_epoch_of_every_training_also_of_one_done_before(
             f"{variant}.{kind}-seed-3" for variant in ("all", "none") for kind in ("ann", "snn")
         ]
         events = EventAccumulator(str(logs / "all.snn-seed-3")).Reload()
-        history = result.results.history.query("network == 'all.snn'")
+        history = result.results.tables["history"].query("network == 'all.snn'")
         for column in ("loss", "accuracy", "firing_rate", "lr"):
             scalars = events.Scalars(column)
             assert [scalar.step for scalar in scalars] == [1, 2]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sj_cka.jobs import DataBlock, Job
+from sj_cka.job import DataBlock, Job
 from sj_cka.store import Store
 from sj_cka.tensorboard import curves
 from sj_cka.training import Epoch

@@ -2,12 +2,13 @@
 
 from sj_cka.claims.blocks import contrast, grid
 from sj_cka.claims.evidence import Evidence
-from sj_cka.claims.measures import MEASUREMENTS, selected
-from sj_cka.claims.statements import Claim, Measurement
+from sj_cka.claims.measurements import MEASUREMENTS, Measurement, selected
+from sj_cka.claims.statements import Arm, Claim
 from sj_cka.claims.verdicts import Finding, Interval, Verdict, half_width, interval, judge, swept, verdict_of
 
 __all__ = [
     "MEASUREMENTS",
+    "Arm",
     "Claim",
     "Evidence",
     "Finding",

@@ -9,8 +9,8 @@ from pydantic import Field
 from sj_cka.typed import MOST_STEPS, Float, Int, Strict
 
 
-class Measurement(Strict):
-    """What is measured, of which network or comparison."""
+class Arm(Strict):
+    """An arm of a claim: what is measured, of which network or comparison."""
 
     measure: str = Field(description="a name of MEASUREMENTS")
     network: str | None = Field(None, description="for accuracy: <variant>.<snn|ann>; in a trend snn or ann")
@@ -34,9 +34,9 @@ class _Claim(Strict):
 class OneArm(_Claim):
     """A measurement against a fixed value, against the ceiling, or over a sweep."""
 
-    a: Measurement
+    a: Arm
 
-    def arms(self) -> dict[str, Measurement]:
+    def arms(self) -> dict[str, Arm]:
         """The measurements, by key."""
         return {"a": self.a}
 
@@ -44,9 +44,9 @@ class OneArm(_Claim):
 class TwoArms(OneArm):
     """A measurement against another."""
 
-    b: Measurement
+    b: Arm
 
-    def arms(self) -> dict[str, Measurement]:
+    def arms(self) -> dict[str, Arm]:
         """The measurements, by key."""
         return {"a": self.a, "b": self.b}
 
@@ -71,20 +71,20 @@ class Differs(TwoArms):
     test: Literal["differs"]
 
 
-class Pair(Strict):
+class ArmPair(Strict):
     """Two measurements of `greater_in_all`."""
 
-    a: Measurement
-    b: Measurement
+    a: Arm
+    b: Arm
 
 
 class GreaterInAll(_Claim):
     """a is greater than b in every pair: contradicted if it is in one of them."""
 
     test: Literal["greater_in_all"]
-    pairs: list[Pair] = Field(min_length=2, max_length=100)
+    pairs: list[ArmPair] = Field(min_length=2, max_length=100)
 
-    def arms(self) -> dict[str, Measurement]:
+    def arms(self) -> dict[str, Arm]:
         """The measurements, by key."""
         return {f"pairs.{i}.{arm}": getattr(pair, arm) for i, pair in enumerate(self.pairs) for arm in "ab"}
 

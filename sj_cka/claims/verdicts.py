@@ -11,15 +11,15 @@ import pandas as pd
 from scipy import stats
 
 from sj_cka.claims.evidence import Evidence
-from sj_cka.claims.measures import MEASUREMENTS
+from sj_cka.claims.measurements import MEASUREMENTS
 from sj_cka.claims.statements import (
     Above,
+    Arm,
     Below,
     Claim,
     Greater,
     GreaterInAll,
     Less,
-    Measurement,
     NearCeiling,
     Single,
     Trend,
@@ -160,8 +160,9 @@ def _effects(claim: Single, evidence: Evidence) -> tuple[dict[str, pd.Series], s
     value = _against(claim, values)
     words = _in_words(claim, values)
     if beside := MEASUREMENTS[claim.a.measure].beside:
-        shown = [evidence.beside(m, layers[arm]).mean(axis=1).mean() for arm, m in arms.items()]
-        words += f"; {beside} {' against '.join(f'{mean:.3f}' for mean in shown)}"
+        name, column = beside
+        shown = [evidence.beside(m, column, layers[arm]).mean(axis=1).mean() for arm, m in arms.items()]
+        words += f"; {name} {' against '.join(f'{mean:.3f}' for mean in shown)}"
     effects = {"value": value}
     if floors.keys() == values.keys():
         effects["learned"] = value - _against(claim, floors)
@@ -225,7 +226,7 @@ class Swept(NamedTuple):
     layers: dict[str, list[str]]
 
 
-def swept(m: Measurement, evidence: Evidence) -> Swept:
+def swept(m: Arm, evidence: Evidence) -> Swept:
     """A measure of every variant of a sweep, over the layers that are defined at every value that has them."""
     tables = {v: [evidence.layers(m, state, v) for state in _STATES] for v in evidence.swept}
     if all(untrained.empty for _, untrained in tables.values()):  # under attack there is no floor
@@ -253,7 +254,8 @@ def _slopes(claim: Trend, evidence: Evidence) -> tuple[dict[str, pd.Series], str
     curves: dict[str, pd.DataFrame] = {}
     note = ""
     if measure.of == "network":
-        curves["value"] = pd.DataFrame({v: evidence.accuracies(f"{v}.{m.network}", m.split) for v in evidence.swept})
+        of_variant = {v: m.model_copy(update={"network": f"{v}.{m.network}"}) for v in evidence.swept}
+        curves["value"] = pd.DataFrame({v: evidence.of_network(arm) for v, arm in of_variant.items()})
     else:
         found = swept(m, evidence)
         counts = ", ".join(str(len(layers)) for layers in found.layers.values())

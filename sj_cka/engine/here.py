@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 
 from sj_cka.engine.work import Engine, JobFailed, do
-from sj_cka.jobs import Job
+from sj_cka.job import Job
 from sj_cka.store import Store
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from sj_cka import jobs
 from sj_cka.engine.work import Engine, JobFailed, do
-from sj_cka.jobs import Job
+from sj_cka.job import Job
 from sj_cka.store import Store
 
 _HOW = (

@@ -12,7 +12,7 @@ from sj_cka.engine.pool import default_workers, processes
 from sj_cka.engine.standing import stand
 from sj_cka.engine.waiting import Waiting, in_order
 from sj_cka.engine.work import Engine, JobFailed
-from sj_cka.jobs import Job
+from sj_cka.job import Job
 from sj_cka.plugins import lookup
 from sj_cka.progress import Progress, repeated
 from sj_cka.store import Store

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import pandas as pd
 from safetensors.torch import load as load_tensors
 
-from sj_cka.jobs import KINDS, Job, canonical, read_result
+from sj_cka.job import Job, canonical
+from sj_cka.jobs import KINDS
+from sj_cka.jobs.compare import read_result
 from sj_cka.store import Store
 
 _NAMED = 10  # damaged jobs in a message

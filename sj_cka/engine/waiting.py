@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 from graphlib import TopologicalSorter
 
-from sj_cka.jobs import Job
+from sj_cka.job import Job
 
 
 def in_order(wanted: Iterable[Job]) -> list[Job]:
@@ -15,7 +15,7 @@ def in_order(wanted: Iterable[Job]) -> list[Job]:
 
     def add(job: Job) -> None:
         if job.key not in ordered:
-            for needed in job.needs.values():
+            for needed in job.inputs.values():
                 add(needed)
             ordered[job.key] = job
 
@@ -36,7 +36,7 @@ class Waiting:
     def __init__(self, missing: Sequence[Job]) -> None:
         self.jobs = missing
         self.place = {job.key: i for i, job in enumerate(missing)}
-        needs = {job.key: {needed.key for needed in job.needs.values()} & self.place.keys() for job in missing}
+        needs = {job.key: {needed.key for needed in job.inputs.values()} & self.place.keys() for job in missing}
         self.sorter = TopologicalSorter(needs)
         self.sorter.prepare()
         self.ready: list[int] = []  # a heap of places

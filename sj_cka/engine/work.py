@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 from sj_cka import jobs
-from sj_cka.jobs import Job
+from sj_cka.job import Context, Job, silent
 from sj_cka.plugins import lookup
 from sj_cka.store import Store
 from sj_cka.training import NotFinite
@@ -47,8 +47,8 @@ def do(job: Job, store: Store) -> None:
         if not agreed(needed):
             return
         if rank == 0 or lookup(jobs.KINDS, job.kind, "kind of job").together:
-            report = store.log(job.key).begin() if rank == 0 else jobs.silent
-            context = jobs.Context(report, store.slot(job.key), jobs.device(), rank, processes)
+            report = store.log(job.key).begin() if rank == 0 else silent
+            context = Context(report, store.slot(job.key), jobs.device(), rank, processes)
             files = jobs.run(job, store.read, context)
             if rank == 0:
                 store.write(job.key, files)

@@ -103,7 +103,7 @@ def _means(split: str, table: pd.DataFrame, heights: list[float], colour: str) -
 
 def accuracy_section(block: FigureBlock, results: Results) -> Section:
     """Accuracy of every network, as a figure and as a table."""
-    seen = results.for_all(results.accuracy)
+    seen = results.for_all("accuracy")
     summary = over_seeds.accuracy_summary(seen)
     table = pd.DataFrame(
         {
@@ -114,7 +114,7 @@ def accuracy_section(block: FigureBlock, results: Results) -> Section:
             "seeds": summary["seeds"],
         }
     )
-    costs = results.for_all(results.cost).groupby("network", sort=False)[["synops", "macs", "energy_nj"]].mean()
+    costs = results.for_all("cost").groupby("network", sort=False)[["synops", "macs", "energy_nj"]].mean()
     shown = costs.reindex(table["network"])
     table["synaptic operations"] = [_count(value) for value in shown["synops"]]
     table["MACs"] = [_count(value) for value in shown["macs"]]

@@ -127,10 +127,10 @@ def _level(name: str, i: int, percent: pd.Series, ends: list[float]) -> go.Scatt
 
 def accuracy_by_steps_section(block: FigureBlock, results: Results) -> Section:
     """Accuracy of trained spiking networks that are run with other numbers of steps."""
-    test = results.evaluated[results.evaluated["split"] == "test"]
+    test = results.tables["evaluated"][results.tables["evaluated"]["split"] == "test"]
     own = {network: results.study.steps_of(network) for network in test["network"].unique()}
     lines = {network: over_seeds.over_seeds(test[test["network"] == network], "T") for network in own}
-    seen = results.for_all(results.accuracy)
+    seen = results.for_all("accuracy")
     level = over_seeds.over_seeds(seen[(seen["split"] == "test") & seen["network"].str.endswith(".ann")], "network")
     means = pd.DataFrame({network: line["mean"] for network, line in lines.items()}).sort_index()
     table = means.T.rename(columns=lambda T: f"T = {T}").map(

@@ -79,7 +79,9 @@ def backdoors(lines: Mapping[str, pd.DataFrame], *, title: str = "") -> go.Figur
 def backdoors_section(block: FigureBlock, results: Results) -> Section:
     """How well the backdoors work."""
     columns = {"accuracy": "accuracy", "success": "success_rate", "without trigger": "unprompted"}
-    lines = {name: over_seeds.over_seeds(results.backdoors, "network", column) for name, column in columns.items()}
+    lines = {
+        name: over_seeds.over_seeds(results.tables["backdoors"], "network", column) for name, column in columns.items()
+    }
     table = pd.DataFrame({name: [_percent(*row) for row in line.to_numpy()] for name, line in lines.items()})
     table.insert(0, "network", list(lines["accuracy"].index))
     note = (

@@ -253,9 +253,9 @@ def _curves(block: FigureBlock, results: Results, *, relative: bool) -> Section:
     lines, reference = {}, {}
     for variant in results.sides(block):
         name = variant or str(block.comparison)
-        lines[name] = over_seeds.of_layers(results.pairs, str(block.comparison), variant, "trained")
+        lines[name] = over_seeds.of_layers(results.tables["paired"], str(block.comparison), variant, "trained")
         for state, label in (("untrained", "floor"), ("ceiling", "ceiling")):
-            table = over_seeds.of_layers(results.pairs, str(block.comparison), variant, state)
+            table = over_seeds.of_layers(results.tables["paired"], str(block.comparison), variant, state)
             if len(table):
                 reference[f"{name}: {label}"] = table
     lines = {name: table for name, table in lines.items() if len(table)}

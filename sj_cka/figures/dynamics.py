@@ -20,7 +20,7 @@ def dynamics_section(block: FigureBlock, results: Results) -> Section:
     for variant, sides in results.sides(block).items():
         name = variant or str(block.comparison)
         value, other = (
-            over_seeds.of_layers(results.dynamics, str(block.comparison), variant, block.state, column)
+            over_seeds.of_layers(results.tables["dynamics"], str(block.comparison), variant, block.state, column)
             for column in ("cka", "null")
         )
         if value["mean"].isna().all():

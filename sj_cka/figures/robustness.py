@@ -103,7 +103,7 @@ def _line(network: str, n: int, percent: pd.DataFrame) -> go.Scatter:
 
 def robustness_section(block: FigureBlock, results: Results) -> Section:
     """Accuracy against the strength of every attack, what the attacks changed, and signs of masked gradients."""
-    table = results.attacks
+    table = results.tables["attacks"]
     lines: dict[str, dict[str, pd.DataFrame]] = {}
     several = table.groupby("attack")["strength"].transform("nunique") > 1  # one strength makes no line
     for (attack, network), rows in table[several].groupby(["attack", "network"], sort=False):

@@ -72,7 +72,7 @@ def training(history: pd.DataFrame, *, title: str = "") -> go.Figure:
 
 def training_section(block: FigureBlock, results: Results) -> Section:
     """How every network trained."""
-    seen = results.for_all(results.history)
+    seen = results.for_all("history")
     note = "Loss and accuracy on the training split, in training mode, and spikes per neuron and step; one line a seed."
     return Section(block.title or "Training", note + alike_note(seen), (Panel("training", training(seen)),))
 

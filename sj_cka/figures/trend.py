@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from pydantic import AfterValidator, Field
 
 from sj_cka import over_seeds
-from sj_cka.claims import MEASUREMENTS, Measurement, swept
+from sj_cka.claims import MEASUREMENTS, Arm, swept
 from sj_cka.figures.section import Panel, Section
 from sj_cka.figures.style import (
     DASHES,
@@ -128,7 +128,7 @@ def _line(name: str, table: pd.DataFrame, aside: float, style: dict[str, Any]) -
 
 
 def _of_comparison(measure: str) -> str:
-    known = [name for name, entry in MEASUREMENTS.items() if entry.of == "comparison"]
+    known = [name for name, entry in MEASUREMENTS.items() if entry.table == "paired"]
     if measure not in known:
         raise ValueError(f"expected a measure of a comparison{closest(measure, known)}")
     return measure
@@ -142,7 +142,7 @@ MeasureOfComparison = Annotated[
 def trend_section(block: FigureBlock, results: Results, *, measure: MeasureOfComparison = "paired_cka") -> Section:
     """A measure of a comparison against the swept value."""
     evidence, path = results.evidence, next(iter(results.study.recipe.sweep or {}))
-    measurement = Measurement(measure=measure, comparison=block.comparison)
+    measurement = Arm(measure=measure, comparison=block.comparison)
     found = swept(measurement, evidence)
     states = {"trained": found.trained, "untrained (the floor)": found.untrained}
     states = {name: table for name, table in states.items() if not table.empty}

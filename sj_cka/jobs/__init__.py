@@ -1,28 +1,51 @@
-"""Jobs: the pieces of work of a study, each a pure function from a spec to files.
+"""Jobs: the pieces of work of a study. Each kind is one file with all that there is to know of it.
 
-`job` says what one is, `kinds` holds the functions, `weights` the files of networks, `machine` what they run on.
+`kind` says what that is, `graph` and `networks` what kinds make their jobs with, `weights` and `accuracies` are files
+that several kinds leave, `machine` is what jobs run on.
 """
 
-from sj_cka.jobs.job import KINDS, Context, DataBlock, Files, Job, Kind, Report, canonical, silent
-from sj_cka.jobs.kinds import read_result, run
-from sj_cka.jobs.machine import backend_of, device, environment
-from sj_cka.jobs.weights import network_spec, read_network
+from __future__ import annotations
 
-__all__ = [
-    "KINDS",
-    "Context",
-    "DataBlock",
-    "Files",
-    "Job",
-    "Kind",
-    "Report",
-    "backend_of",
-    "canonical",
-    "device",
-    "environment",
-    "network_spec",
-    "read_network",
-    "read_result",
-    "run",
-    "silent",
-]
+import functools
+import json
+from collections.abc import Callable
+
+from sj_cka.job import Context, Files, Job
+from sj_cka.jobs import attack, backdoor, compare, convert, cost, evaluate, init, train
+from sj_cka.jobs.graph import Graph
+from sj_cka.jobs.kind import Kind, Row
+from sj_cka.jobs.machine import device, environment, threads
+from sj_cka.jobs.networks import network, trained
+from sj_cka.plugins import lookup
+
+__all__ = ["KINDS", "Graph", "Kind", "Row", "device", "environment", "network", "run", "trained"]
+
+KINDS: dict[str, Kind] = {
+    "init": init.KIND,
+    "train": train.KIND,
+    "convert": convert.KIND,
+    "evaluate": evaluate.KIND,
+    "cost": cost.KIND,
+    "attack": attack.KIND,
+    "backdoor": backdoor.KIND,
+    "compare": compare.KIND,
+}
+
+
+def run(job: Job, read: Callable[[str, str], bytes], context: Context | None = None) -> Files:
+    """Runs a job: its files, with `spec.json` and the environment that it ran in.
+
+    Args:
+        job: what to do.
+        read: (key, name) -> a file of a finished job.
+        context: where it runs, and where its progress and its checkpoints go; None for `device()`, and nowhere.
+    """
+    context = context or Context(device=device())
+    inputs = {name: functools.partial(read, needed.key) for name, needed in job.inputs.items()}
+    with threads(job.threads):
+        files = lookup(KINDS, job.kind, "kind of job").run(job, inputs, context)
+    return {
+        **files,
+        "spec.json": json.dumps(job.spec, indent=1).encode(),
+        "environment.json": json.dumps(environment(job, context.device)).encode(),
+    }

@@ -1,96 +1,177 @@
-"""An attack on a network, as a job: the samples under attack, and what it did."""
+"""Attacks on trained networks: the samples under attack, and what it did to the network."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import pandas as pd
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Generator, Tensor, nn
 
 from sj_cka import attacks
-from sj_cka.attacks import MaskedGradient, PixelModel, RateNotReached, attack_named, pixel_model
-from sj_cka.attacks.checks import limits
+from sj_cka.attacks import MaskedGradient, NoGradient, PixelModel, RateNotReached, attack_named, craft, pixels
+from sj_cka.attacks.target import Target, target, unit
 from sj_cka.attacks.transfer import inside
 from sj_cka.data import Images, Samples
-from sj_cka.ranges import UNIT, Range
+from sj_cka.job import Context, Files, Inputs, Job, Read
+from sj_cka.jobs.graph import Graph
+from sj_cka.jobs.kind import Kind, Row
+from sj_cka.jobs.networks import trained
+from sj_cka.jobs.weights import read_network, weights_of
+from sj_cka.preflight import Preflight
+from sj_cka.ranges import check_fills, range_of
+from sj_cka.recipe import NetworkName, Study
+from sj_cka.recipe.attack_block import NOISE, Attacking
+from sj_cka.recipe.attack_checks import check_strength
+from sj_cka.recipe.choices import ATTACK
+from sj_cka.recipe.faults import fault_of
+from sj_cka.recipe.source import KeyPath
 
-INPUTS = "inputs.safetensors"
+INPUTS, REPORT = "inputs.safetensors", "attack.json"
+_MEASURED = ["eps", "unit", "reached", "clean", "accuracy", "success"]
+_MEASURED += ["loss_before", "loss", "linf", "l2", "changed", "masked"]
 
 
-class Target(NamedTuple):
-    """Samples in the unit of an attack, and what turns them into a network's inputs.
+def job(graph: Graph, network: NetworkName, entry: Attacking, eps: float | None, seed: int) -> Job:
+    """An attack of one strength on a trained network."""
+    block, training = graph.study.recipe.attack, trained(graph, network, seed)
+    assert block is not None  # else there are no entries
+    args: dict[str, Any] = {"attack": _options(graph.study, entry)}
+    args |= {"images": block.images, "batch_size": block.batch_size}
+    args |= {"rate": entry.rate, "most": entry.eps_max} if entry.rate is not None else {"eps": eps}
+    inputs = {"network": training}
+    if (source := entry.source_of(network)) is not None:
+        inputs["source"] = trained(graph, source, seed)
+        if inputs["source"].key == training.key:
+            message = f"expected another network than {network}: {source} is the same, what varies does not concern it"
+            raise graph.study.error(("attack", "by", entry.name, "source"), message)
+    if entry.like is not None:
+        inputs["like"] = job(graph, network, graph.study.attacks[entry.like], eps, seed)
+    label = f"{entry.label(eps)} on {network}, seed {seed}"
+    return Job("attack", args, inputs, graph.block(network), seed, training.threads, label)
 
-    Args:
-        x: `[N, ...]`, or frames `[T, N, ...]`.
-        axis: of the samples.
-        bounds: smallest and largest value of x; None for none.
-        model: from a network to one that takes x.
-        as_input: from x, or x under attack, to what the network itself takes.
-        from_input: the reverse.
+
+def _options(study: Study, entry: Attacking) -> dict[str, Any]:
+    """Name and options of an attack as a job names it; of noise the attack whose norm it has."""
+    if entry.like is not None:
+        return {"name": NOISE, "like": _options(study, study.attacks[entry.like])}
+    return ATTACK.without_defaults({"name": entry.attack, **entry.options})
+
+
+def rows(graph: Graph) -> Iterator[Row]:
+    """Every attacked network with every entry that concerns it, each of its strengths and every seed.
+
+    Columns attack (the entry of attack.by), function, strength (in words), rate (wanted success, NaN where eps was
+    given), linf_ball (whether eps is the radius of an L-inf ball in pixels), unit (of eps, linf and l2).
     """
+    study = graph.study
+    for network in study.attacked():
+        for entry in study.attacks.values():
+            if not entry.concerns(network):
+                continue
+            function, options = inside(entry.attack, entry.options)
+            rate = (entry if entry.like is None else study.attacks[entry.like]).rate
+            of_entry = {
+                "attack": entry.name,
+                "function": entry.attack,
+                "rate": float("nan") if rate is None else rate,
+                "linf_ball": entry.like is None and attack_named(function).ball(options) == "linf",
+                "unit": unit(graph.samples(network), _options(study, entry)).name,
+            }
+            for eps in entry.eps:
+                strength = f"eps {eps:g}" if eps is not None else f"success {rate:g}"
+                if entry.like is not None:
+                    strength = f"norm of {entry.like}" + (f", {strength}" if eps is not None else "")
+                for seed in study.seeds:
+                    at = {"network": network, **of_entry, "strength": strength, "eps": eps, "seed": seed}
+                    yield Row(at, job(graph, network, entry, eps, seed))
 
-    x: Tensor
-    axis: Literal[0, 1]
-    bounds: Range | None
-    model: Callable[[nn.Module], PixelModel]
-    as_input: Callable[[Tensor], Tensor]
-    from_input: Callable[[Tensor], Tensor]
 
+def check(preflight: Preflight) -> None:
+    """Tries every attack on two samples of every network's data, with few steps; untrained networks are enough.
 
-class Unit(NamedTuple):
-    """In what an attack counts, and between which values.
-
-    Args:
-        name: "pixels" of images; "normalised": images as the network takes them; "counts" of events.
-        bounds: smallest and largest value of an input; None for none.
+    Raises:
+        RecipeError: fewer test samples than are to be attacked, samples out of the bounds of an attack, one that is not
+            for them, or an option out of range.
     """
+    study = preflight.study
+    block = study.recipe.attack
+    if block is None:
+        return
+    for network in study.attacked():
+        samples = preflight.samples(network)
+        count = len(samples.x_test[: block.images])
+        if count < block.images:
+            message = f"expected at most {count}, so many test {samples.called} there are, got {block.images}"
+            raise study.error(("attack", "images"), message)
+        for name, entry in study.attacks.items():
+            key: KeyPath = ("attack", "by", name)
+            if entry.like is not None or not entry.concerns(network):
+                continue
+            if attack_named(entry.attack).unit == "counts" and samples.T is None:
+                raise study.error(key, f"expected an attack on images for {network}, got {entry.attack}: on recordings")
+            attack = _options(study, entry)
+            _check_range(
+                study, key, entry, samples, target(samples, block.images, attack, torch.device("cpu")), network
+            )
+            try:
+                _try(attack, entry, samples, preflight.network(entry.source_of(network) or network))
+            except (ValueError, TypeError, RuntimeError) as error:
+                if not isinstance(error, NoGradient):  # of an untrained network
+                    raise fault_of(error, study.source, key, about=f"{network}: ") from error
 
-    name: Literal["pixels", "normalised", "counts"]
-    bounds: Range | None
+
+def _check_range(study: Study, key: KeyPath, entry: Attacking, samples: Samples, aim: Target, network: str) -> None:
+    """Samples lie in their bounds, on their scale, and no strength leads beyond these, or beyond images without any."""
+    found, bounds = range_of(aim.x), aim.bounds
+    if bounds is not None and not bounds.holds(found, aim.x.dtype):
+        raise study.error(
+            key,
+            f"expected test samples from {bounds}, those of {network} go from {found}; give bounds, "
+            f"e.g. bounds: [{found.low:g}, {found.high:g}], or bounds: null",
+        )
+    if isinstance(samples, Images) and bounds is not None:
+        whole = range_of(samples.x_test)  # an attack may see a few dark ones
+        stored = torch.tensor([whole.low, whole.high]).to(samples.x_test.dtype)
+        try:
+            check_fills(range_of(pixels(stored)), bounds)
+        except ValueError as error:
+            raise study.error(key, f"{network}: {error}") from error
+    widest = found if isinstance(samples, Images) else None
+    check_strength(study, key, entry, size=aim.x.numel() // aim.x.shape[aim.axis], within=bounds or widest)
 
 
-def unit(data: Samples, attack: Mapping[str, Any]) -> Unit:
-    """The unit of an attack as a job names it: of a transfer that of the attack inside, of noise that of its model.
-
-    Args:
-        data: what is attacked.
-        attack: name and options; `like` of noise, the attack whose norm it has.
-    """
-    options = dict(attack)
-    name = options.pop("name")
-    if "like" in options:
-        return unit(data, options["like"])
-    name, options = inside(name, options)
-    entry = attack_named(name)
-    options = entry.with_defaults(options)
-    bounds = limits(options.get("bounds"))
-    if not isinstance(data, Images):
-        return Unit("counts", bounds)
-    if entry.unit == "normalised":
-        return Unit("normalised", None)
-    return Unit("pixels", bounds if "bounds" in options else UNIT)
+def _try(attack: dict[str, Any], entry: Attacking, samples: Samples, net: nn.Module) -> None:
+    """An attack of its largest strength on two samples, on the network that it is made on."""
+    name, options = inside(entry.attack, {key: value for key, value in attack.items() if key != "name"})
+    function = attack_named(name)
+    if function.trial is None:
+        return
+    all_options = function.with_defaults(options)
+    options |= {key: min(all_options[key], few) for key, few in function.trial.items()}
+    aim = target(samples, 2, attack, torch.device("cpu"))
+    eps = entry.eps_max if entry.eps_max is not None else entry.eps[-1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MaskedGradient)
+        craft(name, aim.model(net), aim.x, samples.y_test[:2], eps=float(eps or 0), **options)
 
 
-def target(data: Samples, count: int, attack: Mapping[str, Any], on: torch.device) -> Target:
-    """The first test samples in the unit of an attack."""
-    stored, (name, bounds) = data.x_test[:count].to(on), unit(data, attack)
-    if not isinstance(data, Images) or name == "normalised":
-        axis: Literal[0, 1] = 0 if data.T is None else 1
-        return Target(data.as_input(stored), axis, bounds, lambda net: pixel_model(net, sample_axis=axis), _same, _same)
-    mean, std = (torch.tensor(values, device=on).view(-1, 1, 1) for values in (data.mean, data.std))
-    return Target(
-        attacks.pixels(stored),
-        0,
-        bounds,
-        lambda net: pixel_model(net, data.mean, data.std),
-        lambda x: (x - mean) / std,
-        lambda x: x * std + mean,
-    )
+def run(job: Job, inputs: Inputs, context: Context) -> Files:
+    """The first test samples under an attack on a trained network, and what it did."""
+    data, args, on = job.data.samples, job.args, context.device
+    aim = target(data, args["images"], args["attack"], on)
+    source = read_network(inputs["source"](weights_of()), device=on) if "source" in inputs else None
+    like = read_inputs(inputs["like"](INPUTS)).to(on) if "like" in inputs else None
+    net = read_network(inputs["network"](weights_of()), device=on)
+    files = made(aim, data.y_test[: args["images"]].to(on), net, args, int(job.seed or 0), source, like)
+    report = json.loads(files[REPORT])
+    context.report(f"accuracy {report['clean']:.3f}, under attack {report['accuracy']:.3f}")
+    return files
 
 
 def made(
@@ -145,7 +226,7 @@ def made(
         "masked": masked[-1] if masked else "",
     }
     inputs = aim.as_input(x_adv).to("cpu", torch.float32).contiguous()
-    return {INPUTS: save_tensors({"x": inputs}), "attack.json": json.dumps(told).encode()}
+    return {INPUTS: save_tensors({"x": inputs}), REPORT: json.dumps(told).encode()}
 
 
 def _at_rate(
@@ -170,5 +251,16 @@ def read_inputs(content: bytes) -> Tensor:
     return load_tensors(content)["x"]
 
 
-def _same(x: Tensor) -> Tensor:
-    return x
+def _read(row: Row, read: Read) -> pd.DataFrame:
+    """What an attack did; see `sj_cka.attacks` and `rows`.
+
+    Columns eps, clean, accuracy, success, loss_before, loss, linf, l2, changed (means over the samples, measured),
+    masked; reached: False where the wanted success was not, so that the attack is that of the largest eps.
+    """
+    report = json.loads(read(REPORT))
+    report["eps"] = float("nan") if report["eps"] is None else report["eps"]
+    columns = ["attack", "function", "strength", "rate", "linf_ball", "seed", *_MEASURED]
+    return pd.DataFrame([dict(row.at) | report])[columns]
+
+
+KIND = Kind(run, lambda job: (INPUTS, REPORT), rows, check, {"attacks": _read})

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sj_cka.jobs.job import Job
+from sj_cka.job import Job
 from sj_cka.neurons import Backend, neuron_backend
 from sj_cka.neurons.backends import NODES
 from sj_cka.neurons.surrogates import make_surrogate
@@ -61,4 +61,4 @@ def backend_of(neuron: Mapping[str, Any], on: torch.device) -> Backend | None:
 def _backends(job: Job, on: torch.device) -> set[str]:
     """Names of the implementations of the neurons of a job's networks."""
     backend = backend_of(job.args["neuron"], on) if "neuron" in job.args else None
-    return {backend.name} if backend else {name for needed in job.needs.values() for name in _backends(needed, on)}
+    return {backend.name} if backend else {name for needed in job.inputs.values() for name in _backends(needed, on)}

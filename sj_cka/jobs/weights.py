@@ -13,14 +13,29 @@ from safetensors.torch import save as save_weights
 from torch import nn
 
 from sj_cka.data import Samples
-from sj_cka.jobs.job import Job, canonical
+from sj_cka.job import Job, canonical
 from sj_cka.models import build
+from sj_cka.preflight import network_options
+from sj_cka.recipe import Condition
+from sj_cka.recipe.choices import MODEL, NEURON
 from sj_cka.twins import converted_snn
 
 
-def weights_of(epoch: int | None) -> str:
+def weights_of(epoch: int | None = None) -> str:
     """Name of the file of weights of a training: after a kept epoch, or None, the last."""
     return "weights.safetensors" if epoch is None else f"weights@{epoch}.safetensors"
+
+
+def network_args(condition: Condition, kind: str, samples: Samples) -> dict[str, Any]:
+    """A network as part of a job's spec: options equal to their default left out."""
+    options = network_options(condition, kind, samples)
+    args = {"kind": kind, **options}
+    for key, choice in (("model", MODEL), ("neuron", NEURON)):
+        if key in options:
+            args[key] = choice.without_defaults(options[key])
+    if condition.train.init == "same":
+        args["init"] = "same"
+    return args
 
 
 def network_spec(job: Job, data: Samples) -> dict[str, Any]:

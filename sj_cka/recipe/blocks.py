@@ -120,7 +120,7 @@ class Comparison(Strict):
     )
 
     def ceiling_of(self, network: NetworkName) -> str:
-        """What tells the two parts of a ceiling apart, see `sj_cka.plan.Pair`."""
+        """What tells the two parts of a ceiling apart, see `sj_cka.jobs.compare.rows`."""
         return network if self.variants == "pairs" else network.kind
 
 
@@ -224,6 +224,9 @@ class Recipe(Strict):
     attack: Attacks | None = Field(None, description="which networks are attacked, with what")
     evaluate: list[Evaluation] = Field(
         [], max_length=MOST_BLOCKS, description="which networks are run at other numbers of steps"
+    )
+    jobs: dict[Name, dict[str, Any]] = Field(
+        {}, max_length=MOST_BLOCKS, description="further kinds of job, e.g. of a plugin: name: what it is to do"
     )
     figures: list[FigureBlock] = Field([], max_length=MOST_BLOCKS, description="what the page shows, in order")
     claims: list[Claim] = Field([], max_length=MOST_BLOCKS, description="what is judged on the results")

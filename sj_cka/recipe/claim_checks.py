@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sj_cka.claims import MEASUREMENTS, Claim, Measurement
+from sj_cka.claims import MEASUREMENTS, Arm, Claim
 from sj_cka.plugins import closest
 from sj_cka.recipe.comparison_checks import WITH_CEILING, check_over_variants, check_sweep, comparison_named
 from sj_cka.recipe.names import KINDS, NetworkName
@@ -28,7 +28,7 @@ def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
             hint = closest(measurement.measure, MEASUREMENTS)
             raise study.error((*here, "measure"), f"unknown measure {measurement.measure!r}{hint}")
         of = MEASUREMENTS[measurement.measure].of
-        if of != MEASUREMENTS[first.measure].of:
+        if MEASUREMENTS[measurement.measure].scale != MEASUREMENTS[first.measure].scale:
             got = f"got {measurement.measure} against {first.measure}"
             raise study.error((*here, "measure"), f"expected two arms that can be compared, {got}")
         _check_stray(study, here, measurement, of)
@@ -46,7 +46,7 @@ def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
             raise study.error((*key, "a"), f"expected a measure of {WITH_CEILING}; {got}")
 
 
-def _check_stray(study: Study, key: KeyPath, measurement: Measurement, of: str) -> None:
+def _check_stray(study: Study, key: KeyPath, measurement: Arm, of: str) -> None:
     """A key that this measure does not look at would be believed to matter."""
     whose = "network" if of == "network" else "comparison"
     strays = ("comparison", "variant", "layers", "minus") if of == "network" else _OF_A_NETWORK
@@ -55,7 +55,7 @@ def _check_stray(study: Study, key: KeyPath, measurement: Measurement, of: str) 
             raise study.error((*key, name), f"expected no {name}: {measurement.measure} is that of a {whose}")
 
 
-def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Measurement) -> None:
+def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Arm) -> None:
     name, T, at = measurement.network, measurement.T, (*key, "network")
     if name is None:
         raise study.error(at, f"expected the network whose {measurement.measure} is meant")
@@ -80,7 +80,7 @@ def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Me
         raise study.error((*key, "T"), f"expected a T that evaluate names for {name} ({known}), got {T}")
 
 
-def _check_poisoned_arm(study: Study, key: KeyPath, measurement: Measurement, network: NetworkName) -> None:
+def _check_poisoned_arm(study: Study, key: KeyPath, measurement: Arm, network: NetworkName) -> None:
     if study.conditions[network.variant].train.poison is None:
         message = f"expected a network whose training has train.poison, got {measurement.network!r}"
         raise study.error((*key, "network"), message)
@@ -89,7 +89,7 @@ def _check_poisoned_arm(study: Study, key: KeyPath, measurement: Measurement, ne
             raise study.error((*key, name), f"expected no {name}: a backdoor is measured on the test split")
 
 
-def _check_attacked_arm(study: Study, key: KeyPath, measurement: Measurement, network: NetworkName) -> None:
+def _check_attacked_arm(study: Study, key: KeyPath, measurement: Arm, network: NetworkName) -> None:
     name, eps = measurement.attack, measurement.eps
     if name not in study.attacks:
         got = "it is missing" if name is None else f"got {name!r}{closest(name, study.attacks)}"
@@ -106,7 +106,7 @@ def _check_attacked_arm(study: Study, key: KeyPath, measurement: Measurement, ne
         raise study.error((*key, "eps"), f"expected {expected}, got {'none' if eps is None else f'{eps:g}'}")
 
 
-def _check_comparison_arm(study: Study, key: KeyPath, claim: Claim, measurement: Measurement) -> None:
+def _check_comparison_arm(study: Study, key: KeyPath, claim: Claim, measurement: Arm) -> None:
     if measurement.comparison is None:
         raise study.error((*key, "comparison"), f"expected the comparison whose {measurement.measure} is meant")
     comparison = comparison_named(study, (*key, "comparison"), measurement.comparison)
@@ -116,7 +116,7 @@ def _check_comparison_arm(study: Study, key: KeyPath, claim: Claim, measurement:
         if other != variants:
             message = f"expected a comparison with the variants of {comparison.name}, {measurement.minus} has others"
             raise study.error((*key, "minus"), message)
-    if MEASUREMENTS[measurement.measure].of == "time" and not comparison.permutation_test:
+    if MEASUREMENTS[measurement.measure].table == "dynamics" and not comparison.permutation_test:
         expected = f"expected a comparison with permutation_test: true for {measurement.measure}"
         raise study.error((*key, "comparison"), f"{expected}, {comparison.name!r} has no null")
     if claim.test == "trend":

@@ -19,7 +19,7 @@ def schema() -> dict[str, Any]:
     for block in ("Train", "TrainOverride"):
         made["$defs"][block]["properties"]["rule"] = {"oneOf": _entries(RULE, by_name=True)}
     made["$defs"]["AttackBlock"]["properties"]["name"] |= {"enum": [*ATTACK.table, NOISE, None]}
-    made["$defs"]["Measurement"]["properties"]["measure"] = {"enum": list(MEASUREMENTS)}
+    made["$defs"]["Arm"]["properties"]["measure"] = {"enum": list(MEASUREMENTS)}
     common = made["$defs"].pop("FigureBlock")["properties"]
     made["properties"]["figures"]["items"] = {"oneOf": [_figure(entry, common) for entry in _entries(FIGURE)]}
     made = _standard(made)

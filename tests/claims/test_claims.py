@@ -43,9 +43,9 @@ def evidence(
         for split, value in (("train", train), ("test", own))
     ]
     networks = {("twins", v): (f"{v}.snn", f"{v}.ann") for v in variants}
+    accuracy = pd.DataFrame(rows, columns=["network", "seed", "split", "accuracy"])
     return Evidence(
-        pd.DataFrame(rows, columns=["network", "seed", "split", "accuracy"]),
-        pd.concat(tables) if tables else paired("all", "trained", []),
+        {"accuracy": accuracy, "paired": pd.concat(tables) if tables else paired("all", "trained", [])},
         networks,
         trained_at=0.9,
         swept=swept or {},
@@ -310,7 +310,7 @@ def test_a_claim_on_representations_of_untrained_networks_is_not_judged() -> Non
 
 def test_one_seed_below_is_enough_to_count_as_not_trained_and_at_the_limit_is_trained() -> None:
     given = two_arms(HIGH, LOW)
-    table = given.accuracy
+    table = given.tables["accuracy"]
     train = table.split == "train"
     table.loc[train, "accuracy"] = 0.9
     assert judged("greater", given, a=cka_of("all"), b=cka_of("none")).verdict == "holds"
@@ -332,8 +332,9 @@ def test_accuracy_claims_are_never_gated_and_have_no_learned_verdict() -> None:
 
 def test_an_untrained_network_in_a_comparison_need_not_be_trained() -> None:
     given = two_arms(HIGH, LOW)
-    by_name = given.accuracy[given.accuracy.network == "all.snn"]
-    start = Evidence(by_name, given.paired, {("twins", "all"): ("all.snn@init", "all.snn")}, 0.9)
+    accuracy = given.tables["accuracy"]
+    tables = {"accuracy": accuracy[accuracy.network == "all.snn"], "paired": given.tables["paired"]}
+    start = Evidence(tables, {("twins", "all"): ("all.snn@init", "all.snn")}, 0.9)
     assert judged("above", start, a=cka_of("all"), value=0).verdict == "holds"
 
 
@@ -360,7 +361,7 @@ def test_a_trend_is_one_slope_a_seed_against_log2_of_the_swept_value() -> None:
 
 def test_a_trend_of_the_untrained_networks_is_taken_off_what_was_learned() -> None:
     given = trend({v: [value, value, value + 0.01] for v, value in zip(DEPTHS, (0.3, 0.4, 0.5), strict=True)})
-    given.paired.loc[given.paired.state == "untrained", "cka"] = [0.1] * 9 + [0.2] * 9 + [0.3] * 9
+    given.tables["paired"].loc[given.tables["paired"].state == "untrained", "cka"] = [0.1] * 9 + [0.2] * 9 + [0.3] * 9
     found = judged("trend", given, direction="up", a={"measure": "paired_cka", "comparison": "twins"})
     assert (found.verdict, found.learned) == ("holds", "undecided")
 
@@ -373,7 +374,7 @@ def test_a_flat_trend_is_undecided() -> None:
 
 def test_a_layer_that_is_undefined_for_one_seed_is_left_out_of_a_trend_for_all() -> None:
     given = trend({v: [value] * 3 for v, value in zip(DEPTHS, (0.3, 0.4, 0.5), strict=True)})
-    rows = given.paired
+    rows = given.tables["paired"]
     odd = (rows.variant == "depth-32") & (rows.state == "trained") & (rows.layer == "conv1")
     rows.loc[odd, "cka"] = [np.nan, 0.9, 0.9]
     found = judged("trend", given, direction="up", a={"measure": "paired_cka", "comparison": "twins"})
@@ -382,7 +383,7 @@ def test_a_layer_that_is_undefined_for_one_seed_is_left_out_of_a_trend_for_all()
 
 def test_a_layer_undefined_at_one_swept_value_does_not_bend_the_trend_by_counting_at_the_others() -> None:
     given = trend({v: [value] * 3 for v, value in zip(DEPTHS, (0.3, 0.4, 0.5), strict=True)})
-    rows = given.paired
+    rows = given.tables["paired"]
     trained, conv1 = rows.state == "trained", rows.layer == "conv1"
     rows.loc[trained & conv1 & (rows.variant != "depth-32"), "cka"] = 0.0  # low where it is defined ...
     rows.loc[trained & conv1 & (rows.variant == "depth-32"), "cka"] = np.nan  # ... and silent at the last value
@@ -393,10 +394,10 @@ def test_a_layer_undefined_at_one_swept_value_does_not_bend_the_trend_by_countin
 
 def test_a_layer_that_a_shallower_network_does_not_have_stays_in_a_trend() -> None:
     given = trend({v: [value] * 3 for v, value in zip(DEPTHS, (0.3, 0.4, 0.5), strict=True)})
-    shallow = (given.paired.variant == "depth-8") & (given.paired.layer == "layer1.0")
+    shallow = (given.tables["paired"].variant == "depth-8") & (given.tables["paired"].layer == "layer1.0")
     found = judged(
         "trend",
-        dataclasses.replace(given, paired=given.paired[~shallow]),
+        dataclasses.replace(given, tables=given.tables | {"paired": given.tables["paired"][~shallow]}),
         direction="up",
         a={"measure": "paired_cka", "comparison": "twins"},
     )
@@ -413,7 +414,7 @@ def test_a_trend_of_accuracies_is_over_the_networks_of_that_kind() -> None:
 
 def test_a_trend_over_untrained_networks_is_not_judged() -> None:
     given = trend(dict.fromkeys(DEPTHS, HIGH))
-    given.accuracy.loc[given.accuracy.network == "depth-16.ann", "accuracy"] = 0.5
+    given.tables["accuracy"].loc[given.tables["accuracy"].network == "depth-16.ann", "accuracy"] = 0.5
     found = judged("trend", given, direction="up", a={"measure": "paired_cka", "comparison": "twins"})
     assert found.verdict == "not trained"
     assert "depth-16.ann" in found.note
@@ -436,7 +437,7 @@ def dynamic(trained: Any, null: Any, untrained: Any = 0.5, null_untrained: Any =
         for state, cka, own in (("trained", trained, null), ("untrained", untrained, null_untrained))
     ]
     networks = {("inside", "all"): ("all.snn", "all.snn")}
-    return dataclasses.replace(evidence(), steps=pd.concat(rows), networks=networks)
+    return dataclasses.replace(evidence(), tables=evidence().tables | {"dynamics": pd.concat(rows)}, networks=networks)
 
 
 def dynamics_of(layers: list[str] | None = None, measure: str = "dynamics") -> Arms:
@@ -475,7 +476,7 @@ def test_beyond_timing_is_how_far_the_value_lies_below_the_null() -> None:
 
 def test_a_claim_on_time_is_not_judged_on_untrained_networks() -> None:
     given = dynamic(TRAINED, TRAINED)
-    given.accuracy.loc[given.accuracy.network == "all.snn", "accuracy"] = 0.5
+    given.tables["accuracy"].loc[given.tables["accuracy"].network == "all.snn", "accuracy"] = 0.5
     found = judged("greater", given, a=dynamics_of(DEEP), b=dynamics_of(SHALLOW))
     assert (found.verdict, found.learned) == ("not trained", "not trained")
     assert found.note.startswith("training accuracy below 0.9: all.snn; ")
@@ -531,7 +532,8 @@ def test_a_margin_is_how_far_the_other_way_still_counts(test: str, a: list[float
 def test_an_accuracy_may_be_that_of_a_run_with_other_steps() -> None:
     rows = [("all.snn", T, s, "test", value + s / 1000) for T, value in ((2, 0.7), (8, 0.9)) for s in (2, 0, 1)]
     other = pd.DataFrame(rows, columns=["network", "T", "seed", "split", "accuracy"])
-    given = dataclasses.replace(evidence(accuracy={"all.snn": [0.8, 0.801, 0.802]}), evaluated=other)
+    given = evidence(accuracy={"all.snn": [0.8, 0.801, 0.802]})
+    given = dataclasses.replace(given, tables=given.tables | {"evaluated": other})
     less = judged("less", given, a=accuracy_of("all.snn") | {"T": 2}, b=accuracy_of("all.snn"))
     assert less.estimate == pytest.approx((-0.1, -0.1, -0.1, 3))
     assert less.measured == "accuracy 0.701 against 0.801"
@@ -601,7 +603,7 @@ def test_accuracy_under_attack_and_the_success_of_a_backdoor_are_those_of_the_ta
     attacked = pd.DataFrame(rows, columns=["network", "attack", "eps", "seed", "accuracy"])
     poisoned = [("all.snn", seed, 0.9 + seed / 100) for seed in range(3)]
     backdoored = pd.DataFrame(poisoned, columns=["network", "seed", "success_rate"])
-    given = dataclasses.replace(evidence(), attacked=attacked, backdoored=backdoored)
+    given = dataclasses.replace(evidence(), tables=evidence().tables | {"attacks": attacked, "backdoors": backdoored})
     strong = {"measure": "accuracy", "network": "all.snn", "attack": "pgd", "eps": 0.2}
     weak = strong | {"eps": 0.1}
     found = judged("less", given, a=strong, b=weak)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from sj_cka import jobs
-from sj_cka.jobs import Files, Job, Kind
+from sj_cka.job import Files, Job
+from sj_cka.jobs import Kind
 
 
 @pytest.fixture
@@ -23,6 +24,6 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def fail(job: Job, needs: Any, context: Any) -> Files:
         raise ZeroDivisionError("nothing is nothing")
 
-    monkeypatch.setitem(jobs.KINDS, "add", Kind(add, 1))
-    monkeypatch.setitem(jobs.KINDS, "fail", Kind(fail, 1))
+    monkeypatch.setitem(jobs.KINDS, "add", Kind(add, lambda job: ()))
+    monkeypatch.setitem(jobs.KINDS, "fail", Kind(fail, lambda job: ()))
     return ran

@@ -20,11 +20,12 @@ from typing import Any
 import pytest
 
 from sj_cka import jobs, recipe
+from sj_cka.comparisons import compared
 from sj_cka.engine import JobFailed, execute, in_order, pool
-from sj_cka.jobs import DataBlock, Job
+from sj_cka.job import DataBlock, Job
 from sj_cka.plan import plan
+from sj_cka.results import table
 from sj_cka.store import Store
-from sj_cka.tables import accuracies, compared
 
 Write = Callable[..., Path]
 NO_DATA = DataBlock({}, {}, "")
@@ -109,7 +110,7 @@ def test_one_process_and_several_give_the_same_numbers_to_the_bit(recipe_file: W
         names = {"train": ("weights.safetensors", "accuracy.json"), "init": ("weights.safetensors",)}
         for name in ("spec.json", *names.get(done.kind, ())):
             assert alone.read(done.key, name) == several.read(done.key, name), (done.label, name)
-    assert accuracies(planned, alone).equals(accuracies(planned, several))
+    assert table(planned, alone, "accuracy").equals(table(planned, several, "accuracy"))
     for one, other in zip(compared(planned, alone), compared(planned, several), strict=True):
         assert one.result.data.identical(other.result.data)
 

@@ -13,7 +13,8 @@ import pytest
 
 from sj_cka import jobs
 from sj_cka.engine import ENGINES, Engine, JobFailed, do, execute, in_order
-from sj_cka.jobs import DataBlock, Job, Kind
+from sj_cka.job import DataBlock, Job
+from sj_cka.jobs import Kind
 from sj_cka.plugins import UnknownName
 from sj_cka.progress import Progress
 from sj_cka.store import Store
@@ -83,7 +84,7 @@ def test_what_a_job_says_is_shown_while_it_is_at_work(tmp_path: Path, monkeypatc
         return {}
 
     monkeypatch.setattr(Progress, "say", say)
-    monkeypatch.setitem(jobs.KINDS, "add", Kind(wait_to_be_heard, 1))
+    monkeypatch.setitem(jobs.KINDS, "add", Kind(wait_to_be_heard, lambda job: ()))
     store, one = Store(tmp_path), job("a")
     store.log(one.key).path.parent.mkdir(parents=True)
     store.log(one.key).path.write_text('{"says": "of a run that was killed"}\n')
@@ -104,7 +105,7 @@ def test_another_engine_is_one_function_and_gets_each_job_when_what_it_builds_on
         told.append((len(missing), workers))
 
         def submit(job: Job) -> Future[None]:
-            assert all(store.has(needed.key) for needed in job.needs.values())
+            assert all(store.has(needed.key) for needed in job.inputs.values())
             return pool.submit(do, job, store)
 
         with ThreadPoolExecutor(2) as pool:

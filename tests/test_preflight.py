@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sj_cka.materials import read_data
+from sj_cka.preflight import read_data
 from sj_cka.recipe import RecipeError, read
 from sj_cka.study import outline
 
@@ -18,7 +18,7 @@ NPZ = "{name: npz, path: images.npz}"
 def imagined(recipe_file: Write, data: str) -> str:
     """The fingerprint of a data set in a dry run."""
     study = read(recipe_file((NPZ, data)))
-    return next(iter(read_data(study, imagined=True)[1].values())).samples.fingerprint
+    return next(iter(read_data(study, imagined=True).values())).samples.fingerprint
 
 
 @pytest.mark.parametrize(

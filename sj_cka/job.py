@@ -6,15 +6,20 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from sj_cka.data import DATASETS, Samples
+from sj_cka.plugins import lookup
 from sj_cka.training import CheckpointSlot, Epoch
 
 Files = dict[str, bytes]
-Needs = Mapping[str, Callable[[str], bytes]]
+Read = Callable[[str], bytes]
+"""Name of a file -> its content, of one job."""
+Inputs = Mapping[str, Read]
+"""Name in `Job.inputs` -> its files."""
 
 
 class Report(Protocol):
@@ -45,29 +50,6 @@ class Context(NamedTuple):
     processes: int = 1
 
 
-def _nothing(job: Job) -> tuple[str, ...]:
-    return ()
-
-
-class Kind(NamedTuple):
-    """A kind of job.
-
-    Args:
-        run: its function.
-        version: raised when the function's meaning changes.
-        leaves: names of the files that it leaves, besides `spec.json` and `environment.json`.
-        together: whether all processes of a `torch.distributed` group do it together; else the first does it alone.
-    """
-
-    run: Callable[[Job, Needs, Context], Files]
-    version: int
-    leaves: Callable[[Job], tuple[str, ...]] = _nothing
-    together: bool = False
-
-
-KINDS: dict[str, Kind] = {}  # the functions are in sj_cka.jobs.kinds, which fills it
-
-
 @dataclass(frozen=True)
 class DataBlock:
     """A data set: how to load it, and what it is.
@@ -82,41 +64,61 @@ class DataBlock:
     name: Mapping[str, Any]
     fingerprint: str
 
+    @property
+    def samples(self) -> Samples:
+        """What it holds, read once in a process.
+
+        Raises:
+            RuntimeError: it is not what it was when the study was planned.
+        """
+        return _loaded(canonical(self.load), self.fingerprint)
+
+
+@lru_cache(maxsize=4)
+def _loaded(block: str, fingerprint: str) -> Samples:
+    options = json.loads(block)
+    data = lookup(DATASETS, options.pop("name"), "data set")(**options)
+    if data.fingerprint != fingerprint:
+        raise RuntimeError(f"the data {block} changed while the study ran: run it again")
+    return data
+
 
 @dataclass(frozen=True)
 class Job:
     """One piece of work. What a job gives depends on `spec` alone; `label` is for people.
 
     Args:
-        kind: a name of KINDS.
+        kind: a name of `sj_cka.jobs.KINDS`.
         args: its arguments, those equal to their default left out.
-        needs: name -> the job that it builds on.
+        inputs: name -> the job that it builds on.
         data: its data.
         seed: of weights and order.
         threads: of torch; the same numbers come out at equal threads only.
         label: what the job is, in words.
         checkpoint: epochs between two checkpoints of a training, see `Checkpoints`; no part of the spec.
         processes: among which a training shares its batches; each normalises its own share.
+        version: of the kind, raised when what it does changes its meaning.
     """
 
     kind: str
     args: Mapping[str, Any]
-    needs: Mapping[str, Job]
+    inputs: Mapping[str, Job]
     data: DataBlock
     seed: int | None = None
     threads: int = 1
     label: str = ""
     checkpoint: int | None = None
     processes: int = 1
+    version: int = 1
 
     @cached_property
     def spec(self) -> dict[str, Any]:
         """All that the result depends on, as plain data."""
         return {
             "kind": self.kind,
-            "version": KINDS[self.kind].version,
+            "version": self.version,
             "args": dict(self.args),
-            "needs": {name: job.key for name, job in self.needs.items()},
+            "needs": {name: job.key for name, job in self.inputs.items()},
             "data": {"options": dict(self.data.name), "fingerprint": self.data.fingerprint},
             "seed": self.seed,
             "dtype": "float32",

@@ -1,0 +1,135 @@
+"""What a claim can be about: a number for each seed, of a network or of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sj_cka.claims.blocks import in_blocks, periodicity
+
+Column = str | Callable[[pd.DataFrame], pd.Series]
+
+
+class Measurement(NamedTuple):
+    """A number for each seed, and the table that it stands in.
+
+    Args:
+        of: "network": a row a seed, chosen by the keys of an arm that the table has as columns. "comparison": rows of
+            layers of one name, `[seed, layer]`.
+        table: name of the table.
+        label: what it is, in words.
+        column: of the table; or what makes it of the columns.
+        value: of a comparison's `[seed, layer]`: the number.
+        unit: what `parts` are called.
+        parts: what the number is a mean over, given the layers.
+        elsewhere: key of an arm -> the table in place of `table`, where the arm gives that key.
+        beside: name and column of what is always shown with it.
+    """
+
+    of: Literal["network", "comparison"]
+    table: str
+    label: str
+    column: Column = "cka"
+    value: Callable[[pd.DataFrame], pd.Series] = lambda layers: layers.mean(axis=1)
+    unit: str = "layers"
+    parts: Callable[[list[str]], list[str]] = list
+    elsewhere: Mapping[str, str] = MappingProxyType({})
+    beside: tuple[str, Column] | None = None
+
+    @property
+    def scale(self) -> str:
+        """The two arms of a claim are on one: a share of samples, or what the layers of comparisons have."""
+        return self.of if self.of == "network" else self.table
+
+
+def selected(layers: Iterable[str], patterns: Sequence[str] | None) -> list[str]:
+    """The layers that dotted names or globs pick, in order; all where there are none.
+
+    Example:
+        >>> selected(["conv1", "layer1.0.lif1", "layer1.0"], ["*lif*", "conv1"])
+        ['conv1', 'layer1.0.lif1']
+    """
+    if patterns is None:
+        return list(layers)
+    return [layer for layer in layers if any(layer == pattern or fnmatchcase(layer, pattern) for pattern in patterns)]
+
+
+def _restoration(paired: pd.DataFrame) -> pd.Series:
+    """Mean over residual blocks of CKA at the block's output minus CKA at its last convolution."""
+    blocks = _blocks(list(paired.columns))
+    if not blocks:
+        return pd.Series(np.nan, index=paired.index)
+    return pd.concat([paired[block] - paired[f"{block}.conv2"] for block in blocks], axis=1).mean(axis=1)
+
+
+def _blocks(layers: list[str]) -> list[str]:
+    return [layer for layer in layers if f"{layer}.conv2" in layers]
+
+
+def _change(steps: pd.DataFrame) -> pd.Series:
+    return 1 - steps["cka"]
+
+
+def _change_by_timing(steps: pd.DataFrame) -> pd.Series:
+    return 1 - steps["null"]
+
+
+def _beyond_timing(steps: pd.DataFrame) -> pd.Series:
+    return steps["null"] - steps["cka"]
+
+
+MEASUREMENTS: dict[str, Measurement] = {
+    "accuracy": Measurement(
+        "network", "accuracy", "accuracy", "accuracy", elsewhere={"T": "evaluated", "attack": "attacks"}
+    ),
+    "backdoor_success": Measurement("network", "backdoors", "success rate of the backdoor", "success_rate"),
+    "paired_cka": Measurement("comparison", "paired", "mean CKA of paired layers"),
+    "restoration": Measurement(
+        "comparison",
+        "paired",
+        "CKA at block outputs minus CKA at their last convolutions",
+        value=_restoration,
+        unit="blocks",
+        parts=_blocks,
+    ),
+    "periodicity": Measurement(
+        "comparison",
+        "paired",
+        "variance of paired CKA explained by the place within a block, less that of shuffled places",
+        value=periodicity,
+        unit="layers in blocks",
+        parts=in_blocks,
+    ),
+    "checkerboard": Measurement(
+        "comparison",
+        "paired",
+        "CKA of layers at one place of different blocks minus that at different places",
+        "contrast",
+        unit="layers in blocks",
+    ),
+    "grid": Measurement(
+        "comparison",
+        "paired",
+        "variance of heatmap rows and columns explained by the place within a block, less that of shuffled places",
+        "grid",
+        unit="layers in blocks",
+    ),
+    "dynamics": Measurement(
+        "comparison",
+        "dynamics",
+        "1 - mean CKA between different steps",
+        _change,
+        beside=("timing null", _change_by_timing),
+    ),
+    "dynamics_beyond_timing": Measurement(
+        "comparison",
+        "dynamics",
+        "1 - mean CKA between different steps, beyond that of the timing null",
+        _beyond_timing,
+    ),
+}

@@ -1,0 +1,50 @@
+"""Operations and energy of networks for one sample, means over the first of the test split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pandas as pd
+
+from sj_cka.cost import Cost, cost
+from sj_cka.job import Context, Files, Inputs, Job, Read
+from sj_cka.jobs.graph import Graph
+from sj_cka.jobs.kind import Kind, Row
+from sj_cka.jobs.networks import trained
+from sj_cka.jobs.weights import read_network, weights_of
+from sj_cka.recipe import NetworkName
+
+COST = "cost.json"
+_COUNTED = 128  # test samples that operations are counted on
+
+
+def job(graph: Graph, network: NetworkName, seed: int) -> Job:
+    """The count of a trained network's operations."""
+    training = trained(graph, network, seed)
+    label = f"cost of {training.label}"
+    return Job("cost", {}, {"network": training}, graph.block(network), None, training.threads, label)
+
+
+def rows(graph: Graph) -> Iterator[Row]:
+    """Every network with every seed."""
+    for network in graph.networks:
+        for seed in graph.study.seeds:
+            yield Row({"network": network, "seed": seed}, job(graph, network, seed))
+
+
+def run(job: Job, inputs: Inputs, context: Context) -> Files:
+    """What `sj_cka.cost.cost` counts."""
+    data = job.data.samples
+    network = read_network(inputs["network"](weights_of()), device=context.device)
+    samples = data.as_input(data.x_test[:_COUNTED].to(context.device))
+    counted = cost(network, samples, axis=0 if data.T is None else 1)
+    return {COST: json.dumps(counted._asdict()).encode()}
+
+
+def _read(row: Row, read: Read) -> pd.DataFrame:
+    """Columns synops, macs, energy_nj, parameters."""
+    return pd.DataFrame([Cost(**json.loads(read(COST)))])
+
+
+KIND = Kind(run, lambda job: (COST,), rows, tables={"cost": _read})

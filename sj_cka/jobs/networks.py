@@ -1,0 +1,30 @@
+"""Which job leaves the weights of a network."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sj_cka.job import Job
+from sj_cka.jobs import convert, init, train
+from sj_cka.jobs.graph import Graph
+from sj_cka.recipe import NetworkName
+
+State = Literal["trained", "untrained", "ceiling"]
+UNTRAINED = ("init", "0")  # moments of a network's training
+
+
+def trained(graph: Graph, network: NetworkName, seed: int) -> Job:
+    """The training of a network, or its conversion from a trained one."""
+    if network.kind == "converted":
+        return graph.once(convert.job, network, seed, True)
+    return graph.once(train.job, network, seed)
+
+
+def network(graph: Graph, name: NetworkName, seed: int, state: State = "trained") -> Job:
+    """What leaves the weights of a network at the moment that its name says, or, "untrained", its first weights."""
+    base = name.trained
+    if state != "untrained" and name.moment not in UNTRAINED:
+        return trained(graph, base, seed)
+    if base.kind == "converted":
+        return graph.once(convert.job, base, seed, False)
+    return graph.once(init.job, base, seed)
