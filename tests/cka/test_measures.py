@@ -8,9 +8,8 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.distance import pdist
 
 from sj_cka import CKA, CKAResult
-from sj_cka.cka import MEASURES
+from sj_cka.cka import MEASURES, Measure
 from sj_cka.cka.layer_grams import grams
-from sj_cka.cka.measures import Measure
 from sj_cka.plugins import UnknownName
 
 
