@@ -89,16 +89,11 @@ def choose(model: nn.Module, layers: LayerSpec, trace: Trace) -> dict[Choice, in
             hint = closest(layer, modules) if isinstance(layer, str) else ""
             raise ValueError(f"layers: {_describe(layer)} matches no module{hint}")
         called = [Choice(name, use) for name in trace.called if name in matched]
-        if not called and any(isinstance(modules[name], torch.jit.ScriptModule) for name in matched):
-            raise ValueError(
-                f"layers: {_describe(layer)} matches {', '.join(sorted(matched)[:3])}, which is compiled TorchScript "
-                "and cannot be watched: give the network the module that it was made of"
-            )
         if not called:
-            raise ValueError(
-                f"layers: {_describe(layer)} matches {', '.join(sorted(matched)[:3])}, which the forward pass never "
-                "calls; a layer must be called as a module, not through its weights"
-            )
+            why = "the forward pass never calls; a layer must be called as a module, not through its weights"
+            if any(isinstance(modules[name], torch.jit.ScriptModule) for name in matched):
+                why = "is compiled TorchScript and cannot be watched: give the network the module that it was made of"
+            raise ValueError(f"layers: {_describe(layer)} matches {', '.join(sorted(matched)[:3])}, which {why}")
         chosen |= {c: place for c in called if c not in chosen and Choice(c.module) not in chosen}
     return chosen
 

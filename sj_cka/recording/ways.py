@@ -54,10 +54,8 @@ def find_drive(probes: Probes, T: int | None, layout: Layout | None, forward: Fo
     failed = steps_are_samples(probes, drive)
     if not failed:
         steps = probes.steps(drive, T)
-        if not probes.keeps_time:
-            return replace(drive, T=_agreed(probes, drive, T, steps))
         if not (single and steps == 1 and forward is None):
-            return replace(drive, T=_own(steps, T, forward))
+            return replace(drive, T=_own(probes, drive, T, steps))
     if forward is not None or T is None:
         fault = fault_of(probes, drive)
         if fault and (forward is not None or not neurons or fault.error is None):
@@ -73,20 +71,26 @@ def find_drive(probes: Probes, T: int | None, layout: Layout | None, forward: Fo
     return _shown(probes, T, failed)
 
 
-def _own(steps: int | None, T: int | None, forward: Forward | None) -> int | None:
-    """The number of steps that a network makes of a batch as it is.
+def _own(probes: Probes, drive: Drive, T: int | None, steps: int | None) -> int | None:
+    """The number of steps that a network makes of a batch as it is; None where it shows none.
 
     Raises:
         ValueError: it is another than asked for.
     """
-    if T is None or steps is None or T == steps:
-        return steps
-    if forward is not None and steps % T == 0:
+    timed = probes.keeps_time
+    if T is None or steps == T or (steps is None and (timed or T == 1)):
+        return steps if timed else steps or T
+    if steps is None:
+        return T if looped(probes.trace(drive, N_PROBE[0]), T, probes.model) else None
+    if timed and drive.forward is not None and steps % T == 0:
         return T  # the caller says so: its neurons are used several times in a step
-    raise ValueError(
-        f"the network makes {steps} time steps of its own, T = {T} was asked for: pass T={steps}, or none. "
-        f"If it makes none but uses a neuron {steps} times in a step, run it yourself: T={T}, "
+    uses = (
+        f". If it makes none but uses a neuron {steps} times in a step, run it yourself: T={T}, "
         f"forward=lambda net, batch: [net(batch) for _ in range({T})]"
+    )
+    raise ValueError(
+        f"the network makes {steps} time steps of its own, T = {T} was asked for: pass T={steps}, or none"
+        + (uses if timed else "")
     )
 
 
@@ -103,21 +107,6 @@ def _shown(probes: Probes, T: int, failed: str) -> Drive:
             "forward=lambda net, batch: ..."
         ) from error
     return drive
-
-
-def _agreed(probes: Probes, drive: Drive, T: int | None, steps: int | None) -> int | None:
-    """The number of steps of a network of which nothing is known to keep time; None where it shows none.
-
-    Raises:
-        ValueError: it is another than asked for.
-    """
-    if T is None or steps == T or (T == 1 and steps is None):
-        return steps or T
-    if steps is not None:
-        raise ValueError(
-            f"the network makes {steps} time steps of its own, T = {T} was asked for: pass T={steps}, or none"
-        )
-    return T if looped(probes.trace(drive, N_PROBE[0]), T, probes.model) else None
 
 
 def _of_frames(probes: Probes, T: int | None, layout: Layout, single: bool) -> Drive:

@@ -124,7 +124,10 @@ class _Search(Probes):
         self.frames = [replace(as_is, sample_axis=1)] if batch[0].ndim > 2 else []
 
     def best(self, marked: int | None) -> Attempt | None:
-        """The first way that keeps the samples apart; failing that, the network itself mixes them in the first one."""
+        """The first way that keeps the samples apart; failing that, the first: the network itself mixes them.
+
+        One in which no activation is called, as far as hooks see, comes after all others.
+        """
         mixing: list[Attempt] = []
         self.said.clear()
         counters = [k for k in knobs(self.model) if k.of_time and k.value > 1 and k.module is not None]
@@ -138,7 +141,7 @@ class _Search(Probes):
                 return self._rather(attempt, marked)
             else:
                 mixing.append(attempt)
-        return mixing[0] if mixing else None
+        return min(mixing, key=lambda attempt: not attempt.two.inputs, default=None)
 
     def one_step(self, attempt: Attempt) -> OneStep:
         """What a twin has to know of a way to run it."""
