@@ -38,7 +38,7 @@ def candidates(model: nn.Module) -> dict[str, nn.Module]:
     return modules
 
 
-class Choice(NamedTuple):
+class ChosenUse(NamedTuple):
     """A module that was chosen, and which of its uses in a step; None for all."""
 
     module: str
@@ -60,7 +60,7 @@ def patterns_of(layers: LayerSpec) -> list[Layer] | None:
     return patterns
 
 
-def choose(model: nn.Module, layers: LayerSpec, trace: Trace) -> dict[Choice, int]:
+def choose(model: nn.Module, layers: LayerSpec, trace: Trace) -> dict[ChosenUse, int]:
     """The layers asked for, each once, and the place of the pattern that asked for them.
 
     A module that has several names goes by each of them, and "name#use", as layers of several uses are labelled, is one
@@ -72,11 +72,11 @@ def choose(model: nn.Module, layers: LayerSpec, trace: Trace) -> dict[Choice, in
     """
     patterns = patterns_of(layers)
     if patterns is None:
-        return {Choice(name): 0 for name in default_layers(model, trace)}
+        return {ChosenUse(name): 0 for name in default_layers(model, trace)}
     if not patterns:
         raise ValueError("layers: expected at least one name, glob, type or predicate, got none")
     modules, names = candidates(model), _names(model)
-    chosen: dict[Choice, int] = {}
+    chosen: dict[ChosenUse, int] = {}
     for place, layer in enumerate(patterns):
         use: int | None = None
         if isinstance(layer, str):
@@ -88,13 +88,13 @@ def choose(model: nn.Module, layers: LayerSpec, trace: Trace) -> dict[Choice, in
         if not matched:
             hint = closest(layer, modules) if isinstance(layer, str) else ""
             raise ValueError(f"layers: {_describe(layer)} matches no module{hint}")
-        called = [Choice(name, use) for name in trace.called if name in matched]
+        called = [ChosenUse(name, use) for name in trace.called if name in matched]
         if not called:
             why = "the forward pass never calls; a layer must be called as a module, not through its weights"
             if any(isinstance(modules[name], torch.jit.ScriptModule) for name in matched):
                 why = "is compiled TorchScript and cannot be watched: give the network the module that it was made of"
             raise ValueError(f"layers: {_describe(layer)} matches {', '.join(sorted(matched)[:3])}, which {why}")
-        chosen |= {c: place for c in called if c not in chosen and Choice(c.module) not in chosen}
+        chosen |= {c: place for c in called if c not in chosen and ChosenUse(c.module) not in chosen}
     return chosen
 
 

@@ -14,7 +14,7 @@ from sj_cka.recording.axes import find_taps
 from sj_cka.recording.calls import Loops
 from sj_cka.recording.drive import Drive, Forward, Layout
 from sj_cka.recording.folds import NotBack, Probed
-from sj_cka.recording.layers import Choice, LayerSpec, choose
+from sj_cka.recording.layers import ChosenUse, LayerSpec, choose
 from sj_cka.recording.probes import Probes, tried
 from sj_cka.recording.select import Select, check_matches
 from sj_cka.recording.state import is_multi_step, is_neuron, preserved
@@ -99,7 +99,7 @@ def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> ObservationPlan:
     position = {call: i for i, call in enumerate(probed.two.order)}
 
     def place(tap: Tap) -> tuple[int, int]:
-        asked = [places[c] for c in (Choice(tap.module, tap.use), Choice(tap.module)) if c in places]
+        asked = [places[c] for c in (ChosenUse(tap.module, tap.use), ChosenUse(tap.module)) if c in places]
         return min(asked), position[tap.module, tap.use]
 
     taps.sort(key=place)
@@ -108,7 +108,7 @@ def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> ObservationPlan:
 
 
 def _taps(
-    probes: Probes, drive: Drive, probed: Probed, T: int, choices: Collection[Choice], *, leave_out: bool
+    probes: Probes, drive: Drive, probed: Probed, T: int, choices: Collection[ChosenUse], *, leave_out: bool
 ) -> tuple[list[Tap], dict[str, Exception]]:
     """The taps of what was chosen, and the errors of the modules that are no layers, if they are left out."""
 
@@ -122,7 +122,7 @@ def _taps(
     uses = {
         name: sorted(use for module, use in choices if module == name and use is not None)
         for name in names
-        if Choice(name) not in choices
+        if ChosenUse(name) not in choices
     }
     try:
         taps = find_taps(

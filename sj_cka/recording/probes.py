@@ -86,10 +86,10 @@ class Probes:
         left: list[str] = []
 
         def run() -> None:
-            before = held(self.model)
+            before = held_states(self.model)
             drive.run(self.model, some)
             drive.run(self.model, some)
-            now = held(self.model)
+            now = held_states(self.model)
             left[:] = [
                 f"{key} of shape {shape}"
                 for key, shape in before.items()
@@ -255,7 +255,7 @@ def carries(run: Trace) -> bool:
     return any(distance(a, b) > _RUN for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))
 
 
-def held(model: nn.Module) -> dict[str, tuple[int, ...]]:
+def held_states(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors that a user's own modules hold as attributes or buffers, and that are not all zero."""
     return {
         f"module {name!r} ({type(module).__name__}) holds {key!r}": tuple(x.shape)

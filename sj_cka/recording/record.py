@@ -21,7 +21,7 @@ from sj_cka.recording.select import Select, select_without_wrappers
 from sj_cka.recording.state import is_multi_step, is_neuron, preserved
 from sj_cka.recording.tap import Tap
 from sj_cka.recording.trace import depth
-from sj_cka.recording.ways import fault_of, takes_time_first
+from sj_cka.recording.ways import run_fault, takes_time_first
 from sj_cka.recording.wrappers import as_written, check_network, named, uncompiled
 
 What = Literal["output", "membrane"]
@@ -228,9 +228,9 @@ class _Recording:
                 raise ValueError(f"expected layout to be one of {', '.join(drives)}, got {layout!r}")
             if (n := drives[layout].samples(batch)) < N_NEEDED:
                 raise ValueError(f"record tells samples from steps by probes on 3 samples, got a first call with {n}")
-            fault = fault_of(probes, drives[layout])
+            fault = run_fault(probes, drives[layout])
             if fault is not None and self.layout is None and layout == "TNCHW":  # taken because the other does not run
-                fault = fault_of(probes, drives["NCHW"]) or fault
+                fault = run_fault(probes, drives["NCHW"]) or fault
             if fault is not None:
                 raise fault.error or ValueError(f"record: {fault.words}")
             plan = planned(probes, drives[layout], self.layers)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sj_cka.recording.calls import looped
 from sj_cka.recording.drive import LAYOUTS, N_NEEDED, Drive, Forward, Layout, sample_axis, tensors_in
 from sj_cka.recording.folds import N_PROBE, SAME, TWO, distance
-from sj_cka.recording.probes import Probes, carries, changed, held, not_back, own_steps, taken_for_steps, tried
+from sj_cka.recording.probes import Probes, carries, changed, held_states, not_back, own_steps, taken_for_steps, tried
 from sj_cka.recording.snapshot import computes_by_own_code
 from sj_cka.recording.state import from_rest, is_multi_step, is_neuron
 from sj_cka.recording.trace import Trace, own_run
@@ -57,7 +57,7 @@ def find_drive(probes: Probes, T: int | None, layout: Layout | None, forward: Fo
         if not (single and steps == 1 and forward is None):
             return replace(drive, T=_own(probes, drive, T, steps))
     if forward is not None or T is None:
-        fault = fault_of(probes, drive)
+        fault = run_fault(probes, drive)
         if fault and (forward is not None or not neurons or fault.error is None):
             raise ValueError(f"with forward=, {fault.words}" if forward is not None else fault.words)
     if forward is not None:
@@ -166,7 +166,7 @@ def expect_at_rest(probes: Probes, drive: Drive) -> None:
         ValueError: with the module's name.
     """
     count = drive.samples(probes.batch)
-    if not any(count in shape for shape in held(probes.model).values()):
+    if not any(count in shape for shape in held_states(probes.model).values()):
         return
     run, left = probes.twice(drive)
     if left and carries(run):
@@ -182,14 +182,14 @@ def steps_are_samples(probes: Probes, drive: Drive) -> str:
     return f"{type(both).__name__}: {both}" if isinstance(both, Exception) else taken_for_steps(probes.model, *both)
 
 
-class Fault(NamedTuple):
+class RunFault(NamedTuple):
     """Why a network cannot be run on a few samples, in words, and what it raises on the whole batch, if it does."""
 
     error: Exception | None
     words: str
 
 
-def fault_of(probes: Probes, drive: Drive) -> Fault | None:
+def run_fault(probes: Probes, drive: Drive) -> RunFault | None:
     """What is wrong with running a network on a few samples of a batch; None where it runs."""
     for n in N_PROBE:
         if isinstance(few := tried(probes.trace, drive, n), Exception):
@@ -199,12 +199,14 @@ def fault_of(probes: Probes, drive: Drive) -> Fault | None:
     with torch.no_grad(), own_run():
         whole = tried(from_rest, probes.model, lambda: drive.run(probes.model, probes.batch))
     if isinstance(whole, Exception):
-        return Fault(whole, f"it does not run on the batch: {type(whole).__name__}: {whole}{_left_over(probes.model)}")
+        return RunFault(
+            whole, f"it does not run on the batch: {type(whole).__name__}: {whole}{_left_over(probes.model)}"
+        )
     words = (
         f"it runs on its batch of {drive.samples(probes.batch)}, but not on {n} of its samples, with which steps and "
         f"samples are found out ({type(few).__name__}: {few}): let it take any number of samples"
     )
-    return Fault(None, words)
+    return RunFault(None, words)
 
 
 def _left_over(model: nn.Module) -> str:
