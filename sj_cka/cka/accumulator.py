@@ -208,11 +208,7 @@ class CKA:
             **{name: copy.copy(getattr(self, name)) for name in _STATE},
             "sides": [copy.deepcopy(vars(side)) for side in self.sides],
             "parts": [
-                (
-                    {key: value.cpu() for key, value in part.sums.items()},
-                    {name: [value.cpu() for value in values] for name, values in part.lists.items()},
-                )
-                for part in self.parts
+                {key: [value.cpu() for value in values] for key, values in part.tensors.items()} for part in self.parts
             ],
             "also": {name: other.state_dict() for name, other in self.also.items()},
         }
@@ -223,8 +219,8 @@ class CKA:
         for name in _STATE:
             setattr(self, name, copy.copy(state[name]))
         self.sides = tuple(LayerSteps(**copy.deepcopy(side)) for side in state["sides"])
-        for part, (sums, lists) in zip(self.parts, state["parts"], strict=True):
-            part.sums, part.lists = dict(sums), {name: list(values) for name, values in lists.items()}
+        for part, tensors in zip(self.parts, state["parts"], strict=True):
+            part.tensors = {key: list(values) for key, values in tensors.items()}
         for name, other in state["also"].items():
             self.also[name] = CKA()
             self.also[name].load_state_dict(other)

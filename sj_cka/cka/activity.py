@@ -28,11 +28,11 @@ class Activity(Accumulator):
                 self.add((side, layer), counts)
 
     def add(self, key: Any, value: Tensor) -> None:
-        before = self.sums.get(key, value)
+        before = self.tensors.get(key, [value])[0]
         if before.shape[-1] == value.shape[-1]:
             super().add(key, value)
         else:
-            self.sums[key] = value[:, :0]
+            self.tensors[key] = [value[:, :0]]
 
     def variables(self, n: int, x: LayerSteps, y: LayerSteps) -> dict[str, tuple[Any, ...]]:
         """Firing rate, share of units that never fire and of those that fire for every sample; NaN without neurons."""
@@ -40,8 +40,7 @@ class Activity(Accumulator):
         for side, layers, T in (("x", x.layers, x.index.shape[1]), ("y", y.layers, y.index.shape[1])):
             shares = np.full((len(_SHARES), len(layers), T), np.nan)
             for i, layer in enumerate(layers):
-                if (side, layer) in self.sums and self.sums[side, layer].shape[-1]:
-                    counts = self.sums[side, layer].cpu().numpy()
+                if (side, layer) in self.tensors and (counts := self.array((side, layer))).size:
                     always = counts > n * (1 - 1e-6)  # counts over all steps are divided by their number
                     shares[:, i] = [counts.mean(1) / n, (counts == 0).mean(1), always.mean(1)]
             if np.isfinite(shares).any():

@@ -49,16 +49,17 @@ class Centred(NamedTuple):
 
 
 class Accumulator(ABC):
-    """Tensors over minibatches: those of `sums` add up, those of `lists` stand one after the other.
+    """Tensors over minibatches, by key.
 
-    `dims` names the variables of a result that it becomes, and their axes.
+    `dims` names the variables of a result that they become, and their axes. Where `joined`, the tensors of minibatches
+    stand one after the other; else they add up.
     """
 
     dims: ClassVar[Dims] = {}
+    joined: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        self.sums: dict[Any, Tensor] = {}
-        self.lists: dict[str, list[Tensor]] = {}
+        self.tensors: dict[Any, list[Tensor]] = {}  # one that adds up is alone in its list
 
     @abstractmethod
     def update(self, batch: Centred) -> None:
@@ -66,25 +67,27 @@ class Accumulator(ABC):
 
     def merge(self, other: Accumulator, samples: int) -> None:
         """Adds what another one of the same kind has, whose samples lie behind so many."""
-        for key, value in other.sums.items():
-            self.add(key, value)
-        for name, values in other.lists.items():
-            self.lists.setdefault(name, []).extend(values)
+        for key, values in other.tensors.items():
+            for value in values:
+                self.add(key, value)
 
     def add(self, key: Any, value: Tensor) -> None:
-        """Adds to a sum; it lies where its first value did."""
-        before = self.sums.get(key)
-        self.sums[key] = value if before is None else before + value.to(before.device)
+        """Adds a tensor; a sum lies where its first value did."""
+        held = self.tensors.setdefault(key, [])
+        if held and not self.joined:
+            before = held.pop()
+            value = before + value.to(before.device)
+        held.append(value)
 
-    def append(self, name: str, value: Tensor) -> None:
-        """Adds to a list."""
-        self.lists.setdefault(name, []).append(value)
+    def array(self, key: Any) -> np.ndarray:
+        """A sum, or all tensors joined."""
+        held = self.tensors[key]
+        return (torch.cat(held) if self.joined else held[0]).cpu().numpy()
 
     def variables(self, n: int, x: LayerSteps, y: LayerSteps) -> dict[str, tuple[Any, ...]]:
-        """Variable -> (axes, values): means over n samples, and lists joined; with attributes where it has any."""
-        values = {str(name): value.cpu().numpy() / n for name, value in self.sums.items()}
-        values |= {name: torch.cat(parts).cpu().numpy() for name, parts in self.lists.items()}
-        return {name: (self.dims[name], value) for name, value in values.items()}
+        """Variable -> (axes, values): means over n samples, or what is joined; with attributes where it has any."""
+        values = {key: self.array(key) for key in self.tensors}
+        return {key: (self.dims[key], value if self.joined else value / n) for key, value in values.items()}
 
 
 class StepSums(Accumulator):
@@ -117,20 +120,21 @@ class BatchSums(Accumulator):
         **{f"batch_{name}": ("batch",) for name in ("n", "place", "seed")},
         **{f"batch_{part}": ("batch", *axes) for part, axes in _PARTS.items()},
     }
+    joined = True
 
     def update(self, batch: Centred) -> None:
         norms = [side.norms.square().unsqueeze(0) for side in batch.wholes]
         for name, value in (("n", batch.x.n), ("place", batch.place), ("seed", batch.seed)):
             if value is not None:
-                self.append(f"batch_{name}", torch.tensor([value]))
-        self.append("batch_xy", 2 * pair_products(batch.wholes[0].rows, batch.wholes[-1].rows).unsqueeze(0))
-        self.append("batch_xx", norms[0])
-        self.append("batch_yy", norms[-1])
+                self.add(f"batch_{name}", torch.tensor([value]))
+        self.add("batch_xy", 2 * pair_products(batch.wholes[0].rows, batch.wholes[-1].rows).unsqueeze(0))
+        self.add("batch_xx", norms[0])
+        self.add("batch_yy", norms[-1])
 
     def merge(self, other: Accumulator, samples: int) -> None:
-        before = len(self.lists.get("batch_place", ()))
+        before = len(self.tensors.get("batch_place", ()))
         super().merge(other, samples)
-        places = self.lists["batch_place"]
+        places = self.tensors["batch_place"]
         places[before:] = [place + samples for place in places[before:]]
 
 
@@ -138,10 +142,11 @@ class SampleShares(Accumulator):
     """What each sample contributes, see `contributions`."""
 
     dims: ClassVar[Dims] = {f"sample_{part}": ("sample", *axes) for part, axes in _PARTS.items()}
+    joined = True
 
     def update(self, batch: Centred) -> None:
         for name, value in zip(self.dims, contributions(batch.wholes[0], batch.wholes[-1]), strict=True):
-            self.append(name, value)
+            self.add(name, value)
 
 
 class Subsets(Accumulator):
@@ -155,10 +160,10 @@ class Subsets(Accumulator):
             self.add((name, part), value)
 
     def variables(self, n: int, x: LayerSteps, y: LayerSteps) -> dict[str, tuple[Any, ...]]:
-        names = list(dict.fromkeys(name for name, _ in self.sums))
+        names = list(dict.fromkeys(name for name, _ in self.tensors))
         if not names:
             return {}
-        n_of, *means = (np.stack([self.sums[name, p].cpu().numpy() for name in names]) for p in ("n", *_PARTS))
+        n_of, *means = (np.stack([self.array((name, p)) for name in names]) for p in ("n", *_PARTS))
         counts = np.maximum(n_of, 1)
         return {
             self.axis: ((self.axis,), names),
@@ -245,7 +250,7 @@ class MeasureMeans(Accumulator):
     def variables(self, n: int, x: LayerSteps, y: LayerSteps) -> dict[str, tuple[Any, ...]]:
         variables = {}
         for name, measure in self.table.items():
-            value, weight = (self.sums[name, part].cpu().numpy() for part in ("value", "weight"))
+            value, weight = (self.array((name, part)) for part in ("value", "weight"))
             mean = np.where(weight > 0, value / np.maximum(weight, 1), np.nan)
             variables[f"measure_{name}"] = (_PAIR, mean, {"title": measure.title})
         return variables

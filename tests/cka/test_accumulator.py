@@ -248,7 +248,9 @@ def test_features_with_a_gradient_are_compared_without_it():
     x, y = features(8), features(8, seed=1)
     found = accumulated([({layer: X.clone().requires_grad_() for layer, X in x.items()}, y)])
     assert found.compute().data.equals(accumulated([(x, y)]).compute().data)
-    assert not any(value.requires_grad for value in [value for part in found.parts for value in part.sums.values()])
+    held = [value for part in found.parts for values in part.tensors.values() for value in values]
+    assert held
+    assert not any(value.requires_grad for value in held)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +286,9 @@ def test_a_default_dtype_of_float64_changes_nothing(double):
     torch.set_default_dtype(torch.float32)
     expected.update(x, y, groups=groups)
     assert found.compute().data.identical(expected.compute().data)
-    assert next(part for part in found.parts if "sample_xy" in part.lists).lists["sample_xy"][0].dtype == torch.float32
+    assert (
+        next(part.tensors["sample_xy"][0].dtype for part in found.parts if "sample_xy" in part.tensors) == torch.float32
+    )
 
 
 def test_networks_of_float64_are_compared_where_that_is_the_default(double, trace_cka):
