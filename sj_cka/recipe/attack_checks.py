@@ -22,9 +22,11 @@ def check_attacks(study: Study) -> None:
     for i, name in enumerate(study.recipe.attack.networks):
         for network in study.networks(name):
             check_network(study, ("attack", "networks", i), network)
-            if network.moment:
-                message = f"expected a trained network, <variant>.<snn|ann|converted>, got {network!r}"
-                raise study.error(("attack", "networks", i), message)
+            study.refuse_if(
+                network.moment,
+                ("attack", "networks", i),
+                f"expected a trained network, <variant>.<snn|ann|converted>, got {network!r}",
+            )
     before: list[str] = []
     for name, entry in study.attacks.items():
         key: KeyPath = ("attack", "by", name)
@@ -32,9 +34,11 @@ def check_attacks(study: Study) -> None:
         before.append(name)
     made = [(entry, attack_named(entry.attack)) for entry in study.attacks.values() if entry.like is None]
     needs = {attack.needs for _, attack in made}
-    if "gradient" in needs and "answers" not in needs:
-        message = "expected a gradient-free attack too, e.g. square: without one, masked gradients look like robustness"
-        raise study.error(("attack", "by"), message)
+    study.refuse_if(
+        "gradient" in needs and "answers" not in needs,
+        ("attack", "by"),
+        "expected a gradient-free attack too, e.g. square: without one, masked gradients look like robustness",
+    )
     of_eps = [
         {eps for entry, attack in made if (attack.needs, attack.unit) == (need, "pixels") for eps in entry.eps if eps}
         for need in ("gradient", "answers")
@@ -46,16 +50,21 @@ def check_attacks(study: Study) -> None:
 
 
 def _check_attack(study: Study, key: KeyPath, entry: Attacking, before: list[str]) -> None:
-    if (entry.like is not None) != (entry.attack == NOISE):
-        message = f"expected like, an entry above this one, with {NOISE} and with it alone"
-        raise study.error((*key, "like"), message)
+    study.refuse_if(
+        (entry.like is not None) != (entry.attack == NOISE),
+        (*key, "like"),
+        f"expected like, an entry above this one, with {NOISE} and with it alone",
+    )
     if entry.attack == NOISE:
         _check_source(study, key, entry, wanted=False)
-        if entry.like not in before:
-            raise study.error((*key, "like"), f"expected an entry above this one, got {entry.like!r}")
-        if entry.options or entry.rate is not None:
-            message = f"expected name and like alone: noise has the strengths of {entry.like}"
-            raise study.error(key, message)
+        study.refuse_if(
+            entry.like not in before, (*key, "like"), f"expected an entry above this one, got {entry.like!r}"
+        )
+        study.refuse_if(
+            entry.options or entry.rate is not None,
+            key,
+            f"expected name and like alone: noise has the strengths of {entry.like}",
+        )
         return
     try:
         attack = attack_named(entry.attack)
@@ -73,15 +82,18 @@ def _check_attack(study: Study, key: KeyPath, entry: Attacking, before: list[str
 def _check_source(study: Study, key: KeyPath, entry: Attacking, *, wanted: bool) -> None:
     """The network that is attacked in place of the one that is shown the result."""
     at: KeyPath = (*key, "source")
-    if (entry.source is not None) != wanted:
-        raise study.error(at, "expected source, a network, with transfer and with it alone")
+    study.refuse_if(
+        (entry.source is not None) != wanted, at, "expected source, a network, with transfer and with it alone"
+    )
     for network in study.attacked() if wanted else ():
         source = entry.source_of(network) or network
         check_network(study, at, source)
-        if source.moment:
-            raise study.error(at, f"expected a trained network, got {source!r}")
-        if study.conditions[source.variant].data != study.conditions[network.variant].data:
-            raise study.error(at, f"expected a network with the data of {network}, got {source}")
+        study.refuse_if(source.moment, at, f"expected a trained network, got {source!r}")
+        study.refuse_if(
+            study.conditions[source.variant].data != study.conditions[network.variant].data,
+            at,
+            f"expected a network with the data of {network}, got {source}",
+        )
 
 
 def check_strength(

@@ -46,5 +46,8 @@ def check(study: Study) -> None:
 def _check_evaluated(study: Study, key: KeyPath, network: NetworkName) -> None:
     """A network that can be run at other numbers of steps: trained, and spiking."""
     check_network(study, key, network)
-    if not network.spiking or network.moment:
-        raise study.error(key, f"expected a trained spiking network, <variant>.<snn|converted>, got {network!r}")
+    study.refuse_if(
+        not network.spiking or network.moment,
+        key,
+        f"expected a trained spiking network, <variant>.<snn|converted>, got {network!r}",
+    )

@@ -34,8 +34,11 @@ def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
         _check_stray(study, here, measurement, of)
         (_check_network_arm if of == "network" else _check_comparison_arm)(study, here, claim, measurement)
     both = [(one, two) for one, two in zip(arms.values(), list(arms.values())[1:], strict=False)][::2]
-    if any((one.minus is None) != (two.minus is None) for one, two in both):
-        raise study.error(key, "expected minus in both a and b, or in none: else the two are not of one kind")
+    study.refuse_if(
+        any((one.minus is None) != (two.minus is None) for one, two in both),
+        key,
+        "expected minus in both a and b, or in none: else the two are not of one kind",
+    )
     if claim.test == "trend":
         check_sweep(study, (*key, "test"))
     if claim.test == "near_ceiling":
@@ -51,8 +54,11 @@ def _check_stray(study: Study, key: KeyPath, measurement: Arm, of: str) -> None:
     whose = "network" if of == "network" else "comparison"
     strays = ("comparison", "variant", "layers", "minus") if of == "network" else _OF_A_NETWORK
     for name in strays:
-        if name in measurement.model_fields_set:
-            raise study.error((*key, name), f"expected no {name}: {measurement.measure} is that of a {whose}")
+        study.refuse_if(
+            name in measurement.model_fields_set,
+            (*key, name),
+            f"expected no {name}: {measurement.measure} is that of a {whose}",
+        )
 
 
 def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Arm) -> None:
@@ -60,17 +66,21 @@ def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Ar
     if name is None:
         raise study.error(at, f"expected the network whose {measurement.measure} is meant")
     if claim.test == "trend":
-        if measurement.measure != "accuracy" or measurement.attack is not None:
-            raise study.error((*key, "measure"), "expected accuracy without attack, or a measure of a comparison")
-        if name not in KINDS:
-            raise study.error(at, f"expected snn, ann or converted, of every variant of the sweep, got {name!r}")
-        if T is not None:
-            raise study.error((*key, "T"), "expected none: in a trend every network runs as it was trained")
+        study.refuse_if(
+            measurement.measure != "accuracy" or measurement.attack is not None,
+            (*key, "measure"),
+            "expected accuracy without attack, or a measure of a comparison",
+        )
+        study.refuse_if(
+            name not in KINDS, at, f"expected snn, ann or converted, of every variant of the sweep, got {name!r}"
+        )
+        study.refuse_if(T is not None, (*key, "T"), "expected none: in a trend every network runs as it was trained")
         return
     network = NetworkName(name)
     check_network(study, at, network)
-    if network.moment:
-        raise study.error(at, f"expected a trained network: only its {measurement.measure} is kept, got {name!r}")
+    study.refuse_if(
+        network.moment, at, f"expected a trained network: only its {measurement.measure} is kept, got {name!r}"
+    )
     if measurement.measure == "backdoor_success":
         _check_poisoned_arm(study, key, measurement, network)
     if measurement.attack is not None or measurement.eps is not None:
@@ -81,12 +91,17 @@ def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Ar
 
 
 def _check_poisoned_arm(study: Study, key: KeyPath, measurement: Arm, network: NetworkName) -> None:
-    if study.conditions[network.variant].train.poison is None:
-        message = f"expected a network whose training has train.poison, got {measurement.network!r}"
-        raise study.error((*key, "network"), message)
+    study.refuse_if(
+        study.conditions[network.variant].train.poison is None,
+        (*key, "network"),
+        f"expected a network whose training has train.poison, got {measurement.network!r}",
+    )
     for name in ("split", "T", "attack", "eps"):
-        if name in measurement.model_fields_set:
-            raise study.error((*key, name), f"expected no {name}: a backdoor is measured on the test split")
+        study.refuse_if(
+            name in measurement.model_fields_set,
+            (*key, name),
+            f"expected no {name}: a backdoor is measured on the test split",
+        )
 
 
 def _check_attacked_arm(study: Study, key: KeyPath, measurement: Arm, network: NetworkName) -> None:
@@ -95,8 +110,11 @@ def _check_attacked_arm(study: Study, key: KeyPath, measurement: Arm, network: N
         got = "it is missing" if name is None else f"got {name!r}{closest(name, study.attacks)}"
         raise study.error((*key, "attack"), f"expected an entry of attack.by, {got}")
     entry = study.attacks[name]
-    if network not in study.attacked() or not entry.concerns(network):
-        raise study.error((*key, "network"), f"expected a network that {name} is on, got {measurement.network!r}")
+    study.refuse_if(
+        network not in study.attacked() or not entry.concerns(network),
+        (*key, "network"),
+        f"expected a network that {name} is on, got {measurement.network!r}",
+    )
     if measurement.split != "test" or measurement.T is not None:
         stray = "T" if measurement.T is not None else "split"
         raise study.error((*key, stray), "expected none under attack: test samples, and the steps of the training")
@@ -113,9 +131,11 @@ def _check_comparison_arm(study: Study, key: KeyPath, claim: Claim, measurement:
     variants = list(study.sides(comparison))
     if measurement.minus is not None:
         other = list(study.sides(comparison_named(study, (*key, "minus"), measurement.minus)))
-        if other != variants:
-            message = f"expected a comparison with the variants of {comparison.name}, {measurement.minus} has others"
-            raise study.error((*key, "minus"), message)
+        study.refuse_if(
+            other != variants,
+            (*key, "minus"),
+            f"expected a comparison with the variants of {comparison.name}, {measurement.minus} has others",
+        )
     if MEASUREMENTS[measurement.measure].table == "dynamics" and not comparison.permutation_test:
         expected = f"expected a comparison with permutation_test: true for {measurement.measure}"
         raise study.error((*key, "comparison"), f"{expected}, {comparison.name!r} has no null")

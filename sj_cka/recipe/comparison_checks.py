@@ -17,51 +17,69 @@ def check_comparisons(study: Study) -> None:
     names: set[str] = set()
     for i, comparison in enumerate(study.recipe.compare):
         key: KeyPath = ("compare", i)
-        if comparison.name in names:
-            raise study.error((*key, "name"), f"expected a name of its own, {comparison.name!r} is given twice")
+        study.refuse_if(
+            comparison.name in names, (*key, "name"), f"expected a name of its own, {comparison.name!r} is given twice"
+        )
         names.add(comparison.name)
-        if ("*" in comparison.x) != ("*" in comparison.y):
-            raise study.error(key, "expected * in both x and y, or in none: it stands for the same variant")
+        study.refuse_if(
+            ("*" in comparison.x) != ("*" in comparison.y),
+            key,
+            "expected * in both x and y, or in none: it stands for the same variant",
+        )
         if comparison.variants == "pairs":
             _check_pairs(study, key, comparison)
         for sides in study.sides(comparison).values():
             for side, network, T in (("x", sides.x, sides.T_x), ("y", sides.y, sides.T_y)):
                 check_network(study, (*key, side), network)
-                if T is not None and not network.spiking:
-                    raise study.error((*key, f"T_{side}"), f"expected none: {network} has no steps")
+                study.refuse_if(
+                    T is not None and not network.spiking, (*key, f"T_{side}"), f"expected none: {network} has no steps"
+                )
             x, y = (study.conditions[name.variant] for name in sides[:2])
             if x.data != y.data:
                 got = f"{sides.x} has {shown(x.data)}, {sides.y} has {shown(y.data)}"
                 raise study.error(key, f"expected two networks with the same data, since both are shown them; {got}")
             if comparison.attack_y is not None:
                 _check_under(study, (*key, "attack_y"), comparison.attack_y, sides.y)
-            if comparison.permutation_test and not sides.x.spiking:
-                raise study.error((*key, "permutation_test"), f"expected a spiking x: {sides.x} has no steps")
-        if comparison.seeds == "other" and len(study.seeds) < 2:
-            raise study.error((*key, "seeds"), "expected at least 2 seeds in the study for 'other', got 1")
+            study.refuse_if(
+                comparison.permutation_test and not sides.x.spiking,
+                (*key, "permutation_test"),
+                f"expected a spiking x: {sides.x} has no steps",
+            )
+        study.refuse_if(
+            comparison.seeds == "other" and len(study.seeds) < 2,
+            (*key, "seeds"),
+            "expected at least 2 seeds in the study for 'other', got 1",
+        )
 
 
 def _check_pairs(study: Study, key: KeyPath, comparison: Comparison) -> None:
     if "*" not in comparison.x or comparison.x != comparison.y:
         got = f"got {comparison.x!r} and {comparison.y!r}"
         raise study.error((*key, "variants"), f"expected the same x and y, with *, for pairs of variants, {got}")
-    if len(study.conditions) < 2:
-        raise study.error((*key, "variants"), "expected at least 2 variants in the study for pairs, got 1")
-    if comparison.attack_y is not None:
-        raise study.error((*key, "attack_y"), "expected none: pairs of variants see the samples as they are")
+    study.refuse_if(
+        len(study.conditions) < 2, (*key, "variants"), "expected at least 2 variants in the study for pairs, got 1"
+    )
+    study.refuse_if(
+        comparison.attack_y is not None,
+        (*key, "attack_y"),
+        "expected none: pairs of variants see the samples as they are",
+    )
     for name in ("T_x", "T_y"):
-        if getattr(comparison, name) is not None:
-            message = "expected none: pairs of variants run with the steps of their training"
-            raise study.error((*key, name), message)
+        study.refuse_if(
+            getattr(comparison, name) is not None,
+            (*key, name),
+            "expected none: pairs of variants run with the steps of their training",
+        )
 
 
 def _check_under(study: Study, key: KeyPath, name: str, network: NetworkName) -> None:
-    if name not in study.attacks:
-        raise study.error(key, f"expected an entry of attack.by, got {name!r}{closest(name, study.attacks)}")
-    if network not in study.attacked():
-        raise study.error(key, f"expected y among attack.networks, got {network}")
-    if not study.attacks[name].concerns(network):
-        raise study.error(key, f"expected another y: {name} is made on {network} itself")
+    study.refuse_if(
+        name not in study.attacks, key, f"expected an entry of attack.by, got {name!r}{closest(name, study.attacks)}"
+    )
+    study.refuse_if(network not in study.attacked(), key, f"expected y among attack.networks, got {network}")
+    study.refuse_if(
+        not study.attacks[name].concerns(network), key, f"expected another y: {name} is made on {network} itself"
+    )
 
 
 def check_over_variants(study: Study, key: KeyPath, comparison: Comparison) -> None:
@@ -74,8 +92,11 @@ def check_over_variants(study: Study, key: KeyPath, comparison: Comparison) -> N
 def check_sweep(study: Study, key: KeyPath) -> None:
     """Raises RecipeError unless the study has what a trend takes: a sweep over numbers above 0."""
     values = [c.value for c in study.conditions.values()]
-    if study.recipe.sweep is None or len(values) < 2 or not all(v is not None and v > 0 for v in values):
-        raise study.error(key, "expected a sweep over at least 2 numbers above 0 for a trend")
+    study.refuse_if(
+        study.recipe.sweep is None or len(values) < 2 or not all(v is not None and v > 0 for v in values),
+        key,
+        "expected a sweep over at least 2 numbers above 0 for a trend",
+    )
 
 
 def comparison_named(study: Study, key: KeyPath, name: str) -> Comparison:

@@ -24,17 +24,26 @@ def check_figures(study: Study) -> None:
             _check_state(study, (*key, "state"), block, figure, comparison)
             continue
         for name in ("comparison", "state"):
-            if name in block.model_fields_set:
-                raise study.error((*key, name), f"expected none: {block.name} shows all networks of the study")
+            study.refuse_if(
+                name in block.model_fields_set,
+                (*key, name),
+                f"expected none: {block.name} shows all networks of the study",
+            )
         _check_there(study, (*key, "name"), figure)
 
 
 def _check_compared(study: Study, key: KeyPath, figure: Figure, comparison: Comparison) -> None:
     at = (*key, "comparison")
-    if figure.of == "pairs of variants" and comparison.variants != "pairs":
-        raise study.error(at, f"expected a comparison of pairs of variants, {comparison.name!r} is none")
-    if figure.of == "permutation test" and not comparison.permutation_test:
-        raise study.error(at, f"expected a comparison with permutation_test: true, {comparison.name!r} has no null")
+    study.refuse_if(
+        figure.of == "pairs of variants" and comparison.variants != "pairs",
+        at,
+        f"expected a comparison of pairs of variants, {comparison.name!r} is none",
+    )
+    study.refuse_if(
+        figure.of == "permutation test" and not comparison.permutation_test,
+        at,
+        f"expected a comparison with permutation_test: true, {comparison.name!r} has no null",
+    )
     if figure.of == "sweep":
         check_over_variants(study, at, comparison)
         check_sweep(study, (*key, "name"))
@@ -46,18 +55,23 @@ def _check_state(study: Study, key: KeyPath, block: FigureBlock, figure: Figure,
         several = f"{' or '.join(figure.states)}: {{name}} shows no {block.state}"
         expected = one if len(figure.states) == 1 else several
         raise study.error(key, f"expected {expected.format(name=block.name)}")
-    if block.state == "untrained" and comparison.attack_y is not None:
-        raise study.error(key, f"expected trained: {comparison.name} is under attack, and has no floor")
-    if block.state == "ceiling" and not study.has_ceiling(comparison):
-        raise study.error(key, f"expected {WITH_CEILING}")
+    study.refuse_if(
+        block.state == "untrained" and comparison.attack_y is not None,
+        key,
+        f"expected trained: {comparison.name} is under attack, and has no floor",
+    )
+    study.refuse_if(block.state == "ceiling" and not study.has_ceiling(comparison), key, f"expected {WITH_CEILING}")
 
 
 def _check_there(study: Study, key: KeyPath, figure: Figure) -> None:
     """What is no comparison, and not of every study."""
     poisoned = any(condition.train.poison for condition in study.conditions.values())
-    if figure.of == "evaluations" and not study.recipe.evaluate:
-        raise study.error(key, "expected networks under evaluate for the accuracy at other T, got none")
-    if figure.of == "attacks" and study.recipe.attack is None:
-        raise study.error(key, "expected networks under attack, got none")
-    if figure.of == "backdoors" and not poisoned:
-        raise study.error(key, "expected a variant with train.poison, got none")
+    study.refuse_if(
+        figure.of == "evaluations" and not study.recipe.evaluate,
+        key,
+        "expected networks under evaluate for the accuracy at other T, got none",
+    )
+    study.refuse_if(
+        figure.of == "attacks" and study.recipe.attack is None, key, "expected networks under attack, got none"
+    )
+    study.refuse_if(figure.of == "backdoors" and not poisoned, key, "expected a variant with train.poison, got none")

@@ -13,13 +13,19 @@ from sj_cka.recipe.source import KeyPath
 def check_network(study: Study, key: KeyPath, name: NetworkName) -> None:
     """Raises RecipeError unless a study has a network of this name."""
     variant, kind, moment = name.variant, name.kind, name.moment
-    if not variant or kind not in KINDS:
-        raise study.error(key, f"expected <variant>.snn, <variant>.ann or <variant>.converted, got {name!r}")
+    study.refuse_if(
+        not variant or kind not in KINDS,
+        key,
+        f"expected <variant>.snn, <variant>.ann or <variant>.converted, got {name!r}",
+    )
     if variant not in study.conditions:
         hint = closest(variant, study.conditions)
         raise study.error(key, f"{name!r}: nobody trains a variant {variant!r}{hint}")
-    if name.endswith("@") or not re.fullmatch(r"|init|[0-9]{1,7}", moment):
-        raise study.error(key, f"expected @init, @<epoch> or nothing after {variant}.{kind}, got {name!r}")
+    study.refuse_if(
+        name.endswith("@") or not re.fullmatch(r"|init|[0-9]{1,7}", moment),
+        key,
+        f"expected @init, @<epoch> or nothing after {variant}.{kind}, got {name!r}",
+    )
     if moment.isdigit():
         _check_kept(study, key, name)
 
@@ -27,11 +33,13 @@ def check_network(study: Study, key: KeyPath, name: NetworkName) -> None:
 def _check_kept(study: Study, key: KeyPath, name: NetworkName) -> None:
     variant, kind, moment = name.variant, name.kind, name.moment
     train = study.conditions[variant].train
-    if kind == "converted":
-        raise study.error(key, f"expected a trained network before @{moment}: a converted one has no epochs")
+    study.refuse_if(
+        kind == "converted", key, f"expected a trained network before @{moment}: a converted one has no epochs"
+    )
     epochs = train.of(kind)["epochs"]
-    if int(moment) > epochs:
-        raise study.error(key, f"expected an epoch up to {epochs}, the last of {variant}.{kind}, got {moment}")
+    study.refuse_if(
+        int(moment) > epochs, key, f"expected an epoch up to {epochs}, the last of {variant}.{kind}, got {moment}"
+    )
     if int(moment) not in train.keep:
         kept = f"keeps {', '.join(map(str, train.keep))}" if train.keep else "keeps none"
         raise study.error(key, f"expected an epoch of train.keep, which {kept}, got {moment}")

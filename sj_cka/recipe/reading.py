@@ -92,6 +92,10 @@ class Study:
         """An error at a key path of this recipe."""
         return self.source.error(key, message)
 
+    def refuse_if(self, fault: object, key: KeyPath, message: str) -> None:
+        """Raises the error of a fault at a key path of this recipe, if there is one."""
+        self.source.refuse_if(fault, key, message)
+
     def comparison(self, name: str | None) -> Comparison | None:
         """The comparison of a name, None where there is none."""
         return next((comparison for comparison in self.recipe.compare if comparison.name == name), None)
@@ -158,16 +162,18 @@ def resolve(path: Path, profile: str, settings: Sequence[str] = ()) -> Study:
     """Reads a recipe under a profile; its blocks are checked one by one, but not yet against each other."""
     file = read_source(path)
     profiles = file.content.get("profiles") or {}
-    if not isinstance(profiles, dict):
-        raise file.error(("profiles",), f"expected a map of profiles, got {shown(profiles)}")
+    file.refuse_if(not isinstance(profiles, dict), ("profiles",), f"expected a map of profiles, got {shown(profiles)}")
     for name in profiles:
         if wrong := unfit(name):
             message = (
                 f"expected a name that a folder can have, figures/{path.stem}-<profile>, got {shown(name)}: {wrong}"
             )
             raise file.error(("profiles", name), message)
-    if profile not in profiles and profile != "quick":
-        raise file.error(("profiles",), f"no profile {profile!r}{closest(profile, ['quick', *profiles])}")
+    file.refuse_if(
+        profile not in profiles and profile != "quick",
+        ("profiles",),
+        f"no profile {profile!r}{closest(profile, ['quick', *profiles])}",
+    )
     source = _under(file, profile)
     for setting in settings:
         source = source.set(setting)
@@ -175,8 +181,11 @@ def resolve(path: Path, profile: str, settings: Sequence[str] = ()) -> Study:
     for other in profiles:  # a fault in a profile shows before its day comes
         validated(Recipe, _under(file, other))
     for name in recipe.never_run:
-        if name not in profiles and name != "quick":
-            raise source.error(("never_run",), f"no profile {name!r}{closest(name, ['quick', *profiles])}")
+        source.refuse_if(
+            name not in profiles and name != "quick",
+            ("never_run",),
+            f"no profile {name!r}{closest(name, ['quick', *profiles])}",
+        )
     return Study(path.stem, profile, recipe, _conditions(recipe, source), source, tuple(settings))
 
 
@@ -184,16 +193,15 @@ def _under(file: Source, profile: str) -> Source:
     change, at = file.at(("profiles", profile)), ("profiles", profile)
     if change is None:
         return file
-    if not isinstance(change, dict):
-        raise file.error(at, f"expected a map of keys, got {shown(change)}")
-    if "profiles" in change:
-        raise file.error((*at, "profiles"), "unknown key: a profile holds no profiles")
+    file.refuse_if(not isinstance(change, dict), at, f"expected a map of keys, got {shown(change)}")
+    file.refuse_if("profiles" in change, (*at, "profiles"), "unknown key: a profile holds no profiles")
     return file.over(change, at, null_removes=True)
 
 
 def _conditions(recipe: Recipe, source: Source) -> dict[str, Condition]:
-    if recipe.variants is not None and recipe.sweep is not None:
-        raise source.error(("sweep",), "expected variants or a sweep, got both")
+    source.refuse_if(
+        recipe.variants is not None and recipe.sweep is not None, ("sweep",), "expected variants or a sweep, got both"
+    )
     if recipe.sweep is not None:
         return _swept(*next(iter(recipe.sweep.items())), source)
     if recipe.variants is None:
@@ -208,8 +216,11 @@ def _conditions(recipe: Recipe, source: Source) -> dict[str, Condition]:
 def _swept(where: str, values: list[Any], source: Source) -> dict[str, Condition]:
     at: KeyPath = ("sweep", where)
     parts = where.split(".")
-    if parts[0] not in _VARIED or len(parts) < 2 or not all(parts):
-        raise source.error(at, f"expected a key path under data, model, snn or train, got {where!r}")
+    source.refuse_if(
+        parts[0] not in _VARIED or len(parts) < 2 or not all(parts),
+        at,
+        f"expected a key path under data, model, snn or train, got {where!r}",
+    )
     if not 0 < len(values) <= MOST_VARIANTS:
         got = f"{len(values):,}" if values else "none"
         raise source.error(at, f"expected at least one value and at most {MOST_VARIANTS}, got {got}")
@@ -219,8 +230,7 @@ def _swept(where: str, values: list[Any], source: Source) -> dict[str, Condition
         if len(name) > _LONGEST_NAME:
             message = f"expected a value that a variant can be named after, in at most {_LONGEST_NAME} characters"
             raise source.error((*at, i), f"{message}, got {shown(value)}")
-        if name in conditions:
-            raise source.error((*at, i), f"expected each value once, {shown(value)} is given twice")
+        source.refuse_if(name in conditions, (*at, i), f"expected each value once, {shown(value)} is given twice")
         change = functools.reduce(lambda inner, key: {key: inner}, reversed(parts), value)
         conditions[name] = _condition(name, source.over(change, (*at, i)), value)
     return conditions

@@ -44,6 +44,11 @@ class Source:
         where = f"{self.path}:{near.place.line}" if near.place.line else _SET
         return RecipeError(f"{where}: {labelled((*near.place.key, *rest))}{message}")
 
+    def refuse_if(self, fault: object, key: KeyPath, message: str) -> None:
+        """Raises the error of a fault at a key path, if there is one."""
+        if fault:
+            raise self.error(key, message)
+
     def says(self, key: KeyPath) -> bool:
         """Whether a key path is written, rather than left to its default."""
         found = self.written
