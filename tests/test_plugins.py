@@ -13,9 +13,9 @@ from sj_cka.claims import MEASUREMENTS
 from sj_cka.data import DATASETS
 from sj_cka.engine import ENGINES
 from sj_cka.plugins import OptionError, UnknownName, closest, lookup
-from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, FIGURE, MODEL, NEURON, RULE, Choice
+from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, FIGURE, MODEL, NEURON, RULE, NameTable
 
-ENGINE = Choice("engine", ENGINES, ("store", "missing", "workers"))
+ENGINE = NameTable("engine", ENGINES, ("store", "missing", "workers"))
 CHOICES = [DATA, AUGMENTATION, MODEL, NEURON, RULE, ATTACK, FIGURE, ENGINE]
 
 
@@ -28,7 +28,7 @@ def fresh() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.what)
-def test_every_name_of_every_table_leads_to_a_function_with_docs_that_takes_what_it_is_handed(choice: Choice) -> None:
+def test_every_name_of_every_table_is_that_of_a_function_with_docs_that_takes_what_is_handed(choice: NameTable) -> None:
     assert choice.table
     for name in choice.table:
         function = choice.function(name)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.data.events import EVENT_SETS
 from sj_cka.recipe import NetworkName, RecipeError, read, schema
-from sj_cka.recipe.choices import NEURON, Choice
+from sj_cka.recipe.choices import NEURON, NameTable
 from sj_cka.recipe.train_block import Train
 from sj_cka.training import Settings
 from sj_cka.typed import Float, Int
@@ -786,7 +786,7 @@ def network(
 
 
 def test_options_are_checked_against_the_signature_without_what_the_study_hands_over() -> None:
-    choice = Choice("network", {"n": network}, ("neuron", "T"))
+    choice = NameTable("network", {"n": network}, ("neuron", "T"))
     model = choice.options_model("n")
     assert list(model.model_fields) == ["path", "stages", "rate", "on"]
     block = {"name": "n", "stages": [1, 2], "rate": "1e-1", "path": "a/b", "on": True}

@@ -6,7 +6,6 @@ are held to ball and bounds in one place (`held`), a plugin's too: `@promises("r
 """
 
 from sj_cka.attacks.ascent import MaskedGradient
-from sj_cka.attacks.backdoor import Backdoor, Poisoned, backdoor, poison, stamp
 from sj_cka.attacks.decision import boundary, hop_skip_jump
 from sj_cka.attacks.events import add_events, drop_events
 from sj_cka.attacks.gradient import fgsm, pgd, pgd_paper
@@ -24,6 +23,7 @@ from sj_cka.attacks.measure import (
 )
 from sj_cka.attacks.model import PixelModel, pixel_model, pixels
 from sj_cka.attacks.noise import gaussian, salt_and_pepper, uniform
+from sj_cka.attacks.poisoning import Backdoor, Poisoned, backdoor, poison, stamp
 from sj_cka.attacks.promise import AttackFunction, BrokenPromise, Promise, held, promises
 from sj_cka.attacks.square import square
 from sj_cka.attacks.table import ATTACKS, Attack, attack_named

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from sj_cka.attacks.victim import LOSSES, NoGradient, Slope, Victim, check_finite
-from sj_cka.ranges import Norm, Range
+from sj_cka.attacks import checks
+from sj_cka.attacks.checks import Bounds
+from sj_cka.attacks.victim import LOSSES, NoGradient, Slope, Victim, attacked, check_finite
+from sj_cka.ranges import NORMS, Norm, Range
 
 Keep = Literal["best", "last"]
 LossName = Literal["cross_entropy", "margin"]
@@ -79,56 +81,102 @@ def unit(x: Tensor) -> Tensor:
     return x / l2(x).clamp_min(torch.finfo(x.dtype).tiny)
 
 
-def ascend(
+class Ascent(NamedTuple):
+    """How an attack climbs: see `sj_cka.attacks.pgd` for each."""
+
+    norm: Norm
+    steps: int
+    rel_stepsize: float | None
+    random_start: bool
+    restarts: int
+    momentum: float
+    loss: LossName
+    keep: Keep
+
+    def step(self) -> float:
+        """The length of a step in units of eps.
+
+        Raises:
+            ValueError: a value out of range, or two that contradict each other.
+        """
+        checks.one_of("norm", self.norm, NORMS)
+        checks.one_of("loss", self.loss, LOSSES)
+        checks.one_of("keep", self.keep, ("best", "last"))
+        checks.whole("steps", self.steps)
+        checks.whole("restarts", self.restarts)
+        checks.number("momentum", self.momentum)
+        if self.restarts > 1 and not (self.random_start and self.keep == "best"):
+            raise ValueError(
+                f"expected random_start=True and keep='best' for restarts={self.restarts}, since one restart would be "
+                "as the other or only the last would count, got "
+                f"random_start={self.random_start} and keep={self.keep!r}"
+            )
+        # the ball is 2 eps wide, so that no step need be longer than that of one step by default
+        if self.rel_stepsize is None:
+            return 2.5 / self.steps
+        return checks.number("rel_stepsize", self.rel_stepsize, most=2.5)
+
+
+def climbed(
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    generator: Generator | None,
+    bounds: Bounds,
+    ascent: Ascent,
+    slope: Callable[[Victim, Tensor], Slope] | None = None,
+) -> Tensor:
+    """Inputs like x under an attack that climbs; arguments as of `sj_cka.attacks.pgd`.
+
+    Args:
+        slope: of a victim at inputs `[N, ...]`, losses and gradient; None for its own.
+    """
+    eps, limits, step = checks.strength(eps), checks.limits(bounds), ascent.step()
+    generator = checks.own(generator)
+    with attacked(net, x, y, limits) as victim:
+        if eps == 0:
+            return x.detach().clone()
+        return victim.as_given(_ascend(victim, Ball(eps, ascent.norm, limits), generator, ascent, step * eps, slope))
+
+
+def _ascend(
     victim: Victim,
     ball: Ball,
     generator: Generator,
-    *,
-    steps: int,
+    ascent: Ascent,
     step: float,
-    random_start: bool,
-    restarts: int,
-    momentum: float,
-    loss: LossName,
-    keep: Keep,
-    slope: Callable[[Tensor], Slope] | None = None,
+    slope: Callable[[Victim, Tensor], Slope] | None,
 ) -> Tensor:
-    """Inputs `[N, ...]` after `steps` steps of length `step`; see `sj_cka.attacks.pgd`.
+    """Inputs `[N, ...]` after all steps, each of length `step`.
 
     Each step is one forward and one backward pass: the loss of an iterate is known when its gradient is. What is
     beside them: with keep="best" one forward pass for the last iterate of a restart, and one for x itself where no
     restart begins there.
 
-    Args:
-        slope: losses and gradient at inputs `[N, ...]`; None for those of the victim itself.
-
     Raises:
         NoGradient: all gradients of the first step are zero, or some gradient is not finite.
     """
-    x, loss_of = victim.x, LOSSES[loss]
-    at = slope or (lambda inputs: victim.slope(inputs, loss_of))
-    highest = victim.losses(x, loss_of) if keep == "best" and random_start else x.new_full((len(x),), -torch.inf)
+    x, loss, keep_best = victim.x, LOSSES[ascent.loss], ascent.keep == "best"
+    highest = victim.losses(x, loss) if keep_best and ascent.random_start else x.new_full((len(x),), -torch.inf)
     best, moved, right, finite = x, None, None, None
-    for _ in range(restarts):
-        here = ball.draw(x, generator) if random_start else x
+    for _ in range(ascent.restarts):
+        here = ball.draw(x, generator) if ascent.random_start else x
         velocity = torch.zeros_like(x)
-        for _ in range(steps):
-            losses, gradient, fits, sound = at(here)
+        for _ in range(ascent.steps):
+            losses, gradient, fits, sound = victim.slope(here, loss) if slope is None else slope(victim, here)
             finite = sound if finite is None else finite & sound
             moves = gradient.flatten(1).ne(0).any(1)
             if moved is None or right is None:
                 _check_first(moves)
                 moved, right = moves, fits
             moved = moved | moves
-            if keep == "best":
+            if keep_best:
                 best, highest = _better(here, losses, best, highest)
-            velocity = gradient if momentum == 0 else momentum * velocity + scaled(gradient)
+            velocity = gradient if ascent.momentum == 0 else ascent.momentum * velocity + scaled(gradient)
             direction = velocity.sign() if ball.norm == "linf" else unit(velocity)
             here = ball.project(here + step * direction, x)
-        if keep == "best":
-            best, highest = _better(here, victim.losses(here, loss_of), best, highest)
-        else:
-            best = here
+        best, highest = _better(here, victim.losses(here, loss), best, highest) if keep_best else (here, highest)
     assert moved is not None
     assert right is not None
     assert finite is not None
@@ -160,5 +208,5 @@ def _tell(moved: Tensor, right: Tensor) -> None:
             "step: they stay as they are, and count as robust for no better reason (sj_cka.attacks.without_gradient "
             "tells which); compare with an attack without gradients, e.g. square",
             MaskedGradient,
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from sj_cka.attacks import checks
-from sj_cka.attacks.ascent import Ball, Keep, LossName, ascend
+from sj_cka.attacks.ascent import Ascent, Keep, LossName, climbed
 from sj_cka.attacks.checks import Bounds
 from sj_cka.attacks.promise import promises
-from sj_cka.attacks.victim import LOSSES, attacked
-from sj_cka.ranges import NORMS, Norm
+from sj_cka.ranges import Norm
 
 
 @promises("radius")
@@ -121,26 +119,8 @@ def pgd(
         ValueError: an argument out of range. NoGradient: all gradients of the first step are zero, or one of any step
         is not finite.
     """
-    eps, limits = checks.strength(eps), checks.limits(bounds)
-    ball = Ball(eps, norm, limits)
-    step = check_ascent(norm, steps, rel_stepsize, random_start, restarts, momentum, loss, keep)
-    generator = checks.own(generator)
-    with attacked(net, x, y, limits) as victim:
-        if eps == 0:
-            return x.detach().clone()
-        found = ascend(
-            victim,
-            ball,
-            generator,
-            steps=steps,
-            step=step * eps,
-            random_start=random_start,
-            restarts=restarts,
-            momentum=momentum,
-            loss=loss,
-            keep=keep,
-        )
-        return victim.as_given(found)
+    ascent = Ascent(norm, steps, rel_stepsize, random_start, restarts, momentum, loss, keep)
+    return climbed(net, x, y, eps, generator, bounds, ascent)
 
 
 @promises("radius", norm="linf")
@@ -170,33 +150,3 @@ def pgd_paper(net: nn.Module, x: Tensor, y: Tensor, *, eps: float, generator: Ge
         bounds=None,
         keep="last",
     )
-
-
-def check_ascent(
-    norm: str,
-    steps: int,
-    rel_stepsize: float | None,
-    random_start: bool,
-    restarts: int,
-    momentum: float,
-    loss: str,
-    keep: str,
-) -> float:
-    """The length of a step in units of eps, of checked options.
-
-    Raises:
-        ValueError: one of them is out of range, or two contradict each other.
-    """
-    checks.one_of("norm", norm, NORMS)
-    checks.one_of("loss", loss, LOSSES)
-    checks.one_of("keep", keep, ("best", "last"))
-    checks.whole("steps", steps)
-    checks.whole("restarts", restarts)
-    checks.number("momentum", momentum)
-    if restarts > 1 and not (random_start and keep == "best"):
-        raise ValueError(
-            f"expected random_start=True and keep='best' for restarts={restarts}, since one restart would be as the "
-            f"other or only the last would count, got random_start={random_start} and keep={keep!r}"
-        )
-    # the ball is 2 eps wide, so that no step need be longer than that of one step by default
-    return 2.5 / steps if rel_stepsize is None else checks.number("rel_stepsize", rel_stepsize, most=2.5)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from spikingjelly.activation_based import surrogate as surrogates
 from torch import Generator, Tensor, nn
 
-from sj_cka.attacks import checks
-from sj_cka.attacks.ascent import Ball, Keep, LossName, ascend, scaled
+from sj_cka.attacks.ascent import Ascent, Keep, LossName, climbed, scaled
 from sj_cka.attacks.checks import Bounds
-from sj_cka.attacks.gradient import check_ascent
 from sj_cka.attacks.promise import promises
-from sj_cka.attacks.victim import LOSSES, Loss, Slope, Victim, attacked
+from sj_cka.attacks.victim import LOSSES, Loss, Slope, Victim
 from sj_cka.neurons.surrogates import SurrogateName, make_surrogate
 from sj_cka.ranges import Norm
 
@@ -97,35 +96,19 @@ def pgd_surrogates(
     Raises:
         ValueError: an argument out of range, see also `with_surrogate`. NoGradient: see `pgd`.
     """
-    eps, limits = checks.strength(eps), checks.limits(bounds)
-    step = check_ascent(norm, steps, rel_stepsize, random_start, restarts, momentum, loss, keep)
     if isinstance(alphas, str) or not list(alphas):
         raise ValueError(f"expected alphas, one or more widths of the surrogate, got {alphas!r}")
     for alpha in alphas:
         make_surrogate(surrogate, alpha)
-    generator = checks.own(generator)
-    with attacked(net, x, y, limits) as victim:
-        spiking = bool(_places(net))
-        if eps == 0:
-            return x.detach().clone()
-        found = ascend(
-            victim,
-            Ball(eps, norm, limits),
-            generator,
-            steps=steps,
-            step=step * eps,
-            random_start=random_start,
-            restarts=restarts,
-            momentum=momentum,
-            loss=loss,
-            keep=keep,
-            slope=(lambda here: _mean_slope(victim, here, LOSSES[loss], surrogate, alphas)) if spiking else None,
-        )
-        return victim.as_given(found)
+    ascent = Ascent(norm, steps, rel_stepsize, random_start, restarts, momentum, loss, keep)
+    slope = partial(_mean_slope, loss=LOSSES[loss], surrogate=surrogate, alphas=alphas)
+    return climbed(net, x, y, eps, generator, bounds, ascent, slope)
 
 
-def _mean_slope(victim: Victim, x: Tensor, loss: Loss, surrogate: SurrogateName, alphas: Sequence[float]) -> Slope:
-    """Losses at x, the same for all, and the sum of the scaled gradients."""
+def _mean_slope(victim: Victim, x: Tensor, *, loss: Loss, surrogate: SurrogateName, alphas: Sequence[float]) -> Slope:
+    """Losses at x, the same for all, and the sum of the scaled gradients; without surrogates the one gradient."""
+    if not _places(victim.net):
+        return victim.slope(x, loss)
     total, finite = torch.zeros_like(x), torch.ones(len(x), dtype=torch.bool, device=x.device)
     for alpha in alphas:
         with with_surrogate(victim.net, surrogate, alpha):

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from sj_cka.attacks import checks
 from sj_cka.attacks.checks import Bounds
 from sj_cka.attacks.promise import promises
-from sj_cka.attacks.victim import attacked, margin
+from sj_cka.attacks.victim import Victim, attacked, margin
 from sj_cka.ranges import Range
 
 # iterations out of 10,000 after which p is halved, as in the authors' code
@@ -68,39 +68,46 @@ def square(
             raise ValueError(f"expected images [N, C, H, W] or frames [T, N, C, H, W], got shape {tuple(x.shape)}")
         if eps == 0:
             return x.detach().clone()
+        return victim.as_given(_searched(victim, eps, limits, generator, queries, p_init))
 
-        def made(signs: Tensor, chosen: Tensor) -> Tensor:
-            return _clip(victim.x[chosen] + eps * signs.view(-1, *victim.x.shape[1:]), limits)
 
-        def margins(images: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-            logits, labels = victim.logits(images), victim.y[chosen]
-            return -margin(logits, labels), logits.argmax(1) == labels
+def _searched(
+    victim: Victim, eps: float, limits: Range | None, generator: Generator, queries: int, p_init: float
+) -> Tensor:
+    """The images of the smallest margins that are found, `[N, ...]`."""
+    x = victim.x
+    H, W = x.shape[-2:]
+    N, C = len(x), x[0].numel() // (H * W)
 
-        H, W = victim.x.shape[-2:]
-        N, C = len(victim.x), victim.x[0].numel() // (H * W)
-        alive = margins(victim.x, torch.arange(N, device=x.device))[1].nonzero().squeeze(1)
-        best = victim.x.clone()
-        signs = _signs((N, C, 1, W), generator).to(x).expand(N, C, H, W).clone()
-        smallest = x.new_full((N,), torch.inf)
-        for i in range(queries - 1):
-            if len(alive) == 0:
-                break
-            if i == 0:
-                tried = signs[alive]
-            else:
-                windows, drawn = _windows(N, C, H, W, side(i - 1, queries, p_init, H, W), generator)
-                windows, drawn = windows.to(x.device)[alive], drawn.to(x)[alive]
-                before = signs[alive]
-                tried = torch.where(windows, drawn, before)
-                same = made(tried, alive).eq(best[alive]).flatten(1).all(1).view(-1, 1, 1, 1)
-                tried = torch.where(windows & same, -drawn, tried)
-            images = made(tried, alive)
-            values, right = margins(images, alive)
-            better = values < smallest[alive]
-            kept = alive[better]
-            signs[kept], best[kept], smallest[kept] = tried[better], images[better], values[better]
-            alive = alive[right | ~better]
-        return victim.as_given(best)
+    def made(signs: Tensor, chosen: Tensor) -> Tensor:
+        images = x[chosen] + eps * signs.view(-1, *x.shape[1:])
+        return images if limits is None else images.clamp(*limits)
+
+    def margins(images: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        logits, labels = victim.logits(images), victim.y[chosen]
+        return -margin(logits, labels), logits.argmax(1) == labels
+
+    alive = margins(x, torch.arange(N, device=x.device))[1].nonzero().squeeze(1)
+    best = x.clone()
+    signs = _signs((N, C, 1, W), generator).to(x).expand(N, C, H, W).clone()
+    smallest = x.new_full((N,), torch.inf)
+    for i in range(queries - 1):
+        if len(alive) == 0:
+            break
+        tried = signs[alive]
+        if i > 0:
+            windows, drawn = _windows(N, C, H, W, side(i - 1, queries, p_init, H, W), generator)
+            windows, drawn = windows.to(x.device)[alive], drawn.to(x)[alive]
+            tried = torch.where(windows, drawn, tried)
+            same = made(tried, alive).eq(best[alive]).flatten(1).all(1).view(-1, 1, 1, 1)
+            tried = torch.where(windows & same, -drawn, tried)
+        images = made(tried, alive)
+        values, right = margins(images, alive)
+        better = values < smallest[alive]
+        kept = alive[better]
+        signs[kept], best[kept], smallest[kept] = tried[better], images[better], values[better]
+        alive = alive[right | ~better]
+    return best
 
 
 def side(i: int, queries: int, p_init: float, H: int, W: int) -> int:
@@ -131,7 +138,3 @@ def _windows(N: int, C: int, H: int, W: int, s: int, generator: Generator) -> tu
     inside_columns = (columns >= left) & (columns < left + s)
     window = inside_rows.view(N, 1, H, 1) & inside_columns.view(N, 1, 1, W)
     return window, _signs((N, C, 1, 1), generator)
-
-
-def _clip(x: Tensor, limits: Range | None) -> Tensor:
-    return x if limits is None else x.clamp(*limits)

@@ -70,19 +70,9 @@ def accuracy_by_steps(
         figure.add_trace(_line(label, i, 100 * table.sort_index(), aside[label]))
     ends = [ticks[0] / 1.2, ticks[-1] * 1.2]
     figure.add_traces([_level(name, i, 100 * level, ends) for i, (name, level) in enumerate(reference.items())])
-    rings = sorted((T, label) for label, T in own.items() if label in lines)
-    if rings:
-        figure.add_trace(
-            go.Scatter(
-                x=[T * aside[label] for T, label in rings],
-                y=numbers([100 * lines[label]["mean"][T] for T, label in rings]),
-                name="run as trained",
-                mode="markers",
-                marker={"symbol": "circle-open", "size": 17, "color": "#222222", "line": {"width": 1.5}},
-                hoverinfo="skip",
-                showlegend=True,
-            )
-        )
+    if rings := sorted((T, label) for label, T in own.items() if label in lines):
+        values = [100 * lines[label]["mean"][T] for T, label in rings]
+        figure.add_trace(_rings([T * aside[label] for T, label in rings], values))
     lowest = min(100 * float(np.nanmin(table[["mean", "low"]])) for table in lines.values())
     lay_out(
         figure,
@@ -109,6 +99,19 @@ def _line(network: str, i: int, percent: pd.DataFrame, aside: float) -> go.Scatt
         showlegend=True,
         customdata=list(zip(map(int, percent.index), interval_texts(percent, 1), strict=True)),
         hovertemplate=f"{network} at T = %{{customdata[0]}}<br>%{{y:.1f}} %%{{customdata[1]}}<extra></extra>",
+    )
+
+
+def _rings(x: list[float], percent: list[float]) -> go.Scatter:
+    """A ring around every network that is run as it was trained."""
+    return go.Scatter(
+        x=x,
+        y=numbers(percent),
+        name="run as trained",
+        mode="markers",
+        marker={"symbol": "circle-open", "size": 17, "color": "#222222", "line": {"width": 1.5}},
+        hoverinfo="skip",
+        showlegend=True,
     )
 
 

@@ -78,6 +78,9 @@ def backdoors(lines: Mapping[str, pd.DataFrame], *, title: str = "") -> go.Figur
 
 def backdoors_section(block: FigureBlock, results: Results) -> Section:
     """How well the backdoors work."""
+    title, measured = block.title or "Backdoors", results.tables["backdoors"]
+    if measured.empty:
+        return Section(title, "Nothing to show: nothing compares or judges a network that was trained with a backdoor.")
     columns = {"accuracy": "accuracy", "success": "success_rate", "without trigger": "unprompted"}
     lines = {
         name: over_seeds.over_seeds(results.tables["backdoors"], "network", column) for name, column in columns.items()
@@ -89,7 +92,7 @@ def backdoors_section(block: FigureBlock, results: Results) -> Section:
         "(train.poison). Accuracy: on clean test samples. Success: share of the test samples of other classes that are "
         "taken for that class once they bear the trigger; and without it. Means and 95 % intervals over seeds."
     )
-    return Section(block.title or "Backdoors", note, (Panel("backdoors", backdoors(lines)),), table)
+    return Section(title, note, (Panel("backdoors", backdoors(lines)),), table)
 
 
 def _percent(mean: float, low: float, high: float) -> str:

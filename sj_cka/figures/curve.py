@@ -75,30 +75,23 @@ def curve(
         >>> figure.layout.xaxis.categoryarray
         ('conv1', 'bn1')
     """
-    labels = labels_of(lines)
-    reference = reference or {}
+    labels, reference = labels_of(lines), reference or {}
     require_means(lines, reference)
-    owner = {key: key.rpartition(": ")[0] for key in reference}
-    names = list(dict.fromkeys(key.rpartition(": ")[2] for key in reference))
-    dash = {name: DASHES[i % len(DASHES)] for i, name in enumerate(names)}
-    depth = _union(layer_names(table.index) for table in [*lines.values(), *reference.values()])
-
+    tables = [*lines.values(), *reference.values()]
+    depth = _union(layer_names(table.index) for table in tables)
     places = _relative_depth if relative else _names
     figure = go.Figure()
     for i, (label, table) in enumerate(lines.items()):
         figure.add_trace(_band(table, places(table), colour=colour_of(i), group=label))
-    for key, table in reference.items():
-        colour = colour_of(labels.index(owner[key])) if owner[key] in lines else GREY
-        style = {"color": colour, "width": 1.2, "dash": dash[key.rpartition(": ")[2]]}
-        figure.add_trace(_reference(table, places(table), style, owner[key]))
+    styles = _styles(list(reference))
+    for (owner, _, name), table in zip(map(_parted, reference), reference.values(), strict=True):
+        colour = colour_of(labels.index(owner)) if owner in lines else GREY
+        figure.add_trace(_reference(table, places(table), styles[name] | {"color": colour}, owner))
     for i, (label, table) in enumerate(lines.items()):
-        beside = {key.rpartition(": ")[2]: reference[key]["mean"] for key in reference if owner[key] == label}
-        hover = f"{label}, %{{text}}<br>CKA %{{y:.3f}}%{{customdata}}<extra></extra>"
-        trace = _means(label, i, table, places(table), beside)
-        figure.add_trace(trace.update(hovertemplate=hover if relative else "%{y:.3f}%{customdata}"))
-    for name in names:  # what a broken line means, once for all variants
-        broken = {"color": GREY, "width": 1.2, "dash": dash[name]}
-        figure.add_trace(go.Scatter(x=[None], y=[None], name=name, mode="lines", line=broken, showlegend=True))
+        beside = {_parted(key)[2]: table["mean"] for key, table in reference.items() if _parted(key)[0] == label}
+        figure.add_trace(_means(label, i, table, places(table), beside, relative))
+    for name, style in styles.items():  # what a broken line means, once for all variants
+        figure.add_trace(go.Scatter(x=[None], y=[None], name=name, mode="lines", line=style, showlegend=True))
     lay_out(
         figure,
         title,
@@ -107,14 +100,24 @@ def curve(
         height=560,
         hovermode="closest" if relative else "x unified",
         legend=legend_above(),
-        yaxis={"title": y_title, "range": _range([*lines.values(), *reference.values()], from_zero)},
+        yaxis={"title": y_title, "range": _range(tables, from_zero)},
         **(_RELATIVE if relative else _by_layer(depth)),
     )
     if reference:
-        dashed = [i for i, trace in enumerate(figure.data) if trace.meta == "reference"]
-        figure.update_layout(updatemenus=[_switch(" and ".join(names), dashed)])
+        figure.update_layout(updatemenus=[_switch(figure, " and ".join(styles))])
         figure.update_layout(height=615, meta={"still": {"height": 560, "margin": {"t": top_margin(title) + 50}}})
     return figure
+
+
+def _parted(key: str) -> tuple[str, str, str]:
+    """The variant of a reference, a colon, and its own name."""
+    return key.rpartition(": ")
+
+
+def _styles(references: list[str]) -> dict[str, dict[str, Any]]:
+    """Own name of a reference -> how it is drawn, in grey."""
+    names = dict.fromkeys(_parted(key)[2] for key in references)
+    return {name: {"color": GREY, "width": 1.2, "dash": DASHES[i % len(DASHES)]} for i, name in enumerate(names)}
 
 
 _RELATIVE: dict[str, Any] = {
@@ -150,7 +153,12 @@ def _reference(table: pd.DataFrame, places: list[Any], style: dict[str, Any], gr
 
 
 def _means(
-    label: str, i: int, table: pd.DataFrame, places: list[Any], references: Mapping[str, pd.Series]
+    label: str,
+    i: int,
+    table: pd.DataFrame,
+    places: list[Any],
+    references: Mapping[str, pd.Series],
+    relative: bool,
 ) -> go.Scatter:
     """The line of the i-th variant; under the pointer its interval and references."""
     intervals = zip(table.index, table["low"], table["high"], strict=True)
@@ -165,11 +173,15 @@ def _means(
         showlegend=True,
         customdata=[_beside(layer, low, high, references) for layer, low, high in intervals],
         text=list(table.index),
+        hovertemplate=f"{label}, %{{text}}<br>CKA %{{y:.3f}}%{{customdata}}<extra></extra>"
+        if relative
+        else "%{y:.3f}%{customdata}",
     )
 
 
-def _switch(names: str, traces: list[int]) -> dict[str, Any]:
+def _switch(figure: go.Figure, names: str) -> dict[str, Any]:
     """Two buttons that show and hide broken lines; by opacity, so that a variant hidden in the legend stays hidden."""
+    traces = [i for i, trace in enumerate(figure.data) if trace.meta == "reference"]
     buttons = [
         {"label": f"with {names}", "method": "restyle", "args": [{"opacity": 0.75}, traces]},
         {"label": "without", "method": "restyle", "args": [{"opacity": 0}, traces]},

@@ -59,12 +59,7 @@ def heatmap(
     """
     labels = labels_of(frames)
     layers_x, layers_y = layer_names(frames[labels[0]].index), layer_names(frames[labels[0]].columns)
-    for kind, tables in (("frame", frames), ("spread", spread or {})):
-        for label, table in tables.items():
-            if [*map(list, table.axes)] != [layers_x, layers_y]:
-                message = f"expected the layers of frame {labels[0]!r} in every table, {kind} {label!r} has others"
-                raise ValueError(message)
-
+    _check_alike(labels[0], frame=frames, spread=spread or {})
     figure = go.Figure()
     hover = f"{x_title or 'x'}: %{{x}}<br>{y_title or 'y'}: %{{y}}<br>"
     for label, frame in frames.items():
@@ -72,8 +67,7 @@ def heatmap(
         for trace in cells_of(frame, layers_x, layers_y, hover, half_width, quantity):
             figure.add_trace(trace.update(name=label, visible=label == labels[0]))
 
-    shown = np.concatenate([frame.to_numpy(float).ravel() for frame in frames.values()])
-    beyond = [] if quantity == "CKA" else shown[np.isfinite(shown)].tolist()
+    low, high = (0, 1) if quantity == "CKA" else _span(frames)
     ticks_x, ticks_y = layer_ticks(layers_x), layer_ticks(layers_y)
     height = 150 + min(580, max(150, 580 * len(layers_y) // len(layers_x)))  # the cells are square
     lay_out(
@@ -82,7 +76,7 @@ def heatmap(
         None,
         width=740,
         height=height,
-        coloraxis=coloraxis(quantity, min([0, *beyond]), max([1, *beyond])),
+        coloraxis=coloraxis(quantity, low, high),
         xaxis={"title": x_title, "tickangle": -90, **layer_axis(layers_x, ticks_x)},
         yaxis={"title": y_title, "scaleanchor": "x", "constraintoward": "top", **layer_axis(layers_y, ticks_y)},
         shapes=[stroke("x", at) for at in ticks_x.edges] + [stroke("y", at) for at in ticks_y.edges],
@@ -95,6 +89,21 @@ def heatmap(
         slider = _slider(labels, [trace.name for trace in figure.data])
         figure.update_layout(sliders=[slider], height=height + 60, meta={"still": {"height": height}})
     return figure
+
+
+def _check_alike(first: str, **tables: Mapping[str, pd.DataFrame]) -> None:
+    """Raises ValueError unless all tables of every kind have the layers of the first frame."""
+    for kind, of_kind in tables.items():
+        for label, table in of_kind.items():
+            if [*map(list, table.axes)] != [*map(list, tables["frame"][first].axes)]:
+                raise ValueError(f"expected the layers of frame {first!r} in every table, {kind} {label!r} has others")
+
+
+def _span(frames: Mapping[str, pd.DataFrame]) -> tuple[float, float]:
+    """0 to 1, and further where a value lies outside."""
+    values = np.concatenate([frame.to_numpy(float).ravel() for frame in frames.values()])
+    finite = values[np.isfinite(values)].tolist()
+    return min([0, *finite]), max([1, *finite])
 
 
 _GREY = {

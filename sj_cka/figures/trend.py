@@ -70,10 +70,7 @@ def trend(
         ('8', '14')
     """
     labels, dots, reference = labels_of(lines), dots or {}, reference or {}
-    require_means(lines, reference)
-    for name, table in [*lines.items(), *reference.items()]:
-        if not (table.index > 0).all():
-            raise ValueError(f"line {name!r}: expected swept values above 0, got {min(table.index):g}")
+    _check_swept(lines, reference)
     aside = beside_each_other(labels, 0.02)
     figure = go.Figure()
     for i, (name, table) in enumerate(reference.items()):
@@ -96,6 +93,14 @@ def trend(
         yaxis={"title": y_title},
     )
     return figure
+
+
+def _check_swept(*lines: Mapping[str, pd.DataFrame]) -> None:
+    """Raises ValueError unless all lines have means and intervals at values above 0."""
+    require_means(*lines)
+    for name, table in (line for named in lines for line in named.items()):
+        if not (table.index > 0).all():
+            raise ValueError(f"line {name!r}: expected swept values above 0, got {min(table.index):g}")
 
 
 def _dots(label: str, table: pd.DataFrame, aside: float, colour: str) -> go.Scatter:

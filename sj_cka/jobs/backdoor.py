@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from sj_cka.attacks import Backdoor, pixel_model, stamp
-from sj_cka.attacks.backdoor import measured
+from sj_cka.attacks.poisoning import measured
 from sj_cka.job import Context, Files, Inputs, Job, Read
 from sj_cka.jobs.graph import Graph
 from sj_cka.jobs.kind import Kind, Row

@@ -14,7 +14,7 @@ from sj_cka.models.resnet import resnet
 from sj_cka.models.resnet_imagenet import resnet_imagenet
 from sj_cka.models.sew_resnet import sew_resnet
 from sj_cka.models.spikformer import spikformer
-from sj_cka.models.steps import sum_frames, time_steps
+from sj_cka.models.time_axis import sum_frames, time_steps
 from sj_cka.models.vgg import vgg
 from sj_cka.neurons import NEURONS
 from sj_cka.plugins import lookup

@@ -8,7 +8,7 @@ from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
 from sj_cka.models.options import whole, wholes
-from sj_cka.models.steps import MakeNeuron, OverTime, in_time, step_mode
+from sj_cka.models.time_axis import MakeNeuron, OverTime, in_time, step_mode
 from sj_cka.plugins import OptionError
 
 

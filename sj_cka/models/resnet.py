@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sj_cka.models.convolutions import draw_convolutions
 from sj_cka.models.options import whole, wholes
-from sj_cka.models.steps import MakeNeuron, OverTime, in_time, step_mode
+from sj_cka.models.time_axis import MakeNeuron, OverTime, in_time, step_mode
 from sj_cka.plugins import OptionError
 from sj_cka.typed import Depth
 

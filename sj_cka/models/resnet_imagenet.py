@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sj_cka.models.convolutions import draw_convolutions, scaled
 from sj_cka.models.options import whole
-from sj_cka.models.steps import MakeNeuron, OverTime, in_time, step_mode
+from sj_cka.models.time_axis import MakeNeuron, OverTime, in_time, step_mode
 from sj_cka.plugins import OptionError
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}

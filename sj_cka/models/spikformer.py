@@ -8,7 +8,7 @@ from spikingjelly.activation_based import neuron as sj_neuron
 from torch import Tensor, nn
 
 from sj_cka.models.options import factor, whole
-from sj_cka.models.steps import MakeNeuron, OverTime, in_time
+from sj_cka.models.time_axis import MakeNeuron, OverTime, in_time
 from sj_cka.plugins import OptionError
 from sj_cka.typed import Depth
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sj_cka.models.convnet import ConvNet
 from sj_cka.models.convolutions import scaled
 from sj_cka.models.options import whole
-from sj_cka.models.steps import MakeNeuron
+from sj_cka.models.time_axis import MakeNeuron
 from sj_cka.plugins import OptionError
 
 _STAGES = {

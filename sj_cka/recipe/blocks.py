@@ -24,7 +24,7 @@ from sj_cka.typed import MOST_STEPS, SEEDS, Int, Name, Seed, Strict, number, sev
 MOST_SEEDS, MOST_VARIANTS, MOST_BLOCKS = 1000, 200, 200
 
 
-class Neuron(Named):
+class NeuronBlock(Named):
     """A neuron of NEURONS; the paper's LIF unless named otherwise."""
 
     name: str = "lif"
@@ -36,7 +36,7 @@ class SNN(Strict):
     T: Int = Field(
         4, ge=1, le=MOST_STEPS, description="time steps that an image is shown; of recordings those of the data, data.T"
     )
-    neuron: Neuron = Field(Neuron(), description="a neuron of NEURONS and its options")
+    neuron: NeuronBlock = Field(NeuronBlock(), description="a neuron of NEURONS and its options")
 
 
 def _known_mode(mode: str) -> str:

@@ -49,7 +49,7 @@ class ByName(Named):
         return {"name": value} if isinstance(value, str) else value
 
 
-class Choice(NamedTuple):
+class NameTable(NamedTuple):
     """A table of functions, and which of their arguments a study itself hands over; the others are options of a recipe.
 
     Args:
@@ -94,13 +94,13 @@ class Choice(NamedTuple):
         }
 
 
-DATA = Choice("data set", DATASETS)
-AUGMENTATION = Choice("augmentation", AUGMENTATIONS, ("samples", "generator"))
-MODEL = Choice("model", MODELS, ("neuron", "T", "in_channels", "num_classes"))
-NEURON = Choice("neuron", NEURONS, ("device",))
-RULE = Choice("learning rule", LEARNING_RULES, ("network", "x", "y", "forward", "loss", "scale"))
-FIGURE = Choice("figure", FIGURES, ("block", "results"))
-ATTACK = Choice("attack", ATTACKS, ("net", "x", "y", "eps", "generator", "source"))
+DATA = NameTable("data set", DATASETS)
+AUGMENTATION = NameTable("augmentation", AUGMENTATIONS, ("samples", "generator"))
+MODEL = NameTable("model", MODELS, ("neuron", "T", "in_channels", "num_classes"))
+NEURON = NameTable("neuron", NEURONS, ("device",))
+RULE = NameTable("learning rule", LEARNING_RULES, ("network", "x", "y", "forward", "loss", "scale"))
+FIGURE = NameTable("figure", FIGURES, ("block", "results"))
+ATTACK = NameTable("attack", ATTACKS, ("net", "x", "y", "eps", "generator", "source"))
 
 
 def options_of(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def options_of(block: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in block.items() if key != "name"}
 
 
-def check_choice(choice: Choice, block: Named, source: Source, key: KeyPath, beside: Sequence[str] = ()) -> None:
+def check_choice(choice: NameTable, block: Named, source: Source, key: KeyPath, beside: Sequence[str] = ()) -> None:
     """Raises RecipeError unless a block names a function of a table and options of it.
 
     Args:

@@ -21,7 +21,7 @@ _BACKSLASHES = "in double quotes a backslash begins an escape: write a path in s
 _LOADERS: list[Any] = [*([yaml.CSafeLoader] if yaml.__with_libyaml__ else []), yaml.SafeLoader]
 
 
-class Fault(ValueError):
+class DocumentFault(ValueError):
     """What is wrong with a document, and where: `place`, "line:" or "line:column:", and the key path."""
 
     def __init__(self, place: str, key: KeyPath, message: str) -> None:
@@ -40,11 +40,11 @@ def parsed(text: str) -> Document:
     """A YAML text as data.
 
     Raises:
-        Fault: it is no YAML, or holds what people and readers of YAML do not all take for the same.
+        DocumentFault: it is no YAML, or holds what people and readers of YAML do not all take for the same.
     """
     if odd := yaml.reader.Reader.NON_PRINTABLE.search(text):
         line, column = _counted(text, odd.start())
-        raise Fault(f"{line}:{column}", (), f"not valid YAML: character {_named(odd.group())}")
+        raise DocumentFault(f"{line}:{column}", (), f"not valid YAML: character {_named(odd.group())}")
     for loader in _LOADERS:
         builder = _Builder(text)
         try:
@@ -114,8 +114,8 @@ class _Builder:
             if self.documents > 1:
                 raise self._fault(event, "expected one document, got another one")
 
-    def _fault(self, event: Any, message: str) -> Fault:
-        return Fault(str(event.start_mark.line + 1), self.here, message)
+    def _fault(self, event: Any, message: str) -> DocumentFault:
+        return DocumentFault(str(event.start_mark.line + 1), self.here, message)
 
     def _place(self, event: Any) -> Written:
         return Written(Place(self.here, event.start_mark.line + 1), {})
@@ -237,7 +237,7 @@ def _check_visible(value: str, event: Any, *, prose: bool, text: str) -> None:
         raise ValueError(f"got {shown(value)}, with {_named(c)}, which cannot be seen")
 
 
-def _not_yaml(text: str, key: KeyPath, error: yaml.MarkedYAMLError) -> Fault:
+def _not_yaml(text: str, key: KeyPath, error: yaml.MarkedYAMLError) -> DocumentFault:
     mark = error.problem_mark or error.context_mark
     where = f"{mark.line + 1}:{mark.column + 1}" if mark else "1"
     problem = str(error.problem or error.context)
@@ -249,7 +249,7 @@ def _not_yaml(text: str, key: KeyPath, error: yaml.MarkedYAMLError) -> Fault:
     elif hidden := next(_hidden(text, error), None):
         line, column, c = hidden
         where, problem, context = f"{line}:{column}", f"expected no {_named(c)}, which cannot be seen", ""
-    return Fault(where, key, f"not valid YAML: {problem}{context}")
+    return DocumentFault(where, key, f"not valid YAML: {problem}{context}")
 
 
 def _hidden(text: str, error: yaml.MarkedYAMLError) -> Iterator[tuple[int, int, str]]:

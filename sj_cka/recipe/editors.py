@@ -7,7 +7,7 @@ from typing import Any
 from sj_cka.claims import MEASUREMENTS
 from sj_cka.recipe.attack_block import NOISE
 from sj_cka.recipe.blocks import Recipe
-from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, FIGURE, MODEL, NEURON, RULE, Choice
+from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, FIGURE, MODEL, NEURON, RULE, NameTable
 
 
 def schema() -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _standard(node: Any) -> Any:
     return {key: _standard(value) for key, value in (kept | own).items()}
 
 
-def _entries(choice: Choice, by_name: bool = False) -> list[dict[str, Any]]:
+def _entries(choice: NameTable, by_name: bool = False) -> list[dict[str, Any]]:
     """Schemas of the blocks that pick from a table, one a name; or the name alone."""
     entries: list[dict[str, Any]] = [{"enum": list(choice.table)}] if by_name else []
     for name in choice.table:

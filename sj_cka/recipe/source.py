@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sj_cka.plugins import closest
-from sj_cka.recipe.document import DEPTH, Fault, parsed
+from sj_cka.recipe.document import DEPTH, DocumentFault, parsed
 from sj_cka.recipe.places import KeyPath, Place, RecipeError, Written, dotted, labelled, shown
 from sj_cka.recipe.renames import rename
 
@@ -115,7 +115,7 @@ class Source:
             raise RecipeError(f"{_SET}: expected KEY.PATH=VALUE, e.g. data.path=mine.npz, got {shown(setting)}")
         try:
             change: Any = parsed(value).content
-        except Fault as error:
+        except DocumentFault as error:
             expected = f"expected a value in YAML, got {shown(value)}: {error.message}"
             raise RecipeError(f"{_SET} {labelled(key)}{expected}") from error
         for i in range(1, len(key)):
@@ -138,7 +138,7 @@ def read_source(path: Path) -> Source:
     text = _text(path)
     try:
         content, written = parsed(text)
-    except Fault as error:
+    except DocumentFault as error:
         raise RecipeError(f"{path}:{error}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path}:1: expected a recipe, a map of keys, got {shown(content)}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import torch
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
-from sj_cka.attacks.backdoor import Place
+from sj_cka.attacks.poisoning import Place
 from sj_cka.data import Samples
 from sj_cka.recipe.choices import RULE, ByName, in_yaml
 from sj_cka.training import Settings

@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -114,6 +115,13 @@ def test_every_figure_has_its_title_and_the_common_look(name: str) -> None:
     assert isinstance(figure, go.Figure)
     assert figure.layout.title.text == "A title"
     assert figure.layout.template.layout == TEMPLATE.layout
+
+
+def test_a_study_none_of_whose_networks_has_a_backdoor_is_told_so() -> None:
+    results = SimpleNamespace(tables={"backdoors": pd.DataFrame()})
+    section = FIGURES["backdoors"].function(SimpleNamespace(title=None), results)
+    assert (section.title, section.panels) == ("Backdoors", ())
+    assert section.note.startswith("Nothing to show")
 
 
 # heatmap

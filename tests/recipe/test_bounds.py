@@ -26,7 +26,7 @@ def numbers(node: Any, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 def test_every_number_that_a_recipe_takes_has_a_bound_on_either_side() -> None:
     found = dict(numbers(schema()))
     assert len(found) > 90
-    assert found["/$defs/Measurement/properties/T/anyOf/0"] == {"type": "integer", "minimum": 1, "maximum": 10_000}
+    assert found["/$defs/Arm/properties/T/anyOf/0"] == {"type": "integer", "minimum": 1, "maximum": 10_000}
     for name, number in found.items():
         assert {"maximum", "exclusiveMaximum"} & number.keys(), name
         assert {"minimum", "exclusiveMinimum"} & number.keys(), name

@@ -14,7 +14,7 @@ import yaml
 
 from sj_cka.recipe import RecipeError, read
 from sj_cka.recipe import document as module
-from sj_cka.recipe.document import Fault, parsed
+from sj_cka.recipe.document import DocumentFault, parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 Write = Callable[..., Path]
@@ -99,7 +99,7 @@ def test_what_cannot_be_read_in_one_way_is_told_with_its_place_and_key(
 ) -> None:
     monkeypatch.setattr(module, "_LOADERS", loaders)
     for text, (place, message) in FAULTS.items():
-        with pytest.raises(Fault) as caught:
+        with pytest.raises(DocumentFault) as caught:
             parsed(text)
         assert str(caught.value).startswith(place), (text, caught.value)
         assert message in str(caught.value), (text, caught.value)
@@ -166,7 +166,7 @@ def lists(text: str, depth: int) -> str:
 )
 def test_no_document_takes_long_whatever_it_stands_for(text: str, message: str) -> None:
     began = time.process_time()
-    with pytest.raises(Fault, match=message.replace("[", r"\[").replace("]", r"\]")):
+    with pytest.raises(DocumentFault, match=message.replace("[", r"\[").replace("]", r"\]")):
         parsed(text)
     assert time.process_time() - began < 2
 

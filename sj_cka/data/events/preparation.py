@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from sj_cka.data.events.raw_files import EventSet, Source
+from sj_cka.data.events.raw_files import EventSet, EventSource
 from sj_cka.data.root import is_of_the_machine
 from sj_cka.data.samples import AbsentData, DataError
 from sj_cka.files import cause, head_of, is_hidden, kind_of, obstacle
@@ -41,8 +41,8 @@ class Prepared(NamedTuple):
 
     events: Path
     extract: Path | None
-    lost: tuple[Source, ...]
-    missing: tuple[Source, ...]
+    lost: tuple[EventSource, ...]
+    missing: tuple[EventSource, ...]
 
 
 def look(known: EventSet, folder: Path, written: Path) -> Prepared | None:
@@ -150,7 +150,7 @@ def _marker(events: Path) -> Path:
     return events.with_name(f"{events.name}.building")
 
 
-def _known_broken(sources: list[Source], extract: Path, written: Path) -> list[Source]:
+def _known_broken(sources: list[EventSource], extract: Path, written: Path) -> list[EventSource]:
     """Sources with what is known from an earlier conversion, as long as the file is the same."""
     # a damaged list costs another conversion of what is damaged
     try:
@@ -166,7 +166,7 @@ def _known_broken(sources: list[Source], extract: Path, written: Path) -> list[S
     ]
 
 
-def _remember(broken: Sequence[Source], found: Prepared, written: Path) -> None:
+def _remember(broken: Sequence[EventSource], found: Prepared, written: Path) -> None:
     assert found.extract is not None
     if not broken:
         return
@@ -186,13 +186,13 @@ def state_of(path: str | os.PathLike[str]) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _convert(known: EventSet, found: Prepared) -> list[Source]:
+def _convert(known: EventSet, found: Prepared) -> list[EventSource]:
     """Converts what is missing, which may take hours; gives what could not be converted."""
     assert found.extract is not None
     whole = found.events.with_name(f"{known.events}.part")
     shutil.rmtree(whole, ignore_errors=True)
     whole.mkdir(parents=True)
-    broken: list[Source] = []
+    broken: list[EventSource] = []
     try:
         with bar(len(found.missing), f"{known.title}: converting files") as count:
             for source in found.missing:
@@ -207,7 +207,7 @@ def _convert(known: EventSet, found: Prepared) -> list[Source]:
     return broken
 
 
-def _convert_one(known: EventSet, source: Source, extract: Path, into: Path) -> None:
+def _convert_one(known: EventSet, source: EventSource, extract: Path, into: Path) -> None:
     if known.convert is None:
         os.symlink(os.path.abspath(extract / source.path), into / source.makes[0])
         return

@@ -34,7 +34,7 @@ _FOREIGN = (
 )
 
 
-class Source(NamedTuple):
+class EventSource(NamedTuple):
     """A file in extract/ and what SpikingJelly makes of it.
 
     Args:
@@ -73,8 +73,8 @@ class EventSet:
     folder: str
     archives: tuple[str, ...]
     extracted: str
-    find: Callable[[Path], list[Source]]
-    convert: Callable[[Path, Source], Iterator[tuple[str, Events]]] | None = None
+    find: Callable[[Path], list[EventSource]]
+    convert: Callable[[Path, EventSource], Iterator[tuple[str, Events]]] | None = None
     clock: Clock | None = None
     splits: tuple[str, ...] = ("train", "test")
     sensor: tuple[int, ...]
@@ -91,7 +91,7 @@ class EventSet:
         return getattr(importlib.import_module(f"spikingjelly.datasets.{self.module}"), self.reader)
 
 
-def one_each(folders: Mapping[str, str], suffix: str, event_bytes: int = 1) -> Callable[[Path], list[Source]]:
+def one_each(folders: Mapping[str, str], suffix: str, event_bytes: int = 1) -> Callable[[Path], list[EventSource]]:
     """`find` of sets with a file a recording, in a folder a class.
 
     Args:
@@ -109,9 +109,9 @@ def one_each(folders: Mapping[str, str], suffix: str, event_bytes: int = 1) -> C
         why = cut_off(size, event_bytes)
         return why and (another_kind(path, f"a recording ({suffix})") or why)
 
-    def find(extract: Path) -> list[Source]:
+    def find(extract: Path) -> list[EventSource]:
         return [
-            Source(
+            EventSource(
                 os.path.join(source, name, file),
                 (os.path.join(target, name, os.path.splitext(file)[0] + ".npz"),),
                 wrong(extract / source / name / file, size),
@@ -124,7 +124,7 @@ def one_each(folders: Mapping[str, str], suffix: str, event_bytes: int = 1) -> C
     return find
 
 
-def each_by(read: Callable[[Path], Events]) -> Callable[[Path, Source], Iterator[tuple[str, Events]]]:
+def each_by(read: Callable[[Path], Events]) -> Callable[[Path, EventSource], Iterator[tuple[str, Events]]]:
     """`convert` of the same sets."""
     return lambda extract, source: iter([(source.makes[0], read(extract / source.path))])
 
@@ -158,7 +158,7 @@ class Gesture(NamedTuple):
     end: int
 
 
-def find_trials(extract: Path) -> list[Source]:
+def find_trials(extract: Path) -> list[EventSource]:
     """`find` of DVS128 Gesture: a file holds a trial of some twelve gestures, a table beside it when each began.
 
     Raises:
@@ -187,14 +187,14 @@ def _names(listed: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _trial(folder: Path, split: str, name: str) -> Source:
+def _trial(folder: Path, split: str, name: str) -> EventSource:
     path, stem = os.path.join(GESTURES, name), os.path.splitext(name)[0]
     try:
         made = tuple(_cuts(folder, split, stem))
     except (OSError, ValueError, csv.Error) as error:
         why = f"its table {stem}_labels.csv cannot be read: {cause(error)}"
-        return Source(path, (os.path.join(split, stem),), why)
-    return Source(path, made, "" if (folder / name).is_file() else "the file is missing")
+        return EventSource(path, (os.path.join(split, stem),), why)
+    return EventSource(path, made, "" if (folder / name).is_file() else "the file is missing")
 
 
 def _cuts(folder: Path, split: str, stem: str) -> dict[str, Gesture]:
@@ -216,7 +216,7 @@ def _cuts(folder: Path, split: str, stem: str) -> dict[str, Gesture]:
     return made
 
 
-def cut_trial(extract: Path, source: Source) -> Iterator[tuple[str, Events]]:
+def cut_trial(extract: Path, source: EventSource) -> Iterator[tuple[str, Events]]:
     """`convert` of DVS128 Gesture: the events from the start of each gesture to before its end."""
     events = read_aedat3(extract / source.path)
     split, stem = source.makes[0].split(os.sep)[0], os.path.splitext(os.path.basename(source.path))[0]
@@ -225,6 +225,6 @@ def cut_trial(extract: Path, source: Source) -> Iterator[tuple[str, Events]]:
         yield name, {key: values[inside] for key, values in events.items()}
 
 
-def as_they_are(*files: str) -> Callable[[Path], list[Source]]:
+def as_they_are(*files: str) -> Callable[[Path], list[EventSource]]:
     """`find` of a set whose files are read as they were fetched."""
-    return lambda extract: [Source(file, (file,)) for file in files if (extract / file).is_file()]
+    return lambda extract: [EventSource(file, (file,)) for file in files if (extract / file).is_file()]
