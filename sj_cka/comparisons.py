@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from sj_cka.cka import CKAResult
 from sj_cka.claims import contrast, grid
 from sj_cka.jobs.compare import RESULT, read_result
 from sj_cka.jobs.networks import State
-from sj_cka.over_seeds import paired_layers
+from sj_cka.over_seeds import diagonal
 from sj_cka.plan import Plan
 from sj_cka.store import Store
 
@@ -23,6 +23,7 @@ class Compared(NamedTuple):
     """A comparison of two networks with its result; see `sj_cka.jobs.compare.rows`."""
 
     comparison: str
+    measure: str
     variant: str
     state: State
     seed: int
@@ -43,6 +44,7 @@ def compared(plan: Plan, store: Store) -> list[Compared]:
 def paired(results: Iterable[Compared]) -> pd.DataFrame:
     """Columns comparison, variant, state, seed, layer, cka, contrast, grid: layers of the same name, all steps.
 
+    In the column cka stands the measure of the comparison, which is CKA unless the recipe says otherwise.
     Contrast and grid of a layer are those of its place in the heatmap, see `sj_cka.claims.blocks`. A ceiling is the
     geometric mean of the two networks' similarity to other seeds of themselves, NaN where one of the two is negative;
     it has no place in a heatmap.
@@ -50,11 +52,11 @@ def paired(results: Iterable[Compared]) -> pd.DataFrame:
     columns = ["comparison", "variant", "state", "seed", "layer", "cka", "contrast", "grid"]
     rows = []
     for c in results:
-        matrix = c.result.matrix()
+        matrix = c.result.matrix(measure=c.measure)
         contrasts, grids = contrast(matrix).to_dict(), grid(matrix).to_dict()
         rows += [
             (c.comparison, c.variant, c.state, c.kind, c.seed, layer, value, contrasts[layer], grids[layer])
-            for layer, value in paired_layers(c.result, matrix).items()
+            for layer, value in diagonal(matrix).items()
         ]
     table = pd.DataFrame(rows, columns=[*columns[:3], "kind", *columns[3:]])
     plain = table[table.state != "ceiling"]
@@ -90,20 +92,21 @@ def dynamics(results: Iterable[Compared]) -> pd.DataFrame:
     return table.drop_duplicates(keys)  # x is the same whatever other seed it is compared with
 
 
-def tidy(results: Iterable[Compared]) -> pd.DataFrame:
-    """Paired layers, all steps and each: comparison, variant, state, seed, seed_y, layer_x, layer_y, time, cka."""
+def tidy(results: Sequence[Compared]) -> pd.DataFrame:
+    """Paired layers, all steps and each: comparison, variant, state, seed, seed_y, layer_x, layer_y, time, cka.
+
+    Where a comparison has another measure than CKA, the last column is `value`, and `measure` stands before it.
+    """
     parts = []
     for c in results:
-        for time, matrix in c.result.frames().items():
-            shared = paired_layers(c.result, matrix)
+        for time, matrix in c.result.frames(c.measure).items():
+            shared = diagonal(matrix)
             part = pd.DataFrame({"layer_x": shared.index, "layer_y": shared.index, "cka": shared.to_numpy()})
             state = f"ceiling, {c.kind}" if c.kind else c.state
-            parts.append(
-                part.assign(
-                    comparison=c.comparison, variant=c.variant, state=state, seed=c.seed, seed_y=c.seed_y, time=time
-                )
-            )
-    columns = ["comparison", "variant", "state", "seed", "seed_y", "layer_x", "layer_y", "time", "cka"]
+            of_all = {"comparison": c.comparison, "variant": c.variant, "state": state, "time": time}
+            parts.append(part.assign(**of_all, seed=c.seed, seed_y=c.seed_y, measure=c.measure, value=part["cka"]))
+    columns = ["comparison", "variant", "state", "seed", "seed_y", "layer_x", "layer_y", "time"]
+    columns += ["cka"] if all(c.measure == "cka" for c in results) else ["measure", "value"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 

@@ -58,14 +58,14 @@ def between(results: Iterable[Compared], comparison: str, sides: Mapping[str, Si
 
     On the diagonal, without interval and floor, is each network against itself from another seed.
     """
-    own = [(c, paired_layers(c.result)) for c in results if c.comparison == comparison]
-    layers = [layer for layer in own[0][1].index if all(pd.notna(shared.get(layer)) for _, shared in own)]
+    shared = [(c, c.result.paired(measure=c.measure)) for c in results if c.comparison == comparison]
+    layers = [layer for layer in shared[0][1].index if all(pd.notna(values.get(layer)) for _, values in shared)]
     names = list(dict.fromkeys(name for pair in sides.values() for name in pair[:2]))
     empty = pd.DataFrame(np.nan, index=names, columns=names)
     mean, spread, floor = empty.copy(), empty.copy(), empty.copy()
 
     def values(variant: str, state: str, kind: str = "") -> np.ndarray:
-        rows = [(p.seed, s[layers].mean()) for p, s in own if (p.variant, p.state, p.kind) == (variant, state, kind)]
+        rows = [(c.seed, s[layers].mean()) for c, s in shared if (c.variant, c.state, c.kind) == (variant, state, kind)]
         return pd.DataFrame(rows, columns=["seed", "cka"]).groupby("seed")["cka"].mean().to_numpy()
 
     for variant, (x, y, *_) in sides.items():
@@ -74,20 +74,21 @@ def between(results: Iterable[Compared], comparison: str, sides: Mapping[str, Si
             spread.loc[row, column] = half_width(values(variant, "trained"))
             floor.loc[row, column] = values(variant, "untrained").mean()
         for name in (x, y):
-            pairs = [s[layers].mean() for p, s in own if (p.variant, p.state, p.kind) == (variant, "ceiling", name)]
+            pairs = [s[layers].mean() for c, s in shared if (c.variant, c.state, c.kind) == (variant, "ceiling", name)]
             mean.loc[name, name] = np.mean(pairs) if pairs else np.nan
     return Between(mean, spread, floor, len(layers))
 
 
 def mean_frames(
-    by_seed: Sequence[Sequence[CKAResult]],
+    by_seed: Sequence[Sequence[CKAResult]], measure: str = "cka"
 ) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
     """A heatmap's matrices, mean over seeds, and half-widths of their 95 % intervals; NaN where any is undefined.
 
     Args:
         by_seed: the results of each seed: one, or one for each other seed that it is compared with.
+        measure: of similarity.
     """
-    frames = [[result.frames() for result in results] for results in by_seed]
+    frames = [[result.frames(measure) for result in results] for results in by_seed]
     means, spread = {}, {}
     for label, first in frames[0][0].items():
         values = np.stack([np.mean([frame[label].to_numpy() for frame in own], axis=0) for own in frames])
@@ -96,8 +97,7 @@ def mean_frames(
     return means, spread
 
 
-def paired_layers(result: CKAResult, matrix: pd.DataFrame | None = None) -> pd.Series:
-    """CKA of layers of the same name; empty where there are none."""
-    matrix = result.matrix() if matrix is None else matrix
+def diagonal(matrix: pd.DataFrame) -> pd.Series:
+    """Values of layers of the same name; empty where there are none."""
     layers = [layer for layer in matrix.index if layer in matrix.columns]
     return pd.Series([matrix.loc[layer, layer] for layer in layers], index=layers, dtype=float)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from sj_cka import comparisons
-from sj_cka.cka import CKAResult
+from sj_cka.cka import MEASURES, CKAResult
 from sj_cka.claims import Evidence, Finding, Interval
 from sj_cka.comparisons import Compared
 from sj_cka.figures import Figure, Section
@@ -54,6 +54,10 @@ class Results:
         """The comparison that a figure shows."""
         return next(c for c in self.plan.study.recipe.compare if c.name == block.comparison)
 
+    def similarity(self, block: FigureBlock) -> str:
+        """What its measure of similarity is called, e.g. "CKA"."""
+        return MEASURES[self.comparison(block).measure].title
+
     def sides(self, block: FigureBlock) -> dict[str, Sides]:
         """The networks that a figure shows, by variant."""
         return self.plan.study.sides(self.comparison(block))
@@ -92,7 +96,8 @@ def read_results(plan: Plan, store: Store) -> Results:
     }
     swept = {name: c.value for name, c in study.conditions.items() if c.value is not None}
     unequal = _unequal_success(study, tables["attacks"])
-    evidence = Evidence(tables, networks, study.recipe.train.trained_at, swept, unequal)
+    titles = {c.name: MEASURES[c.measure].title for c in study.recipe.compare}
+    evidence = Evidence(tables, networks, study.recipe.train.trained_at, swept, unequal, titles)
     return Results(plan, compared, tables, evidence)
 
 

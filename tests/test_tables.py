@@ -36,7 +36,7 @@ def result(
 def compared(
     values: Sequence[float], state: State = "trained", seed: int = 0, seed_y: int = 0, kind: str = ""
 ) -> Compared:
-    return Compared("twins", "all", state, seed, seed_y, kind, result(values))
+    return Compared("twins", "cka", "all", state, seed, seed_y, kind, result(values))
 
 
 def rows(table: pd.DataFrame) -> dict[tuple[str, int, str], float]:
@@ -88,7 +88,7 @@ def test_two_negative_similarities_have_no_geometric_mean_though_their_product_i
 
 def test_networks_without_common_names_have_no_paired_rows() -> None:
     other = result([0.5, 0.5], layers_y=("a", "b"))
-    compared = Compared("twins", "all", "trained", 0, 0, "", other)
+    compared = Compared("twins", "cka", "all", "trained", 0, 0, "", other)
     for table in (paired([compared]), tidy([compared])):
         assert table.empty
         assert {"comparison", "variant", "state", "seed", "cka"} <= set(table.columns)
@@ -194,7 +194,7 @@ def timed(seed: int, cka: float, seed_y: int | None = None, null: bool = True) -
     )
     object.__setattr__(made, "table", table)
     object.__setattr__(made, "with_null", null)
-    return Compared("inside", "all", "trained", seed, seed if seed_y is None else seed_y, "", made)
+    return Compared("inside", "cka", "all", "trained", seed, seed if seed_y is None else seed_y, "", made)
 
 
 def test_dynamics_are_a_row_a_layer_and_seed_of_comparisons_with_a_null() -> None:
@@ -228,7 +228,7 @@ def test_means_over_seeds_stand_in_the_order_in_which_they_come() -> None:
 
 def of_pair(values: Sequence[float], variant: str, state: State = "trained", seed: int = 0, kind: str = "") -> Compared:
     seed_y = 1 if state == "ceiling" else seed
-    return Compared("across", variant, state, seed, seed_y, kind, result(values))
+    return Compared("across", "cka", variant, state, seed, seed_y, kind, result(values))
 
 
 PAIRS = {"a and b": Sides("a.snn", "b.snn"), "a and c": Sides("a.snn", "c.snn"), "b and c": Sides("b.snn", "c.snn")}

@@ -28,6 +28,7 @@ class Evidence:
         swept: variant -> swept value.
         unequal: (comparison, variant) that are not at the success rate that they were to have -> why, in words; claims
             on them stay undecided.
+        titles: comparison -> title of its measure of similarity, where that is not CKA.
     """
 
     tables: Mapping[str, pd.DataFrame]
@@ -35,6 +36,15 @@ class Evidence:
     trained_at: float
     swept: Mapping[str, float] = field(default_factory=dict)
     unequal: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+    def label(self, arm: Arm) -> str:
+        """What an arm measures, in words."""
+        return self.named(MEASUREMENTS[arm.measure].label, arm)
+
+    def named(self, text: str, arm: Arm) -> str:
+        """A text with the title of the measure of similarity of an arm's comparison."""
+        return text.replace("{similarity}", self.titles.get(str(arm.comparison), "CKA"))
 
     def of_network(self, arm: Arm) -> pd.Series:
         """What an arm measures of a network, by seed."""

@@ -22,7 +22,7 @@ class Measurement(NamedTuple):
         of: "network": a row a seed, chosen by the keys of an arm that the table has as columns. "comparison": rows of
             layers of one name, `[seed, layer]`.
         table: name of the table.
-        label: what it is, in words.
+        label: what it is, in words; {similarity} stands for the title of the comparison's measure of similarity.
         column: of the table; or what makes it of the columns.
         value: of a comparison's `[seed, layer]`: the number.
         unit: what `parts` are called.
@@ -88,11 +88,11 @@ MEASUREMENTS: dict[str, Measurement] = {
         "network", "accuracy", "accuracy", "accuracy", elsewhere={"T": "evaluated", "attack": "attacks"}
     ),
     "backdoor_success": Measurement("network", "backdoors", "success rate of the backdoor", "success_rate"),
-    "paired_cka": Measurement("comparison", "paired", "mean CKA of paired layers"),
+    "paired_cka": Measurement("comparison", "paired", "mean {similarity} of paired layers"),
     "restoration": Measurement(
         "comparison",
         "paired",
-        "CKA at block outputs minus CKA at their last convolutions",
+        "{similarity} at block outputs minus {similarity} at their last convolutions",
         value=_restoration,
         unit="blocks",
         parts=_blocks,
@@ -100,7 +100,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "periodicity": Measurement(
         "comparison",
         "paired",
-        "variance of paired CKA explained by the place within a block, less that of shuffled places",
+        "variance of paired {similarity} explained by the place within a block, less that of shuffled places",
         value=periodicity,
         unit="layers in blocks",
         parts=in_blocks,
@@ -108,7 +108,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "checkerboard": Measurement(
         "comparison",
         "paired",
-        "CKA of layers at one place of different blocks minus that at different places",
+        "{similarity} of layers at one place of different blocks minus that at different places",
         "contrast",
         unit="layers in blocks",
     ),

@@ -114,6 +114,7 @@ def judge(claim: Claim, evidence: Evidence) -> Finding:
     if missed:
         verdict = "undecided" if verdict != "not trained" else verdict
         note = f"{'; '.join(dict.fromkeys(missed))}; {note}".removesuffix("; ")
+    measured = evidence.named(measured, claim.a)
     return Finding(claim.says, claim.source, claim.test, verdict, learned, measured, estimate, learned_estimate, note)
 
 

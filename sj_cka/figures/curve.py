@@ -89,7 +89,7 @@ def curve(
         figure.add_trace(_reference(table, places(table), styles[name] | {"color": colour}, owner))
     for i, (label, table) in enumerate(lines.items()):
         beside = {_parted(key)[2]: table["mean"] for key, table in reference.items() if _parted(key)[0] == label}
-        figure.add_trace(_means(label, i, table, places(table), beside, relative))
+        figure.add_trace(_means(label, i, table, places(table), beside, y_title if relative else None))
     for name, style in styles.items():  # what a broken line means, once for all variants
         figure.add_trace(go.Scatter(x=[None], y=[None], name=name, mode="lines", line=style, showlegend=True))
     lay_out(
@@ -158,9 +158,9 @@ def _means(
     table: pd.DataFrame,
     places: list[Any],
     references: Mapping[str, pd.Series],
-    relative: bool,
+    quantity: str | None,
 ) -> go.Scatter:
-    """The line of the i-th variant; under the pointer its interval and references."""
+    """The line of the i-th variant; its interval and references under the pointer, named if a quantity is given."""
     intervals = zip(table.index, table["low"], table["high"], strict=True)
     return go.Scatter(
         x=places,
@@ -173,8 +173,8 @@ def _means(
         showlegend=True,
         customdata=[_beside(layer, low, high, references) for layer, low, high in intervals],
         text=list(table.index),
-        hovertemplate=f"{label}, %{{text}}<br>CKA %{{y:.3f}}%{{customdata}}<extra></extra>"
-        if relative
+        hovertemplate=f"{label}, %{{text}}<br>{quantity} %{{y:.3f}}%{{customdata}}<extra></extra>"
+        if quantity
         else "%{y:.3f}%{customdata}",
     )
 
@@ -262,7 +262,7 @@ def curve_section(block: FigureBlock, results: Results) -> Section:
 
 
 def _curves(block: FigureBlock, results: Results, *, relative: bool) -> Section:
-    lines, reference = {}, {}
+    lines, reference, quantity = {}, {}, results.similarity(block)
     for variant in results.sides(block):
         name = variant or str(block.comparison)
         lines[name] = over_seeds.of_layers(results.tables["paired"], str(block.comparison), variant, "trained")
@@ -271,13 +271,13 @@ def _curves(block: FigureBlock, results: Results, *, relative: bool) -> Section:
             if len(table):
                 reference[f"{name}: {label}"] = table
     lines = {name: table for name, table in lines.items() if len(table)}
-    note = "CKA of layers of the same name, in order of depth, with 95 % intervals over seeds. "
+    note = f"{quantity} of layers of the same name, in order of depth, with 95 % intervals over seeds. "
     if any(name.endswith(": floor") for name in reference):
         note += "Floor: the same networks untrained (batch normalisation calibrated). "
     if any(name.endswith(": ceiling") for name in reference):
         note += "Ceiling: a network against itself trained from another seed, geometric mean of the two. "
     note += "Click a name to hide it."
-    panels = (Panel("curve", curve(lines, reference=reference, relative=relative)),) if lines else ()
+    panels = (Panel("curve", curve(lines, reference=reference, relative=relative, y_title=quantity)),) if lines else ()
     if not lines:
         note = "No layer has the same name in both networks, so there is no curve of paired layers."
     return Section(block.title or f"Paired layers: {block.comparison}", note, panels)

@@ -127,20 +127,24 @@ def _slider(labels: Sequence[str], frame_of_trace: Sequence[str]) -> dict[str, A
 
 def heatmap_section(block: FigureBlock, results: Results) -> Section:
     """Every layer with every layer, a tab a variant."""
-    comparison, panels = results.comparison(block), dict[str, Panel]()
+    comparison, quantity, panels = results.comparison(block), results.similarity(block), dict[str, Panel]()
     for variant, sides in results.sides(block).items():
         if block.state != "ceiling":
-            means, spread = over_seeds.mean_frames(results.of(comparison.name, variant, block.state))
+            means, spread = over_seeds.mean_frames(
+                results.of(comparison.name, variant, block.state), comparison.measure
+            )
             suffix = "" if block.state == "trained" else ", untrained"
             x_title, y_title = (f"{title}{suffix}" for title in sides.titles)
-            figure = heatmap(means, x_title=x_title, y_title=y_title, spread=spread)
+            figure = heatmap(means, x_title=x_title, y_title=y_title, quantity=quantity, spread=spread)
             panels[variant] = Panel(variant or comparison.name, figure)
             continue
         for name, title in zip(sides[:2], sides.titles, strict=True):
             if found := results.of(comparison.name, variant, "ceiling", comparison.ceiling_of(name)):
                 # all pairs as one: pairs of seeds are not independent, so there is no interval over them
-                means, _ = over_seeds.mean_frames([[result for of_seed in found for result in of_seed]])
-                figure = heatmap(means, x_title=f"{title}, a seed", y_title=f"{title}, another seed")
+                of_pairs = [result for of_seed in found for result in of_seed]
+                means, _ = over_seeds.mean_frames([of_pairs], comparison.measure)
+                x_title, y_title = f"{title}, a seed", f"{title}, another seed"
+                figure = heatmap(means, x_title=x_title, y_title=y_title, quantity=quantity)
                 panels[title] = Panel(title, figure)
     of_what = {
         "trained": "the other",
@@ -148,7 +152,7 @@ def heatmap_section(block: FigureBlock, results: Results) -> Section:
         "ceiling": "the same network trained from another seed (the ceiling)",
     }[block.state]
     note = (
-        f"CKA of every layer of one network with every layer of {of_what}, mean over "
+        f"{quantity} of every layer of one network with every layer of {of_what}, mean over "
         f"{len(results.study.seeds)} seeds, all steps concatenated; the slider picks a single time step. Grey: "
         "undefined; ±, under the pointer: half of the 95 % interval over seeds. Names are those of the modules: in an "
         "artificial network, ReLU stands where the spiking one has its neuron (lif)."

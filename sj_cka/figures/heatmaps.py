@@ -22,7 +22,9 @@ _COLUMNS = 3
 _PICTURE, _GAP = 270, 70  # pixels
 
 
-def heatmaps(frames: Mapping[str, pd.DataFrame], *, title: str = "", x_title: str = "", y_title: str = "") -> go.Figure:
+def heatmaps(
+    frames: Mapping[str, pd.DataFrame], *, title: str = "", x_title: str = "", y_title: str = "", quantity: str = "CKA"
+) -> go.Figure:
     """Layer x layer CKA of several variants as small multiples in one colour scale.
 
     Every picture has one size, whatever the depth of its networks, so that shapes can be compared; the first layers
@@ -33,6 +35,7 @@ def heatmaps(frames: Mapping[str, pd.DataFrame], *, title: str = "", x_title: st
         title: heading of the figure.
         x_title: network x of every picture (the index).
         y_title: network y (the columns).
+        quantity: what the cells are: `CKAResult.title(measure)`.
 
     Returns:
         A figure with one picture a variant.
@@ -54,7 +57,7 @@ def heatmaps(frames: Mapping[str, pd.DataFrame], *, title: str = "", x_title: st
     for at, (label, frame) in zip(places, frames.items(), strict=True):
         layers_x, layers_y = layer_names(frame.index), layer_names(frame.columns)
         hover = f"{label}<br>{x_title or 'x'}: %{{x}}<br>{y_title or 'y'}: %{{y}}<br>"
-        for trace in cells_of(frame, layers_x, layers_y, hover):
+        for trace in cells_of(frame, layers_x, layers_y, hover, quantity=quantity):
             figure.add_trace(trace, **at)
         figure.update_xaxes(**_stages(layers_x), tickangle=-90, title_text=x_title, title_standoff=6, **at)
         figure.update_yaxes(**_stages(layers_y), title_text=y_title if at["col"] == 1 else "", title_standoff=4, **at)
@@ -65,7 +68,7 @@ def heatmaps(frames: Mapping[str, pd.DataFrame], *, title: str = "", x_title: st
         above=22,
         width=None if columns == _COLUMNS else 120 + columns * (_PICTURE + 75),  # None: as wide as the page
         margin_b=110,
-        coloraxis=coloraxis(),
+        coloraxis=coloraxis(quantity),
         coloraxis_colorbar={"lenmode": "pixels", "len": 240, "y": 1, "yanchor": "top"},
     )
     figure.update_xaxes(showgrid=False)
@@ -91,18 +94,21 @@ def _stages(layers: list[str]) -> dict[str, object]:
 
 def heatmaps_section(block: FigureBlock, results: Results) -> Section:
     """Every layer with every layer, a picture a variant, side by side."""
-    comparison, frames, titles = results.comparison(block), dict[str, pd.DataFrame](), set[tuple[str, str]]()
+    comparison, quantity = results.comparison(block), results.similarity(block)
+    frames, titles = dict[str, pd.DataFrame](), set[tuple[str, str]]()
     for variant, sides in results.sides(block).items():
-        means, _ = over_seeds.mean_frames(results.of(comparison.name, variant, block.state))
+        means, _ = over_seeds.mean_frames(results.of(comparison.name, variant, block.state), comparison.measure)
         frames[variant or comparison.name] = next(iter(means.values()))
         titles.add((sides.x.kind.upper(), sides.y.kind.upper()))
     x_title, y_title = titles.pop() if len(titles) == 1 else ("", "")
     note = (
-        f"CKA of every layer with every layer, mean over {len(results.study.seeds)} seeds, all steps "
+        f"{quantity} of every layer with every layer, mean over {len(results.study.seeds)} seeds, all steps "
         "concatenated, in one colour scale; each picture spans its networks from the first layer to the last. Grey: "
         "undefined."
     )
     if block.state == "untrained":
         note += " Both networks are untrained: the floor, what wiring alone gives."
     title = block.title or f"Layer by layer, side by side: {comparison.name}, {block.state}"
-    return Section(title, note, (Panel("heatmaps", heatmaps(frames, x_title=x_title, y_title=y_title)),))
+    return Section(
+        title, note, (Panel("heatmaps", heatmaps(frames, x_title=x_title, y_title=y_title, quantity=quantity)),)
+    )

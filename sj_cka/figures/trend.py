@@ -154,7 +154,7 @@ def trend_section(block: FigureBlock, results: Results, *, measure: MeasureOfCom
     dots = {name: over_seeds.by_value(table, evidence.swept) for name, table in states.items()}
     lines = {name: over_seeds.over_seeds(table, "value", "measured") for name, table in dots.items()}
     reference = {} if found.ceiling.empty else {"seed against seed (the ceiling)": _level(found.ceiling)}
-    label = MEASUREMENTS[measure].label
+    label = evidence.label(measurement)
     note = f"{label[0].upper()}{label[1:]}, against {path}: means with 95 % intervals over seeds, a dot a seed. "
     if len(states) > 1:
         note += "Floor: the same networks untrained. "

@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 
 
 def variants(
-    matrix: pd.DataFrame, *, title: str = "", spread: pd.DataFrame | None = None, floor: pd.DataFrame | None = None
+    matrix: pd.DataFrame,
+    *,
+    title: str = "",
+    quantity: str = "CKA",
+    spread: pd.DataFrame | None = None,
+    floor: pd.DataFrame | None = None,
 ) -> go.Figure:
     """CKA of every variant with every other, a number a cell; on the diagonal a variant with itself.
 
     Args:
         matrix: [variant, variant], symmetric; NaN where undefined.
         title: heading of the figure.
+        quantity: what the cells are: `CKAResult.title(measure)`.
         spread: half-widths of 95 % intervals alike, printed below the values; NaN where there is none.
         floor: the same of untrained networks, printed below them.
 
@@ -43,7 +49,7 @@ def variants(
     names = layer_names(matrix.index)
     if list(matrix.columns) != names:
         raise ValueError(f"expected the same variants as rows and columns, got {names} and {list(matrix.columns)}")
-    figure = go.Figure(cells_of(matrix, names, names, "%{x} and %{y}<br>", spread))
+    figure = go.Figure(cells_of(matrix, names, names, "%{x} and %{y}<br>", spread, quantity))
     value, half_width, untrained = (
         np.full(matrix.shape, np.nan) if table is None else table.loc[names, names].to_numpy(float)
         for table in (matrix, spread, floor)
@@ -63,7 +69,7 @@ def variants(
         title,
         side - 30,
         width=side + 90,
-        coloraxis=coloraxis(),
+        coloraxis=coloraxis(quantity),
         xaxis=axis,
         yaxis={**axis, "scaleanchor": "x", "constraintoward": "top"},
     )
@@ -75,11 +81,11 @@ def variants_section(block: FigureBlock, results: Results) -> Section:
     comparison = results.comparison(block)
     found = over_seeds.between(results.compared, comparison.name, results.sides(block))
     note = (
-        f"Mean CKA of layers of the same name, over the {found.layers} layers that are defined in every network; ±: "
-        "half of the 95 % interval over seeds. On the diagonal a network against itself trained from another seed: no "
-        "more than that can be expected. Floor: the same networks untrained."
+        f"Mean {results.similarity(block)} of layers of the same name, over the {found.layers} layers that are defined "
+        "in every network; ±: half of the 95 % interval over seeds. On the diagonal a network against itself trained "
+        "from another seed: no more than that can be expected. Floor: the same networks untrained."
     )
     if not found.layers:
         return Section(block.title or f"Variant by variant: {comparison.name}", "No layer is defined in every network.")
-    figure = variants(found.mean, spread=found.spread, floor=found.floor)
+    figure = variants(found.mean, quantity=results.similarity(block), spread=found.spread, floor=found.floor)
     return Section(block.title or f"Variant by variant: {comparison.name}", note, (Panel("variants", figure),))

@@ -35,6 +35,8 @@ def job(graph: Graph, comparison: Comparison, sides: Sides, seeds: tuple[int, in
         "batches": study.recipe.cka.batches,
         "layers": comparison.layers or study.recipe.cka.layers,
     }
+    if comparison.measure != "cka":
+        options["measure"] = comparison.measure
     if state != "ceiling":  # the steps inside a layer are no matter of two networks
         options["null"] = "timing" if comparison.permutation_test else None
     for side, name, T in (("x", sides.x, sides.T_x), ("y", sides.y, sides.T_y)):
@@ -61,8 +63,8 @@ def _epoch(study: Study, name: NetworkName) -> int | None:
 def rows(graph: Graph) -> Iterator[Row]:
     """Every comparison of every variant: trained, its floor and, where it has one, its noise ceiling.
 
-    Columns comparison, variant, state, seed, seed_y, kind: which of the two parts of a noise ceiling it is, see
-    `Comparison.ceiling_of`; else "".
+    Columns comparison, measure, variant, state, seed, seed_y, kind: which of the two parts of a noise ceiling it is,
+    see `Comparison.ceiling_of`; else "".
     """
     study = graph.study
     for comparison in study.recipe.compare:
@@ -86,8 +88,8 @@ def rows(graph: Graph) -> Iterator[Row]:
 
 
 def _row(comparison: Comparison, variant: str, state: State, seeds: tuple[int, int], kind: str, job: Job) -> Row:
-    at = {"comparison": comparison.name, "variant": variant, "state": state, "seed": seeds[0], "seed_y": seeds[1]}
-    return Row(at | {"kind": kind}, job)
+    at = {"comparison": comparison.name, "measure": comparison.measure, "variant": variant, "state": state}
+    return Row(at | {"seed": seeds[0], "seed_y": seeds[1], "kind": kind}, job)
 
 
 def check(preflight: Preflight) -> None:
@@ -194,7 +196,8 @@ def run(job: Job, inputs: Inputs, context: Context) -> Files:
         attacked, axis = attack.read_inputs(inputs["under"](attack.INPUTS)), 0 if data.T is None else 1
         batches = [data.as_input(data.x_test[: attacked.shape[axis]])]
         loader = {"x": batches, "y": [attacked]}
-    into = CKA(samples=False, permutations={"steps": int(steps)})  # intervals of a study are over seeds
+    # intervals of a study are over seeds
+    into = CKA(samples=False, measures=args.get("measure", ()), permutations={"steps": int(steps)})
     result = compare(x, y, loader, layers=args.get("layers"), layout=data.layout, into=into, progress=False)
     context.report(f"{len(result.layers_x)} x {len(result.layers_y)} layers")
     return {RESULT: result.to_bytes()}

@@ -111,6 +111,7 @@ class Comparison(Strict):
         description="steps that a spiking x runs with, in place of those of its training; several: each in turn",
     )
     T_y: Annotated[Int, Field(ge=1, le=MOST_STEPS)] | None = Field(None, description="steps that a spiking y runs with")
+    measure: str = Field("cka", description="a measure of similarity of MEASURES, of all steps together unless cka")
     attack_y: str | None = Field(
         None, description="an entry of attack.by: y is shown the test samples under that attack, x the same without"
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sj_cka.plugins import closest
+from sj_cka.cka import MEASURES
+from sj_cka.plugins import UnknownName, closest, lookup
 from sj_cka.recipe.blocks import Comparison
 from sj_cka.recipe.names import NetworkName
 from sj_cka.recipe.network_checks import check_network
@@ -21,6 +22,15 @@ def check_comparisons(study: Study) -> None:
             comparison.name in names, (*key, "name"), f"expected a name of its own, {comparison.name!r} is given twice"
         )
         names.add(comparison.name)
+        try:
+            lookup(MEASURES, comparison.measure, "measure")
+        except UnknownName as error:
+            raise study.error((*key, "measure"), str(error)) from error
+        study.refuse_if(
+            comparison.permutation_test and comparison.measure != "cka",
+            (*key, "permutation_test"),
+            f"expected none: the permutation test is of CKA between steps, not of {comparison.measure}",
+        )
         study.refuse_if(
             ("*" in comparison.x) != ("*" in comparison.y),
             key,
