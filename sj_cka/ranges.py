@@ -57,6 +57,11 @@ UNIT = Range(0.0, 1.0)
 BYTES = Range(0.0, 255.0)
 
 
+def clipped(x: Tensor, limits: Range | None) -> Tensor:
+    """Values clipped to limits, if there are any."""
+    return x if limits is None else x.clamp(*limits)
+
+
 def range_of(values: Tensor | np.ndarray) -> Range:
     """Smallest and largest value; NaN where one of them is NaN."""
     if isinstance(values, np.ndarray):

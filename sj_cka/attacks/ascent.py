@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from sj_cka.attacks import checks
 from sj_cka.attacks.checks import Bounds
 from sj_cka.attacks.victim import LOSSES, NoGradient, Slope, Victim, attacked, check_finite
-from sj_cka.ranges import NORMS, Norm, Range
+from sj_cka.ranges import NORMS, Norm, Range, clipped
 
 Keep = Literal["best", "last"]
 LossName = Literal["cross_entropy", "margin"]
@@ -43,11 +43,7 @@ class Ball(NamedTuple):
             delta = delta.clamp(-self.eps, self.eps)
         else:
             delta = delta * (self.eps / l2(delta)).clamp(max=1.0)
-        return self.clip(centre + delta)
-
-    def clip(self, x: Tensor) -> Tensor:
-        """Inputs clipped to the bounds."""
-        return x if self.bounds is None else x.clamp(*self.bounds)
+        return clipped(centre + delta, self.bounds)
 
     def draw(self, centre: Tensor, generator: Generator) -> Tensor:
         """Inputs drawn uniformly from the ball around `[N, ...]`, then clipped to the bounds."""
@@ -132,11 +128,8 @@ def climbed(
     Args:
         slope: of a victim at inputs `[N, ...]`, losses and gradient; None for its own.
     """
-    eps, limits, step = checks.strength(eps), checks.limits(bounds), ascent.step()
-    generator = checks.own(generator)
+    limits, step, generator = checks.limits(bounds), ascent.step(), checks.own(generator)
     with attacked(net, x, y, limits) as victim:
-        if eps == 0:
-            return x.detach().clone()
         return victim.as_given(_ascend(victim, Ball(eps, ascent.norm, limits), generator, ascent, step * eps, slope))
 
 

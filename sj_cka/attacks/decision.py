@@ -105,11 +105,8 @@ def _nearest(
     make: Callable[[Any], Any],
 ) -> Tensor:
     """What a foolbox attack finds within eps of the samples that are classified right; the others as they are."""
-    eps, generator = checks.strength(eps), checks.own(generator)
-    foolbox = _foolbox()
+    generator, foolbox = checks.own(generator), _foolbox()
     with attacked(net, x, y, UNIT) as victim, torch.no_grad():
-        if eps == 0:
-            return x.detach().clone()
         chosen, starts = _starts(victim)
         best = victim.x.clone()
         if len(chosen):

@@ -29,11 +29,8 @@ def drop_events(
     Raises:
         ValueError: an argument out of range, or values that are no counts.
     """
-    eps = checks.strength(eps)
     _check_counts(x)
     generator = checks.own(generator)
-    if eps == 0:
-        return x.detach().clone()
     counts = x.detach().to("cpu", torch.float64)
     return torch.binomial(counts, torch.full_like(counts, 1 - eps), generator=generator).to(x)
 
@@ -55,7 +52,7 @@ def add_events(
     Raises:
         ValueError: an argument out of range, values that are no counts, or counts that the dtype of x cannot hold.
     """
-    eps, axis = checks.strength(eps), sample_axis(net)
+    axis = sample_axis(net)
     _check_counts(x)
     generator = checks.own(generator)
     counts = x.detach().to("cpu", torch.float64).movedim(axis, 0)

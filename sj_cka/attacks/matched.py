@@ -15,6 +15,7 @@ from sj_cka.attacks.measure import check_shapes, right
 from sj_cka.attacks.promise import AttackFunction, held
 from sj_cka.attacks.table import attack_named
 from sj_cka.attacks.victim import sample_axis as axis_of
+from sj_cka.ranges import clipped
 
 
 def craft(
@@ -84,8 +85,7 @@ def noise_like(
     direction = unit(torch.randn(start.shape, generator=generator)).to(start)
 
     def at(length: Tensor) -> Tensor:
-        made = start + length * direction
-        return made if limits is None else made.clamp(*limits)
+        return clipped(start + length * direction, limits)
 
     if limits is None:
         return at(wanted).movedim(0, sample_axis).contiguous()

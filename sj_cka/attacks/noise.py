@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 from sj_cka.attacks import checks
 from sj_cka.attacks.checks import Bounds
 from sj_cka.attacks.promise import promises
-from sj_cka.ranges import Range
+from sj_cka.ranges import clipped
 
 
 @promises("size")
@@ -40,8 +40,8 @@ def gaussian(
     Raises:
         ValueError: an argument out of range.
     """
-    eps, limits, generator = _checked(x, eps, generator, bounds)
-    return _clipped(x, eps * torch.randn(x.shape, generator=generator).to(x), limits, eps)
+    noise = torch.randn(x.shape, generator=checks.own(generator)).to(x)
+    return clipped(x.detach() + eps * noise, checks.limits(bounds))
 
 
 @promises("radius", norm="linf")
@@ -64,8 +64,8 @@ def uniform(
     Raises:
         ValueError: an argument out of range.
     """
-    eps, limits, generator = _checked(x, eps, generator, bounds)
-    return _clipped(x, eps * torch.rand(x.shape, generator=generator).mul_(2).sub_(1).to(x), limits, eps)
+    noise = torch.rand(x.shape, generator=checks.own(generator)).mul_(2).sub_(1).to(x)
+    return clipped(x.detach() + eps * noise, checks.limits(bounds))
 
 
 @promises("share", eps_max=1.0)
@@ -91,26 +91,11 @@ def salt_and_pepper(
     Raises:
         ValueError: an argument out of range.
     """
-    eps, limits, generator = _checked(x, eps, generator, bounds)
+    limits = checks.limits(bounds)
+    checks.continuous(x, limits)
     if limits is None:
         raise ValueError("expected bounds (low, high), the values of pepper and salt, got None")
     shape = [1 if x.ndim >= 4 and axis == x.ndim - 3 else size for axis, size in enumerate(x.shape)]
-    drawn = torch.rand(shape, generator=generator).to(x.device)
+    drawn = torch.rand(shape, generator=checks.own(generator)).to(x.device)
     low, high = (torch.full_like(x, value) for value in limits)
-    made = torch.where(drawn < eps / 2, low, torch.where(drawn >= 1 - eps / 2, high, x.detach()))
-    return made if eps else x.detach().clone()
-
-
-def _checked(
-    x: Tensor, eps: float, generator: Generator | None, bounds: Bounds
-) -> tuple[float, Range | None, Generator]:
-    limits = checks.limits(bounds)
-    checks.continuous(x, limits)
-    return checks.strength(eps), limits, checks.own(generator)
-
-
-def _clipped(x: Tensor, noise: Tensor, limits: Range | None, eps: float) -> Tensor:
-    if eps == 0:
-        return x.detach().clone()
-    made = x.detach() + noise
-    return made if limits is None else made.clamp(*limits)
+    return torch.where(drawn < eps / 2, low, torch.where(drawn >= 1 - eps / 2, high, x.detach()))

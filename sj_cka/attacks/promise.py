@@ -94,7 +94,8 @@ def held(attack: AttackFunction, promise: Promise | None = None) -> AttackFuncti
 
     Before it runs: eps is a number that means something within the bounds; inputs are finite, and where they are a
     rounding outside the bounds they are taken as at the bound (`checks.continuous`); labels become a tensor; and
-    torch.inference_mode is left, in which there are no gradients. After it: shape, type and device are those of the
+    torch.inference_mode is left, in which there are no gradients. At eps 0 it does not run: the result is x, bit for
+    bit. After it: shape, type and device are those of the
     inputs, all values finite and within the bounds, no sample farther than eps where eps is a radius, and the inputs
     that the attack was given are as they were. It costs a few passes over the inputs, less than one of the network.
 
@@ -126,6 +127,8 @@ def held(attack: AttackFunction, promise: Promise | None = None) -> AttackFuncti
                 inputs = checks.continuous(inputs, limits)
             if limits is not None and terms.eps in ("radius", "size"):
                 check_scale(inputs, limits)
+            if given["eps"] == 0 and terms.eps != "unknown":
+                return inputs.clone()
             call.arguments[x_name], call.arguments[y_name] = inputs.clone(), y.clone()
             made = attack(*call.args, **call.kwargs)
             if not torch.equal(call.arguments[x_name], inputs):

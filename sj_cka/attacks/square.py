@@ -11,7 +11,7 @@ from sj_cka.attacks import checks
 from sj_cka.attacks.checks import Bounds
 from sj_cka.attacks.promise import promises
 from sj_cka.attacks.victim import Victim, attacked, margin
-from sj_cka.ranges import Range
+from sj_cka.ranges import Range, clipped
 
 # iterations out of 10,000 after which p is halved, as in the authors' code
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -58,7 +58,7 @@ def square(
     Raises:
         ValueError: an argument out of range, or inputs that are no images.
     """
-    eps, limits = checks.strength(eps), checks.limits(bounds)
+    limits = checks.limits(bounds)
     checks.whole("queries", queries, least=2)
     if checks.number("p_init", p_init, most=1.0) == 0:
         raise ValueError("expected p_init above 0, got 0")
@@ -66,8 +66,6 @@ def square(
     with attacked(net, x, y, limits) as victim, torch.no_grad():
         if victim.x.ndim < 4:
             raise ValueError(f"expected images [N, C, H, W] or frames [T, N, C, H, W], got shape {tuple(x.shape)}")
-        if eps == 0:
-            return x.detach().clone()
         return victim.as_given(_searched(victim, eps, limits, generator, queries, p_init))
 
 
@@ -80,8 +78,7 @@ def _searched(
     N, C = len(x), x[0].numel() // (H * W)
 
     def made(signs: Tensor, chosen: Tensor) -> Tensor:
-        images = x[chosen] + eps * signs.view(-1, *x.shape[1:])
-        return images if limits is None else images.clamp(*limits)
+        return clipped(x[chosen] + eps * signs.view(-1, *x.shape[1:]), limits)
 
     def margins(images: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         logits, labels = victim.logits(images), victim.y[chosen]

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
 import plotly.graph_objects as go
 
 from sj_cka import over_seeds
 from sj_cka.cost import ASSUMPTION
-from sj_cka.figures.section import Panel, Section
+from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import PALETTE, interval_texts, lay_out, legend_above, numbers, require, rule, whiskers
-
-if TYPE_CHECKING:
-    from sj_cka.recipe import FigureBlock
-    from sj_cka.results import Results
 
 
 def accuracy(table: pd.DataFrame, summary: pd.DataFrame | None = None, *, title: str = "") -> go.Figure:

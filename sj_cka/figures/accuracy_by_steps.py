@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,7 @@ import plotly.graph_objects as go
 
 from sj_cka import over_seeds
 from sj_cka.figures.accuracy import alike_note
-from sj_cka.figures.section import Panel, Section
+from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import (
     DASHES,
     GREY,
@@ -27,10 +26,6 @@ from sj_cka.figures.style import (
     require_means,
     whiskers,
 )
-
-if TYPE_CHECKING:
-    from sj_cka.recipe import FigureBlock
-    from sj_cka.results import Results
 
 
 def accuracy_by_steps(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from sj_cka import over_seeds
-from sj_cka.figures.section import Panel, Section
+from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import (
     SYMBOLS,
     colour_of,
@@ -21,10 +20,6 @@ from sj_cka.figures.style import (
     require_means,
     whiskers,
 )
-
-if TYPE_CHECKING:
-    from sj_cka.recipe import FigureBlock
-    from sj_cka.results import Results
 
 
 def backdoors(lines: Mapping[str, pd.DataFrame], *, title: str = "") -> go.Figure:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sj_cka import over_seeds
 from sj_cka.figures.curve import curve
-from sj_cka.figures.section import Panel, Section
+from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.steps_map import PERMUTED
-
-if TYPE_CHECKING:
-    from sj_cka.recipe import FigureBlock
-    from sj_cka.results import Results
 
 
 def dynamics_section(block: FigureBlock, results: Results) -> Section:

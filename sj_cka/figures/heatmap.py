@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,12 +11,8 @@ import plotly.graph_objects as go
 
 from sj_cka import over_seeds
 from sj_cka.figures.cells import cells_of, coloraxis
-from sj_cka.figures.section import Panel, Section
+from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import labels_of, lay_out, layer_axis, layer_names, layer_ticks, stroke
-
-if TYPE_CHECKING:
-    from sj_cka.recipe import FigureBlock
-    from sj_cka.results import Results
 
 
 def heatmap(

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from sj_cka import over_seeds
 from sj_cka.figures.cells import cells_of, coloraxis
-from sj_cka.figures.section import Panel, Section
+from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import labels_of, lay_out, layer_names, small_multiples
-
-if TYPE_CHECKING:
-    from sj_cka.recipe import FigureBlock
-    from sj_cka.results import Results
 
 _COLUMNS = 3
 _PICTURE, _GAP = 270, 70  # pixels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -11,7 +10,7 @@ import plotly.graph_objects as go
 from sj_cka import over_seeds
 from sj_cka.attacks import attack_named
 from sj_cka.claims import interval
-from sj_cka.figures.section import Panel, Section
+from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import (
     SYMBOLS,
     colour_of,
@@ -24,10 +23,6 @@ from sj_cka.figures.style import (
     small_multiples,
     whiskers,
 )
-
-if TYPE_CHECKING:
-    from sj_cka.recipe import FigureBlock
-    from sj_cka.results import Results
 
 _UNITS = (
     "eps is in pixels, from 0 to 1, of recordings in events a pixel and step, and counts as each attack says: radius "

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 import plotly.graph_objects as go
+
+if TYPE_CHECKING:  # both stand on figures: here they are known to type checkers alone
+    from sj_cka.recipe import FigureBlock as FigureBlock
+    from sj_cka.results import Results as Results
+else:
+    FigureBlock = Results = object
 
 Of = Literal[
     "networks", "evaluations", "attacks", "backdoors", "comparison", "pairs of variants", "permutation test", "sweep"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -12,12 +12,8 @@ from pydantic import Field
 from sj_cka.cka import CKAResult
 from sj_cka.claims import selected
 from sj_cka.figures.cells import cells_of, coloraxis, print_values
-from sj_cka.figures.section import Panel, Section
+from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import labels_of, lay_out, small_multiples
-
-if TYPE_CHECKING:
-    from sj_cka.recipe import FigureBlock
-    from sj_cka.results import Results
 
 PERMUTED = (
     "Timing null: every neuron keeps the number of its spikes for every image, but they come at steps drawn at random. "

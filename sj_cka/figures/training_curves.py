@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,12 +10,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sj_cka.figures.accuracy import alike_note
-from sj_cka.figures.section import Panel, Section
+from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import DASHES, GREY, colour_of, lay_out, legend_above, plain, require
-
-if TYPE_CHECKING:
-    from sj_cka.recipe import FigureBlock
-    from sj_cka.results import Results
 
 
 def training(history: pd.DataFrame, *, title: str = "") -> go.Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from sj_cka import over_seeds
 from sj_cka.claims import MEASUREMENTS, Arm, swept
-from sj_cka.figures.section import Panel, Section
+from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import (
     DASHES,
     GREY,
@@ -29,10 +29,6 @@ from sj_cka.figures.style import (
     whiskers,
 )
 from sj_cka.plugins import closest
-
-if TYPE_CHECKING:
-    from sj_cka.recipe import FigureBlock
-    from sj_cka.results import Results
 
 
 def trend(

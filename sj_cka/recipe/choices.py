@@ -130,15 +130,11 @@ def check_choice(choice: NameTable, block: Named, source: Source, key: KeyPath, 
 def options_model(function: Callable[..., Any], handed: tuple[str, ...]) -> type[BaseModel]:
     """A model of the arguments of a function without those that are handed to it, made from its signature."""
     fields: dict[str, Any] = {}
-    inner = inspect.unwrap(function.func if isinstance(function, functools.partial) else function)
-    for name, parameter in inspect.signature(function).parameters.items():
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         if name in handed or parameter.kind is inspect.Parameter.VAR_KEYWORD:
             continue
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        annotation = parameter.annotation
-        if isinstance(annotation, str):  # one by one: what is handed over may be imported for type checkers alone
-            annotation = eval(annotation, inner.__globals__)
-        fields[name] = (in_yaml(annotation), default)
+        fields[name] = (in_yaml(parameter.annotation), default)
     return create_model(f"{function.__name__} options", __base__=Strict, **fields)
 
 
