@@ -2,14 +2,17 @@
 
 from sj_cka.claims.blocks import contrast, grid
 from sj_cka.claims.evidence import Evidence
+from sj_cka.claims.judging import TESTS, ClaimTest, judge
 from sj_cka.claims.measurements import MEASUREMENTS, Measurement, selected
 from sj_cka.claims.statements import Arm, Claim
-from sj_cka.claims.verdicts import Finding, Interval, Verdict, half_width, interval, judge, swept, verdict_of
+from sj_cka.claims.verdicts import Finding, Interval, Verdict, half_width, interval, swept, verdict_of
 
 __all__ = [
     "MEASUREMENTS",
+    "TESTS",
     "Arm",
     "Claim",
+    "ClaimTest",
     "Evidence",
     "Finding",
     "Interval",

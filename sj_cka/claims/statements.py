@@ -26,12 +26,19 @@ class Arm(Strict):
     split: Literal["train", "test"] = "test"
 
 
-class _Claim(Strict):
+class Claim(Strict):
+    """A statement that is judged by one of TESTS, named by a field `test` of its own."""
+
+    test: str
     says: str = Field(description="the statement, in a sentence")
     source: str = Field(description="who states it, and how surely that is known")
 
+    def arms(self) -> dict[str, Arm]:
+        """What is measured, by key."""
+        raise NotImplementedError
 
-class OneArm(_Claim):
+
+class OneArm(Claim):
     """A measurement against a fixed value, against the ceiling, or over a sweep."""
 
     a: Arm
@@ -78,7 +85,7 @@ class ArmPair(Strict):
     b: Arm
 
 
-class GreaterInAll(_Claim):
+class GreaterInAll(Claim):
     """a is greater than b in every pair: contradicted if it is in one of them."""
 
     test: Literal["greater_in_all"]
@@ -121,4 +128,3 @@ class Trend(OneArm):
 
 
 Single = Greater | Less | Differs | Above | Below | NearCeiling | Trend
-Claim = Annotated[Single | GreaterInAll, Field(discriminator="test")]

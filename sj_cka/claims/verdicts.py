@@ -16,7 +16,6 @@ from sj_cka.claims.statements import (
     Above,
     Arm,
     Below,
-    Claim,
     Greater,
     GreaterInAll,
     Less,
@@ -86,7 +85,7 @@ def verdict_of(estimate: Interval, *, two_sided: bool = False) -> Verdict:
     return "contradicted" if estimate.high < -_ROUNDING and not two_sided else "undecided"
 
 
-def judge(claim: Claim, evidence: Evidence) -> Finding:
+def judge(claim: Single | GreaterInAll, evidence: Evidence) -> Finding:
     """The verdict on one claim, on the value itself and on what training added to it (`learned`)."""
     if isinstance(claim, GreaterInAll):
         return _in_all(claim, evidence)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Union
 
 from pydantic import (
     AfterValidator,
@@ -11,10 +13,12 @@ from pydantic import (
     Field,
     StrictBool,
     WithJsonSchema,
+    create_model,
 )
 
-from sj_cka.claims import Claim
+from sj_cka.claims import TESTS, Claim
 from sj_cka.figures import State
+from sj_cka.plugins import load_plugins
 from sj_cka.recipe.attack_block import Attacks
 from sj_cka.recipe.choices import Named
 from sj_cka.recipe.names import NetworkName
@@ -197,6 +201,9 @@ Seeds = Annotated[
 ]
 
 
+_CLAIMS: Any = Field([], max_length=MOST_BLOCKS, description="what is judged on the results")
+
+
 class Recipe(Strict):
     """A study, read top to bottom like a methods section."""
 
@@ -230,8 +237,20 @@ class Recipe(Strict):
         {}, max_length=MOST_BLOCKS, description="further kinds of job, e.g. of a plugin: name: what it is to do"
     )
     figures: list[FigureBlock] = Field([], max_length=MOST_BLOCKS, description="what the page shows, in order")
-    claims: list[Claim] = Field([], max_length=MOST_BLOCKS, description="what is judged on the results")
+    claims: Sequence[Claim] = _CLAIMS
     profiles: dict[str, dict[str, Any] | None] = Field(
         {}, max_length=MOST_BLOCKS, description="name: what is laid over the whole recipe"
     )
     never_run: list[str] = Field([], description="profiles that nobody has run yet; the report says so")
+
+
+def recipe_model() -> type[Recipe]:
+    """`Recipe`, with a block for each test that a claim can be put to."""
+    load_plugins()
+    return _recipe_model(tuple(test.block for test in TESTS.values()))
+
+
+@functools.cache
+def _recipe_model(claims: tuple[type[Claim], ...]) -> type[Recipe]:
+    claim = Annotated[Union[claims], Field(discriminator="test")]  # type: ignore[valid-type]  # noqa: UP007
+    return create_model("Recipe", __base__=Recipe, __doc__=Recipe.__doc__, claims=(list[claim], _CLAIMS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sj_cka.claims import MEASUREMENTS, Arm, Claim
+from sj_cka.claims.statements import NearCeiling
 from sj_cka.plugins import closest
 from sj_cka.recipe.comparison_checks import WITH_CEILING, check_over_variants, check_sweep, comparison_named
 from sj_cka.recipe.names import KINDS, NetworkName
@@ -41,7 +42,7 @@ def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
     )
     if claim.test == "trend":
         check_sweep(study, (*key, "test"))
-    if claim.test == "near_ceiling":
+    if isinstance(claim, NearCeiling):
         comparison = study.comparison(claim.a.comparison)
         has_one = MEASUREMENTS[claim.a.measure].column == "cka"
         if not has_one or comparison is None or not study.has_ceiling(comparison):

@@ -6,13 +6,13 @@ from typing import Any
 
 from sj_cka.claims import MEASUREMENTS
 from sj_cka.recipe.attack_block import NOISE
-from sj_cka.recipe.blocks import Recipe
+from sj_cka.recipe.blocks import recipe_model
 from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, FIGURE, MODEL, NEURON, RULE, NameTable
 
 
 def schema() -> dict[str, Any]:
     """JSON schema of a recipe; the names of the tables are listed with their options."""
-    made = Recipe.model_json_schema()
+    made = recipe_model().model_json_schema()
     made["properties"] |= {"data": {"oneOf": _entries(DATA)}, "model": {"oneOf": _entries(MODEL)}}
     made["$defs"]["SNN"]["properties"]["neuron"] = {"oneOf": _entries(NEURON)}
     made["$defs"]["Train"]["properties"]["augment"]["items"] = {"oneOf": _entries(AUGMENTATION, by_name=True)}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sj_cka.disk import unfit
 from sj_cka.plugins import closest
 from sj_cka.recipe.attack_block import Attacking, resolved
-from sj_cka.recipe.blocks import MOST_VARIANTS, SNN, AnnInput, Comparison, Recipe
+from sj_cka.recipe.blocks import MOST_VARIANTS, SNN, AnnInput, Comparison, Recipe, recipe_model
 from sj_cka.recipe.faults import validated
 from sj_cka.recipe.names import NetworkName
 from sj_cka.recipe.source import KeyPath, RecipeError, Source, read_source, shown
@@ -177,9 +177,10 @@ def resolve(path: Path, profile: str, settings: Sequence[str] = ()) -> Study:
     source = _under(file, profile)
     for setting in settings:
         source = source.set(setting)
-    recipe = validated(Recipe, source)
+    model = recipe_model()
+    recipe = validated(model, source)
     for other in profiles:  # a fault in a profile shows before its day comes
-        validated(Recipe, _under(file, other))
+        validated(model, _under(file, other))
     for name in recipe.never_run:
         source.refuse_if(
             name not in profiles and name != "quick",

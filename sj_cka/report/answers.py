@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sj_cka.claims import Finding, Interval
+from sj_cka.claims import TESTS, Finding, Interval
 from sj_cka.report.page import Answer
 
 
 def answer(finding: Finding) -> Answer:
     """A judged claim as the page states it."""
-    parts = [finding.measured, _effect(finding.test, finding.estimate)]
+    parts = [finding.measured, f"{TESTS[finding.test].effect} {_numbers(finding.estimate)}"]
     if finding.learned_estimate is not None:
         parts.append(f"training added {_numbers(finding.learned_estimate)}")
     if finding.note:
         parts.append(finding.note)
     return Answer(finding.says, finding.verdict, finding.learned, "; ".join(parts), finding.source)
-
-
-def _effect(test: str, estimate: Interval) -> str:
-    name = {
-        "greater": "difference",
-        "less": "difference",
-        "differs": "difference",
-        "near_ceiling": "share beyond one half",
-        "trend": "slope",
-        "greater_in_all": "least of the differences",
-    }.get(test, "distance from it")
-    return f"{name} {_numbers(estimate)}"
 
 
 def _numbers(estimate: Interval) -> str:

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from pydantic import TypeAdapter
 from scipy import stats
 
-from sj_cka.claims import Claim, Evidence, Finding, half_width, interval, judge, verdict_of
+from sj_cka.claims import TESTS, Claim, Evidence, Finding, half_width, interval, judge, verdict_of
 from sj_cka.claims.verdicts import Interval
 
 LAYERS = ("conv1", "layer1.0.conv2", "layer1.0")
@@ -53,7 +52,7 @@ def evidence(
 
 
 def claim(test: str, **keys: Any) -> Claim:
-    made: Claim = TypeAdapter(Claim).validate_python({"test": test, "says": "It is so.", "source": "nobody", **keys})
+    made: Claim = TESTS[test].block.model_validate({"test": test, "says": "It is so.", "source": "nobody", **keys})
     return made
 
 
