@@ -45,9 +45,9 @@ def paired(results: Iterable[Compared]) -> pd.DataFrame:
     """Columns comparison, variant, state, seed, layer, cka, contrast, grid: layers of the same name, all steps.
 
     In the column cka stands the measure of the comparison, which is CKA unless the recipe says otherwise.
-    Contrast and grid of a layer are those of its place in the heatmap, see `sj_cka.claims.blocks`. A ceiling is the
-    geometric mean of the two networks' similarity to other seeds of themselves, NaN where one of the two is negative;
-    it has no place in a heatmap.
+    Contrast and grid of a layer are those of its place in the heatmap, see `sj_cka.claims.block_patterns`. A ceiling is
+    the geometric mean of the two networks' similarity to other seeds of themselves, NaN where one of the two is
+    negative; it has no place in a heatmap.
     """
     columns = ["comparison", "variant", "state", "seed", "layer", "cka", "contrast", "grid"]
     rows = []

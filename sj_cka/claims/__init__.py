@@ -1,6 +1,6 @@
 """Claims of the papers as checkable statements: measurements, intervals over seeds, verdicts."""
 
-from sj_cka.claims.blocks import contrast, grid
+from sj_cka.claims.block_patterns import contrast, grid
 from sj_cka.claims.evidence import Evidence
 from sj_cka.claims.judging import TESTS, ClaimTest, judge
 from sj_cka.claims.measurements import MEASUREMENTS, Measurement, selected

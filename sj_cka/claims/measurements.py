@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sj_cka.claims.blocks import in_blocks, periodicity
+from sj_cka.claims.block_patterns import in_blocks, periodicity
 
 Column = str | Callable[[pd.DataFrame], pd.Series]
 

@@ -68,19 +68,16 @@ def curve(
         >>> figure = curve({"all shortcuts": table}, reference={"all shortcuts: floor": table - 0.3})
         >>> [trace.name for trace in figure.data if trace.showlegend]
         ['all shortcuts', 'floor']
-        >>> figure.layout.xaxis.categoryarray
-        ('conv1', 'bn1')
     """
-    labels, reference = labels_of(lines), reference or {}
+    labels, reference, places = labels_of(lines), reference or {}, _relative_depth if relative else _names
     require_means(lines, reference)
     tables = [*lines.values(), *reference.values()]
-    depth = _union(layer_names(table.index) for table in tables)
-    places = _relative_depth if relative else _names
     figure = go.Figure()
     for i, (label, table) in enumerate(lines.items()):
         figure.add_trace(_band(table, places(table), colour=colour_of(i), group=label))
     styles = _styles(list(reference))
-    for (owner, _, name), table in zip(map(_parted, reference), reference.values(), strict=True):
+    for key, table in reference.items():
+        owner, _, name = _parted(key)
         colour = colour_of(labels.index(owner)) if owner in lines else GREY
         figure.add_trace(_reference(table, places(table), styles[name] | {"color": colour}, owner))
     for i, (label, table) in enumerate(lines.items()):
@@ -88,20 +85,12 @@ def curve(
         figure.add_trace(_means(label, i, table, places(table), beside, y_title if relative else None))
     for name, style in styles.items():  # what a broken line means, once for all variants
         figure.add_trace(go.Scatter(x=[None], y=[None], name=name, mode="lines", line=style, showlegend=True))
-    lay_out(
-        figure,
-        title,
-        None,
-        above=105 if reference else 50,
-        height=560,
-        hovermode="closest" if relative else "x unified",
-        legend=legend_above(),
-        yaxis={"title": y_title, "range": _range(tables, from_zero)},
-        **(_RELATIVE if relative else _by_layer(depth)),
-    )
+    depth = _union(layer_names(table.index) for table in tables)
+    look = _RELATIVE if relative else _by_layer(depth)
+    look = look | {"yaxis": {"title": y_title, "range": _range(tables, from_zero)}, "legend": legend_above()}
+    lay_out(figure, title, None, above=105 if reference else 50, height=560, **look)
     if reference:
-        figure.update_layout(updatemenus=[_switch(figure, " and ".join(styles))])
-        figure.update_layout(height=615, meta={"still": {"height": 560, "margin": {"t": top_margin(title) + 50}}})
+        _add_switch(figure, " and ".join(styles), top_margin(title) + 50)
     return figure
 
 
@@ -117,6 +106,7 @@ def _styles(references: list[str]) -> dict[str, dict[str, Any]]:
 
 
 _RELATIVE: dict[str, Any] = {
+    "hovermode": "closest",
     "xaxis": {
         "title": "relative depth: 0 the first layer, 1 the last",
         "range": [-0.02, 1.02],
@@ -130,7 +120,8 @@ def _by_layer(depth: list[str]) -> dict[str, Any]:
     """The layout of an axis of layers."""
     ticks = layer_ticks(depth)
     axis = {"title": "layer, in order of depth", "tickangle": -90, **layer_axis(depth, ticks)}
-    return {"xaxis": {**axis, "showgrid": not ticks.edges}, "shapes": [rule("x", at) for at in ticks.edges]}
+    shapes = [rule("x", at) for at in ticks.edges]
+    return {"hovermode": "x unified", "xaxis": {**axis, "showgrid": not ticks.edges}, "shapes": shapes}
 
 
 def _reference(table: pd.DataFrame, places: list[Any], style: dict[str, Any], group: str) -> go.Scatter:
@@ -175,15 +166,22 @@ def _means(
     )
 
 
-def _switch(figure: go.Figure, names: str) -> dict[str, Any]:
-    """Two buttons that show and hide broken lines; by opacity, so that a variant hidden in the legend stays hidden."""
+def _add_switch(figure: go.Figure, names: str, top: int) -> None:
+    """Two buttons that show and hide broken lines; by opacity, so that a variant hidden in the legend stays hidden.
+
+    Args:
+        figure: with the lines.
+        names: what the lines are.
+        top: pixels above the plot in a picture, which has no buttons.
+    """
     traces = [i for i, trace in enumerate(figure.data) if trace.meta == "reference"]
     buttons = [
         {"label": f"with {names}", "method": "restyle", "args": [{"opacity": 0.75}, traces]},
         {"label": "without", "method": "restyle", "args": [{"opacity": 0}, traces]},
     ]
     place = {"x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "pad": {"b": 66}}  # above two rows of legend
-    return {"type": "buttons", "direction": "right", "buttons": buttons, **place}
+    menu = {"type": "buttons", "direction": "right", "buttons": buttons, **place}
+    figure.update_layout(updatemenus=[menu], height=615, meta={"still": {"height": 560, "margin": {"t": top}}})
 
 
 def _range(tables: Iterable[pd.DataFrame], from_zero: bool) -> list[float]:

@@ -63,28 +63,33 @@ def heatmap(
         for trace in cells_of(frame, layers_x, layers_y, hover, half_width, quantity):
             figure.add_trace(trace.update(name=label, visible=label == labels[0]))
 
-    low, high = (0, 1) if quantity == "CKA" else _span(frames)
-    ticks_x, ticks_y = layer_ticks(layers_x), layer_ticks(layers_y)
     height = 150 + min(580, max(150, 580 * len(layers_y) // len(layers_x)))  # the cells are square
-    lay_out(
-        figure,
-        title,
-        None,
-        width=740,
-        height=height,
-        coloraxis=coloraxis(quantity, low, high),
-        xaxis={"title": x_title, "tickangle": -90, **layer_axis(layers_x, ticks_x)},
-        yaxis={"title": y_title, "scaleanchor": "x", "constraintoward": "top", **layer_axis(layers_y, ticks_y)},
-        shapes=[stroke("x", at) for at in ticks_x.edges] + [stroke("y", at) for at in ticks_y.edges],
-    )
-    figure.update_xaxes(showgrid=False, constrain="domain")
-    figure.update_yaxes(showgrid=False, constrain="domain")
+    span = (0, 1) if quantity == "CKA" else _span(frames)
+    axes = _axes(layers_x, layers_y, x_title, y_title)
+    lay_out(figure, title, None, width=740, height=height, coloraxis=coloraxis(quantity, *span), **axes)
     if any(trace.coloraxis is None for trace in figure.data):
         figure.add_annotation(_GREY)
     if len(labels) > 1:
         slider = _slider(labels, [trace.name for trace in figure.data])
         figure.update_layout(sliders=[slider], height=height + 60, meta={"still": {"height": height}})
     return figure
+
+
+def _axes(layers_x: list[str], layers_y: list[str], x_title: str, y_title: str) -> dict[str, Any]:
+    """Two axes of layers in one unit, with strokes where one group of layers ends."""
+    x, y = layer_ticks(layers_x), layer_ticks(layers_y)
+    common = {"showgrid": False, "constrain": "domain"}
+    return {
+        "xaxis": {"title": x_title, "tickangle": -90, **common, **layer_axis(layers_x, x)},
+        "yaxis": {
+            "title": y_title,
+            "scaleanchor": "x",
+            "constraintoward": "top",
+            **common,
+            **layer_axis(layers_y, y),
+        },
+        "shapes": [stroke("x", at) for at in x.edges] + [stroke("y", at) for at in y.edges],
+    }
 
 
 def _check_alike(first: str, **tables: Mapping[str, pd.DataFrame]) -> None:

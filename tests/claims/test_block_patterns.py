@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from sj_cka.claims import MEASUREMENTS, contrast, grid
-from sj_cka.claims.blocks import in_blocks, place_in_block
+from sj_cka.claims.block_patterns import in_blocks, place_in_block
 
 PLACES = ["bn1", "lif1", "conv1", "bn2", "lif2", "conv2", ""]
 
