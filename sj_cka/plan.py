@@ -16,11 +16,11 @@ from sj_cka.jobs import KINDS, Graph, Row
 from sj_cka.jobs.machine import threads
 from sj_cka.plugins import UnknownName, load_plugins, lookup
 from sj_cka.preflight import Data, Preflight, Size, read_data
+from sj_cka.processes import world
 from sj_cka.recipe import NetworkName, Study
 from sj_cka.recipe.faults import validated
 from sj_cka.recording import is_neuron
 from sj_cka.store import Store
-from sj_cka.training.distributed import world
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,12 @@ from sj_cka.figures import Section
 from sj_cka.over_seeds import accuracy_summary
 from sj_cka.plan import Plan, plan
 from sj_cka.plugins import lookup
+from sj_cka.processes import joined, world
 from sj_cka.provenance import backends, provenance, remarks
 from sj_cka.report import Edition, Page, answer, write_csv, write_page, write_pngs
 from sj_cka.results import Results, claims_table, read_results
 from sj_cka.store import Store
 from sj_cka.tensorboard import curves
-from sj_cka.training.distributed import world
-from sj_cka.training.torchrun import joined
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from sj_cka.cka.labelled import dataset
 from sj_cka.cka.layer_grams import Grams, LayerSteps, flat, grams, summary
 from sj_cka.cka.measures import MEASURES
 from sj_cka.cka.permutations import STEPS, PermutedSamples, permutations_of, permuted_steps
-from sj_cka.cka.processes import gathered, in_group
 from sj_cka.cka.result import CKAResult
 from sj_cka.cka.sums import (
     Accumulator,
@@ -29,6 +28,7 @@ from sj_cka.cka.sums import (
     StepSums,
 )
 from sj_cka.plugins import lookup
+from sj_cka.processes import gathered, in_group
 
 LayerFeatures = Mapping[str, Tensor | np.ndarray]
 _STATE = ("n", "batches", "end", "left_out", "asked")

@@ -29,8 +29,8 @@ from sj_cka.cka.observed_network import (
     views_of,
 )
 from sj_cka.cka.permutations import STEPS
-from sj_cka.cka.processes import gathered, in_group, together
 from sj_cka.cka.result import CKAResult
+from sj_cka.processes import gathered, in_group, together
 from sj_cka.recording import LayerSpec, Layout, Select, as_written, check_network, preserved, to_evaluation
 from sj_cka.recording.drive import Forward
 

@@ -1,8 +1,8 @@
-"""What an engine is, and how one job is done wherever that is: from its spec to its files in the store."""
+"""What an engine is, how one job is done wherever that is, and the engine that does it in this process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
@@ -10,10 +10,9 @@ from typing import NamedTuple
 from sj_cka import jobs
 from sj_cka.job import Context, Job, silent
 from sj_cka.plugins import lookup
+from sj_cka.processes import agreed, world
 from sj_cka.store import Store
 from sj_cka.training import NotFinite
-from sj_cka.training.distributed import world
-from sj_cka.training.torchrun import agreed
 
 
 class JobFailed(RuntimeError):
@@ -48,8 +47,7 @@ def do(job: Job, store: Store) -> None:
             return
         if rank == 0 or lookup(jobs.KINDS, job.kind, "kind of job").together:
             report = store.log(job.key).begin() if rank == 0 else silent
-            context = Context(report, store.slot(job.key), jobs.device(), rank, processes)
-            files = jobs.run(job, store.read, context)
+            files = jobs.run(job, store.read, Context(report, store.slot(job.key), jobs.device(), rank, processes))
             if rank == 0:
                 store.write(job.key, files)
         agreed(None)  # the others may read it only now
@@ -66,3 +64,24 @@ def _named(job: Job) -> Iterator[None]:
         raise JobFailed(f"{job.label}: {error.strerror or error}: {error.filename or ''}".rstrip(": ")) from error
     except Exception as error:
         raise JobFailed(f"{job.label}: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def here(store: Store, missing: Sequence[Job], workers: int | None) -> Iterator[Engine]:
+    """The engine that is this process itself, or with others of a `torch.distributed` group the group.
+
+    It does a job when it is given; one worker is all that it has.
+
+    Raises:
+        JobFailed: more workers are asked for.
+    """
+    if workers not in (None, 1):
+        raise JobFailed(f"expected one worker of the engine 'here', which is this process itself, got {workers}")
+
+    def submit(job: Job) -> Future[None]:
+        do(job, store)
+        done = Future[None]()
+        done.set_result(None)
+        return done
+
+    yield Engine(submit, room=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from io import BytesIO
@@ -23,7 +24,6 @@ from sj_cka.recipe import NetworkName
 from sj_cka.recipe.choices import AUGMENTATION, options_of
 from sj_cka.recipe.faults import fault_of
 from sj_cka.training import Checkpoints, DeviceLoader, Epoch, Settings, train
-from sj_cka.training.device_loader import with_options
 
 HISTORY, RATES = "history.csv", "firing_rates.csv"
 VERSION = 2
@@ -140,7 +140,7 @@ def duration(seconds: float) -> str:
 
 
 def _augmentation(block: Mapping[str, Any]) -> Callable[..., torch.Tensor]:
-    return with_options(AUGMENTATION.function(block["name"]), options_of(block))
+    return functools.partial(AUGMENTATION.function(block["name"]), **options_of(block))
 
 
 def _near(samples: torch.Tensor, on: torch.device) -> torch.Tensor:

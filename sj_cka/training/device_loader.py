@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,7 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from sj_cka.data.sending import sent
-from sj_cka.training.distributed import own_share, world
+from sj_cka.processes import world
+from sj_cka.training.distributed import own_share
 
 Change = Callable[[Tensor, Generator], Tensor]
 
@@ -91,8 +91,3 @@ def check_labels(labels: Tensor, classes: int) -> None:
             f"expected labels from 0 to {classes - 1}, since the network has {classes} classes; got labels from "
             f"{int(labels.min())} to {int(labels.max())}"
         )
-
-
-def with_options(change: Callable[..., Tensor], options: dict[str, Any]) -> Change:
-    """An augmentation with its options."""
-    return functools.partial(change, **options)

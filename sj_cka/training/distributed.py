@@ -25,14 +25,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sj_cka.cka.processes import in_group
+from sj_cka.processes import world
 
 BUCKET = 1 << 24  # elements that are sent at once: 67 MB of float32, beside what is sent
-
-
-def world() -> tuple[int, int]:
-    """Rank of this process and number of processes; (0, 1) without a group."""
-    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if in_group() else (0, 1)
 
 
 def own_share(indices: Tensor) -> Tensor:

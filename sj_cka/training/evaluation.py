@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -32,19 +33,12 @@ def accuracy(
         prepare: from a batch of x to what the network is given; None for as it is.
     """
     check_network(network, watched=False)
-    device = next(network.parameters()).device
     right = 0
     with kept(network):
         to_evaluation(network)
-        for start in range(0, len(x), batch_size):
-            batch = x[start : start + batch_size].to(device)
-
-            def scores(batch: Tensor = batch) -> Tensor:
-                given: Tensor = batch if prepare is None else prepare(batch)
-                return class_scores(network(given.clone()))  # it may work in place
-
-            hits = from_rest(network, scores).argmax(1) == y[start : start + batch_size].to(device)
-            right += int(hits.sum())
+        for samples, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
+            logits = from_rest(network, functools.partial(_logits, network, samples, prepare))
+            right += int((class_scores(logits).argmax(1) == labels.to(logits.device)).sum())
     reset_states(network)
     return right / len(x)
 
@@ -62,7 +56,6 @@ def calibrate(
         prepare: as of `accuracy`.
     """
     check_network(network, watched=False)
-    device = next(network.parameters()).device
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     with kept(network):
         for norm in norms:
@@ -71,10 +64,16 @@ def calibrate(
         network.train()
         for start in range(0, len(x) - 1, batch_size):
             reset_states(network)
-            batch = x[start : start + batch_size].to(device)
-            given = batch if prepare is None else prepare(batch)
-            network(given.clone())  # it may work in place
+            _logits(network, x[start : start + batch_size], prepare)
         of_data = [{key: value.clone() for key, value in norm.named_buffers()} for norm in norms]
     for norm, statistics in zip(norms, of_data, strict=True):
         norm.load_state_dict(statistics, strict=False)
     reset_states(network)
+
+
+def _logits(network: nn.Module, samples: Tensor, prepare: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """What a network gives for samples that lie anywhere."""
+    x = samples.to(next(network.parameters()).device)
+    given = x if prepare is None else prepare(x)
+    logits: Tensor = network(given.clone())  # it may work in place
+    return logits

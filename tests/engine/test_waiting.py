@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sj_cka.engine.waiting import Waiting
+from sj_cka.engine.schedule import Waiting
 from sj_cka.job import DataBlock, Job
 
 DATA = DataBlock({}, {"name": "digits"}, "0")

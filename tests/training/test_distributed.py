@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from spikingjelly.activation_based import layer
 from torch import nn
 
+from sj_cka.processes import world
 from sj_cka.training import distributed
-from sj_cka.training.distributed import own_share, share_weights, sum_gradients, sum_of, synchronised, world
+from sj_cka.training.distributed import own_share, share_weights, sum_gradients, sum_of, synchronised
 
 # run in each process, and here, where nothing is shared: the same networks, batches and steps
 SHARED = """
@@ -19,7 +20,8 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 
-from sj_cka.training.distributed import own_share, share_weights, sum_gradients, sum_of, synchronised, world
+from sj_cka.processes import world
+from sj_cka.training.distributed import own_share, share_weights, sum_gradients, sum_of, synchronised
 
 SIZES = (7, 2)  # of the batches of two steps: uneven shares, and an empty one on the last of three processes
 

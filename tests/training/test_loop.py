@@ -9,7 +9,7 @@ from torch import nn
 from sj_cka.data import digits
 from sj_cka.models import build
 from sj_cka.training import DeviceLoader, NotFinite, Settings, accuracy, train
-from sj_cka.training.forward import channels_last, check_precision
+from sj_cka.training.step import channels_last, check_precision
 
 QUICK = Settings(epochs=2, batch_size=16)
 

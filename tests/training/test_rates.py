@@ -9,7 +9,7 @@ from torch._dynamo.testing import CompileCounter
 
 from sj_cka.models import build
 from sj_cka.neurons import lif
-from sj_cka.training.rates import RateMeter
+from sj_cka.training.loop import RateMeter
 
 
 def network():
