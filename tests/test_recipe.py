@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.data.events import EVENT_SETS
+from sj_cka.figures import FIGURES
 from sj_cka.recipe import NetworkName, RecipeError, read, schema
 from sj_cka.recipe.choices import NEURON, NameTable
 from sj_cka.recipe.train_block import Train
@@ -808,6 +809,14 @@ def test_what_the_study_hands_to_one_table_may_be_an_option_in_another(
     assert study.conditions["all"].data == {"name": "noisy", "eps": 0.2, "samples": 50}
     with pytest.raises(RecipeError, match=r"data\.epsilon: unknown key; did you mean 'eps'\?"):
         read(recipe_file(("{name: npz, path: images.npz}", "{name: noisy, epsilon: 0.2}")))
+
+
+def test_a_figure_of_a_plugin_that_is_a_function_alone_is_named(
+    recipe_file: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FIGURES, "alone", lambda block, results: None)
+    with pytest.raises(TypeError, match=r"expected FIGURES\['alone'\] to be a sj_cka.figures.Figure, got <function"):
+        read(recipe_file(("{name: curve, comparison: twins}", "{name: alone}")))
 
 
 def test_the_schema_in_the_checkout_is_the_current_one() -> None:

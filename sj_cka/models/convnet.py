@@ -42,9 +42,7 @@ def convnet(
     Raises:
         OptionError: channels, pools or T out of range.
     """
-    channels = wholes("channels", channels, expected := "a list of the channels of one layer or more, each from 1")
-    if not channels:
-        raise OptionError("channels", f"expected {expected}, got []")
+    channels = wholes("channels", channels, "a list of the channels of one layer or more, each from 1", count=1)
     return ConvNet(neuron, T, in_channels, num_classes, [[after] for after in channels], pools)
 
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from sj_cka.models.options import whole, wholes
 from sj_cka.models.time_axis import MakeNeuron, OverTime, in_time, step_mode
-from sj_cka.plugins import OptionError
 
 
 def mlp(
@@ -45,9 +44,7 @@ def mlp(
     """
     if inputs is not None:
         whole("inputs", inputs, "the number of values of one sample, from 1")
-    hidden = wholes("hidden", hidden, expected := "a list of the neurons of one hidden layer or more, each from 1")
-    if not hidden:
-        raise OptionError("hidden", f"expected {expected}, got []")
+    hidden = wholes("hidden", hidden, "a list of the neurons of one hidden layer or more, each from 1", count=1)
     return MLP(neuron, T, in_channels, inputs, num_classes, hidden)
 
 

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from sj_cka.models.convolutions import draw_convolutions, scaled
 from sj_cka.models.options import whole
 from sj_cka.models.time_axis import MakeNeuron, OverTime, in_time, step_mode
-from sj_cka.plugins import OptionError
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -47,8 +46,7 @@ def resnet_imagenet(
         OptionError: depth, width or T out of range.
     """
     expected = f"one of {', '.join(map(str, _BLOCKS))}"
-    if whole("depth", depth, expected) not in _BLOCKS:
-        raise OptionError("depth", f"expected {expected}, got {depth}")
+    whole("depth", depth, expected, among=_BLOCKS)
     return PostActResNet(neuron, T, in_channels, num_classes, _BLOCKS[depth], scaled(64, width))
 
 

@@ -57,8 +57,7 @@ def sew_resnet(
         OptionError: depth, connect or T out of range.
     """
     expected = f"one of {', '.join(map(str, _BLOCKS))}"
-    if whole("depth", depth, expected) not in _BLOCKS:
-        raise OptionError("depth", f"expected {expected}, got {depth}")
+    whole("depth", depth, expected, among=_BLOCKS)
     if connect not in get_args(Connect):
         raise OptionError("connect", f"expected one of {', '.join(get_args(Connect))}, got {connect!r}")
     return SEWResNet(neuron, T, in_channels, num_classes, depth, connect)

@@ -56,8 +56,7 @@ def spikformer(
     Raises:
         OptionError: patch, dim, heads, depth, mlp_ratio or T out of range.
     """
-    if whole("patch", patch, sides := "4 or 16, which SpikingJelly's stem can do") not in (4, 16):
-        raise OptionError("patch", f"expected {sides}, got {patch}")
+    whole("patch", patch, "4 or 16, which SpikingJelly's stem can do", among=(4, 16))
     if whole("dim", dim, tokens := "a multiple of 8") % 8:
         raise OptionError("dim", f"expected {tokens}, got {dim}")
     if dim % whole("heads", heads, divisor := f"a divisor of dim, {dim}"):

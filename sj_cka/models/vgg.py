@@ -6,7 +6,6 @@ from sj_cka.models.convnet import ConvNet
 from sj_cka.models.convolutions import scaled
 from sj_cka.models.options import whole
 from sj_cka.models.time_axis import MakeNeuron
-from sj_cka.plugins import OptionError
 
 _STAGES = {
     5: ((64,), (128,), (256, 256)),
@@ -57,8 +56,7 @@ def vgg(
         OptionError: depth, width, pools or T out of range.
     """
     expected = f"one of {', '.join(map(str, _STAGES))}"
-    if whole("depth", depth, expected) not in _STAGES:
-        raise OptionError("depth", f"expected {expected}, got {depth}")
+    whole("depth", depth, expected, among=_STAGES)
     factor = scaled(64, width)
     stages = [[channels // 64 * factor for channels in stage] for stage in _STAGES[depth]]
     return ConvNet(neuron, T, in_channels, num_classes, stages, pools)

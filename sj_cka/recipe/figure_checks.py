@@ -15,7 +15,9 @@ def check_figures(study: Study) -> None:
     for i, block in enumerate(study.recipe.figures):
         key: KeyPath = ("figures", i)
         check_choice(FIGURE, block, study.source, key, beside=("name", "comparison", "state", "title"))
-        figure: Figure = FIGURE.entry(block.name)
+        figure = FIGURE.entry(block.name)
+        if not isinstance(figure, Figure):  # no fault of the recipe
+            raise TypeError(f"expected FIGURES[{block.name!r}] to be a sj_cka.figures.Figure, got {figure!r}")
         if figure.compares:
             if block.comparison is None:
                 raise study.error((*key, "comparison"), f"expected the comparison that the {block.name} shows")
