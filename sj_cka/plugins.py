@@ -66,3 +66,9 @@ class OptionError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.option}: {self.message}"
+
+
+def check_option(fits: bool, option: str, expected: str, got: object) -> None:
+    """Raises OptionError, with what was expected and what came, where an option does not fit."""
+    if not fits:
+        raise OptionError(option, f"expected {expected}, got {got}")

@@ -8,14 +8,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from sj_cka.models.convnet import convnet
+from sj_cka.models.convnet import convnet, vgg
 from sj_cka.models.mlp import mlp
-from sj_cka.models.resnet import resnet
-from sj_cka.models.resnet_imagenet import resnet_imagenet
+from sj_cka.models.resnet import resnet, resnet_imagenet
 from sj_cka.models.sew_resnet import sew_resnet
 from sj_cka.models.spikformer import spikformer
 from sj_cka.models.time_axis import sum_frames, time_steps
-from sj_cka.models.vgg import vgg
 from sj_cka.neurons import NEURONS
 from sj_cka.plugins import lookup
 from sj_cka.twins.refusals import warn_of_logic

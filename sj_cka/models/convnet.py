@@ -1,4 +1,4 @@
-"""Plain convolutional networks in stages, spiking or artificial: a small one, and what VGG is made of."""
+"""Plain convolutional networks in stages, spiking or artificial: a small one, and VGG for small images."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from collections.abc import Sequence
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
-from sj_cka.models.convolutions import draw_convolutions
-from sj_cka.models.options import whole, wholes
-from sj_cka.models.time_axis import MakeNeuron, OverTime, in_time, step_mode
-from sj_cka.plugins import OptionError
+from sj_cka.models.options import scaled, whole, wholes
+from sj_cka.models.time_axis import Layer, MakeNeuron, OverTime, step_mode
+from sj_cka.plugins import check_option
+
+_VGG_STAGES = {
+    5: ((64,), (128,), (256, 256)),
+    9: ((64, 64), (128, 128), (256, 256), (512, 512)),
+    11: ((64,), (128,), (256, 256), (512, 512), (512, 512)),
+    13: ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512)),
+    16: ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)),
+}
 
 
 def convnet(
@@ -46,8 +53,56 @@ def convnet(
     return ConvNet(neuron, T, in_channels, num_classes, [[after] for after in channels], pools)
 
 
+def vgg(
+    neuron: MakeNeuron,
+    *,
+    T: int | None,
+    in_channels: int = 3,
+    num_classes: int = 10,
+    depth: int = 11,
+    width: float = 1.0,
+    pools: int | None = None,
+) -> ConvNet:
+    """VGG (Simonyan & Zisserman 2015) as used on CIFAR: BN behind every 3x3 convolution, one Linear as classifier.
+
+    Depths 11, 13 and 16 are configurations A, B and D of the paper, their three dense layers replaced by the average
+    over the image and one Linear: 8, 10 and 13 convolutions in five stages. Depths 5 and 9 are smaller and count their
+    weight layers as they are:
+
+    - 5: 64 | 128 | 256, 256, and the Linear;
+    - 9: 64, 64 | 128, 128 | 256, 256 | 512, 512, and the Linear.
+
+    `|` is a 2x2 average pooling, and so is the end of the last stage (why the average: see `ConvNet`). Names:
+    `stage1.0.conv`, `.bn`, `.lif`, `stage1.pool`. Parameters of depth 11 at 3 input channels and 10 classes: 9,228,362.
+
+    Args:
+        neuron: makes one neuron layer; multi-step spiking neurons where T is given, e.g. `nn.ReLU` where it is None.
+        T: time steps that an image is shown; None for an artificial network.
+        in_channels: channels of the input.
+        num_classes: size of the output.
+        depth: 5, 9, 11, 13 or 16.
+        width: factor on the channels, k / 64 from k = 1.
+        pools: how many of the stages, from the first, have their pooling; None: all of them. Each halves the image: one
+            of 8 x 8 bears three, one of 32 x 32 five.
+
+    Returns:
+        A network that takes images `[N, C, H, W]` or frames `[T, N, C, H, W]` and gives logits `[T, N, num_classes]`;
+        an artificial one gives `[N, num_classes]` for images.
+
+    Raises:
+        OptionError: depth, width, pools or T out of range.
+    """
+    whole("depth", depth, f"one of {', '.join(map(str, _VGG_STAGES))}", among=_VGG_STAGES)
+    factor = scaled(64, width)
+        _VGG_STAGES[whole("depth", depth, f"one of {', '.join(map(str, _VGG_STAGES))}", among=_VGG_STAGES)],
+        scaled(64, width),
+    )
+    stages = [[channels // 64 * factor for channels in stage] for stage in _VGG_STAGES[depth]]
+    return ConvNet(neuron, T, in_channels, num_classes, stages, pools)
+
+
 class ConvNet(OverTime):
-    """Stages of convolutions, the average over the image and one Linear; see `convnet` and `sj_cka.models.vgg.vgg`.
+    """Stages of convolutions, the average over the image and one Linear; see `convnet` and `vgg`.
 
     Pooling is by the average. Of spikes it gives the firing rate of the window, so it is linear, as the convolution
     behind it, and does the same to the rates as to the twin's activations; the maximum would be 1 wherever any of four
@@ -64,10 +119,10 @@ class ConvNet(OverTime):
         pools: int | None,
     ) -> None:
         expected = f"a whole number, 0 to {len(stages)}, one for each stage at most"
-        if pools is not None and whole("pools", pools, expected, least=0) > len(stages):
-            raise OptionError("pools", f"expected {expected}, got {pools}")
+        pools = len(stages) if pools is None else whole("pools", pools, expected, least=0)
+        check_option(pools <= len(stages), "pools", expected, pools)
         super().__init__(T, in_channels, num_classes)
-        self.pools = len(stages) if pools is None else pools
+        self.pools = pools
         mode = step_mode(T)
         before = in_channels
         self._stages = [f"stage{i}" for i in range(1, len(stages) + 1)]
@@ -88,8 +143,7 @@ class ConvNet(OverTime):
             )
         for name in self._stages:
             x = self.get_submodule(name)(x, T)
-        logits: Tensor = self.fc(self.avgpool(x).flatten(-3))
-        return logits
+        return self.fc(self.avgpool(x).flatten(-3))
 
 
 class Stage(nn.Module):
@@ -98,27 +152,20 @@ class Stage(nn.Module):
     def __init__(self, neuron: MakeNeuron, mode: str, before: int, channels: Sequence[int], pooled: bool) -> None:
         super().__init__()
         for i, after in enumerate(channels):
-            self.add_module(str(i), ConvNeuron(neuron, mode, before, after))
+            conv = layer.Conv2d(before, after, 3, padding=1, bias=False, step_mode=mode)
+            self.add_module(str(i), Layer(conv=conv, bn=layer.BatchNorm2d(after, step_mode=mode), lif=neuron()))
             before = after
         self.pool = layer.AvgPool2d(2, step_mode=mode) if pooled else None
 
     def forward(self, x: Tensor, T: int | None) -> Tensor:
         """Output of the stage; x may still be without time, `[1, N, C, H, W]`, where T is given."""
         for module in self.children():
-            x = module(x, T) if isinstance(module, ConvNeuron) else module(x)
+            x = module(x, T) if isinstance(module, Layer) else module(x)
         return x
 
 
-class ConvNeuron(nn.Module):
-    """3x3 convolution, BN, neuron."""
-
-    def __init__(self, neuron: MakeNeuron, mode: str, before: int, after: int) -> None:
-        super().__init__()
-        self.conv = layer.Conv2d(before, after, 3, padding=1, bias=False, step_mode=mode)
-        self.bn = layer.BatchNorm2d(after, step_mode=mode)
-        self.lif = neuron()
-
-    def forward(self, x: Tensor, T: int | None) -> Tensor:
-        """What the neurons put out; x may still be without time, `[1, N, C, H, W]`, where T is given."""
-        out: Tensor = self.lif(in_time(self.bn(self.conv(x)), T))
-        return out
+def draw_convolutions(network: nn.Module) -> None:
+    """Draws the weights of all convolutions in place: normal, variance 2 / (k^2 channels out) (He et al. 2015)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

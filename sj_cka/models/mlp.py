@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spikingjelly.activation_based import layer
-from torch import Tensor, nn
+from torch import Tensor
 
 from sj_cka.models.options import whole, wholes
-from sj_cka.models.time_axis import MakeNeuron, OverTime, in_time, step_mode
+from sj_cka.models.time_axis import Layer, MakeNeuron, OverTime, step_mode
 
 
 def mlp(
@@ -68,7 +68,8 @@ class MLP(OverTime):
         before = self.inputs = in_channels if inputs is None else inputs
         self._hidden = [f"layer{i}" for i in range(1, len(hidden) + 1)]
         for name, after in zip(self._hidden, hidden, strict=True):
-            self.add_module(name, LinearNeuron(neuron, mode, before, after))
+            fc = layer.Linear(before, after, bias=False, step_mode=mode)
+            self.add_module(name, Layer(fc=fc, bn=layer.BatchNorm1d(after, step_mode=mode), lif=neuron()))
             before = after
         self.fc = layer.Linear(before, num_classes, step_mode=mode)
 
@@ -80,20 +81,4 @@ class MLP(OverTime):
             )
         for name in self._hidden:
             x = self.get_submodule(name)(x, T)
-        logits: Tensor = self.fc(x)
-        return logits
-
-
-class LinearNeuron(nn.Module):
-    """Linear, BN, neuron."""
-
-    def __init__(self, neuron: MakeNeuron, mode: str, before: int, after: int) -> None:
-        super().__init__()
-        self.fc = layer.Linear(before, after, bias=False, step_mode=mode)
-        self.bn = layer.BatchNorm1d(after, step_mode=mode)
-        self.lif = neuron()
-
-    def forward(self, x: Tensor, T: int | None) -> Tensor:
-        """What the neurons put out; x may still be without time, `[1, N, D]`, where T is given."""
-        out: Tensor = self.lif(in_time(self.bn(self.fc(x)), T))
-        return out
+        return self.fc(x)

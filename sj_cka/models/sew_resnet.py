@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from spikingjelly.activation_based import functional, layer
-from torch import Tensor, nn
+from torch import Tensor
 
-from sj_cka.models.convolutions import draw_convolutions
+from sj_cka.models.convnet import draw_convolutions
 from sj_cka.models.options import whole
 from sj_cka.models.time_axis import MakeNeuron, OverTime, in_time, step_mode
-from sj_cka.plugins import OptionError
+from sj_cka.plugins import check_option
 
 Connect = Literal["ADD", "AND", "IAND"]
 
@@ -56,26 +56,14 @@ def sew_resnet(
     Raises:
         OptionError: depth, connect or T out of range.
     """
-    expected = f"one of {', '.join(map(str, _BLOCKS))}"
-    whole("depth", depth, expected, among=_BLOCKS)
-    if connect not in get_args(Connect):
-        raise OptionError("connect", f"expected one of {', '.join(get_args(Connect))}, got {connect!r}")
+    whole("depth", depth, f"one of {', '.join(map(str, _BLOCKS))}", among=_BLOCKS)
+    known = get_args(Connect)
+    check_option(connect in known, "connect", f"one of {', '.join(known)}", repr(connect))
     return SEWResNet(neuron, T, in_channels, num_classes, depth, connect)
 
 
 class SEWResNet(OverTime):
     """The modules of SpikingJelly's `SEWResNet`, under their names; see `sew_resnet`."""
-
-    conv1: nn.Module
-    bn1: nn.Module
-    sn1: nn.Module
-    maxpool: nn.Module
-    layer1: nn.Module
-    layer2: nn.Module
-    layer3: nn.Module
-    layer4: nn.Module
-    avgpool: nn.Module
-    fc: nn.Module
 
     def __init__(
         self, neuron: MakeNeuron, T: int | None, in_channels: int, num_classes: int, depth: int, connect: Connect
@@ -99,7 +87,8 @@ class SEWResNet(OverTime):
         functional.set_step_mode(self, step_mode(T))
 
     def layers(self, x: Tensor, T: int | None) -> Tensor:
-        x = self.maxpool(self.sn1(in_time(self.bn1(self.conv1(x)), T)))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        logits: Tensor = self.fc(self.avgpool(x).flatten(-3))
-        return logits
+        for name, module in self.named_children():
+            if name == "sn1":
+                x = in_time(x, T)
+            x = module(x.flatten(-3) if name == "fc" else x)
+        return x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 from spikingjelly.activation_based import neuron as sj_neuron
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from sj_cka.models.options import factor, whole
 from sj_cka.models.time_axis import MakeNeuron, OverTime, in_time
-from sj_cka.plugins import OptionError
+from sj_cka.plugins import check_option
 from sj_cka.typed import Depth
 
 
@@ -57,13 +58,12 @@ def spikformer(
         OptionError: patch, dim, heads, depth, mlp_ratio or T out of range.
     """
     whole("patch", patch, "4 or 16, which SpikingJelly's stem can do", among=(4, 16))
-    if whole("dim", dim, tokens := "a multiple of 8") % 8:
-        raise OptionError("dim", f"expected {tokens}, got {dim}")
-    if dim % whole("heads", heads, divisor := f"a divisor of dim, {dim}"):
-        raise OptionError("heads", f"expected {divisor}, got {heads}")
+    check_option(whole("dim", dim, "a multiple of 8") % 8 == 0, "dim", "a multiple of 8", dim)
+    divisor = f"a divisor of dim, {dim}"
+    check_option(dim % whole("heads", heads, divisor) == 0, "heads", divisor, heads)
     whole("depth", depth, "the number of blocks, from 1")
-    if dim * factor("mlp_ratio", mlp_ratio, left := f"a factor that leaves channels of dim, {dim}") < 1:
-        raise OptionError("mlp_ratio", f"expected {left}, got {mlp_ratio}")
+    left = f"a factor that leaves channels of dim, {dim}"
+    check_option(dim * factor("mlp_ratio", mlp_ratio, left) >= 1, "mlp_ratio", left, mlp_ratio)
     return Spikformer(neuron, T, in_channels, num_classes, patch, dim, heads, depth, mlp_ratio)
 
 
@@ -103,7 +103,7 @@ class Spikformer(OverTime):
         _replace_neurons(built, neuron)
         for block in built.blocks:
             block.attn.scale *= 2
-        built.patch_embed.stages[0] = FirstStage(built.patch_embed.stages[0])
+        built.patch_embed.stages[0] = FirstStage(OrderedDict(built.patch_embed.stages[0].named_children()))
         for name, module in built.named_children():
             self.add_module(name, module)
 
@@ -111,24 +111,18 @@ class Spikformer(OverTime):
         x = self.patch_embed(x.unsqueeze(0) if T is None else in_time(x, T))
         for block in self.blocks:
             x = block(x)
-        logits: Tensor = self.head(x.flatten(3).mean(-1))
+        logits = self.head(x.flatten(3).mean(-1))
         return logits.squeeze(0) if T is None else logits
 
 
-class FirstStage(nn.Module):
+class FirstStage(nn.Sequential):
     """The first stage of the stem; of a shown image, whose steps are one in memory, the convolution runs once."""
-
-    def __init__(self, stage: nn.Module) -> None:
-        super().__init__()
-        for name, module in stage.named_children():
-            self.add_module(name, module)
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """What the neurons put out, `[T, N, C, H, W]`."""
-        conv_bn, neuron = self.children()
+        conv_bn, neuron = self
         x = conv_bn(x_seq[:1] if x_seq.stride(0) == 0 else x_seq)
-        out: Tensor = neuron(in_time(x, len(x_seq)))
-        return out
+        return neuron(in_time(x, len(x_seq)))
 
 
 def _replace_neurons(network: nn.Module, neuron: MakeNeuron) -> None:

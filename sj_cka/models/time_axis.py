@@ -28,7 +28,6 @@ class OverTime(nn.Module):
         OptionError: one of them is no whole number from 1.
     """
 
-    T: int | None
     axes: ClassVar[tuple[int, ...]] = (4, 5)  # an odd number of them: time is the first
     takes: ClassVar[str] = "images [N, C, H, W] or frames [T, N, C, H, W]"
 
@@ -67,6 +66,26 @@ class OverTime(nn.Module):
             Logits, `[N, classes]` where T is None, else `[T, N, classes]`.
         """
         raise NotImplementedError(f"{type(self).__name__} has to define layers")
+
+
+class Layer(nn.Module):
+    """Modules in turn, the last of them the neurons.
+
+    Args:
+        modules: name -> module, such as conv, bn and lif.
+    """
+
+    def __init__(self, **modules: nn.Module) -> None:
+        super().__init__()
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, x: Tensor, T: int | None) -> Tensor:
+        """What the neurons put out; x may still be without time, `[1, N, ...]`, where T is given."""
+        *others, neuron = self.children()
+        for module in others:
+            x = module(x)
+        return neuron(in_time(x, T))
 
 
 def in_time(x: Tensor, T: int | None) -> Tensor:
