@@ -9,7 +9,7 @@ from functools import cached_property
 
 from pydantic import BaseModel
 
-from sj_cka.data.imagined import IMAGINED
+from sj_cka.data.samples import IMAGINED
 from sj_cka.engine import in_order, stand
 from sj_cka.job import Job
 from sj_cka.jobs import KINDS, Graph, Row

@@ -6,10 +6,8 @@ from collections.abc import Callable
 
 from sj_cka.data.augment import AUGMENTATIONS
 from sj_cka.data.events import EVENT_SETS, EVENT_SHAPES, bin_events, bin_spikes, digits_dvs, saccades
-from sj_cka.data.frames import Frames
-from sj_cka.data.images import Images, digits, npz
-from sj_cka.data.imagined import Shape, imagine
-from sj_cka.data.samples import AbsentData, DataError, Samples
+from sj_cka.data.images import digits, npz
+from sj_cka.data.samples import AbsentData, DataError, Frames, Images, Samples, Shape, imagine
 from sj_cka.data.torchvision_sets import TORCHVISION_SETS, TORCHVISION_SHAPES
 
 __all__ = [

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from sj_cka.data.sending import sent
+from sj_cka.data.samples import sent
 from sj_cka.plugins import OptionError
 
 Augmentation = Callable[..., Tensor]

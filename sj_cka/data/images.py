@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from sj_cka.data.layout import Layout, channels_first
-from sj_cka.data.samples import DataError, Samples, fingerprint
-from sj_cka.data.sending import constant
+from sj_cka.data.samples import DataError, Images, fingerprint
 from sj_cka.files import UnreadableFile, opened_npz, shown
 from sj_cka.plugins import OptionError
 from sj_cka.ranges import check_splits
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Images(Samples):
-    """Static images: an image takes a byte a pixel until a network sees it.
-
-    Args:
-        x_train, x_test: `[N, C, H, W]`; uint8, whose 0 to 255 stand for 0 to 1, or float32.
-        mean, std: of each channel; what `as_input` takes out.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    called: ClassVar[str] = "images"
-
-    @property
-    def channels(self) -> int:
-        return int(self.x_train.shape[1])
-
-    def as_input(self, x: Tensor) -> Tensor:
-        """Images `[N, C, H, W]`: (x - mean) / std, float32.
-
-        Args:
-            x: images as they are stored.
-        """
-        if x.dtype == torch.uint8:
-            mean, std = (constant(v, torch.float32, x.device).mul(255).view(-1, 1, 1) for v in (self.mean, self.std))
-            return x.to(torch.float32).sub_(mean).div_(std)
-        mean, std = (constant(v, torch.float64, x.device).view(-1, 1, 1) for v in (self.mean, self.std))
-        return ((x - mean) / std).to(torch.float32)
+Layout = Literal["NCHW", "NHWC"]
+_WRITTEN: dict[Layout, str] = {"NCHW": "[N, C, H, W]", "NHWC": "[N, H, W, C]"}
+_COLOURS = 4  # as many channels as pictures have, with transparency
 
 
 def digits(size: int | None = None, train: int | None = None) -> Images:
@@ -153,6 +122,43 @@ def npz(path: Path, layout: Layout | None = None) -> Images:
             f"to {there[-1]} without {gaps[:10].tolist()}: count the classes from 0 without a gap"
         )
     return _images(*(arrays[name] for name in _ARRAYS))
+
+
+def channels_first(x: np.ndarray, layout: Layout | None) -> np.ndarray:
+    """Images as contiguous `[N, C, H, W]`.
+
+    Args:
+        x: four axes, of any type.
+        layout: of x; None: uint8 is `[N, H, W, C]` and anything else `[N, C, H, W]`, where the shape agrees. It does
+            for one to four channels, for square images, and where the axis of the channels is the shortest.
+
+    Raises:
+        DataError: no layout, and a shape that speaks for the other order or for none.
+    """
+    if layout is None:
+        layout = "NHWC" if x.dtype == np.uint8 else "NCHW"
+        _check_layout(x, layout)
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2) if layout == "NHWC" else x)
+
+
+def _check_layout(x: np.ndarray, layout: Layout) -> None:
+    """Raises DataError where a shape does not speak for the layout that images of its type have."""
+    other: Layout = "NCHW" if layout == "NHWC" else "NHWC"
+    first, middle, last = x.shape[1:]
+    here, there = (last, first) if layout == "NHWC" else (first, last)
+    if here > _COLOURS >= there:
+        raise DataError(
+            f"expected {x.dtype} images as {_WRITTEN[layout]}, got {list(x.shape)}: {here} channels; swap the axes, or "
+            f"say layout: {layout} where that is right"
+        )
+    square = middle == there != here  # as they lie
+    square_otherwise = 1 < middle == here != there
+    if square or (not square_otherwise and (here <= _COLOURS or here < min(middle, there))):
+        return
+    raise DataError(
+        f"expected {x.dtype} images whose shape tells {_WRITTEN[layout]} from {_WRITTEN[other]}, got {list(x.shape)}: "
+        f"say layout: {layout} for {here} channels or layout: {other} for {there}"
+    )
 
 
 def _pictures(name: str, x: np.ndarray, layout: Layout | None) -> np.ndarray:

@@ -1,17 +1,22 @@
-"""What a study learns from: labelled samples in two splits, and how a network is given them."""
+"""What a study learns from: labelled samples in two splits, real or imagined, and how a network is given them."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sj_cka.ranges import brightest
+
+IMAGINED = "imagined"  # in place of a fingerprint
 
 
 class DataError(ValueError):
@@ -20,6 +25,28 @@ class DataError(ValueError):
 
 class AbsentData(DataError):
     """A set of which nothing is there, not even a part: a plan can do without it."""
+
+
+def data_root(title: str, root: Path | None) -> Path:
+    """The data root, with ~ written out.
+
+    Args:
+        title: of the set, for the error.
+        root: as given; None stands for the environment variable SJ_CKA_DATA.
+
+    Raises:
+        DataError: neither names a folder.
+    """
+    given = root if root is not None else os.environ.get("SJ_CKA_DATA")
+    if not given:
+        raise AbsentData(
+            f"{title}: expected a folder of data sets, got none; give data.root in the recipe (on the command "
+            "line --set data.root=FOLDER) or set the environment variable SJ_CKA_DATA"
+        )
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{title}: expected a data root, got {given}: {error}; write the folder out") from error
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,6 +101,102 @@ class Samples:
         raise NotImplementedError
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Images(Samples):
+    """Static images: an image takes a byte a pixel until a network sees it.
+
+    Args:
+        x_train, x_test: `[N, C, H, W]`; uint8, whose 0 to 255 stand for 0 to 1, or float32.
+        mean, std: of each channel; what `as_input` takes out.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    called: ClassVar[str] = "images"
+
+    @property
+    def channels(self) -> int:
+        return int(self.x_train.shape[1])
+
+    def as_input(self, x: Tensor) -> Tensor:
+        """Images `[N, C, H, W]`: (x - mean) / std, float32.
+
+        Args:
+            x: images as they are stored.
+        """
+        if x.dtype == torch.uint8:
+            mean, std = (constant(v, torch.float32, x.device).mul(255).view(-1, 1, 1) for v in (self.mean, self.std))
+            return x.to(torch.float32).sub_(mean).div_(std)
+        mean, std = (constant(v, torch.float64, x.device).view(-1, 1, 1) for v in (self.mean, self.std))
+        return ((x - mean) / std).to(torch.float32)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Frames(Samples):
+    """Counts of events; on disk, if they are many: only what is indexed comes into memory.
+
+    Args:
+        x_train, x_test: counts `[N, T, 2, H, W]`, channel 0 OFF and 1 ON, or `[N, T, D]` of spikes of D units; of an
+            integer type, often memory-mapped.
+    """
+
+    called: ClassVar[str] = "recordings"
+
+    @property
+    def channels(self) -> int:
+        return int(self.x_train.shape[2])
+
+    @property
+    def T(self) -> int:  # noqa: N802
+        return int(self.x_train.shape[1])
+
+    def as_input(self, x: Tensor) -> Tensor:
+        """Frames `[T, N, 2, H, W]`, or spikes `[T, N, D]`: counts as they are, float32.
+
+        Args:
+            x: counts as they are stored, `[N, T, ...]`.
+        """
+        return x.transpose(0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+
+
+class Shape(NamedTuple):
+    """What a data set holds, so that a study can be planned without it.
+
+    Args:
+        sample: shape of a sample as it is stored, `(C, H, W)` of an image, `(T, 2, H, W)` or `(T, D)` of a recording.
+        classes: number of classes.
+        train, test: number of samples of each split, as published.
+    """
+
+    sample: tuple[int, ...]
+    classes: int
+    train: int
+    test: int
+
+
+def imagine(shape: Shape, *, train: int | None = None) -> Samples:
+    """Random samples of a data set's shape, for plans and tests of what the set is not needed for.
+
+    Args:
+        shape: of the set.
+        train: so many samples in each split; None for as many as in the set, those of the training split one and the
+            same, so that they take no memory.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = len(shape.sample) == 3
+    values = 256 if images else 2
+    size = (train or 1, *shape.sample), (train or shape.test, *shape.sample)
+    x_train, x_test = (torch.randint(values, own, generator=generator, dtype=torch.uint8) for own in size)
+    x_train = x_train.expand(train or shape.train, *shape.sample)
+    y_train, y_test = (torch.arange(len(x)) % shape.classes for x in (x_train, x_test))
+    common: dict[str, Any] = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+    common |= {"classes": shape.classes, "fingerprint": IMAGINED}
+    if not images:
+        return Frames(**common)
+    C = shape.sample[0]
+    return Images(**common, mean=(0.5,) * C, std=(0.25,) * C)
+
+
 def fingerprint(arrays: Iterable[np.ndarray]) -> str:
     """Hash of arrays, of their types, shapes and content."""
     digest = hashlib.sha256()
@@ -81,3 +204,17 @@ def fingerprint(arrays: Iterable[np.ndarray]) -> str:
         digest.update(str((array.dtype, array.shape)).encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; from the CPU to CUDA without waiting for what runs there, through pinned memory."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+@functools.cache
+def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers `[len(values)]` on a device, made once; nothing may write to them."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype).to(device)

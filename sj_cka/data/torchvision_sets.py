@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sj_cka.data.images import Images, stored
-from sj_cka.data.imagined import Shape
-from sj_cka.data.root import data_root
-from sj_cka.data.samples import AbsentData, DataError
+from sj_cka.data.images import stored
+from sj_cka.data.samples import AbsentData, DataError, Images, Shape, data_root
 from sj_cka.files import cause
 
 

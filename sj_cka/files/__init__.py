@@ -5,7 +5,7 @@ with a file. Nothing here knows what the content means.
 """
 
 from sj_cka.files.hdf5 import check_hdf5
-from sj_cka.files.kinds import UnreadableFile, cause, head_of, is_hidden, kind_of, obstacle, shown
+from sj_cka.files.kinds import UnreadableFile, cause, head_of, is_hidden, kind_of, obstacle, reading, shown
 from sj_cka.files.npz import opened_npz
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "kind_of",
     "obstacle",
     "opened_npz",
+    "reading",
     "shown",
 ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -53,6 +56,7 @@ _AEDAT = re.compile(rb"#!AER-DAT(\d\.\d)")
 _OF_PROPHESEE = re.compile(rb"%\s*(Data|date|camera|evt|end|format|geometry)\b", re.IGNORECASE)
 LONGEST = 64  # bytes that tell a kind
 
+_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 # what operating systems, archivers and notebooks put beside data; all else that is hidden begins with a dot
 _OF_MACHINES = {"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "@eadir", "__pycache__"}
 
@@ -98,6 +102,22 @@ def shown(text: object, most: int = 300) -> str:
 def cause(error: Exception) -> str:
     """Type and message of another library's error, in one line."""
     return shown(f"{type(error).__name__}: {error}").removesuffix(":")
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Whatever is wrong with a file is a ValueError that says so; a ValueError in plain words stays as it is.
+
+    A full disk or memory is the machine's fault, not the file's: that is raised as it is, with a note of what was read.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _OF_THE_MACHINE):
+            error.add_note(f"while {what} was read")
+            raise
+        said = error.why if isinstance(error, UnreadableFile) else cause(error)
+        raise ValueError(str(error) if type(error) is ValueError else f"it cannot be read: {said}") from error
 
 
 def head_of(path: Path) -> bytes:

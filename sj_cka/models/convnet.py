@@ -94,9 +94,6 @@ def vgg(
     """
     whole("depth", depth, f"one of {', '.join(map(str, _VGG_STAGES))}", among=_VGG_STAGES)
     factor = scaled(64, width)
-        _VGG_STAGES[whole("depth", depth, f"one of {', '.join(map(str, _VGG_STAGES))}", among=_VGG_STAGES)],
-        scaled(64, width),
-    )
     stages = [[channels // 64 * factor for channels in stage] for stage in _VGG_STAGES[depth]]
     return ConvNet(neuron, T, in_channels, num_classes, stages, pools)
 

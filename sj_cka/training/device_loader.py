@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from sj_cka.data.sending import sent
+from sj_cka.data.samples import sent
 from sj_cka.processes import world
 from sj_cka.training.distributed import own_share
 

@@ -7,18 +7,17 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from sj_cka.data.frames import Frames
+from sj_cka.data.samples import Frames, fingerprint
 
 VERSION = 1  # of the files; another one is read anew from the recordings
 _TYPES = (np.uint8, np.int16, np.int32)  # what torch knows
-_CHUNK = 1 << 22  # bytes
 _WHOLE = "whole.json"  # in which state the files were found whole
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -37,29 +36,36 @@ class Counts:
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         self.path, self.shape, self.rows = path, shape, 0
-        self.dtype = np.dtype(_TYPES[0])
-        self._file = open(path, "wb")  # noqa: SIM115 closed by close()
-        self._file.write(_header(self.dtype, (0, *shape)))
+        self._begin(np.dtype(_TYPES[0]))
+
+    def __enter__(self) -> Counts:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def _begin(self, dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
+        self._file = open(self.path, "wb")  # noqa: SIM115 closed by close()
+        self._file.write(_header(dtype, (0, *self.shape)))
 
     def add(self, counts: np.ndarray) -> None:
         """Appends a row of whole numbers from 0."""
-        self.widen(_type_for(int(counts.max())))
+        self.widen(np.dtype(next(own for own in _TYPES if counts.max() <= np.iinfo(own).max)))
         self._file.write(counts.astype(self.dtype).tobytes())
         self.rows += 1
 
     def widen(self, dtype: np.dtype[Any]) -> None:
-        """Rewrites the rows in a type, if it is wider than theirs; a chunk of them is in memory at a time."""
+        """Rewrites the rows in a type, if it is wider than theirs; one of them is in memory at a time."""
         if dtype.itemsize <= self.dtype.itemsize:
             return
-        self._file.close()
+        self.close()
         old = self.path.with_suffix(".narrow")
         os.replace(self.path, old)
-        self._file = open(self.path, "wb")  # noqa: SIM115
-        self._file.write(_header(dtype, (0, *self.shape)))
-        for chunk in _content(old):
-            self._file.write(np.frombuffer(chunk, self.dtype).astype(dtype).tobytes())
+        self._begin(dtype)
+        for row in np.load(old, mmap_mode="r"):
+            self._file.write(row.astype(dtype).tobytes())
         old.unlink()
-        self.dtype = dtype
 
     def close(self) -> None:
         """Writes the number of rows into the header."""
@@ -67,10 +73,6 @@ class Counts:
         self._file.seek(0)
         assert len(header) == len(_header(self.dtype, (0, *self.shape)))  # numpy leaves room for the first axis to grow
         self._file.write(header)
-        self._file.close()
-
-    def abandon(self) -> None:
-        """Closes the file as it is."""
         self._file.close()
 
 
@@ -91,8 +93,8 @@ def finish(
         counts.close()
     for name, y in labels.items():
         np.save(folder / f"{name}.npy", y)
-    described = {name: _described(folder / f"{name}.npy") for name in _ARRAYS}
-    files = {name: {"dtype": str(dtype), "shape": list(shape)} for name, (dtype, shape) in described.items()}
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+    files = {name: {"dtype": str(array.dtype), "shape": list(array.shape)} for name, array in arrays.items()}
     whole = {**meta, "version": VERSION, "arrays": files, "fingerprint": _fingerprint(folder)}
     text = json.dumps({**whole, "sha256": _checksum(whole)}, indent=1)
     (folder / "meta.json").write_text(text, encoding="utf-8")
@@ -100,13 +102,8 @@ def finish(
 
 
 def _fingerprint(folder: Path) -> str:
-    """As `samples.fingerprint` takes it, without all in memory."""
-    digest = hashlib.sha256()
-    for name in _ARRAYS:
-        digest.update(str(_described(folder / f"{name}.npy")).encode())
-        for chunk in _content(folder / f"{name}.npy"):
-            digest.update(chunk)
-    return digest.hexdigest()
+    """Of the arrays, without all in memory."""
+    return fingerprint(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS)
 
 
 def _checksum(meta: Mapping[str, Any]) -> str:
@@ -120,26 +117,26 @@ def _states(folder: Path) -> dict[str, list[int]]:
     return {name: [own.st_size, own.st_mtime_ns, own.st_ctime_ns] for name, own in found.items()}
 
 
-def _remember(folder: Path, fingerprint: str) -> None:
+def _remember(folder: Path, taken: str) -> None:
     """Keeps that the files as they are have been found whole, where the folder can be written."""
     with contextlib.suppress(OSError):
-        known = json.dumps({"fingerprint": fingerprint, "states": _states(folder)})
+        known = json.dumps({"fingerprint": taken, "states": _states(folder)})
         (folder / _WHOLE).write_text(known, encoding="utf-8")
 
 
-def _check_whole(folder: Path, fingerprint: str) -> None:
+def _check_whole(folder: Path, expected: str) -> None:
     """Compares the fingerprint, which takes seconds for gigabytes, if a file is not known to be the one that was."""
     try:
         known = json.loads((folder / _WHOLE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = None
-    if known == {"fingerprint": fingerprint, "states": _states(folder)}:
+    if known == {"fingerprint": expected, "states": _states(folder)}:
         return
-    if (found := _fingerprint(folder)) != fingerprint:
+    if (found := _fingerprint(folder)) != expected:
         raise ValueError(
-            f"expected arrays with the fingerprint {fingerprint[:12]}..., got {found[:12]}...: one is damaged"
+            f"expected arrays with the fingerprint {expected[:12]}..., got {found[:12]}...: one is damaged"
         )
-    _remember(folder, fingerprint)
+    _remember(folder, expected)
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
@@ -197,28 +194,8 @@ def open_frames(folder: Path, meta: Mapping[str, Any]) -> Frames:
     )
 
 
-def _type_for(count: int) -> np.dtype[Any]:
-    return np.dtype(next(own for own in _TYPES if count <= np.iinfo(own).max))
-
-
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     text = io.BytesIO()
     described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(text, described)
     return text.getvalue()
-
-
-def _described(path: Path) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    with open(path, "rb") as file:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    return dtype, shape
-
-
-def _content(path: Path) -> Iterator[bytes]:
-    """What an .npy file holds after its header, in pieces."""
-    with open(path, "rb") as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        while chunk := file.read(_CHUNK):
-            yield chunk

@@ -15,11 +15,10 @@ import numpy as np
 
 from sj_cka.data.events.binning import SplitBy
 from sj_cka.data.events.frame_files import VERSION, Counts, DamagedFrames, finish, open_frames, read_meta
-from sj_cka.data.events.preparation import OnError, Prepared, damaged, state_of
+from sj_cka.data.events.preparation import OnError, Prepared, damaged, scratch, state_of
 from sj_cka.data.events.raw_files import EventSet
 from sj_cka.data.events.recordings import SPLITS, Item, Recording, classes_of, counted, items, name_of
-from sj_cka.data.frames import Frames
-from sj_cka.data.samples import DataError
+from sj_cka.data.samples import DataError, Frames
 from sj_cka.progress import bar
 
 _WORDS = {"train": "training", "test": "test"}
@@ -85,57 +84,57 @@ def integrate(
     Raises:
         DataError: there is no room; a recording is damaged; or, where these are skipped, all of a class are.
     """
-    sample, split_by, on_error = wanted
     todo = {split: items(known, found, split, recordings[split]) for split in SPLITS}
-    total = sum(map(len, todo.values()))
-    _check_room(known, at.parent, total * int(np.prod(sample)))
-    part = at.with_name(f"{at.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
-    part.mkdir()
-    files = {split: Counts(part / f"x_{split}.npy", sample) for split in SPLITS}
-    used: dict[str, list[Item]] = {split: [] for split in SPLITS}
-    skipped: list[dict[str, Any]] = []
-    try:
-        with bar(total, f"{known.title}: counting events") as count:
-            for split in SPLITS:
-                for item in todo[split]:
-                    count(1)
-                    try:
-                        if item.lost:
-                            raise ValueError(item.lost)
-                        files[split].add(counted(item, known, sample, split_by))
-                        used[split].append(item)
-                    except ValueError as error:
-                        if on_error == "raise":
-                            raise _of_recording(known, found, item.name, str(error)) from error
-                        # a file may hold many; the state of one that was not read is known by its source
-                        path = item.name.partition(",")[0] if known.h5 else item.name
-                        state = None if item.lost else state_of(found.events / path)
-                        entry = {"file": item.name, "split": split, "reason": str(error), "path": path, "state": state}
-                        skipped.append(entry)
+    _check_room(known, at.parent, sum(map(len, todo.values())) * int(np.prod(wanted.sample)))
+    with (
+        scratch(at) as part,
+        Counts(part / "x_train.npy", wanted.sample) as train,
+        Counts(part / "x_test.npy", wanted.sample) as test,
+    ):
+        used, skipped = _count(known, found, todo, {"train": train, "test": test}, wanted)
         _check_classes(known, todo, used, skipped)
-        told = [*_subset(known, todo), *_split_words(known, recordings), *_left_out(skipped, todo)]
+        told = [*_of_published(known, todo), *_left_out(skipped, todo)]
         y = {f"y_{split}": np.asarray([i.label for i in own], dtype=np.int64) for split, own in used.items()}
         meta = {
             "set": known.title,
-            "sample": sample,
-            "split_by": split_by,
+            "sample": wanted.sample,
+            "split_by": wanted.split_by,
             "classes": known.published.classes if known.h5 else classes_of(recordings),
             "split": "as published" if known.splits else "a tenth of each class by SHA-256 of the names, seed 0",
             "told": told,
             "held_out": [] if known.splits else [name_of(item.name) for item in used["test"]],
             "skipped": skipped,
         }
-        finish(part, files["train"], files["test"], y, meta)
-    except BaseException:
-        for file in files.values():
-            file.abandon()
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    shutil.rmtree(at, ignore_errors=True)  # damaged, or of files that were replaced
-    os.rename(part, at)
+        finish(part, train, test, y, meta)
+        shutil.rmtree(at, ignore_errors=True)  # damaged, or of files that were replaced
+        os.rename(part, at)
     if skipped:
         warnings.warn(f"{known.title}: {told[-1]}", stacklevel=5)
+
+
+def _count(
+    known: EventSet, found: Prepared, todo: Mapping[str, Sequence[Item]], files: Mapping[str, Counts], wanted: Wanted
+) -> tuple[dict[str, list[Item]], list[dict[str, Any]]]:
+    """Counts what is to do into the files; gives the recordings that are in them, and what is told of the others."""
+    used: dict[str, list[Item]] = {split: [] for split in todo}
+    skipped: list[dict[str, Any]] = []
+    with bar(sum(map(len, todo.values())), f"{known.title}: counting events") as count:
+        for split, item in ((split, item) for split, recordings in todo.items() for item in recordings):
+            count(1)
+            try:
+                if item.lost:
+                    raise ValueError(item.lost)
+                files[split].add(counted(item, known, wanted.sample, wanted.split_by))
+                used[split].append(item)
+            except ValueError as error:
+                if wanted.on_error == "raise":
+                    raise _of_recording(known, found, item.name, str(error)) from error
+                # a file may hold many; the state of one that was not read is known by its source
+                path = item.name.partition(",")[0] if known.h5 else item.name
+                state = None if item.lost else state_of(found.events / path)
+                entry = {"file": item.name, "split": split, "reason": str(error), "path": path, "state": state}
+                skipped.append(entry)
+    return used, skipped
 
 
 def _of_recording(known: EventSet, found: Prepared, name: str, reason: str, others: int = 0) -> DataError:
@@ -176,28 +175,23 @@ def _check_room(known: EventSet, folder: Path, needed: int) -> None:
         )
 
 
-def _subset(known: EventSet, todo: Mapping[str, Sequence[Item]]) -> list[str]:
-    """What is not as many as published."""
-    found = tuple(len(todo[split]) for split in SPLITS)
-    published = known.published.train, known.published.test
-    if not known.splits and sum(found) != sum(published):
-        return [f"{known.title}: {sum(found):,} recordings were there, of {sum(published):,} published."]
-    if known.splits and found != published:
-        return [
-            f"{known.title}: {found[0]:,} training and {found[1]:,} test recordings were there, of {published[0]:,} "
-            f"and {published[1]:,} published."
-        ]
-    return []
-
-
-def _split_words(known: EventSet, recordings: Mapping[str, Sequence[Recording]]) -> list[str]:
+def _of_published(known: EventSet, todo: Mapping[str, Sequence[Item]]) -> list[str]:
+    """What is not as many as published, and whose split it is."""
+    train, test = (len(todo[split]) for split in SPLITS)
+    published = known.published
+    numbers = (
+        f"{known.title}: {train:,} training and {test:,} test recordings were there, of {published.train:,} and "
+        f"{published.test:,} published."
+    )
     if known.splits:
-        return []
-    train, test = (len(recordings[split]) for split in SPLITS)
-    return [
-        f"{known.title} has no published split: {test:,} of its {train + test:,} recordings, a tenth of each class "
-        "fixed by their names, are the test split."
-    ]
+        return [] if (train, test) == (published.train, published.test) else [numbers]
+    total, whole = train + test, published.train + published.test
+    ours = (
+        f"{known.title} has no published split: {test:,} of its {total:,} recordings, a tenth of each class fixed by "
+        "their names, are the test split."
+    )
+    fewer = f"{known.title}: {total:,} recordings were there, of {whole:,} published."
+    return [ours] if total == whole else [fewer, ours]
 
 
 def _left_out(skipped: Sequence[Mapping[str, Any]], todo: Mapping[str, Sequence[Item]]) -> list[str]:

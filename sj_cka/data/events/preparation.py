@@ -11,16 +11,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from sj_cka.data.events.raw_files import EventSet, EventSource
-from sj_cka.data.root import is_of_the_machine
 from sj_cka.data.samples import AbsentData, DataError
-from sj_cka.files import cause, head_of, is_hidden, kind_of, obstacle
+from sj_cka.disk import whole
+from sj_cka.files import cause, head_of, is_hidden, kind_of, obstacle, reading
 from sj_cka.progress import bar
 
 OnError = Literal["raise", "skip"]
@@ -63,15 +64,10 @@ def look(known: EventSet, folder: Path, written: Path) -> Prepared | None:
     except ValueError as error:
         raise DataError(f"{known.title}: {error}") from error
     lost = tuple(source for source in sources if source.wrong)
-    found = None
-    for own in dict.fromkeys((folder, written)):
-        events = own / known.events
-        if not (sources or _filled(events)):
-            continue
-        missing = tuple(s for s in sources if not s.wrong and not all(os.path.exists(f"{events}/{m}") for m in s.makes))
-        found = Prepared(events, extract, lost, missing)
-        if _filled(events) and not missing:
-            break
+    places = [own / known.events for own in dict.fromkeys((folder, written))]
+    there = [Prepared(at, extract, lost, _missing(sources, at)) for at in places if sources or _filled(at)]
+    complete = (own for own in there if _filled(own.events) and not own.missing)
+    found = next(complete, there[-1] if there else None)
     if found is None and extract is not None:
         raise DataError(
             f"{known.title}: expected {known.extracted} in {extract}, got none, but {_stranger(extract)}; put it "
@@ -126,6 +122,23 @@ def damaged(known: EventSet, file: str, reason: str, others: int = 0, remedy: st
     )
 
 
+def _missing(sources: Sequence[EventSource], events: Path) -> tuple[EventSource, ...]:
+    """Sources that are whole, of which a recording is not there."""
+    return tuple(s for s in sources if not s.wrong and not all(os.path.exists(f"{events}/{m}") for m in s.makes))
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """An empty folder beside what is to be made of it; what is left in it at the end is removed."""
+    part = path.with_name(f"{path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    part.mkdir(parents=True)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def _filled(folder: Path) -> bool:
     try:
         with os.scandir(folder) as entries:
@@ -171,10 +184,8 @@ def _remember(broken: Sequence[EventSource], found: Prepared, written: Path) -> 
     if not broken:
         return
     known = {s.path: {"wrong": s.wrong, "state": state_of(found.extract / s.path)} for s in (*found.lost, *broken)}
-    path = written / FRAMES / _BROKEN
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    os.replace(part, path)
+    with whole(written / FRAMES / _BROKEN) as file:
+        file.write(json.dumps(known, indent=1).encode())
 
 
 def state_of(path: str | os.PathLike[str]) -> list[int] | None:
@@ -189,21 +200,16 @@ def state_of(path: str | os.PathLike[str]) -> list[int] | None:
 def _convert(known: EventSet, found: Prepared) -> list[EventSource]:
     """Converts what is missing, which may take hours; gives what could not be converted."""
     assert found.extract is not None
-    whole = found.events.with_name(f"{known.events}.part")
-    shutil.rmtree(whole, ignore_errors=True)
-    whole.mkdir(parents=True)
     broken: list[EventSource] = []
-    try:
+    with scratch(found.events) as part:
         with bar(len(found.missing), f"{known.title}: converting files") as count:
             for source in found.missing:
                 count(1)
                 try:
-                    _convert_one(known, source, found.extract, whole)
+                    _convert_one(known, source, found.extract, part)
                 except ValueError as error:
                     broken.append(source._replace(wrong=str(error)))
-        _put(whole, found.events)
-    finally:
-        shutil.rmtree(whole, ignore_errors=True)
+        _put(part, found.events)
     return broken
 
 
@@ -211,25 +217,20 @@ def _convert_one(known: EventSet, source: EventSource, extract: Path, into: Path
     if known.convert is None:
         os.symlink(os.path.abspath(extract / source.path), into / source.makes[0])
         return
-    try:
+    with reading(f"{extract / source.path} of {known.title}"):
         made = dict(known.convert(extract, source))
-    except Exception as error:
-        if is_of_the_machine(error):
-            error.add_note(f"while {extract / source.path} of {known.title} was read")
-            raise
-        raise ValueError(str(error) if type(error) is ValueError else f"it cannot be read: {cause(error)}") from error
     for name, events in made.items():
         (into / name).parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(into / name, **events)  # type: ignore[arg-type]
 
 
-def _put(whole: Path, events: Path) -> None:
+def _put(part: Path, events: Path) -> None:
     """The folder in its place; where there are recordings already, its files among these."""
     if not (events.is_dir() and os.listdir(events)):
-        os.rename(whole, events)  # over an empty folder, too
+        os.rename(part, events)  # over an empty folder, too
         return
-    for folder, _, files in os.walk(whole):
-        target = events / os.path.relpath(folder, whole)
+    for folder, _, files in os.walk(part):
+        target = events / os.path.relpath(folder, part)
         target.mkdir(exist_ok=True)
         for file in files:
             os.replace(os.path.join(folder, file), target / file)
@@ -242,35 +243,27 @@ def _extract(known: EventSet, folder: Path, written: Path, download: bool) -> No
     archives = {name: next((p / name for p in places if (p / name).is_file()), None) for name in known.archives}
     absent = [name for name, path in archives.items() if path is None]
     if absent and not (download and reader.downloadable()):
-        raise _missing(known, folder, absent, published, reader.downloadable())
+        raise _absent(known, folder, absent, published, reader.downloadable())
     for name, path in archives.items():
         if path is not None:
             _check_md5(known, path, published[name][1])
-    part = written / "extract.part"
-    shutil.rmtree(part, ignore_errors=True)
-    staged, made = part / "staged", part / "made"
-    try:
+    with scratch(written / "extract") as part:
+        staged, made = part / "staged", part / "made"
         for own in (staged, made):
-            own.mkdir(parents=True)
+            own.mkdir()
         for name in absent:
             archives[name] = _download(known, name, *published[name], part, written / "download")
         for name, path in archives.items():
             assert path is not None
             os.symlink(path.absolute(), staged / name)
-        _unpack(known, reader, staged, made)
+        try:
+            reader.extract_downloaded_files(staged, made)
+        except Exception as error:
+            raise DataError(
+                f"{known.title}: expected to unpack {', '.join(known.archives)} beside {part}, could not: "
+                f"{cause(error)}; the folder must be writable and have room (data.cache names another one)"
+            ) from error
         os.rename(made, written / "extract")
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _unpack(known: EventSet, reader: Any, archives: Path, into: Path) -> None:
-    try:
-        reader.extract_downloaded_files(archives, into)
-    except Exception as error:
-        raise DataError(
-            f"{known.title}: expected to unpack {', '.join(known.archives)} beside {into.parent}, could not: "
-            f"{cause(error)}; the folder must be writable and have room (data.cache names another one)"
-        ) from error
 
 
 def _check_md5(known: EventSet, path: Path, expected: str) -> None:
@@ -300,16 +293,17 @@ def _download(known: EventSet, name: str, url: str, md5: str, part: Path, into: 
     return into / name
 
 
-def _missing(
+def _absent(
     known: EventSet, folder: Path, absent: Sequence[str], published: dict[str, tuple[str, str]], downloadable: bool
 ) -> DataError:
     sources: dict[str, list[str]] = {}
     for name in absent:
         sources.setdefault(published[name][0], []).append(name)
     fetch = "; ".join(f"{', '.join(names)} from {url}" for url, names in sources.items())
-    lacking = "the archives" if len(absent) == len(known.archives) else ", ".join(absent)
     by_program = ", or set data.download: true" if downloadable else "; SpikingJelly cannot download them"
-    kind = AbsentData if len(absent) == len(known.archives) else DataError
+    kind, lacking = DataError, ", ".join(absent)
+    if len(absent) == len(known.archives):
+        kind, lacking = AbsentData, "the archives"
     return kind(
         f"{known.title}: expected the set in {folder}, found neither recordings in {known.events}, nor files in "
         f"extract, nor in download {lacking}; put into {folder / 'download'}: {fetch}; or put what they hold, "

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sj_cka.data.events.clock import Clock
-from sj_cka.data.events.formats import Events, another_kind, cut_off, read_aedat3
-from sj_cka.data.imagined import Shape
+from sj_cka.data.events.formats import Clock, Events, another_kind, cut_off, read_aedat3
+from sj_cka.data.samples import Shape
 from sj_cka.files import cause, head_of, is_hidden, kind_of
 
 # what else people have of recordings and pictures: where it lies among recordings it is told, not passed over

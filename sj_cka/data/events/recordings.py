@@ -15,9 +15,8 @@ from sj_cka.data.events.binning import SplitBy, bin_events, bin_spikes, check_wi
 from sj_cka.data.events.formats import Events
 from sj_cka.data.events.preparation import Prepared
 from sj_cka.data.events.raw_files import EventSet, files_in, folders_in
-from sj_cka.data.root import is_of_the_machine
 from sj_cka.data.samples import DataError
-from sj_cka.files import UnreadableFile, cause, check_hdf5, opened_npz
+from sj_cka.files import check_hdf5, opened_npz, reading
 
 SPLITS = ("train", "test")
 _SEED = 0  # of the splits that are ours
@@ -62,32 +61,24 @@ def listed(known: EventSet, found: Prepared) -> dict[str, list[Recording]]:
 
 
 def _in_folders(known: EventSet, events: Path, split: str, lost: dict[str, str]) -> list[Recording]:
-    places = [
-        events / split / group / name
-        for group in folders_in(events / split)
-        for name in folders_in(events / split / group)
-    ]
-    strays = (
-        [events / split / name for name in files_in(events / split, (".npy", ".npz"))]
-        if (events / split).is_dir()
-        else []
-    )
-    if odd := [*places, *strays]:
+    at, endings = events / split, (".npy", ".npz")
+    groups = folders_in(at)
+    odd = [at / group / name for group in groups for name in folders_in(at / group)]
+    if at.is_dir():
+        odd += [at / name for name in files_in(at, endings)]
+    if odd:
         raise DataError(f"{known.title}: expected recordings in class folders, got {odd[0]}; move it away")
-    there = [
-        Recording(name, group, size, lost.get(name, ""))
-        for group in folders_in(events / split)
-        for file, size in files_in(events / split / group, (".npy", ".npz")).items()
-        for name in (os.path.join(split, group, file),)
-    ]
+    there = {
+        os.path.join(split, group, file): (group, size)
+        for group in groups
+        for file, size in files_in(at / group, endings).items()
+    }
     # of a lost file there may be no recording at all
-    seen = {recording.file for recording in there}
-    gone = [name for name in lost if name not in seen and name.startswith(os.path.join(split, ""))]
     depth = 2 if split == "" else 3
-    for name in sorted(gone):
+    for name in sorted(name for name in lost if name.startswith(os.path.join(split, ""))):
         parts = name.split(os.sep)
-        there.append(Recording(name, parts[-2] if len(parts) == depth else "", 0, lost[name]))
-    return there
+        there.setdefault(name, (parts[-2] if len(parts) == depth else "", 0))
+    return [Recording(name, group, size, lost.get(name, "")) for name, (group, size) in there.items()]
 
 
 def _check_classes(known: EventSet, events: Path, own: Mapping[str, Sequence[Recording]]) -> None:
@@ -131,22 +122,19 @@ def classes_of(recordings: Mapping[str, Sequence[Recording]]) -> int:
 
 def _split(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
     """A tenth of each class, to the nearest and at least one, for testing: whose names come first by `_order`."""
-    groups: dict[str, list[Recording]] = {}
-    for recording in recordings:
-        groups.setdefault(recording.group, []).append(recording)
     test: set[str] = set()
-    for group in groups.values():
-        chosen = sorted(group, key=lambda recording: _order(name_of(recording.file)))
-        test.update(recording.file for recording in chosen[: max(1, (len(group) + 5) // 10)])
+    for group in {recording.group for recording in recordings}:
+        files = sorted((recording.file for recording in recordings if recording.group == group), key=_order)
+        test.update(files[: max(1, (len(files) + 5) // 10)])
     return {
         "train": [recording for recording in recordings if recording.file not in test],
         "test": [recording for recording in recordings if recording.file in test],
     }
 
 
-def _order(name: str) -> str:
+def _order(file: str) -> str:
     """A random number of a name, the same everywhere: independent of numpy, of the platform and of other files."""
-    return hashlib.sha256(f"{_SEED}/{name}".encode()).hexdigest()
+    return hashlib.sha256(f"{_SEED}/{name_of(file)}".encode()).hexdigest()
 
 
 def name_of(file: str) -> str:
@@ -196,21 +184,19 @@ def _of_h5(known: EventSet, path: Path) -> list[Item]:
     import h5py
 
     try:
-        check_hdf5(path)
-        file = h5py.File(path, "r")  # open as long as the items are there
-        labels, times, units = file["labels"], file["spikes"]["times"], file["spikes"]["units"]
-        shapes = {name: array.shape for name, array in (("labels", labels), ("times", times), ("units", units))}
-        if len(set(shapes.values())) > 1 or labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-            got = ", ".join(f"{name} {list(shape or ())}" for name, shape in shapes.items())
-            raise ValueError(f"expected as many times and units as integer labels, got {got}, labels of {labels.dtype}")
-        if len(labels) > path.stat().st_size:
-            raise ValueError(f"it announces {len(labels):,} recordings, more than it has bytes")
-        values = labels[:]
-    except Exception as error:
-        if is_of_the_machine(error):
-            raise
-        said = error.why if isinstance(error, UnreadableFile) else cause(error)
-        raise DataError(f"{known.title}: {path}: it cannot be read: {said}; fetch the file anew") from error
+        with reading(f"{path} of {known.title}"):
+            check_hdf5(path)
+            file = h5py.File(path, "r")  # open as long as the items are there
+            labels, times, units = file["labels"], file["spikes"]["times"], file["spikes"]["units"]
+            shapes = {name: array.shape for name, array in (("labels", labels), ("times", times), ("units", units))}
+            if len(set(shapes.values())) > 1 or labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+                got = ", ".join(f"{name} {list(shape or ())}" for name, shape in shapes.items()) + ", labels of"
+                raise ValueError(f"expected as many times and units as integer labels, got {got} {labels.dtype}")
+            if len(labels) > path.stat().st_size:
+                raise ValueError(f"it announces {len(labels):,} recordings, more than it has bytes")
+            values = labels[:]
+    except ValueError as error:
+        raise DataError(f"{known.title}: {path}: {error}; fetch the file anew") from error
     classes = known.published.classes
     if len(wrong := np.flatnonzero((values < 0) | (values >= classes))):
         raise DataError(
@@ -229,14 +215,8 @@ def counted(item: Item, known: EventSet, shape: tuple[int, ...], split_by: Split
     Raises:
         ValueError: why the recording is damaged.
     """
-    try:
+    with reading(f"{item.name} of {known.title}"):
         arrays = item.read()
-    except Exception as error:
-        if is_of_the_machine(error):
-            error.add_note(f"while {item.name} of {known.title} was read")
-            raise
-        said = error.why if isinstance(error, UnreadableFile) else cause(error)
-        raise ValueError(f"it cannot be read: {said}") from error
     names = ("t", "x", "y", "p") if len(known.sensor) == 2 else ("t", "x")
     if not isinstance(arrays, dict) or not set(names) <= set(arrays):
         got = ", ".join(sorted(arrays)) if isinstance(arrays, dict) else type(arrays).__name__

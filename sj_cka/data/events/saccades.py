@@ -16,9 +16,8 @@ import torch
 from torch import Generator, Tensor
 
 from sj_cka.data.events.binning import SplitBy, bin_events
-from sj_cka.data.frames import Frames
 from sj_cka.data.images import digit_arrays, first_of
-from sj_cka.data.samples import fingerprint
+from sj_cka.data.samples import Frames, fingerprint
 from sj_cka.plugins import OptionError
 
 _SACCADE_US, _STEPS = 100_000, 34  # time of a saccade, and at how many moments of it the pixels are looked at

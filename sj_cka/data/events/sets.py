@@ -24,16 +24,12 @@ from typing import Any
 from filelock import FileLock
 
 from sj_cka.data.events.binning import SplitBy
-from sj_cka.data.events.clock import Clock
-from sj_cka.data.events.formats import ATIS_BYTES, read_aedat2, read_atis
+from sj_cka.data.events.formats import ATIS_BYTES, Clock, read_aedat2, read_atis
 from sj_cka.data.events.integration import Wanted, integrate, kept, key_of
 from sj_cka.data.events.preparation import FRAMES, STEPS, OnError, look, prepare, refuse_lost
 from sj_cka.data.events.raw_files import EventSet, as_they_are, cut_trial, each_by, find_trials, one_each
 from sj_cka.data.events.recordings import listed
-from sj_cka.data.frames import Frames
-from sj_cka.data.imagined import Shape
-from sj_cka.data.root import data_root
-from sj_cka.data.samples import DataError
+from sj_cka.data.samples import DataError, Frames, Shape, data_root
 from sj_cka.files import cause
 from sj_cka.plugins import OptionError
 

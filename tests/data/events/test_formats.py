@@ -8,8 +8,7 @@ from spikingjelly.datasets.cifar10_dvs import _load_origin_data
 from spikingjelly.datasets.utils import load_aedat_v3, load_ATIS_bin
 
 from sj_cka.data import bin_events
-from sj_cka.data.events.clock import Clock
-from sj_cka.data.events.formats import read_aedat2, read_aedat3, read_atis
+from sj_cka.data.events.formats import Clock, read_aedat2, read_aedat3, read_atis
 
 READERS = {
     "atis": (read_atis, load_ATIS_bin, "atis", (34, 34)),
