@@ -97,8 +97,8 @@ def _means(split: str, table: pd.DataFrame, heights: list[float], colour: str) -
 
 def accuracy_section(block: FigureBlock, results: Results) -> Section:
     """Accuracy of every network, as a figure and as a table."""
-    seen = results.for_all("accuracy")
-    summary = over_seeds.accuracy_summary(seen)
+    accuracies = results.for_all("accuracy")
+    summary = over_seeds.accuracy_summary(accuracies)
     table = pd.DataFrame(
         {
             "network": summary["network"],
@@ -117,8 +117,8 @@ def accuracy_section(block: FigureBlock, results: Results) -> Section:
         "Accuracy after the last epoch, never that of the best; intervals are 95 % over seeds. Operations and energy "
         f"are those of one test sample, {ASSUMPTION}."
     )
-    panel = Panel("accuracy", accuracy(seen, summary))
-    return Section(block.title or "Accuracy", note + alike_note(seen), (panel,), table)
+    panel = Panel("accuracy", accuracy(accuracies, summary))
+    return Section(block.title or "Accuracy", note + alike_note(accuracies), (panel,), table)
 
 
 def alike_note(table: pd.DataFrame) -> str:

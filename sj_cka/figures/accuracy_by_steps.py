@@ -126,20 +126,22 @@ def _level(name: str, i: int, percent: pd.Series, ends: list[float]) -> go.Scatt
 def accuracy_by_steps_section(block: FigureBlock, results: Results) -> Section:
     """Accuracy of trained spiking networks that are run with other numbers of steps."""
     test = results.tables["evaluated"][results.tables["evaluated"]["split"] == "test"]
-    own = {network: results.study.steps_of(network) for network in test["network"].unique()}
-    lines = {network: over_seeds.over_seeds(test[test["network"] == network], "T") for network in own}
-    seen = results.for_all("accuracy")
-    level = over_seeds.over_seeds(seen[(seen["split"] == "test") & seen["network"].str.endswith(".ann")], "network")
+    trained_at = {network: results.study.steps_of(network) for network in test["network"].unique()}
+    lines = {network: over_seeds.over_seeds(test[test["network"] == network], "T") for network in trained_at}
+    accuracies = results.for_all("accuracy")
+    level = over_seeds.over_seeds(
+        accuracies[(accuracies["split"] == "test") & accuracies["network"].str.endswith(".ann")], "network"
+    )
     means = pd.DataFrame({network: line["mean"] for network, line in lines.items()}).sort_index()
     table = means.T.rename(columns=lambda T: f"T = {T}").map(
         lambda mean: "" if pd.isna(mean) else f"{100 * mean:.1f} %"
     )
-    table.insert(0, "trained at", [own[network] for network in table.index])
+    table.insert(0, "trained at", [trained_at[network] for network in table.index])
     note = (
         "Accuracy on the test split of trained networks that are run with other numbers of steps than in their "
         "training: the same weights, the same image shown for longer or shorter. Rings: run as trained. Bars: 95 % "
         "intervals over seeds."
     )
-    figure = accuracy_by_steps(lines, own=own, reference={str(name): row for name, row in level.iterrows()})
+    figure = accuracy_by_steps(lines, own=trained_at, reference={str(name): row for name, row in level.iterrows()})
     title = block.title or "Accuracy against the number of steps"
-    return Section(title, note + alike_note(seen), (Panel("accuracy", figure),), table.rename_axis("network"))
+    return Section(title, note + alike_note(accuracies), (Panel("accuracy", figure),), table.rename_axis("network"))

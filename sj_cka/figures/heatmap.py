@@ -140,9 +140,9 @@ def heatmap_section(block: FigureBlock, results: Results) -> Section:
             panels[variant] = Panel(variant or comparison.name, figure)
             continue
         for name, title in zip(sides[:2], sides.titles, strict=True):
-            if found := results.of(comparison.name, variant, "ceiling", comparison.ceiling_of(name)):
+            if by_seed := results.of(comparison.name, variant, "ceiling", comparison.ceiling_of(name)):
                 # all pairs as one: pairs of seeds are not independent, so there is no interval over them
-                of_pairs = [result for of_seed in found for result in of_seed]
+                of_pairs = [result for of_seed in by_seed for result in of_seed]
                 means, _ = over_seeds.mean_frames([of_pairs], comparison.measure)
                 x_title, y_title = f"{title}, a seed", f"{title}, another seed"
                 figure = heatmap(means, x_title=x_title, y_title=y_title, quantity=quantity)

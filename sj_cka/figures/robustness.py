@@ -125,8 +125,8 @@ def masking(table: pd.DataFrame) -> list[str]:
         table: of `tables.attacks`.
     """
     told, compared = [], 0
-    own = table[table["rate"].isna() & table["linf_ball"]]
-    for network, rows in own.groupby("network", sort=False):
+    in_ball = table[table["rate"].isna() & table["linf_ball"]]
+    for network, rows in in_ball.groupby("network", sort=False):
         of_attack = rows.groupby("attack", sort=False)
         by = {str(name): part.set_index(["eps", "seed"])["success"] for name, part in of_attack}
         functions = rows.drop_duplicates("attack").set_index("attack")["function"]
@@ -169,9 +169,9 @@ def _measured(table: pd.DataFrame) -> pd.DataFrame:
     means = table.groupby([*keys, "network"], sort=False)[["success", "linf", "l2"]].mean()
     shown = table[keys].drop_duplicates().reset_index(drop=True)
     for network in table["network"].drop_duplicates():
-        own = means.xs(network, level="network").reindex(pd.MultiIndex.from_frame(shown[keys]))
+        of_network = means.xs(network, level="network").reindex(pd.MultiIndex.from_frame(shown[keys]))
         shown[network] = [
             "" if pd.isna(linf) else f"{100 * success:.1f} % ({linf:.3f}, {l2:.2f})"
-            for success, linf, l2 in own.itertuples(index=False)
+            for success, linf, l2 in of_network.itertuples(index=False)
         ]
     return shown

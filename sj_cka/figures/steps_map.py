@@ -89,17 +89,17 @@ def steps_section(block: FigureBlock, results: Results, *, layers: ShownLayers |
     """Time step by time step inside each layer of x, a tab a variant, and another for its timing null."""
     panels, left_out, nulls = [], [], False
     for variant, sides in results.sides(block).items():
-        found = [own[0] for own in results.of(str(block.comparison), variant)]  # x alone is shown, once a seed
-        if len(found[0].data.step_x) < 2:
+        of_seeds = [own[0] for own in results.of(str(block.comparison), variant)]  # x alone is shown, once a seed
+        if len(of_seeds[0].data.step_x) < 2:
             left_out.append(sides.titles[0])
             continue
-        name, there = variant or str(block.comparison), found[0].layers_x
+        name, there = variant or str(block.comparison), of_seeds[0].layers_x
         neurons = [layer for layer in there if layer in results.plan.neurons[sides.x.trained]]
         shown = selected(there, layers) if layers else neurons or there
-        panels.append(Panel(name, steps_map(_maps(found, shown))))
-        if all(result.permuted_steps is not None for result in found):
+        panels.append(Panel(name, steps_map(_maps(of_seeds, shown))))
+        if all(result.permuted_steps is not None for result in of_seeds):
             nulls = True
-            of_null = [result.permuted_steps for result in found if result.permuted_steps is not None]
+            of_null = [result.permuted_steps for result in of_seeds if result.permuted_steps is not None]
             panels.append(Panel(f"{name}, timing null", steps_map(_maps(of_null, shown))))
     note = (
         "CKA between the time steps of one layer of the spiking network, mean over seeds: 1 off the diagonal is a "
@@ -111,7 +111,7 @@ def steps_section(block: FigureBlock, results: Results, *, layers: ShownLayers |
     return Section(block.title or f"Time step by time step: {block.comparison}", note, tuple(panels))
 
 
-def _maps(found: list[CKAResult], layers: list[str]) -> dict[str, pd.DataFrame]:
+def _maps(of_seeds: list[CKAResult], layers: list[str]) -> dict[str, pd.DataFrame]:
     """Layer -> its map, mean over seeds."""
-    of = {layer: [result.steps(layer) for result in found if layer in result.layers_x] for layer in layers}
+    of = {layer: [result.steps(layer) for result in of_seeds if layer in result.layers_x] for layer in layers}
     return {layer: sum(maps[1:], maps[0]) / len(maps) for layer, maps in of.items() if maps}

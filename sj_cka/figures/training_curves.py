@@ -68,9 +68,9 @@ def training(history: pd.DataFrame, *, title: str = "") -> go.Figure:
 
 def training_section(block: FigureBlock, results: Results) -> Section:
     """How every network trained."""
-    seen = results.for_all("history")
+    history = results.for_all("history")
     note = "Loss and accuracy on the training split, in training mode, and spikes per neuron and step; one line a seed."
-    return Section(block.title or "Training", note + alike_note(seen), (Panel("training", training(seen)),))
+    return Section(block.title or "Training", note + alike_note(history), (Panel("training", training(history)),))
 
 
 def _variant(network: Any) -> str:

@@ -73,13 +73,13 @@ def variants(
 def variants_section(block: FigureBlock, results: Results) -> Section:
     """Every variant with every other, a number a pair."""
     comparison = results.comparison(block)
-    found = over_seeds.between(results.compared, comparison.name, results.sides(block))
+    pairs = over_seeds.between(results.compared, comparison.name, results.sides(block))
     note = (
-        f"Mean {results.similarity(block)} of layers of the same name, over the {found.layers} layers that are defined "
+        f"Mean {results.similarity(block)} of layers of the same name, over the {pairs.layers} layers that are defined "
         "in every network; ±: half of the 95 % interval over seeds. On the diagonal a network against itself trained "
         "from another seed: no more than that can be expected. Floor: the same networks untrained."
     )
-    if not found.layers:
+    if not pairs.layers:
         return Section(block.title or f"Variant by variant: {comparison.name}", "No layer is defined in every network.")
-    figure = variants(found.mean, quantity=results.similarity(block), spread=found.spread, floor=found.floor)
+    figure = variants(pairs.mean, quantity=results.similarity(block), spread=pairs.spread, floor=pairs.floor)
     return Section(block.title or f"Variant by variant: {comparison.name}", note, (Panel("variants", figure),))

@@ -111,15 +111,15 @@ class Attacking(NamedTuple):
 
 def resolved(attacks: Attacks) -> dict[str, Attacking]:
     """The entries with all their settings, by name; noise takes its strengths from the entry that it is like."""
-    made: dict[str, Attacking] = {}
+    entries: dict[str, Attacking] = {}
     for name, given in attacks.by.items():
         block = given or AttackBlock()
         eps: tuple[float | None, ...] = block.eps or attacks.eps
         if block.rate is not None:
             eps = (None,)
-        elif block.like is not None and block.like in made:
-            eps = made[block.like].eps
-        made[name] = Attacking(
+        elif block.like is not None and block.like in entries:
+            eps = entries[block.like].eps
+        entries[name] = Attacking(
             name, block.name or name, block.options(), eps, block.rate, block.eps_max, block.source, block.like
         )
-    return made
+    return entries

@@ -32,19 +32,25 @@ def check_attacks(study: Study) -> None:
         key: KeyPath = ("attack", "by", name)
         _check_attack(study, key, entry, before)
         before.append(name)
-    made = [(entry, attack_named(entry.attack)) for entry in study.attacks.values() if entry.like is None]
-    needs = {attack.needs for _, attack in made}
+    attacks = [(entry, attack_named(entry.attack)) for entry in study.attacks.values() if entry.like is None]
+    needs = {attack.needs for _, attack in attacks}
     study.refuse_if(
         "gradient" in needs and "answers" not in needs,
         ("attack", "by"),
         "expected a gradient-free attack too, e.g. square: without one, masked gradients look like robustness",
     )
     of_eps = [
-        {eps for entry, attack in made if (attack.needs, attack.unit) == (need, "pixels") for eps in entry.eps if eps}
+        {
+            eps
+            for entry, attack in attacks
+            if (attack.needs, attack.unit) == (need, "pixels")
+            for eps in entry.eps
+            if eps
+        }
         for need in ("gradient", "answers")
     ]
     if all(of_eps) and not of_eps[0] & of_eps[1]:
-        got = " and ".join(", ".join(f"{eps:g}" for eps in sorted(own)) for own in of_eps)
+        got = " and ".join(", ".join(f"{eps:g}" for eps in sorted(strengths)) for strengths in of_eps)
         message = f"expected an eps at which there are attacks with gradients and without, to be compared; got {got}"
         raise study.error(("attack", "by"), message)
 

@@ -119,9 +119,13 @@ def _check_attacked_arm(study: Study, key: KeyPath, measurement: Arm, network: N
     if measurement.split != "test" or measurement.T is not None:
         stray = "T" if measurement.T is not None else "split"
         raise study.error((*key, stray), "expected none under attack: test samples, and the steps of the training")
-    known = [own for own in entry.eps if own is not None]
+    known = [strength for strength in entry.eps if strength is not None]
     if (eps is None) != (len(known) < 2) or (eps is not None and eps not in known):
-        expected = f"one of the strengths of {name} ({', '.join(f'{own:g}' for own in known)})" if known else "no eps"
+        expected = (
+            f"one of the strengths of {name} ({', '.join(f'{strength:g}' for strength in known)})"
+            if known
+            else "no eps"
+        )
         raise study.error((*key, "eps"), f"expected {expected}, got {'none' if eps is None else f'{eps:g}'}")
 
 

@@ -173,21 +173,21 @@ class _Builder:
             raise self._fault(event, f"expected a text as key, got {got}")
         return str(event.value)
 
-    def _put(self, value: Any, own: Written, size: int, anchor: str | None, event: Any) -> None:
+    def _put(self, value: Any, where: Written, size: int, anchor: str | None, event: Any) -> None:
         """A finished value into the map or list that it stands in."""
         if anchor is not None:
-            self.anchors[anchor] = _Anchored(value, own, size)
+            self.anchors[anchor] = _Anchored(value, where, size)
         self.values += size if isinstance(event, yaml.AliasEvent) else 1
         if self.values > VALUES:
             raise self._fault(event, f"expected at most {VALUES:,} values, aliases counted for what they stand for")
         if not self.frames:
             self.content = value
-            self.top = Written(Place((), 1), own.below)
+            self.top = Written(Place((), 1), where.below)
             return
         frame = self.frames[-1]
         frame.size += size
         if isinstance(frame.content, list):
-            frame.written.below[len(frame.content)] = own
+            frame.written.below[len(frame.content)] = where
             frame.content.append(value)
             frame.key = len(frame.content)
             return
@@ -196,12 +196,12 @@ class _Builder:
             for part in value if isinstance(value, list) else [value]:
                 if not isinstance(part, dict):
                     raise self._fault(event, f"expected a map of keys to merge, or a list of them, got {shown(part)}")
-            parts = [own] if isinstance(value, dict) else list(own.below.values())
+            parts = [where] if isinstance(value, dict) else list(where.below.values())
             frame.merged += zip([value] if isinstance(value, dict) else value, parts, strict=True)
         else:
             assert isinstance(key, str)
             frame.content[key] = value
-            frame.written.below[key] = Written(frame.written.below[key].place, own.below)
+            frame.written.below[key] = Written(frame.written.below[key].place, where.below)
         frame.key = None
 
 
@@ -211,9 +211,9 @@ def _joined(frame: _Frame) -> tuple[Any, dict[str | int, Written]]:
         return frame.content, frame.written.below
     content: dict[str, Any] = {}
     below: dict[str | int, Written] = {}
-    for merged, own in reversed(frame.merged):
+    for merged, where in reversed(frame.merged):
         content |= merged
-        below |= own.below
+        below |= where.below
     return content | frame.content, below | frame.written.below
 
 

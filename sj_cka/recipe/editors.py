@@ -12,20 +12,20 @@ from sj_cka.recipe.choices import ATTACK, AUGMENTATION, DATA, FIGURE, MODEL, NEU
 
 def schema() -> dict[str, Any]:
     """JSON schema of a recipe; the names of the tables are listed with their options."""
-    made = recipe_model().model_json_schema()
-    made["properties"] |= {"data": {"oneOf": _entries(DATA)}, "model": {"oneOf": _entries(MODEL)}}
-    made["$defs"]["SNN"]["properties"]["neuron"] = {"oneOf": _entries(NEURON)}
-    made["$defs"]["Train"]["properties"]["augment"]["items"] = {"oneOf": _entries(AUGMENTATION, by_name=True)}
+    json_schema = recipe_model().model_json_schema()
+    json_schema["properties"] |= {"data": {"oneOf": _entries(DATA)}, "model": {"oneOf": _entries(MODEL)}}
+    json_schema["$defs"]["SNN"]["properties"]["neuron"] = {"oneOf": _entries(NEURON)}
+    json_schema["$defs"]["Train"]["properties"]["augment"]["items"] = {"oneOf": _entries(AUGMENTATION, by_name=True)}
     for block in ("Train", "TrainOverride"):
-        made["$defs"][block]["properties"]["rule"] = {"oneOf": _entries(RULE, by_name=True)}
-    made["$defs"]["AttackBlock"]["properties"]["name"] |= {"enum": [*ATTACK.table, NOISE, None]}
-    made["$defs"]["Arm"]["properties"]["measure"] = {"enum": list(MEASUREMENTS)}
-    common = made["$defs"].pop("FigureBlock")["properties"]
-    made["properties"]["figures"]["items"] = {"oneOf": [_figure(entry, common) for entry in _entries(FIGURE)]}
-    made = _standard(made)
-    made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    made["title"] = "sj_cka recipe"
-    return made
+        json_schema["$defs"][block]["properties"]["rule"] = {"oneOf": _entries(RULE, by_name=True)}
+    json_schema["$defs"]["AttackBlock"]["properties"]["name"] |= {"enum": [*ATTACK.table, NOISE, None]}
+    json_schema["$defs"]["Arm"]["properties"]["measure"] = {"enum": list(MEASUREMENTS)}
+    common = json_schema["$defs"].pop("FigureBlock")["properties"]
+    json_schema["properties"]["figures"]["items"] = {"oneOf": [_figure(entry, common) for entry in _entries(FIGURE)]}
+    json_schema = _standard(json_schema)
+    json_schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    json_schema["title"] = "sj_cka recipe"
+    return json_schema
 
 
 # pydantic writes bounds of a type behind a validator in its own words
@@ -38,9 +38,9 @@ def _standard(node: Any) -> Any:
         return [_standard(inner) for inner in node]
     if not isinstance(node, dict):
         return node
-    own = {key: node[old] for old, key in _BOUNDS.items() if old in node and key not in node}
+    bounds = {key: node[old] for old, key in _BOUNDS.items() if old in node and key not in node}
     kept = {key: value for key, value in node.items() if key not in _BOUNDS}
-    return {key: _standard(value) for key, value in (kept | own).items()}
+    return {key: _standard(value) for key, value in (kept | bounds).items()}
 
 
 def _entries(choice: NameTable, by_name: bool = False) -> list[dict[str, Any]]:

@@ -119,13 +119,13 @@ def _in_words(
 
 def _inside(loc: Sequence[str | int], content: Any) -> KeyPath:
     """The parts of a pydantic location that stand in the content: tags of unions and names of types do not."""
-    found: list[str | int] = []
+    path: list[str | int] = []
     for part in loc:
         indexed = isinstance(content, list) and isinstance(part, int) and part < len(content)
         if indexed or (isinstance(content, dict) and part in content):
             content = content[part]
-            found.append(part)
-    return tuple(found)
+            path.append(part)
+    return tuple(path)
 
 
 def _known_keys(model: type[BaseModel], loc: Iterable[str | int]) -> list[str]:

@@ -24,10 +24,10 @@ class NetworkName(str):
     moment: str
 
     def __new__(cls, name: str) -> NetworkName:
-        made = super().__new__(cls, name)
-        head, _, made.moment = name.partition("@")
-        made.variant, _, made.kind = head.rpartition(".")
-        return made
+        network = super().__new__(cls, name)
+        head, _, network.moment = name.partition("@")
+        network.variant, _, network.kind = head.rpartition(".")
+        return network
 
     @property
     def trained(self) -> NetworkName:

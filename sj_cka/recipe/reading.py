@@ -115,16 +115,16 @@ class Study:
             stands = {variant: (variant, variant) for variant in self.conditions}
         steps = comparison.T_x or (None,)
         strengths = self.attacks[comparison.attack_y].eps if comparison.attack_y in self.attacks else (None,)
-        found = {}
+        by_variant = {}
         for name, (a, b) in stands.items():
             for T, eps in product(steps, strengths):
                 label = f"{name} at T = {T}" if len(steps) > 1 else name
                 label += f" at eps {eps:g}" if len(strengths) > 1 else ""
                 under = None if comparison.attack_y is None else (comparison.attack_y, eps)
-                found[label.strip()] = Sides(
+                by_variant[label.strip()] = Sides(
                     NetworkName(x.replace("*", a)), NetworkName(y.replace("*", b)), T, comparison.T_y, under
                 )
-        return found
+        return by_variant
 
     @cached_property
     def attacks(self) -> dict[str, Attacking]:

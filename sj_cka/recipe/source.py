@@ -51,19 +51,19 @@ class Source:
 
     def says(self, key: KeyPath) -> bool:
         """Whether a key path is written, rather than left to its default."""
-        found = self.written
+        place = self.written
         for part in key:
-            if part not in found.below:
+            if part not in place.below:
                 return False
-            found = found.below[part]
+            place = place.below[part]
         return True
 
     def at(self, key: KeyPath) -> Any:
         """The content at a path of keys, None where there is none."""
-        found: Any = self.content
+        value: Any = self.content
         for part in key:
-            found = found.get(part) if isinstance(found, dict) else None
-        return found
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
 
     def over(self, change: dict[str, Any], at: KeyPath, *, null_removes: bool = False) -> Source:
         """This content with a change laid over it: maps join, anything else is replaced, and so are other data.
@@ -83,14 +83,14 @@ class Source:
             """Two maps with their places as one; `here` is the key path of both in the content."""
             content, below = dict(old), dict(there.below)
             for name, value in new.items():
-                key, own = (*here, name), _inside(place, name, here)
-                joined, held = content.get(name), below.get(name, own)
+                key, at = (*here, name), _inside(place, name, here)
+                joined, held = content.get(name), below.get(name, at)
                 if isinstance(value, dict) and isinstance(joined, dict):
                     if _other_data(key, joined, value):
-                        joined, held = {}, Written(own.place, {})
-                    content[name], below[name] = join(joined, held, value, own, key)
+                        joined, held = {}, Written(at.place, {})
+                    content[name], below[name] = join(joined, held, value, at, key)
                     continue
-                below[name] = own
+                below[name] = at
                 if value is None and null_removes:
                     content.pop(name, None)
                 else:

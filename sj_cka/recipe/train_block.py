@@ -58,9 +58,9 @@ class Poison(Strict):
 
     def trigger(self, samples: Samples) -> dict[str, Any]:
         """What it looks like on samples, without what `sj_cka.attacks.poison` makes of theirs by default."""
-        made = self.model_dump(include={"size", "place", "value"}, exclude_defaults=True)
+        options = self.model_dump(include={"size", "place", "value"}, exclude_defaults=True)
         usual = samples.T is None and samples.brightest == (255.0 if samples.x_train.dtype == torch.uint8 else 1.0)
-        return made if usual else {"value": samples.brightest} | made
+        return options if usual else {"value": samples.brightest} | options
 
 
 class Train(_of_settings(optional=False)):  # type: ignore[misc]
@@ -87,7 +87,7 @@ class Train(_of_settings(optional=False)):  # type: ignore[misc]
     def of(self, kind: str) -> dict[str, Any]:
         """The settings for networks of a kind."""
         common = self.model_dump(include={field.name for field in dataclasses.fields(Settings)})
-        own = (self.ann if kind == "ann" else self.snn).model_dump(exclude_none=True)
-        settings = common | own
+        of_kind = (self.ann if kind == "ann" else self.snn).model_dump(exclude_none=True)
+        settings = common | of_kind
         rule = RULE.without_defaults(settings["rule"])
         return settings | {"rule": rule if len(rule) > 1 else rule["name"]}
