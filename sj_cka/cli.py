@@ -112,11 +112,14 @@ def doctor() -> None:
 
 @app.command("list")
 def list_names() -> None:
-    """Lists what a recipe may name: data sets, augmentations, models, neurons, rules, attacks, measures, figures."""
+    """Lists what a recipe, or the command line, may name: every entry of every table."""
     from sj_cka.attacks import ATTACKS
-    from sj_cka.claims import MEASUREMENTS
+    from sj_cka.cka import MEASURES
+    from sj_cka.claims import MEASUREMENTS, TESTS
     from sj_cka.data import AUGMENTATIONS, DATASETS
+    from sj_cka.engine import ENGINES
     from sj_cka.figures import FIGURES
+    from sj_cka.jobs import KINDS
     from sj_cka.models import MODELS, NEURONS
     from sj_cka.plugins import load_plugins
     from sj_cka.recipe.attack_block import NOISE
@@ -130,11 +133,15 @@ def list_names() -> None:
         "neuron": NEURONS,
         "rule": LEARNING_RULES,
         "attack": [*ATTACKS, NOISE],
-        "measure": MEASUREMENTS,
+        "measure": MEASURES,
+        "measurement": MEASUREMENTS,
+        "test": TESTS,
+        "job": KINDS,
         "figure": FIGURES,
+        "engine": ENGINES,
     }
     for what, names in tables.items():
-        typer.echo(f"{what:8} {', '.join(names)}")
+        typer.echo(f"{what:11} {', '.join(names)}")
 
 
 @app.command()

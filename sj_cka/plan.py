@@ -9,6 +9,7 @@ from functools import cached_property
 
 from pydantic import BaseModel
 
+from sj_cka.claims import MEASUREMENTS
 from sj_cka.data.samples import IMAGINED
 from sj_cka.engine import in_order, stand
 from sj_cka.job import Job
@@ -124,11 +125,32 @@ def plan(study: Study, *, imagined: bool = False) -> Plan:
         networks = {name: preflight.network(name) for name in preflight.names}
     graph = Graph(preflight, blocks, world()[1])
     rows = {name: tuple(kind.rows(graph)) for name, kind in KINDS.items()}
+    _check_measured(study, rows)
     neurons = {
         name: tuple(layer for layer, module in network.named_modules() if is_neuron(module))
         for name, network in networks.items()
     }
     return Plan(study, preflight.data, rows, neurons, {name: preflight.size(name) for name in networks})
+
+
+def _check_measured(study: Study, rows: Mapping[str, tuple[Row, ...]]) -> None:
+    """Claims on networks are on what is measured of them.
+
+    Raises:
+        RecipeError: one is not.
+    """
+    for i, claim in enumerate(study.recipe.claims):
+        for key, arm in claim.arms().items():
+            table = MEASUREMENTS[arm.measure].table
+            made = [
+                row.at.get("network")
+                for kind, of_kind in rows.items()
+                if table in KINDS[kind].tables
+                for row in of_kind
+            ]
+            if arm.network is not None and claim.test != "trend" and arm.network not in made:
+                message = f"expected a network whose {arm.measure} is measured, see jobs; got {arm.network!r}"
+                raise study.error(("claims", i, *key.split("."), "network"), message)
 
 
 def _blocks(study: Study) -> dict[str, BaseModel]:

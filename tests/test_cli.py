@@ -217,7 +217,8 @@ def test_what_a_recipe_may_name_is_listed() -> None:
     table = {line.split()[0]: line.split(maxsplit=1)[1].split(", ") for line in out.splitlines()}
     assert code == 0
     assert table["data"] == list(DATASETS)
-    assert set(table) == {"data", "augment", "model", "neuron", "rule", "attack", "measure", "figure"}
+    of_networks = {"data", "augment", "model", "neuron", "rule", "attack"}
+    assert set(table) == of_networks | {"measure", "measurement", "test", "job", "figure", "engine"}
     assert table["augment"] == list(AUGMENTATIONS)
     assert table["attack"] == [*ATTACKS, "noise_like"]
 

@@ -8,7 +8,7 @@ import operator
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, StrictBool, create_model, model_validator
 from pydantic.fields import FieldInfo
@@ -129,12 +129,22 @@ def check_choice(choice: NameTable, block: Named, source: Source, key: KeyPath, 
 @functools.cache
 def options_model(function: Callable[..., Any], handed: tuple[str, ...]) -> type[BaseModel]:
     """A model of the arguments of a function without those that are handed to it, made from its signature."""
-    fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
-        if name in handed or parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            continue
-        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        fields[name] = (in_yaml(parameter.annotation), default)
+    signature = inspect.signature(function)
+    options = {
+        name: parameter
+        for name, parameter in signature.parameters.items()
+        if name not in handed and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    # of these alone: types of what is handed may be known to a type checker only
+    hints = get_type_hints(
+        types.SimpleNamespace(__annotations__={name: option.annotation for name, option in options.items()}),
+        getattr(inspect.unwrap(function), "__globals__", {}),
+        include_extras=True,
+    )
+    fields: dict[str, Any] = {
+        name: (in_yaml(hints[name]), ... if option.default is inspect.Parameter.empty else option.default)
+        for name, option in options.items()
+    }
     return create_model(f"{function.__name__} options", __base__=Strict, **fields)
 
 
