@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sj_cka.cka.activity import Activity
 from sj_cka.cka.gram import as_tensor
-from sj_cka.cka.labelled import dataset
 from sj_cka.cka.layer_grams import Grams, LayerSteps, flat, grams, summary
 from sj_cka.cka.measures import MEASURES
 from sj_cka.cka.permutations import STEPS, PermutedSamples, permutations_of, permuted_steps
 from sj_cka.cka.result import CKAResult
 from sj_cka.cka.sums import (
+    DIMS,
     Accumulator,
+    Activity,
     BatchSums,
     Centred,
     FirstSamples,
@@ -241,9 +241,15 @@ class CKA:
         for part in self.parts:
             variables |= part.variables(self.n, x, y)
         undefined = [*x.undefined("x"), *y.undefined("y")]
-        data = dataset(x.layers, y.layers, variables, n=self.n, undefined=undefined, attrs=attrs or {})
-        return CKAResult(
-            data, {name: other.compute({**(attrs or {}), "observe": name}) for name, other in self.also.items()}
+        return CKAResult.from_hsic(
+            x.layers,
+            y.layers,
+            **{name: variables.pop(name)[1] for name in DIMS},
+            n=self.n,
+            undefined=undefined,
+            attrs=attrs,
+            beside=variables,
+            also={name: other.compute({**(attrs or {}), "observe": name}) for name, other in self.also.items()},
         )
 
     def ready(self) -> CKA:

@@ -1,14 +1,11 @@
-"""Arguments of `compare` and `compare_features`: what differs between the sides, rare options, and old names."""
+"""Arguments of `compare` and `compare_features`: what differs between the sides, choices, and old names."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from sj_cka.cka.memory import bytes_of
-from sj_cka.cka.observables import Spatial
 from sj_cka.plugins import closest
 
 _NOW = {  # name of before -> how it is said now
@@ -24,36 +21,6 @@ _NOW = {  # name of before -> how it is said now
     "spatial": "space=Space(spatial=...)",
     "plan": "space=Space(forecast=True)",
 }
-
-
-@dataclass(frozen=True)
-class Space:
-    """Rare options of `compare`: of memory and of space.
-
-    Args:
-        memory: bound on the centred Grams of a minibatch, e.g. "2GB"; beyond it they, and what is computed of them, lie
-            in a temporary file. What every sample contributes (`CKA(samples=)`) is part of the result and not of the
-            bound. The number of samples never changes. None: no bound.
-        spatial: "mean" averages maps `[N, C, H, W]` over space first; "flatten" takes every pixel as a feature.
-        forecast: print layers, Grams, bytes and estimated seconds before running.
-
-    Raises:
-        ValueError: what is no size, or no name of these.
-    """
-
-    memory: str | int | None = None
-    spatial: Spatial = "flatten"
-    forecast: bool = False
-
-    def __post_init__(self) -> None:
-        expect_one_of("spatial", self.spatial, "flatten", "mean")
-        if self.memory is not None:
-            bytes_of(self.memory)
-
-    @property
-    def limit(self) -> int | None:
-        """The bound in bytes."""
-        return None if self.memory is None else bytes_of(self.memory)
 
 
 def by_side(name: str, value: Any) -> dict[str, Any]:

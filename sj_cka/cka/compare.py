@@ -13,12 +13,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sj_cka.cka.accumulator import CKA
-from sj_cka.cka.arguments import Space, by_side, expect_one_of, refuse_unknown
-from sj_cka.cka.forecast import expect_held, forecast, size
-from sj_cka.cka.labels import Reference, group_masks, reference_grams
+from sj_cka.cka.arguments import by_side, expect_one_of, refuse_unknown
 from sj_cka.cka.layer_grams import MIN_SAMPLES, Allocate
-from sj_cka.cka.memory import in_file, in_words
-from sj_cka.cka.minibatches import Minibatch, Minibatches
+from sj_cka.cka.memory import Space, expect_held, forecast, in_file, in_words, size
+from sj_cka.cka.minibatches import Minibatch, Minibatches, Reference, group_masks, reference_grams
 from sj_cka.cka.observables import OBSERVABLES, Observable
 from sj_cka.cka.observed_network import (
     ObservedNetwork,

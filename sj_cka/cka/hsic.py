@@ -34,6 +34,13 @@ def hsic(rows_x: Tensor, rows_y: Tensor, n: int) -> Tensor:
     return pair_products(rows_x, rows_y) * (2.0 / (n * (n - 3)))
 
 
+def ratio(xy: np.ndarray, xx: np.ndarray, yy: np.ndarray) -> np.ndarray:
+    """HSIC(x, y) / sqrt(HSIC(x, x) HSIC(y, y)), NaN where a side has no structure."""
+    # two roots: the product of two tiny or huge HSICs leaves the range of float64
+    scale = np.sqrt(np.where(xx > 0, xx, np.nan)) * np.sqrt(np.where(yy > 0, yy, np.nan))
+    return np.asarray(xy / scale)
+
+
 def pair_products(rows_x: Tensor, rows_y: Tensor) -> Tensor:
     """`rows_x @ rows_y.mT` on the device of x; rows of another device are never there as a whole."""
     if rows_x.device == rows_y.device:

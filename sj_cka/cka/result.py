@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sj_cka.cka import activity, over_time, result_file, statistics
-from sj_cka.cka.labelled import DIMS, dataset
+from sj_cka.cka import over_time, result_file, statistics
+from sj_cka.cka.hsic import ratio
 from sj_cka.cka.measures import MEASURES
 from sj_cka.cka.permutations import STEPS
+from sj_cka.cka.sums import DIMS, FIRING, Variables
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -58,11 +59,31 @@ class CKAResult:
         n: int,
         undefined: Sequence[Mapping[str, Any]] = (),
         attrs: Mapping[str, Any] | None = None,
+        beside: Variables | None = None,
+        also: Mapping[str, CKAResult] | None = None,
     ) -> CKAResult:
-        """A result from mean HSIC values `[Lx, Tx, Ly, Ty]`, `[Lx, Tx, Tx]` and `[Ly, Ty, Ty]`."""
-        values = zip(DIMS.items(), (hsic_xy, hsic_xx, hsic_yy), strict=True)
-        variables = {name: (dims, value) for (name, dims), value in values}
-        return cls(dataset(layers_x, layers_y, variables, n=n, undefined=undefined, attrs=attrs or {}))
+        """A result from mean HSIC values `[Lx, Tx, Ly, Ty]`, `[Lx, Tx, Tx]` and `[Ly, Ty, Ty]`.
+
+        Args:
+            beside: other variables of `data`.
+            also: other results of the same pass.
+        """
+        of_x, of_y = (np.einsum("ltt->lt", within) for within in (hsic_xx, hsic_yy))
+        values = ratio(hsic_xy, of_x[:, :, None, None], of_y[None, None])
+        hsic = zip(DIMS.items(), (hsic_xy, hsic_xx, hsic_yy), strict=True)
+        variables: dict[str, Any] = {"cka": (DIMS["hsic_xy"], values), "n": ((), n)}
+        variables |= {name: (dims, value) for (name, dims), value in hsic} | dict(beside or {})
+        Tx, Ty = (np.arange(1, within.shape[1] + 1) for within in (of_x, of_y))
+        coords: dict[str, Any] = {
+            "layer_x": list(layers_x),
+            "layer_y": list(layers_y),
+            "step_x": Tx,
+            "step_x_2": ("step_x_2", Tx),
+            "step_y": Ty,
+            "step_y_2": ("step_y_2", Ty),
+        }
+        kept = dict(attrs or {}) | {"undefined": json.dumps([dict(row) for row in undefined])}
+        return cls(xr.Dataset(variables, coords=coords, attrs=kept), also or {})
 
     @property
     def layers_x(self) -> list[str]:
@@ -127,7 +148,13 @@ class CKAResult:
         """
         results = [self.also["output"], self] if "output" in self.also else [self]
         held = (result.data for result in results if {"rate_x", "rate_y"} & set(result.data))
-        return activity.table(next(held, self.data))
+        data, parts = next(held, self.data), [pd.DataFrame(columns=["side", "layer", "step", *FIRING])]
+        for side in "xy":
+            if f"rate_{side}" in data:
+                shares = data[[f"{name}_{side}" for name in FIRING]].to_dataframe().dropna()
+                shares = shares.rename_axis(["layer", "step"]).rename(columns=lambda name: name[:-2])
+                parts.append(shares.reset_index().assign(side=side)[parts[0].columns])
+        return pd.concat(parts[1:] or parts, ignore_index=True)
 
     def matrix(
         self, time: Time = "concat", *, upto: int | None = None, group: str | None = None, measure: str = "cka"

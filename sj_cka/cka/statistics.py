@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,14 +12,14 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from sj_cka.cka.jackknife import half_width, without_each_batch, without_each_sample
-from sj_cka.cka.labelled import ratio
+from sj_cka.cka.hsic import ratio
 from sj_cka.cka.over_time import all_steps, place_of
 
 if TYPE_CHECKING:
     from sj_cka.cka.result import CKAResult
 
 Over = Literal["samples", "batches"]
+MIN_BATCHES = 8  # of a jackknife over batches: fewer say too little about their spread
 
 
 def interval(result: CKAResult, level: float = 0.95, *, over: Over | None = None) -> pd.DataFrame:
@@ -41,7 +42,7 @@ def interval(result: CKAResult, level: float = 0.95, *, over: Over | None = None
     """
     _check_level(level)
     values = all_steps(result.data)
-    half = half_width(_left_out(result.data, over), level)
+    half = _half_width(_left_out(result.data, over), level)
     return _table(result.data, {"cka": values, "low": values - half, "high": values + half})
 
 
@@ -76,7 +77,7 @@ def difference(result: CKAResult, other: CKAResult, level: float = 0.95, *, over
     if over is None:
         over = "samples" if all("sample_xy" in data for data in shared) else "batches"
     left = [_left_out(data, over) for data in shared]
-    half = half_width(left[0] - left[1], level)
+    half = _half_width(left[0] - left[1], level)
     apart = all_steps(shared[0]) - all_steps(shared[1])
     return _table(shared[0], {"difference": apart, "low": apart - half, "high": apart + half})
 
@@ -156,7 +157,7 @@ def influence(result: CKAResult, layer_x: str, layer_y: str | None = None, k: in
     layer_x, layer_y = _cell(result, layer_x, layer_y)
     cell = result.data.sel(layer_x=[layer_x], layer_y=[layer_y])
     _require_samples(cell)
-    left = without_each_sample(cell)[:, 0, 0]
+    left = _without_each_sample(cell)[:, 0, 0]
     value = all_steps(cell)[0, 0]
     if k < 1:
         raise ValueError(f"expected k, how many samples, from 1, got {k}")
@@ -231,6 +232,7 @@ def partial(result: CKAResult) -> pd.DataFrame:
 
 
 _LAYERS = ("layer_x", "layer_y")
+_PARTS = ("xy", "xx", "yy")
 
 
 def _cell(result: CKAResult, layer_x: str, layer_y: str | None) -> tuple[str, str]:
@@ -247,10 +249,58 @@ def _left_out(data: xr.Dataset, over: Over | None) -> np.ndarray:
         raise ValueError(f'expected over="samples" or over="batches", got {over!r}')
     if over == "samples" or (over is None and "sample_xy" in data):
         _require_samples(data)
-        return without_each_sample(data)
+        return _without_each_sample(data)
     if "batch_xy" not in data:
         raise ValueError("expected a result of compare() or CKA(), got one without its minibatches")
-    return without_each_batch(data)
+    return _without_each_batch(data)
+
+
+def _without_each_sample(data: xr.Dataset) -> np.ndarray:
+    """CKA without each sample, `[N, Lx, Ly]`, to first order, of a result with what every sample contributes.
+
+    HSIC_1 of a minibatch of n without sample i is (S - 2 h_i) / ((n-1)(n-4)); with the weight n - 1 of what is left, a
+    minibatch then adds (S - 2 h_i) / (n - 4) in place of S / (n - 3).
+    """
+    share_xy, share_xx, share_yy = (data[f"sample_{part}"].values.astype(np.float64) for part in _PARTS)
+    batch = np.repeat(np.arange(data.sizes["batch"]), data.batch_n.values)
+    root_x, root_y = (np.sqrt(np.where(S > 0, S, 1.0)) for S in (data.batch_xx.values, data.batch_yy.values))
+    h = share_xy * root_x[batch][:, :, None] * root_y[batch][:, None]
+    return _without(data, batch, (h, share_xx * root_x[batch] ** 2, share_yy * root_y[batch] ** 2))
+
+
+def _without_each_batch(data: xr.Dataset) -> np.ndarray:
+    """CKA without each minibatch, `[B, Lx, Ly]`."""
+    count = data.sizes["batch"]
+    if count < MIN_BATCHES:
+        raise ValueError(
+            f"expected at least {MIN_BATCHES} minibatches for an interval over minibatches, got {count}; compare with "
+            "CKA(samples=True) for an interval over samples"
+        )
+    return _without(data, np.arange(count))
+
+
+def _without(data: xr.Dataset, batch: np.ndarray, contributions: Sequence[np.ndarray] = ()) -> np.ndarray:
+    """CKA without each of some minibatches, or, where its contributions are given, without a sample of each."""
+    left = []
+    for part, h in zip_longest(_PARTS, contributions):
+        total = data[f"batch_{part}"].values
+        n = data.batch_n.values.astype(float).reshape(-1, *[1] * (total.ndim - 1))
+        weighted = total / (n - 3)
+        rest = weighted.sum(0) - weighted[batch]
+        if h is not None:
+            # of a minibatch of 4 nothing is left that HSIC_1 is defined for
+            rest = rest + np.where(n > 4, 1 / np.maximum(n - 4, 1), 0.0)[batch] * (total[batch] - 2 * h)
+        left.append(rest)
+    xy, xx, yy = left
+    root_x, root_y = (np.sqrt(np.where(hsic > 0, hsic, np.nan)) for hsic in (xx, yy))
+    return np.asarray(xy / root_x[..., :, None] / root_y[..., None, :])
+
+
+def _half_width(left_out: np.ndarray, level: float) -> np.ndarray:
+    """Half of the interval that delete-one values `[n, ...]` give: t_{n-1} sqrt((n-1)/n sum (theta_-i - mean)^2)."""
+    n = len(left_out)
+    spread = ((left_out - left_out.mean(0)) ** 2).sum(0)
+    return np.asarray(stats.t.ppf(0.5 + level / 2, n - 1) * np.sqrt((n - 1) / n * spread))
 
 
 def _require_samples(data: xr.Dataset) -> None:

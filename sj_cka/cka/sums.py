@@ -10,14 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sj_cka.cka.gram import places
 from sj_cka.cka.hsic import hsic, pair_products
-from sj_cka.cka.jackknife import contributions
-from sj_cka.cka.labelled import DIMS
 from sj_cka.cka.layer_grams import ALIKE, MIN_SAMPLES, Grams, LayerSteps, Whole
 from sj_cka.cka.measures import Measure
 
 SIZES = tuple(2**k for k in range(6, 20))  # samples at which the value is taken as well: is n enough?
+FIRING = ("rate", "silent", "saturated")  # of the units of a layer of neurons
 Dims = Mapping[str, tuple[str, ...]]
+Variables = Mapping[str, tuple[Any, ...]]  # name -> axes, values and, where it has any, attributes
+DIMS: Dims = {
+    "hsic_xy": ("layer_x", "step_x", "layer_y", "step_y"),
+    "hsic_xx": ("layer_x", "step_x", "step_x_2"),
+    "hsic_yy": ("layer_y", "step_y", "step_y_2"),
+}
+_CHUNK = 1 << 21  # numbers of an intermediate that are held at once
 _PAIR = ("layer_x", "layer_y")
 _PARTS: Dims = {"xy": _PAIR, "xx": ("layer_x",), "yy": ("layer_y",)}
 
@@ -139,13 +146,36 @@ class BatchSums(Accumulator):
 
 
 class SampleShares(Accumulator):
-    """What each sample contributes, see `contributions`."""
+    """What each sample contributes to all pairs of layers: h_i = sum_j K~_ij L~_ij; sum_i h_i = S = n (n-3) HSIC_1.
+
+    Of xy float32 shares `[n, Lx, Ly]` of sqrt(S_xx S_yy), which add up to the CKA of the minibatch; of xx and yy shares
+    `[n, Lx]` and `[n, Ly]` of S, which add up to 1. A layer without structure in this minibatch contributes 0. It costs
+    about as much as the product of all pairs.
+    """
 
     dims: ClassVar[Dims] = {f"sample_{part}": ("sample", *axes) for part, axes in _PARTS.items()}
     joined = True
 
     def update(self, batch: Centred) -> None:
-        for name, value in zip(self.dims, contributions(batch.wholes[0], batch.wholes[-1]), strict=True):
+        sides, n, device = batch.wholes, batch.x.n, batch.x.rows.device
+        # where space is bounded, a block at a time
+        rows = [side.rows if side.allocate else _shares(side.rows, side) for side in sides]
+        xy = torch.empty((n, len(rows[0]), len(rows[-1])), dtype=torch.float32, device=device)
+        within = [torch.empty((n, len(packed)), dtype=torch.float32, device=device) for packed in rows]
+        chunk = _CHUNK // 4 if any(side.allocate for side in sides) else _CHUNK
+        step = max(1, chunk // (n * max(map(len, rows))))
+        for first in range(0, n, step):
+            block = slice(first, min(first + step, n))
+            at = places(n, block, device).flatten()
+            blocks = []
+            for side, packed, own in zip(sides, rows, within, strict=True):
+                K = packed.index_select(1, at.to(packed.device))
+                K = (_shares(K, side) if side.allocate else K).to(device).view(len(packed), -1, n)
+                K.diagonal(first, 1, 2).zero_()
+                own[block] = torch.linalg.vector_norm(K, dim=-1).square_().T
+                blocks.append(K.transpose(0, 1))
+            torch.bmm(blocks[0], blocks[-1].mT, out=xy[block])
+        for name, value in zip(self.dims, (xy, within[0], within[-1]), strict=True):
             self.add(name, value)
 
 
@@ -256,6 +286,40 @@ class MeasureMeans(Accumulator):
         return variables
 
 
+class Activity(Accumulator):
+    """Spikes `[S, D]` of each unit over the samples, by (side, layer).
+
+    A layer whose number of units is not the same in all minibatches is forgotten, as a tensor of no units: shares of
+    units have no meaning there.
+    """
+
+    def update(self, batch: Centred) -> None:
+        for side, grams in (("x", batch.x), ("y", batch.y)):
+            for layer, counts in grams.counts.items():
+                self.add((side, layer), counts)
+
+    def add(self, key: Any, value: Tensor) -> None:
+        before = self.tensors.get(key, [value])[0]
+        if before.shape[-1] == value.shape[-1]:
+            super().add(key, value)
+        else:
+            self.tensors[key] = [value[:, :0]]
+
+    def variables(self, n: int, x: LayerSteps, y: LayerSteps) -> dict[str, tuple[Any, ...]]:
+        """Firing rate, share of units that never fire and of those that fire for every sample; NaN without neurons."""
+        variables: dict[str, tuple[Any, ...]] = {}
+        for side, layers, T in (("x", x.layers, x.index.shape[1]), ("y", y.layers, y.index.shape[1])):
+            shares = np.full((len(FIRING), len(layers), T), np.nan)
+            for i, layer in enumerate(layers):
+                if (side, layer) in self.tensors and (counts := self.array((side, layer))).size:
+                    always = counts > n * (1 - 1e-6)  # counts over all steps are divided by their number
+                    shares[:, i] = [counts.mean(1) / n, (counts == 0).mean(1), always.mean(1)]
+            if np.isfinite(shares).any():
+                dims = (f"layer_{side}", f"step_{side}")
+                variables |= {f"{name}_{side}": (dims, share) for name, share in zip(FIRING, shares, strict=True)}
+        return variables
+
+
 def _within(batch: Grams) -> Tensor:
     """HSIC `[layers, T, T]` between the steps of each layer."""
     T = batch.index.shape[1]
@@ -264,3 +328,9 @@ def _within(batch: Grams) -> Tensor:
         span = batch.rows[first : last + 1]  # the rows of a layer lie together; one row stands for all its steps
         blocks[layer] = hsic(span, span, batch.n)
     return blocks
+
+
+def _shares(rows: Tensor, side: Whole) -> Tensor:
+    """K~ / |K~|_F of every layer: products of these are shares already, and float32 is enough for them."""
+    shares = torch.empty(rows.shape, dtype=torch.float32, device=rows.device)
+    return torch.div(rows, torch.where(side.norms > 0, side.norms, 1.0).unsqueeze(1), out=shares)

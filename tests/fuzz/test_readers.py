@@ -310,7 +310,7 @@ def trials_in_forks():
             if (number := int(process.stdout.readline())) < 0:
                 raise hdf5._lost(name or str(path), -number)
 
-        for module in ("sj_cka.cka.feature_files", "sj_cka.cka.result_file", "sj_cka.data.events.recordings"):
+        for module in ("sj_cka.cka.features", "sj_cka.cka.result_file", "sj_cka.data.events.recordings"):
             patch.setattr(f"{module}.check_hdf5", check)
         yield
         process.stdin.close()
