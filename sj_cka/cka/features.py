@@ -92,7 +92,7 @@ def compare_features(
     return sums.compute(names | {"batches_left_out": str(sums.left_out)})
 
 
-def _sides(x: Features, y: Features | None, layers: Any, files: ExitStack) -> dict[str, Mapping[str, Any]]:
+def _sides(x: Features, y: Features | None, layers: Any, files: ExitStack) -> dict[str, dict[str, Any]]:
     """What messages call a side, with its file if it is one -> its layers that were asked for; x alone without y."""
     wanted = by_side("layers", layers)
     features = {"x": x} if y is None and not isinstance(layers, Mapping) else {"x": x, "y": x if y is None else y}

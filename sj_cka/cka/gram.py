@@ -79,9 +79,7 @@ def u_centre(K: Tensor) -> Tensor:
     """
     K = K.to(torch.float64, copy=True)
     K.diagonal(dim1=-2, dim2=-1).zero_()
-    shift = _shift(K.sum(-1))
-    K -= shift.unsqueeze(-1)
-    K -= shift.unsqueeze(-2)
+    _centre(K, K.sum(-1))
     K.diagonal(dim1=-2, dim2=-1).zero_()
     return K
 
@@ -141,10 +139,8 @@ def _centred(X: Tensor, spikes: bool, out: Tensor) -> tuple[Tensor, Tensor]:
     del K
     diagonal = low.diagonal(dim1=-2, dim2=-1).clone()
     low.tril_(-1)  # the upper triangle may be missing
-    shift = _shift(low.sum(-1) + low.sum(-2))
     off = torch.linalg.vector_norm(low.flatten(1), dim=1)
-    low -= shift.unsqueeze(-1)
-    low -= shift.unsqueeze(-2)
+    shift = _centre(low, low.sum(-1) + low.sum(-2))
     rows = pack(low, out if out.device == low.device else None)
     size = torch.linalg.vector_norm(rows, dim=1)
     if rows is not out:
@@ -194,10 +190,13 @@ def places(n: int, rows: slice, device: torch.device) -> Tensor:
     return at
 
 
-def _shift(r: Tensor) -> Tensor:
-    """What U-centring takes from row i and from column i: r_i/(n-2) - s/(2(n-1)(n-2))."""
+def _centre(K: Tensor, r: Tensor) -> Tensor:
+    """Takes r_i/(n-2) - s/(2(n-1)(n-2)) from row i and column i, in place, and gives it; r are the sums of rows."""
     n = r.shape[-1]
-    return r / (n - 2) - (r.sum(-1, keepdim=True) / (2 * (n - 1) * (n - 2)))
+    shift = r / (n - 2) - (r.sum(-1, keepdim=True) / (2 * (n - 1) * (n - 2)))
+    K -= shift.unsqueeze(-1)
+    K -= shift.unsqueeze(-2)
+    return shift
 
 
 def as_tensor(X: Any) -> Tensor:
@@ -255,9 +254,7 @@ def _redo(X: Tensor) -> tuple[Tensor, Tensor, str | None]:
     size = (centred_size.square() + 2 * n * along.square().sum() + (n * offset).square()).sqrt()
     diagonal = K.diagonal().clone()
     K.fill_diagonal_(0.0)
-    shift = _shift(K.sum(-1))
-    K -= shift.unsqueeze(-1)
-    K -= shift.unsqueeze(-2)
+    shift = _centre(K, K.sum(-1))
     rows = pack(K)
     diagonal = (diagonal - 2 * shift) * largest * largest
     structure = 2**0.5 * torch.linalg.vector_norm(rows)

@@ -89,44 +89,99 @@ class Whole:
             yield sums.sub_(rows, alpha=2).clamp_(min=0)
 
 
-@dataclass
 class Grams:
-    """Centred Grams of the layers and steps of one network on one minibatch of n samples.
+    """Centred Grams of the layers and steps of one network on one minibatch, layer after layer as they come.
 
     Args:
+        steps: layer -> number of its steps, 1 or T; one step stands for all.
+        T, n: steps and samples.
+        device: where features come from.
+        allocate: makes space, also for sums over steps, in place of the device's memory.
+
+    Attributes:
         layers: names, in order.
         rows: float64 `[R, n(n-1)/2]`.
         index: int64 `[layers, T]`, the row of each layer and step (a layer that does not change with time has one row).
         diagonal: float64 `[R, n]`, see `gram.RawGrams`.
         reasons: one a row; None where it is defined.
-        n: number of samples.
         counts: of layers of neurons: spikes of each unit at each step over the samples, `[S, D]`.
-        allocate: makes the space for sums over steps.
     """
 
-    layers: tuple[str, ...]
-    rows: Tensor
-    index: Tensor
-    diagonal: Tensor
-    reasons: tuple[str | None, ...]
-    n: int
-    counts: Mapping[str, Tensor] = field(default_factory=dict)
-    allocate: Allocate | None = None
+    def __init__(
+        self, steps: Mapping[str, int], T: int, n: int, device: torch.device, allocate: Allocate | None = None
+    ) -> None:
+        self.layers, self.n, self.allocate = tuple(steps), n, allocate
+        sizes = torch.tensor(list(steps.values()))
+        first = sizes.cumsum(0) - sizes
+        self.index = first.unsqueeze(1) + torch.arange(T) * (sizes > 1).unsqueeze(1)
+        self.first = dict(zip(steps, first.tolist(), strict=True))
+        shape = (int(sizes.sum()), n * (n - 1) // 2)
+        self.rows = allocate(shape) if allocate else torch.empty(shape, dtype=torch.float64, device=device)
+        self.diagonal = torch.empty(shape[0], n, dtype=torch.float64, device=self.rows.device)
+        self.reasons: list[str | None] = [None] * shape[0]
+        self.filled = [False] * shape[0]
+        self.redo: list[tuple[str, Tensor]] = []  # bools `[S]` on the device: true where to take a layer again
+        self.counts: dict[str, Tensor] = {}
+
+    def put(self, layer: str, step: int, X: Tensor, *, spikes: bool = False, again: bool = False) -> None:
+        """Takes the Grams of some steps `[S, n, D]` of a layer, from `step` on.
+
+        Args:
+            spikes: the features are believed to be 0 or 1.
+            again: do not put off what has to be taken twice. (The CPU never does: it need not wait for itself.)
+        """
+        first = self.first[layer] + step
+        part = slice(first, first + len(X))
+        self.filled[part] = [True] * len(X)
+        if again or not defers(X.device):
+            _, self.diagonal[part], self.reasons[part] = centred_grams(X, spikes=spikes, out=self.rows[part])
+            return
+        _, self.diagonal[part], redo = raw_grams(X, spikes=spikes, out=self.rows[part])
+        self.redo.append((layer, redo))
+
+    def repeat(self, layer: str, S: int) -> None:
+        """Copies the first step of a layer to its S - 1 others: it does not change."""
+        first = self.first[layer]
+        part = slice(first + 1, first + S)
+        self.rows[part], self.diagonal[part] = self.rows[first], self.diagonal[first]
+        self.reasons[part] = [self.reasons[first]] * (S - 1)
+        self.filled[part] = [True] * (S - 1)
+
+    def scale(self, layer: str, factor: float) -> None:
+        """Multiplies the Gram of a layer of one step."""
+        self.rows[self.first[layer]] *= factor
+        self.diagonal[self.first[layer]] *= factor
+
+    def count(self, layer: str, step: int, counts: Tensor, S: int) -> None:
+        """Notes the spikes `[.., D]` of each unit from `step` on, of S steps; over all steps where the book has one."""
+        if self.index.shape[1] == 1:
+            S, step, counts = 1, 0, counts.sum(0, keepdim=True) / S
+        if layer not in self.counts:
+            self.counts[layer] = counts.new_zeros(S, counts.shape[1])
+        self.counts[layer][step : step + len(counts)] += counts
+
+    def to_take_again(self) -> set[str]:
+        """Layers of which a step was marked; waits for the device, once."""
+        if not self.redo:
+            return set()
+        marks = torch.cat([flags for _, flags in self.redo]).tolist()
+        steps = [layer for layer, flags in self.redo for _ in flags]
+        self.redo.clear()
+        return {layer for layer, marked in zip(steps, marks, strict=True) if marked}
 
     @cached_property
     def whole(self) -> Whole:
         """All steps concatenated: the Gram of concatenated features is the sum of the Grams of the steps."""
-        if self.index.shape[1] == 1:
-            return Whole(self.layers, self.rows, self.diagonal, self.n, self.allocate)
         T = self.index.shape[1]
+        if T == 1:
+            return Whole(self.layers, self.rows, self.diagonal, self.n, self.allocate)
         rows = (self.allocate or self.rows.new_empty)((len(self.layers), self.rows.shape[1]))
         diagonal = self.rows.new_empty((len(self.layers), self.n))
         for layer, (first, last) in enumerate(self.index[:, [0, -1]].tolist()):
-            times = T if first == last else 1
             for steps, into in ((self.rows, rows), (self.diagonal, diagonal)):
-                torch.sum(steps[first : last + 1], 0, out=into[layer])
-                if times > 1:
-                    into[layer] *= times
+                total = torch.sum(steps[first : last + 1], 0, out=into[layer])
+                if first == last:  # one step stands for all
+                    total *= T
         return Whole(self.layers, rows, diagonal, self.n, self.allocate)
 
 
@@ -186,91 +241,6 @@ def summary(rows: Grams | LayerSteps) -> str:
     return f"{len(rows.layers)} layers ({names}) of {rows.index.shape[1]} steps"
 
 
-class Book:
-    """Centred Grams of the layers of one network on one minibatch, layer after layer as they come.
-
-    Args:
-        steps: layer -> number of its steps, 1 or T; one step stands for all.
-        T, n: steps and samples.
-        device: where features come from.
-        allocate: makes space in place of the device's memory.
-    """
-
-    def __init__(
-        self, steps: Mapping[str, int], T: int, n: int, device: torch.device, allocate: Allocate | None = None
-    ) -> None:
-        self.n, self.allocate = n, allocate
-        self.index = rows_of(steps, T)
-        self.first = {layer: int(row) for layer, row in zip(steps, self.index[:, 0], strict=True)}
-        shape = (int(self.index.max()) + 1, n * (n - 1) // 2)
-        self.rows = allocate(shape) if allocate else torch.empty(shape, dtype=torch.float64, device=device)
-        self.diagonal = torch.empty(shape[0], n, dtype=torch.float64, device=self.rows.device)
-        self.reasons: list[str | None] = [None] * shape[0]
-        self.filled = [False] * shape[0]
-        self.redo: list[tuple[str, Tensor]] = []  # bools `[S]` on the device: true where to take a layer again
-        self.counts: dict[str, Tensor] = {}
-
-    def put(self, layer: str, step: int, X: Tensor, *, spikes: bool = False, again: bool = False) -> None:
-        """Takes the Grams of some steps `[S, n, D]` of a layer, from `step` on.
-
-        Args:
-            spikes: the features are believed to be 0 or 1.
-            again: do not put off what has to be taken twice. (The CPU never does: it need not wait for itself.)
-        """
-        first = self.first[layer] + step
-        part = slice(first, first + len(X))
-        self.filled[part] = [True] * len(X)
-        if again or not defers(X.device):
-            _, self.diagonal[part], self.reasons[part] = centred_grams(X, spikes=spikes, out=self.rows[part])
-            return
-        _, self.diagonal[part], redo = raw_grams(X, spikes=spikes, out=self.rows[part])
-        self.redo.append((layer, redo))
-
-    def repeat(self, layer: str, S: int) -> None:
-        """Copies the first step of a layer to its S - 1 others: it does not change."""
-        first = self.first[layer]
-        part = slice(first + 1, first + S)
-        self.rows[part], self.diagonal[part] = self.rows[first], self.diagonal[first]
-        self.reasons[part] = [self.reasons[first]] * (S - 1)
-        self.filled[part] = [True] * (S - 1)
-
-    def scale(self, layer: str, factor: float) -> None:
-        """Multiplies the Gram of a layer of one step."""
-        self.rows[self.first[layer]] *= factor
-        self.diagonal[self.first[layer]] *= factor
-
-    def count(self, layer: str, step: int, counts: Tensor, S: int) -> None:
-        """Notes the spikes `[.., D]` of each unit from `step` on, of S steps; over all steps where the book has one."""
-        if self.index.shape[1] == 1:
-            S, step, counts = 1, 0, counts.sum(0, keepdim=True) / S
-        if layer not in self.counts:
-            self.counts[layer] = counts.new_zeros(S, counts.shape[1])
-        self.counts[layer][step : step + len(counts)] += counts
-
-    def to_take_again(self) -> set[str]:
-        """Layers of which a step was marked; waits for the device, once."""
-        if not self.redo:
-            return set()
-        marks = torch.cat([flags for _, flags in self.redo]).tolist()
-        steps = [layer for layer, flags in self.redo for _ in flags]
-        self.redo.clear()
-        return {layer for layer, marked in zip(steps, marks, strict=True) if marked}
-
-    def grams(self) -> Grams:
-        """The finished Grams."""
-        assert all(self.filled), "a layer was observed at some of its steps only"
-        return Grams(
-            tuple(self.first),
-            self.rows,
-            self.index,
-            self.diagonal,
-            tuple(self.reasons),
-            self.n,
-            self.counts,
-            self.allocate,
-        )
-
-
 def defers(device: torch.device) -> bool:
     """Whether to look only after the pass which Grams have to be taken again: where looking stops a device."""
     return device.type == "cuda"
@@ -297,19 +267,10 @@ def grams(features: Mapping[str, Any]) -> Grams:
     if n < MIN_SAMPLES:
         raise ValueError(f"expected at least {MIN_SAMPLES} samples in a minibatch, got N = {n}")
     device = next(iter(features.values())).device
-    book = Book({layer: shape[0] for layer, shape in shapes.items()}, T, n, device)
+    centred = Grams({layer: shape[0] for layer, shape in shapes.items()}, T, n, device)
     for layer, X in features.items():
-        book.put(layer, 0, flat(as_real(X)), again=True)
-    return book.grams()
-
-
-def rows_of(steps: Mapping[str, int], T: int) -> Tensor:
-    """Row of each layer at each of T steps, int64 `[layers, T]`; a layer of one step has one row for all."""
-    index, first = [], 0
-    for count in steps.values():
-        index.append([first + (t if count > 1 else 0) for t in range(T)])
-        first += count
-    return torch.tensor(index)
+        centred.put(layer, 0, flat(as_real(X)), again=True)
+    return centred
 
 
 def flat(X: Tensor) -> Tensor:

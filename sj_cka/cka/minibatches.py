@@ -1,7 +1,4 @@
-"""The batches of one loader, or of two that go together, and what stands beside networks in a comparison of them:
-
-the labels, inputs and groups of their samples.
-"""
+"""The batches of one loader, or of two that go together; their labels, inputs and groups of samples."""
 
 from __future__ import annotations
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from sj_cka.cka.gram import as_real
-from sj_cka.cka.layer_grams import Allocate, Book, defers, flat
+from sj_cka.cka.layer_grams import Allocate, Grams, defers, flat
 from sj_cka.cka.permutations import STEPS, permuted_steps
 from sj_cka.recording import ObservationPlan, Tap
 
@@ -24,12 +24,12 @@ def steps_of(tap: Tap, T: int, observable: str) -> int:
     return T if tap.time != "static" and observable not in ("rate", "latency") else 1
 
 
-def book_of(
+def empty_grams(
     taps: Sequence[Tap], observable: str, n: int, T: int, device: torch.device, allocate: Allocate | None = None
-) -> Book:
-    """An empty book of an observable of some layers."""
+) -> Grams:
+    """Grams of an observable of some layers, to be filled."""
     steps = {tap.layer: steps_of(tap, T, observable) for tap in taps}
-    return Book(steps, 1 if observable in ("rate", "latency") else T, n, device, allocate)
+    return Grams(steps, 1 if observable in ("rate", "latency") else T, n, device, allocate)
 
 
 def held_bytes(taps: Sequence[Tap], T: int, n: int, observable: str) -> int:
@@ -46,11 +46,11 @@ def over_samples(X: Tensor) -> Tensor:
 
 
 class Observer:
-    """Receives what the hooks of a pass give, makes the observables of it and enters their Grams into books.
+    """Receives what the hooks of a pass give, makes the observables of it and fills in their Grams.
 
     Args:
         plan: of the network.
-        books: observable -> its book. Their taps decide of which layers it is taken.
+        grams: observable -> its Grams. Their taps decide of which layers it is taken.
         spatial: "mean" averages maps over space.
         generator: of the orders of permuted steps.
         only: layers to take (again), None for all.
@@ -59,18 +59,17 @@ class Observer:
     def __init__(
         self,
         plan: ObservationPlan,
-        books: Mapping[str, Book],
+        grams: Mapping[str, Grams],
         spatial: Spatial,
         generator: torch.Generator,
         only: Collection[str] | None = None,
     ) -> None:
-        self.T, self.books, self.spatial, self.generator, self.only = plan.T, books, spatial, generator, only
-        self.sums: dict[str, Tensor] = {}
-        self.first_spikes: dict[str, tuple[Tensor, Tensor]] = {}
-        self.held: dict[str, list[Tensor]] = {}
+        self.T, self.grams, self.spatial, self.generator, self.only = plan.T, grams, spatial, generator, only
+        self.held: dict[tuple[str, str], Any] = {}  # what waits for the last step, by observable and layer
 
     def receive(self, tap: Tap, step: int, rows: Tensor, what: str) -> None:
         """Takes `[S, n, ...]` of one call of a layer, its first step and whether it is output or membrane."""
+        again = self.only is not None
         if self.only is not None and tap.layer not in self.only:
             return
         try:
@@ -80,30 +79,35 @@ class Observer:
         if self.spatial == "mean" and tap.maps:
             X = X.flatten(3).mean(3)
         X = flat(X)
-        books = {name: book for name, book in self.books.items() if tap.layer in book.first}
+        grams = {name: centred for name, centred in self.grams.items() if tap.layer in centred.first}
         if what == "membrane":
-            books["membrane"].put(tap.layer, step, X, again=self.only is not None)
+            grams["membrane"].put(tap.layer, step, X, again=again)
             return
-        unchanging = tap.time == "static" or self._steady(books, tap, X)
+        unchanging = tap.time == "static" or self._steady(grams, tap, X)
         step, steps = (0, len(X)) if unchanging else (step, self.T)
-        if tap.neuron and self.only is None and books:
-            # of books the one that knows single steps, if there is one
-            book = books.get("output") or max(books.values(), key=lambda book: book.index.shape[1])
-            book.count(tap.layer, step, over_samples(X), self.T if tap.time == "calls" else len(X))
-        for name, book in books.items():
-            if name == "latency":
-                self._latency(book, tap, step, X, steps)
-            elif name != "membrane" and unchanging:  # taken once: its rate is its output, all its orders are one
-                book.put(tap.layer, 0, X[:1], spikes=tap.neuron, again=self.only is not None)
-                book.repeat(tap.layer, 1 if name == "rate" else len(X))
-            elif name == "rate":
-                self._rate(book, tap, step, X)
-            elif name == STEPS:
-                self._permuted(book, tap, step, X)
+        if tap.neuron and not again and grams:
+            # of all the one that knows single steps, if there is one
+            centred = grams.get("output") or max(grams.values(), key=lambda centred: centred.index.shape[1])
+            centred.count(tap.layer, step, over_samples(X), self.T if tap.time == "calls" else len(X))
+        for name, centred in grams.items():
+            if name == "membrane":
+                continue  # is received by itself
+            if unchanging and name != "latency":  # taken once: its rate is its output, all its orders are one
+                centred.put(tap.layer, 0, X[:1], spikes=tap.neuron, again=again)
+                centred.repeat(tap.layer, 1 if name == "rate" else len(X))
             elif name == "output":
-                book.put(tap.layer, step, X, spikes=tap.neuron, again=self.only is not None)
+                centred.put(tap.layer, step, X, spikes=tap.neuron, again=again)
+            else:
+                held = self._held(name, tap, X)
+                if step + len(X) < steps:
+                    self.held[name, tap.layer] = held
+                    continue
+                features = self._over_steps(name, held)
+                centred.put(tap.layer, 0, features, spikes=name == STEPS and tap.neuron, again=again)
+                if name == "rate":
+                    centred.scale(tap.layer, self.T**-2)
 
-    def _steady(self, books: Mapping[str, Book], tap: Tap, X: Tensor) -> bool:
+    def _steady(self, grams: Mapping[str, Grams], tap: Tap, X: Tensor) -> bool:
         """Whether all steps of this output are the same; looked at only where they were in the probe.
 
         A device that would have to be waited for is believed to repeat the probe, and asked after the pass.
@@ -112,38 +116,27 @@ class Observer:
             return False
         if self.only is not None or not defers(X.device):
             return all(torch.equal(x, X[0]) for x in X[1:])
-        for book in list(books.values())[:1]:
-            book.redo.append((tap.layer, (X[1:] != X[:1]).any().view(1)))
+        for centred in list(grams.values())[:1]:
+            centred.redo.append((tap.layer, (X[1:] != X[:1]).any().view(1)))
         return True
 
-    def _rate(self, book: Book, tap: Tap, step: int, X: Tensor) -> None:
-        total = X.sum(0)  # counts of spikes stay integers; the Gram is divided by T^2 instead
-        if tap.layer in self.sums:
-            total = self.sums.pop(tap.layer) + total
-        if step + len(X) < self.T:
-            self.sums[tap.layer] = total
-            return
-        book.put(tap.layer, 0, total.unsqueeze(0), again=self.only is not None)
-        book.scale(tap.layer, self.T**-2)
-
-    def _latency(self, book: Book, tap: Tap, step: int, X: Tensor, steps: int) -> None:
-        latency, silent = self.first_spikes.pop(tap.layer, (None, None))
+    def _held(self, name: str, tap: Tap, X: Tensor) -> Any:
+        """What an observable keeps of the steps so far."""
+        before = self.held.pop((name, tap.layer), None)
+        if name == "rate":
+            total = X.sum(0)  # counts of spikes stay integers; the Gram is divided by T^2 instead
+            return total if before is None else before + total
+        if name == STEPS:  # an order cannot be permuted before its last step is known
+            return [*(before or ()), X.clone() if tap.time == "calls" else X]
+        zeros = torch.zeros_like(X[0], dtype=torch.float32)
+        latency, silent = before or (zeros, zeros == 0)
         for x in X:
-            quiet = x <= 0
-            silent = quiet if silent is None else silent & quiet
-            latency = silent.float() if latency is None else latency.add_(silent)
-        if latency is None or silent is None:
-            return
-        if step + len(X) < steps:
-            self.first_spikes[tap.layer] = latency, silent
-        else:
-            book.put(tap.layer, 0, latency.unsqueeze(0), again=self.only is not None)
+            silent = silent & (x <= 0)
+            latency += silent
+        return latency, silent
 
-    def _permuted(self, book: Book, tap: Tap, step: int, X: Tensor) -> None:
-        if tap.time == "calls":  # an order cannot be permuted before its last step is known
-            held = self.held.setdefault(tap.layer, [])
-            held.append(X.clone())
-            if step + 1 < self.T:
-                return
-            X = torch.cat(self.held.pop(tap.layer))
-        book.put(tap.layer, 0, permuted_steps(X, self.generator), spikes=tap.neuron, again=self.only is not None)
+    def _over_steps(self, name: str, held: Any) -> Tensor:
+        """Features `[S, n, D]` of an observable, of what it kept of all steps."""
+        if name == STEPS:
+            return permuted_steps(torch.cat(held) if held[1:] else held[0], self.generator)
+        return (held if name == "rate" else held[0]).unsqueeze(0)

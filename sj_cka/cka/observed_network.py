@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from sj_cka.cka.arguments import by_side
-from sj_cka.cka.layer_grams import Allocate, Book, Grams
+from sj_cka.cka.layer_grams import Allocate, Grams
 from sj_cka.cka.minibatches import Minibatch
-from sj_cka.cka.observables import OF_NEURONS, Observer, Spatial, book_of
+from sj_cka.cka.observables import OF_NEURONS, Observer, Spatial, empty_grams
 from sj_cka.cka.permutations import STEPS
 from sj_cka.recording import (
     Observation,
@@ -67,18 +67,18 @@ class ObservedNetwork:
             allocate: makes the space for the Grams; None for the device's memory.
         """
         n, T = self.plan.drive.samples(batch), self.plan.T
-        books = {name: book_of(taps, name, n, T, self.device, allocate) for name, taps in self.taps.items()}
-        self._run(batch, books, seed)
-        again = set().union(*(book.to_take_again() for book in books.values()))
+        grams = {name: empty_grams(taps, name, n, T, self.device, allocate) for name, taps in self.taps.items()}
+        self._run(batch, grams, seed)
+        again = set().union(*(centred.to_take_again() for centred in grams.values()))
         if again:
-            self._run(batch, books, seed, again)
-        grams = {name: book.grams() for name, book in books.items()}
+            self._run(batch, grams, seed, again)
+        assert all(all(centred.filled) for centred in grams.values()), "a layer was observed at some of its steps only"
         return {name: grams[source] for name, source in self.source.items()}
 
-    def _run(self, batch: Any, books: Mapping[str, Book], seed: int, only: set[str] | None = None) -> None:
+    def _run(self, batch: Any, grams: Mapping[str, Grams], seed: int, only: set[str] | None = None) -> None:
         plan, n = self.plan, self.plan.drive.samples(batch)
         orders = torch.Generator().manual_seed(2 * seed + (self.side == "y"))  # both sides draw their own
-        observer = Observer(plan, books, self.spatial, orders, only)
+        observer = Observer(plan, grams, self.spatial, orders, only)
         what: tuple[What, ...] = ("output", "membrane") if "membrane" in self.taps else ("output",)
         layers = {tap.layer for taps in self.taps.values() for tap in taps} if only is None else only
         taps = tuple(tap for tap in plan.taps if tap.layer in layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import timeit
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -111,12 +111,6 @@ def byte_products() -> bool:
             return False
     except RuntimeError:  # no such kernel in this build
         return False
-    seconds = []
-    for product in (lambda: torch._int_mm(x, x.mT), lambda: y @ y.mT):
-        runs = []
-        for _ in range(5):
-            began = time.perf_counter()
-            product()
-            runs.append(time.perf_counter() - began)
-        seconds.append(min(runs))
-    return seconds[0] < seconds[1] / 2
+    products = (lambda: torch._int_mm(x, x.mT)), (lambda: y @ y.mT)
+    of_bytes, of_floats = (min(timeit.repeat(product, number=1)) for product in products)
+    return of_bytes < of_floats / 2

@@ -209,6 +209,7 @@ class CKAResult:
     attribution = over_time.attribution
     interval, difference, against_n = statistics.interval, statistics.difference, statistics.against_n
     influence, baseline, partial = statistics.influence, statistics.baseline, statistics.partial
+    to_bytes = result_file.to_bytes
 
     def to_frame(self) -> pd.DataFrame:
         """Tidy table `layer_x, step_x, layer_y, step_y, cka`, a row for each pair."""
@@ -220,10 +221,6 @@ class CKAResult:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(self.to_bytes())
         return path
-
-    def to_bytes(self) -> bytes:
-        """The content of the file that `save` writes."""
-        return result_file.to_bytes(self)
 
     @classmethod
     def load(cls, path: str | Path | BinaryIO, *, trusted: bool = False) -> CKAResult:

@@ -34,7 +34,7 @@ Make = Callable[[xr.Dataset, dict[str, "CKAResult"]], "CKAResult"]
 
 
 def to_bytes(content: CKAResult) -> bytes:
-    """The content of a file."""
+    """The content of the file that `CKAResult.save` writes."""
     groups = _groups(content)
     groups[""] = groups[""].assign_attrs({_SEALED: 1})
     if len(groups) == 1:

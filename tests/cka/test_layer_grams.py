@@ -1,4 +1,4 @@
-"""Books of Grams, and what of them is taken again."""
+"""Grams that are filled layer after layer, and what of them is taken again."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from sj_cka.cka import layer_grams
-from sj_cka.cka.layer_grams import Book
+from sj_cka.cka.layer_grams import Grams
 
 
-def book(n: int, T: int) -> Book:
-    return Book({"0": T, "1": T}, T, n, torch.device("cpu"))
+def empty(n: int, T: int) -> Grams:
+    return Grams({"0": T, "1": T}, T, n, torch.device("cpu"))
 
 
 def test_a_device_that_must_not_be_waited_for_marks_layers_and_takes_them_again_after_the_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(layer_grams, "defers", lambda device: True)
-    held, expected = book(n=6, T=1), book(n=6, T=1)
+    held, expected = empty(n=6, T=1), empty(n=6, T=1)
     generator = torch.Generator().manual_seed(0)
     plain, shifted = torch.randn(1, 6, 5, generator=generator), torch.randn(1, 6, 5, generator=generator) + 1e5
     held.put("0", 0, plain)
@@ -28,4 +28,4 @@ def test_a_device_that_must_not_be_waited_for_marks_layers_and_takes_them_again_
     monkeypatch.undo()
     expected.put("0", 0, plain)
     expected.put("1", 0, shifted)
-    assert torch.equal(held.grams().rows, expected.grams().rows)
+    assert torch.equal(held.rows, expected.rows)
