@@ -11,7 +11,7 @@ import pandas as pd
 from sj_cka import comparisons
 from sj_cka.cka import MEASURES, CKAResult
 from sj_cka.claims import Evidence, Finding, Interval
-from sj_cka.comparisons import Compared
+from sj_cka.comparisons import Between, Compared
 from sj_cka.figures import Figure, Section
 from sj_cka.jobs import KINDS
 from sj_cka.plan import Plan
@@ -49,6 +49,23 @@ class Results:
             if (c.comparison, c.variant, c.state, c.kind) == (comparison, variant, state, kind):
                 by_seed.setdefault(c.seed, []).append(c.result)
         return list(by_seed.values())
+
+    def frames(
+        self, block: FigureBlock, variant: str, kind: str = ""
+    ) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+        """The matrices of a comparison in the state of a figure, as `mean_frames` gives them; empty where it has none.
+
+        Of a noise ceiling all pairs of seeds are as one: they are not independent, so there is no interval over them.
+        """
+        comparison = self.comparison(block)
+        by_seed = self.of(comparison.name, variant, block.state, kind)
+        if block.state == "ceiling" and by_seed:
+            by_seed = [[result for of_seed in by_seed for result in of_seed]]
+        return comparisons.mean_frames(by_seed, comparison.measure) if by_seed else ({}, {})
+
+    def between(self, block: FigureBlock) -> Between:
+        """Every variant with every other, of a comparison of pairs of variants."""
+        return comparisons.between(self.compared, str(block.comparison), self.sides(block))
 
     def comparison(self, block: FigureBlock) -> Comparison:
         """The comparison that a figure shows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 import inspect
 import json
@@ -97,3 +98,34 @@ def test_type_checkers_see_what_is_there_at_run_time() -> None:
     assert {name for name in seen if getattr(sj_cka, name) is not seen[name]} == {"cka"}  # tested above
     # if they saw __getattr__, they would take any name for one of ours
     assert "__getattr__" in {node.name for node in block.orelse if isinstance(node, ast.FunctionDef)}
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """The modules of this package that a file imports, anywhere in it, but for type checkers alone."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "sj_cka":
+            names |= {f"sj_cka.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(str(node.module))
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name for name in names if name.startswith("sj_cka.")}
+
+
+def test_imports_go_one_way_between_the_rooms_of_the_house() -> None:
+    root = Path(sj_cka.__file__).parent
+    below: dict[str, set[str]] = {}
+    for path in root.rglob("*.py"):
+        room = path.relative_to(root).with_suffix("").parts[0]
+        used = {name.split(".")[1] for name in imported(ast.parse(path.read_text(encoding="utf-8")))}
+        below.setdefault(room, set()).update(used - {room})
+    order = list(graphlib.TopologicalSorter(below).static_order())  # a CycleError names the rooms of a circle
+    assert len(order) > 20
+    downstairs = ["cka", "recording", "twins", "attacks", "training", "models", "data", "neurons"]
+    assert max(map(order.index, downstairs)) < min(map(order.index, ["jobs", "preflight", "plan", "results", "study"]))
+    upstairs = {"recipe", "jobs", "job", "preflight", "plan", "results", "study", "engine", "store", "report"}
+    assert [(room, below[room] & upstairs) for room in downstairs if below[room] & upstairs] == []

@@ -10,9 +10,9 @@ import pytest
 
 from sj_cka.cka import CKAResult
 from sj_cka.claims import interval
-from sj_cka.comparisons import Compared, dynamics, paired, tidy, undefined
+from sj_cka.comparisons import Compared, between, dynamics, mean_frames, paired, tidy, undefined
 from sj_cka.jobs.networks import State
-from sj_cka.over_seeds import accuracy_summary, between, mean_frames, of_layers, over_seeds
+from sj_cka.over_seeds import accuracy_summary, of_layers, over_seeds
 from sj_cka.recipe import Sides
 
 LAYERS = ("conv1", "lif")

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sj_cka import over_seeds
 from sj_cka.figures.cells import cells_of, coloraxis
 from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import labels_of, lay_out, layer_axis, layer_names, layer_ticks, stroke
@@ -131,19 +130,15 @@ def heatmap_section(block: FigureBlock, results: Results) -> Section:
     comparison, quantity, panels = results.comparison(block), results.similarity(block), dict[str, Panel]()
     for variant, sides in results.sides(block).items():
         if block.state != "ceiling":
-            means, spread = over_seeds.mean_frames(
-                results.of(comparison.name, variant, block.state), comparison.measure
-            )
+            means, spread = results.frames(block, variant)
             suffix = "" if block.state == "trained" else ", untrained"
             x_title, y_title = (f"{title}{suffix}" for title in sides.titles)
             figure = heatmap(means, x_title=x_title, y_title=y_title, quantity=quantity, spread=spread)
             panels[variant] = Panel(variant or comparison.name, figure)
             continue
         for name, title in zip(sides[:2], sides.titles, strict=True):
-            if by_seed := results.of(comparison.name, variant, "ceiling", comparison.ceiling_of(name)):
-                # all pairs as one: pairs of seeds are not independent, so there is no interval over them
-                of_pairs = [result for of_seed in by_seed for result in of_seed]
-                means, _ = over_seeds.mean_frames([of_pairs], comparison.measure)
+            means, _ = results.frames(block, variant, comparison.ceiling_of(name))
+            if means:
                 x_title, y_title = f"{title}, a seed", f"{title}, another seed"
                 figure = heatmap(means, x_title=x_title, y_title=y_title, quantity=quantity)
                 panels[title] = Panel(title, figure)

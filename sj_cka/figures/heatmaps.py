@@ -8,7 +8,6 @@ from itertools import groupby
 import pandas as pd
 import plotly.graph_objects as go
 
-from sj_cka import over_seeds
 from sj_cka.figures.cells import cells_of, coloraxis
 from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import labels_of, lay_out, layer_names, small_multiples
@@ -92,7 +91,7 @@ def heatmaps_section(block: FigureBlock, results: Results) -> Section:
     comparison, quantity = results.comparison(block), results.similarity(block)
     frames, titles = dict[str, pd.DataFrame](), set[tuple[str, str]]()
     for variant, sides in results.sides(block).items():
-        means, _ = over_seeds.mean_frames(results.of(comparison.name, variant, block.state), comparison.measure)
+        means, _ = results.frames(block, variant)
         frames[variant or comparison.name] = next(iter(means.values()))
         titles.add((sides.x.kind.upper(), sides.y.kind.upper()))
     x_title, y_title = titles.pop() if len(titles) == 1 else ("", "")

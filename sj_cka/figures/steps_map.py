@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import pandas as pd
 import plotly.graph_objects as go
 from pydantic import Field
 
-from sj_cka.cka import CKAResult
 from sj_cka.claims import selected
 from sj_cka.figures.cells import cells_of, coloraxis, print_values
 from sj_cka.figures.section import FigureBlock, Panel, Results, Section
@@ -111,7 +110,7 @@ def steps_section(block: FigureBlock, results: Results, *, layers: ShownLayers |
     return Section(block.title or f"Time step by time step: {block.comparison}", note, tuple(panels))
 
 
-def _maps(of_seeds: list[CKAResult], layers: list[str]) -> dict[str, pd.DataFrame]:
+def _maps(of_seeds: Sequence[Any], layers: list[str]) -> dict[str, pd.DataFrame]:
     """Layer -> its map, mean over seeds."""
     of = {layer: [result.steps(layer) for result in of_seeds if layer in result.layers_x] for layer in layers}
     return {layer: sum(maps[1:], maps[0]) / len(maps) for layer, maps in of.items() if maps}

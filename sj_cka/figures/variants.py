@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sj_cka import over_seeds
 from sj_cka.figures.cells import cells_of, coloraxis, ink
 from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import lay_out, layer_names
@@ -73,7 +72,7 @@ def variants(
 def variants_section(block: FigureBlock, results: Results) -> Section:
     """Every variant with every other, a number a pair."""
     comparison = results.comparison(block)
-    pairs = over_seeds.between(results.compared, comparison.name, results.sides(block))
+    pairs = results.between(block)
     note = (
         f"Mean {results.similarity(block)} of layers of the same name, over the {pairs.layers} layers that are defined "
         "in every network; ±: half of the 95 % interval over seeds. On the diagonal a network against itself trained "
