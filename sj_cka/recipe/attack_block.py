@@ -11,7 +11,6 @@ from sj_cka.recipe.names import NetworkName
 from sj_cka.typed import Float, Int, Name, Strict, several
 
 NOISE = "noise_like"  # not in ATTACKS: it is made from another attack
-_OWN = ("name", "eps", "rate", "eps_max", "source", "like")
 
 
 def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -55,7 +54,7 @@ class AttackBlock(BaseModel):
 
     def options(self) -> dict[str, Any]:
         """The options of the attack itself."""
-        return {key: value for key, value in self.model_dump().items() if key not in _OWN}
+        return dict(self.model_extra or {})
 
 
 class Attacks(Strict):
