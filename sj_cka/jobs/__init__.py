@@ -1,6 +1,6 @@
 """Jobs: the pieces of work of a study. Each kind is one file with all that there is to know of it.
 
-`kind` says what that is, `graph` and `networks` what kinds make their jobs with, `weights` and `accuracies` are files
+`kind` says what that is, `networks` which job leaves the weights of a network, `weights` and `accuracies` are files
 that several kinds leave, `machine` is what jobs run on.
 """
 
@@ -12,8 +12,7 @@ from collections.abc import Callable
 
 from sj_cka.job import Context, Files, Job
 from sj_cka.jobs import attack, backdoor, compare, convert, cost, evaluate, init, train
-from sj_cka.jobs.graph import Graph
-from sj_cka.jobs.kind import Kind, Row
+from sj_cka.jobs.kind import Graph, Kind, Row
 from sj_cka.jobs.machine import device, environment, threads
 from sj_cka.jobs.networks import network, trained
 from sj_cka.plugins import lookup

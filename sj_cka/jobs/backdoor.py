@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-import pandas as pd
-
-from sj_cka.attacks import Backdoor, pixel_model, stamp
+from sj_cka.attacks import pixel_model, stamp
 from sj_cka.attacks.poisoning import measured
-from sj_cka.job import Context, Files, Inputs, Job, Read
-from sj_cka.jobs.graph import Graph
-from sj_cka.jobs.kind import Kind, Row
+from sj_cka.job import Context, Files, Inputs, Job
+from sj_cka.jobs.kind import Graph, Kind, Row, one_row
 from sj_cka.jobs.networks import trained
 from sj_cka.jobs.weights import read_network, weights_of
 from sj_cka.preflight import Preflight
@@ -33,9 +30,7 @@ def job(graph: Graph, network: NetworkName, seed: int) -> Job:
 
 def rows(graph: Graph) -> Iterator[Row]:
     """Every network that is trained on poisoned samples, with every seed."""
-    for network in graph.networks:
-        for seed in graph.study.seeds if graph.study.conditions[network.variant].train.poison else ():
-            yield Row({"network": network, "seed": seed}, job(graph, network, seed))
+    return graph.of_networks(job, lambda network: graph.study.conditions[network.variant].train.poison)
 
 
 def check(preflight: Preflight) -> None:
@@ -86,9 +81,4 @@ def run(job: Job, inputs: Inputs, context: Context) -> Files:
     return {BACKDOOR: json.dumps(rates._asdict()).encode()}
 
 
-def _read(row: Row, read: Read) -> pd.DataFrame:
-    """Columns accuracy, success_rate, unprompted."""
-    return pd.DataFrame([Backdoor(**json.loads(read(BACKDOOR)))])
-
-
-KIND = Kind(run, lambda job: (BACKDOOR,), rows, check, {"backdoors": _read})
+KIND = Kind(run, lambda job: (BACKDOOR,), rows, check, {"backdoors": one_row(BACKDOOR)})

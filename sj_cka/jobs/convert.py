@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from sj_cka.job import Context, Files, Inputs, Job
 from sj_cka.jobs import init, train
 from sj_cka.jobs.accuracies import ACCURACY, accuracies, read_accuracies
-from sj_cka.jobs.graph import Graph
-from sj_cka.jobs.kind import Kind, Row
+from sj_cka.jobs.kind import Graph, Kind, Row
 from sj_cka.jobs.weights import read_network, saved, spec_of, weights_of
 from sj_cka.preflight import Preflight
 from sj_cka.recipe import NetworkName
@@ -17,7 +16,7 @@ from sj_cka.twins import converted_snn
 _CALIBRATED = 1 << 16  # pixels in a batch that a conversion looks at, 256 images at most
 
 
-def job(graph: Graph, network: NetworkName, seed: int, trained: bool) -> Job:
+def job(graph: Graph, network: NetworkName, seed: int, trained: bool = True) -> Job:
     """The conversion of the artificial network of the same variant, trained or with its first weights."""
     ann = graph.once(train.job if trained else init.job, NetworkName(f"{network.variant}.ann"), seed)
     options = graph.study.recipe.converted.model_dump()
@@ -27,9 +26,7 @@ def job(graph: Graph, network: NetworkName, seed: int, trained: bool) -> Job:
 
 def rows(graph: Graph) -> Iterator[Row]:
     """Every converted network that is named, with every seed."""
-    for network in graph.networks:
-        for seed in graph.study.seeds if network.kind == "converted" else ():
-            yield Row({"network": network, "seed": seed}, graph.once(job, network, seed, True))
+    return graph.of_networks(job, lambda network: network.kind == "converted")
 
 
 def check(preflight: Preflight) -> None:

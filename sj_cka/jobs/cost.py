@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-import pandas as pd
-
-from sj_cka.cost import Cost, cost
-from sj_cka.job import Context, Files, Inputs, Job, Read
-from sj_cka.jobs.graph import Graph
-from sj_cka.jobs.kind import Kind, Row
+from sj_cka.cost import cost
+from sj_cka.job import Context, Files, Inputs, Job
+from sj_cka.jobs.kind import Graph, Kind, Row, one_row
 from sj_cka.jobs.networks import trained
 from sj_cka.jobs.weights import read_network, weights_of
 from sj_cka.recipe import NetworkName
@@ -28,9 +25,7 @@ def job(graph: Graph, network: NetworkName, seed: int) -> Job:
 
 def rows(graph: Graph) -> Iterator[Row]:
     """Every network with every seed."""
-    for network in graph.networks:
-        for seed in graph.study.seeds:
-            yield Row({"network": network, "seed": seed}, job(graph, network, seed))
+    return graph.of_networks(job)
 
 
 def run(job: Job, inputs: Inputs, context: Context) -> Files:
@@ -42,9 +37,4 @@ def run(job: Job, inputs: Inputs, context: Context) -> Files:
     return {COST: json.dumps(counted._asdict()).encode()}
 
 
-def _read(row: Row, read: Read) -> pd.DataFrame:
-    """Columns synops, macs, energy_nj, parameters."""
-    return pd.DataFrame([Cost(**json.loads(read(COST)))])
-
-
-KIND = Kind(run, lambda job: (COST,), rows, tables={"cost": _read})
+KIND = Kind(run, lambda job: (COST,), rows, tables={"cost": one_row(COST)})

@@ -1,17 +1,61 @@
-"""What a kind of job is: all that there is to know of it, in one entry of KINDS."""
+"""What a kind of job is: all there is to know of it, in one entry of KINDS; and the graph that kinds make jobs in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import pandas as pd
 from pydantic import BaseModel
 
-from sj_cka.job import Context, Files, Inputs, Job, Read
-from sj_cka.jobs.graph import Graph
+from sj_cka.data import Samples
+from sj_cka.job import Context, DataBlock, Files, Inputs, Job, Read
 from sj_cka.preflight import Preflight
+from sj_cka.recipe import NetworkName
+
+P = ParamSpec("P")
+Made = TypeVar("Made")
+
+
+class Graph:
+    """What kinds of job make their jobs with.
+
+    Args:
+        preflight: the study, tried.
+        blocks: kind of job -> what the recipe says of it under `jobs`.
+        processes: among which each training is shared.
+    """
+
+    def __init__(self, preflight: Preflight, blocks: Mapping[str, BaseModel] | None = None, processes: int = 1) -> None:
+        self.study, self.data, self.networks = preflight.study, preflight.data, preflight.names
+        self.blocks, self.processes = blocks or {}, processes
+        self._made: dict[tuple[Any, ...], Any] = {}
+
+    def once(self, make: Callable[Concatenate[Graph, P], Made], *args: P.args, **none: P.kwargs) -> Made:
+        """`make(graph, *args)`, called once for equal arguments: so that the key of a job is taken once."""
+        key = make, *args
+        if key not in self._made:
+            self._made[key] = make(self, *args, **none)
+        made: Made = self._made[key]
+        return made
+
+    def block(self, network: NetworkName) -> DataBlock:
+        """The data of a network, as a job names them."""
+        return self.data[network.variant].block
+
+    def samples(self, network: NetworkName) -> Samples:
+        """The data of a network."""
+        return self.data[network.variant].samples
+
+    def of_networks(
+        self, make: Callable[[Graph, NetworkName, int], Job], wanted: Callable[[NetworkName], object] = bool
+    ) -> Iterator[Row]:
+        """A job of every network that is named and wanted, with every seed: rows of the columns network and seed."""
+        for network in filter(wanted, self.networks):
+            for seed in self.study.seeds:
+                yield Row({"network": network, "seed": seed}, self.once(make, network, seed))
 
 
 class Row(NamedTuple):
@@ -27,6 +71,11 @@ class Row(NamedTuple):
 
 
 Reader = Callable[[Row, Read], pd.DataFrame]
+
+
+def one_row(name: str) -> Reader:
+    """A reader of a JSON file of numbers by column."""
+    return lambda row, read: pd.DataFrame([json.loads(read(name))])
 
 
 class Kind(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from sj_cka.job import Job
 from sj_cka.jobs import convert, init, train
-from sj_cka.jobs.graph import Graph
+from sj_cka.jobs.kind import Graph
 from sj_cka.recipe import NetworkName
 
 State = Literal["trained", "untrained", "ceiling"]
@@ -15,9 +15,7 @@ UNTRAINED = ("init", "0")  # moments of a network's training
 
 def trained(graph: Graph, network: NetworkName, seed: int) -> Job:
     """The training of a network, or its conversion from a trained one."""
-    if network.kind == "converted":
-        return graph.once(convert.job, network, seed, True)
-    return graph.once(train.job, network, seed)
+    return graph.once(convert.job if network.kind == "converted" else train.job, network, seed)
 
 
 def network(graph: Graph, name: NetworkName, seed: int, state: State = "trained") -> Job:

@@ -15,8 +15,7 @@ from torch import Generator
 from sj_cka.attacks import poison
 from sj_cka.job import Context, Files, Inputs, Job, Read
 from sj_cka.jobs.accuracies import ACCURACY, accuracies, read_accuracies
-from sj_cka.jobs.graph import Graph
-from sj_cka.jobs.kind import Kind, Row
+from sj_cka.jobs.kind import Graph, Kind, Row
 from sj_cka.jobs.weights import network_args, network_spec, saved, saved_weights, weights_of
 from sj_cka.models import build
 from sj_cka.preflight import Preflight
@@ -63,9 +62,7 @@ def _args(graph: Graph, network: NetworkName) -> dict[str, Any]:
 
 def rows(graph: Graph) -> Iterator[Row]:
     """Every network that is named and not converted, with every seed."""
-    for network in graph.networks:
-        for seed in graph.study.seeds if network.kind != "converted" else ():
-            yield Row({"network": network, "seed": seed}, graph.once(job, network, seed))
+    return graph.of_networks(job, lambda network: network.kind != "converted")
 
 
 def check(preflight: Preflight) -> None:
