@@ -11,7 +11,7 @@ import pandas as pd
 from sj_cka.cka import CKAResult
 from sj_cka.claims import contrast, grid, half_width
 from sj_cka.jobs.compare import RESULT, read_result
-from sj_cka.jobs.networks import State
+from sj_cka.jobs.moments import State
 from sj_cka.plan import Plan
 from sj_cka.recipe import Sides
 from sj_cka.store import Store

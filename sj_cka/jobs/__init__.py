@@ -1,6 +1,6 @@
 """Jobs: the pieces of work of a study. Each kind is one file with all that there is to know of it.
 
-`kind` says what that is, `networks` which job leaves the weights of a network, `weights` and `accuracies` are files
+`kind` says what that is, `moments` which job leaves the weights of a network, `weights` and `accuracies` are files
 that several kinds leave, `machine` is what jobs run on.
 """
 
@@ -14,7 +14,7 @@ from sj_cka.job import Context, Files, Job
 from sj_cka.jobs import attack, backdoor, compare, convert, cost, evaluate, init, train
 from sj_cka.jobs.kind import Graph, Kind, Row
 from sj_cka.jobs.machine import device, environment, threads
-from sj_cka.jobs.networks import network, trained
+from sj_cka.jobs.moments import network, trained
 from sj_cka.plugins import lookup
 
 __all__ = ["KINDS", "Graph", "Kind", "Row", "device", "environment", "network", "run", "trained"]

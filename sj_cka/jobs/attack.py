@@ -20,7 +20,7 @@ from sj_cka.attacks.transfer import inside
 from sj_cka.data import Images, Samples
 from sj_cka.job import Context, Files, Inputs, Job, Read
 from sj_cka.jobs.kind import Graph, Kind, Row
-from sj_cka.jobs.networks import trained
+from sj_cka.jobs.moments import trained
 from sj_cka.jobs.weights import read_network, weights_of
 from sj_cka.preflight import Preflight
 from sj_cka.ranges import check_fills, range_of

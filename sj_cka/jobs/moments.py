@@ -1,4 +1,4 @@
-"""Which job leaves the weights of a network."""
+"""Which job leaves the weights of a network, at whatever moment of its training."""
 
 from __future__ import annotations
 
