@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from sj_cka.recording.calls import NO_LOOPS, Loops, Noise, NoSampleAxis, calls_of, use_by_use
-from sj_cka.recording.folds import (
+from sj_cka.recording.select import Unpicked, not_a_tensor
+from sj_cka.recording.tap import (
     N_PROBE,
     Order,
     Probed,
     Reading,
+    Tap,
     leads,
     narrow,
     orders,
@@ -24,8 +26,6 @@ from sj_cka.recording.folds import (
     time_order,
     undo,
 )
-from sj_cka.recording.select import Unpicked, not_a_tensor
-from sj_cka.recording.tap import Tap
 from sj_cka.recording.trace import Trace
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from sj_cka.recording.folds import Probed, distance, leads
+from sj_cka.recording.tap import Probed, distance, leads
 from sj_cka.recording.trace import Trace
 from sj_cka.recording.wrappers import named
 
@@ -95,13 +95,9 @@ def _in_turn(name: str, other: str, trace: Trace, uses: int, T: int) -> bool:
     return first + last == uses and all(count == uses for count in between)
 
 
-def _shapes(name: str, trace: Trace) -> list[Sequence[int] | None]:
-    return [getattr(x, "shape", None) for x in trace.outputs[name]]
-
-
 def _differ(name: str, trace: Trace, T: int) -> bool:
     """Whether outputs differ in shape from step to step, in whatever order the uses run."""
-    shapes = _shapes(name, trace)
+    shapes = trace.shapes(name)
     uses = len(shapes) // T
     return any(shapes[i] != shapes[i % uses] for i in range(len(shapes))) and any(
         shapes[i] != shapes[i - i % T] for i in range(len(shapes))
@@ -110,7 +106,7 @@ def _differ(name: str, trace: Trace, T: int) -> bool:
 
 def _holds_steps(name: str, probed: Probed, T: int) -> bool:
     """Whether an output already has an axis of T steps where SpikingJelly keeps it: first, or slowest in a fold."""
-    a, b = (_shapes(name, trace)[0] for trace in (probed.two, probed.three))
+    a, b = (trace.shapes(name)[0] for trace in (probed.two, probed.three))
     if a is None or b is None or len(a) != len(b) or not a:
         return False
     return leads(a, next((i for i in range(len(a)) if a[i] != b[i]), 0), T)

@@ -13,12 +13,11 @@ from torch import nn
 from sj_cka.recording.axes import find_taps
 from sj_cka.recording.calls import Loops
 from sj_cka.recording.drive import Drive, Forward, Layout
-from sj_cka.recording.folds import NotBack, Probed
 from sj_cka.recording.layers import ChosenUse, LayerSpec, choose
 from sj_cka.recording.probes import Probes, tried
 from sj_cka.recording.select import Select, check_matches
 from sj_cka.recording.state import is_multi_step, is_neuron, preserved
-from sj_cka.recording.tap import Tap
+from sj_cka.recording.tap import NotBack, Probed, Tap
 from sj_cka.recording.trace import Trace
 from sj_cka.recording.ways import expect_at_rest, expect_samples_apart, find_drive
 from sj_cka.recording.wrappers import as_written, check_network, named
@@ -196,8 +195,4 @@ def _listed(names: Sequence[str]) -> str:
 
 def _alike(two: Trace, longer: Trace) -> bool:
     """Whether nothing at all changed with one step more, neither a number of calls nor a shape."""
-
-    def shapes(outputs: Sequence[Any]) -> list[Any]:
-        return [getattr(x, "shape", None) for x in outputs]
-
-    return all(shapes(outputs) == shapes(longer.outputs.get(name, [])) for name, outputs in two.outputs.items())
+    return all(two.shapes(name) == longer.shapes(name) for name in two.outputs)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from sj_cka.recording.drive import Drive, tensors_in
-from sj_cka.recording.folds import N_PROBE, SAME, SWAPPED, THREE, TWO, Probed, distance, scaling
 from sj_cka.recording.knobs import Knob, knobs, trials, turned
 from sj_cka.recording.select import Select, picks, select_without_wrappers
 from sj_cka.recording.snapshot import Refusal, computes_by_own_code
 from sj_cka.recording.state import is_multi_step, is_neuron, is_without_steps, keeps_time, outside_neurons
+from sj_cka.recording.tap import N_PROBE, SAME, SWAPPED, THREE, TWO, Probed, distance, scaling
 from sj_cka.recording.trace import Trace, trace
 from sj_cka.recording.wrappers import named
 

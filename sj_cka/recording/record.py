@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,11 +15,10 @@ from torch.utils.hooks import RemovableHandle
 
 from sj_cka.recording.drive import N_NEEDED, Drive, Layout
 from sj_cka.recording.layers import LayerSpec
-from sj_cka.recording.membrane import Membrane
 from sj_cka.recording.observation_plan import ObservationPlan, planned
 from sj_cka.recording.probes import Probes
-from sj_cka.recording.select import Select, select_without_wrappers
-from sj_cka.recording.state import is_multi_step, is_neuron, preserved
+from sj_cka.recording.select import Select, holds, select_without_wrappers
+from sj_cka.recording.state import is_multi_step, is_single_step, preserved
 from sj_cka.recording.tap import Tap
 from sj_cka.recording.trace import depth
 from sj_cka.recording.ways import run_fault, takes_time_first
@@ -26,6 +26,61 @@ from sj_cka.recording.wrappers import as_written, check_network, named, uncompil
 
 What = Literal["output", "membrane"]
 Receive = Callable[[Tap, int, Tensor, What], None]
+
+
+class Membrane:
+    """The membrane potential v of one neuron after the reset, read after each of its calls.
+
+    In multi-step mode the neuron is told to keep `v_seq` until `restore`; in single-step mode it keeps `v` anyhow.
+
+    Args:
+        name: dotted name of the neuron.
+        neuron: one of SpikingJelly's neurons.
+
+    Raises:
+        ValueError: the neuron has no membrane potential, or does not keep that of every step.
+    """
+
+    def __init__(self, name: str, neuron: nn.Module) -> None:
+        self.neuron: Any = neuron
+        self.what = f"neuron {name!r} ({type(neuron).__name__})"
+        if not hasattr(neuron, "v") and not hasattr(neuron, "store_v_seq"):
+            raise ValueError(
+                f"{self.what}: expected a neuron with a membrane potential v, got one without: choose layers= without "
+                "it, or observe what it puts out"
+            )
+        self.flag = self.held = ""  # what switches the keeping on, and where the sequence is kept
+        if is_multi_step(neuron):
+            # CLIF (ComplementaryLIFNode) keeps all its states, v first, and leaves v_seq empty
+            states = hasattr(neuron, "store_state_seqs")
+            self.flag, self.held = ("store_state_seqs", "state_seqs") if states else ("store_v_seq", "v_seq")
+            if not hasattr(neuron, self.flag):
+                raise ValueError(
+                    f"{self.what}: expected a neuron that keeps the membrane potential of every step (store_v_seq), "
+                    'got one without: run it in single-step mode (functional.set_step_mode(net, "s")), or choose '
+                    "layers= without it"
+                )
+            self.before = getattr(neuron, self.flag), getattr(neuron, self.held)
+            setattr(neuron, self.flag, True)
+
+    def take(self, like: Tensor) -> Tensor:
+        """v of the call that just ended, `[T, N, ...]` or `[N, ...]`, with the shape of what it put out."""
+        v = getattr(self.neuron, self.held or "v")
+        if self.held:
+            setattr(self.neuron, self.held, None)  # one layer's sequence is held at a time
+            v = v[0] if isinstance(v, list) else v
+        if not isinstance(v, Tensor) or v.shape != like.shape:
+            raise ValueError(
+                f"{self.what}: expected a membrane potential of the shape of its output, {list(like.shape)}, got "
+                f"{holds(v)}: choose layers= without it, or observe what it puts out"
+            )
+        return v
+
+    def restore(self) -> None:
+        """Leaves the neuron's flag and its sequence as they were."""
+        if self.flag:
+            setattr(self.neuron, self.flag, self.before[0])
+            setattr(self.neuron, self.held, self.before[1])
 
 
 class Observation:
@@ -74,7 +129,7 @@ class Observation:
             for name, here in self.taps.items():
                 if "membrane" in observe and here[0].neuron:
                     self.membranes[name] = Membrane(name, modules[name])
-                self.handles.append(modules[name].register_forward_hook(self._hook(name)))
+                self.handles.append(modules[name].register_forward_hook(partial(self._called, name)))
         except BaseException:
             self.close()
             raise
@@ -97,22 +152,19 @@ class Observation:
                     "probes; a layer whose calls depend on the data cannot be compared: choose layers= without it"
                 )
 
-    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if depth() != self.depth:
-                return
-            call, T = self.calls[name], self.plan.T
-            self.calls[name] += 1
-            for tap in self.taps[name]:
-                if (step := tap.step_of(call, T)) is None:
-                    continue
-                if self.outputs:
-                    self.receive(tap, step, tap.rows(output, self.n, T), "output")
-                if name in self.membranes:
-                    v = self.membranes[name].take(tap.picked(output))
-                    self.receive(tap, step, tap.split(v, self.n, T), "membrane")
-
-        return hook
+    def _called(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+        if depth() != self.depth:
+            return
+        call, T = self.calls[name], self.plan.T
+        self.calls[name] += 1
+        for tap in self.taps[name]:
+            if (step := tap.step_of(call, T)) is None:
+                continue
+            if self.outputs:
+                self.receive(tap, step, tap.rows(output, self.n, T), "output")
+            if name in self.membranes:
+                v = self.membranes[name].take(tap.picked(output))
+                self.receive(tap, step, tap.split(v, self.n, T), "membrane")
 
 
 @contextmanager
@@ -175,8 +227,7 @@ class _Recording:
         features: dict[str, Tensor],
     ) -> None:
         self.model, self.layers, self.layout, self.select, self.features = model, layers, layout, select, features
-        neurons = [module for module in model.modules() if is_neuron(module)]
-        self.call_is_step = bool(neurons) and not any(map(is_multi_step, neurons))
+        self.call_is_step = is_single_step(model)
         self.plan: ObservationPlan | None = None
         self.depth = depth()
         self.observation: Observation | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def picks(select: Select, names: Iterable[str]) -> dict[str, Pick]:
     if select is None:
         return {}
     if callable(select):
-        return {name: _checked(name, _bound(select, name)) for name in names}
+        return {name: partial(_by_function, name, partial(select, name)) for name in names}
     if not isinstance(select, Mapping):
         raise TypeError(
             'expected select as {"module": index, key or function of the output}, or as a function (module, output) -> '
@@ -56,14 +57,17 @@ def picks(select: Select, names: Iterable[str]) -> dict[str, Pick]:
                 "select: expected the name or glob of a module with an index, a key or a function of its output, got "
                 f"{key!r}: {selector!r}"
             )
-    picked = {}
+    picked: dict[str, Pick] = {}
     for name in names:
-        pattern: str | None = (
-            name if name in select else next((p for p in select if fnmatch.fnmatchcase(name, p)), None)
-        )
+        globs: Iterator[str] = (p for p in select if fnmatch.fnmatchcase(name, p))
+        pattern = name if name in select else next(globs, None)
         if pattern is not None:
             selector = select[pattern]
-            picked[name] = _checked(name, selector) if callable(selector) else _entry(name, selector, pattern == name)
+            picked[name] = (
+                partial(_by_function, name, selector)
+                if callable(selector)
+                else partial(_by_key, name, selector, pattern == name)
+            )
     return picked
 
 
@@ -119,11 +123,10 @@ def holds(output: Any) -> str:
 
 def not_a_tensor(module: str, output: Any) -> str:
     """The message for an output that is no tensor, with how to pick one."""
-    key: Any = None
-    if isinstance(output, Mapping):
-        key = next((key for key, value in output.items() if isinstance(value, Tensor)), None)
-    elif isinstance(output, tuple | list):
-        key = next((i for i, value in enumerate(output) if isinstance(value, Tensor)), None)
+    entries: Iterable[tuple[Any, Any]] = ()
+    if isinstance(output, Mapping | tuple | list):
+        entries = output.items() if isinstance(output, Mapping) else enumerate(output)
+    key = next((key for key, value in entries if isinstance(value, Tensor)), None)
     if key is None:
         how = f"lambda output: ...}} picks one out of it, or choose layers= without {module!r}"
     else:
@@ -137,54 +140,42 @@ def _short(value: Any) -> str:
     return holds(value).removeprefix("a ") if isinstance(value, Tensor) else type(value).__name__
 
 
-def _bound(select: Callable[[str, Any], Any], name: str) -> Callable[[Any], Any]:
-    return lambda output: select(name, output)
+def _by_function(name: str, function: Callable[[Any], Any], output: Any) -> Tensor:
+    """What the caller's function takes out of an output, with errors that name the module."""
+    try:
+        chosen = function(output)
+    except Exception as error:  # whatever a caller's function stumbles over in this output
+        raise ValueError(
+            f"select: the function for module {name!r} raised {type(error).__name__}: {error}; it was given "
+            f"{holds(output)}"
+        ) from error
+    if not isinstance(chosen, Tensor):
+        raise TypeError(
+            f"select: the function for module {name!r} gave {holds(chosen)}, expected a tensor; it was given "
+            f"{holds(output)}"
+        )
+    return chosen
 
 
-def _checked(name: str, function: Callable[[Any], Any]) -> Pick:
-    """The caller's function, with errors that name the module."""
-
-    def pick(output: Any) -> Tensor:
-        try:
-            chosen = function(output)
-        except Exception as error:  # whatever a caller's function stumbles over in this output
-            raise ValueError(
-                f"select: the function for module {name!r} raised {type(error).__name__}: {error}; it was given "
-                f"{holds(output)}"
-            ) from error
-        if not isinstance(chosen, Tensor):
-            raise TypeError(
-                f"select: the function for module {name!r} gave {holds(chosen)}, expected a tensor; it was given "
-                f"{holds(output)}"
-            )
-        return chosen
-
-    return pick
-
-
-def _entry(name: str, key: int | str, exact: bool) -> Pick:
+def _by_key(name: str, key: int | str, exact: bool, output: Any) -> Tensor:
     """The entry of a tuple or dict, or the attribute, of this index or name."""
-
-    def pick(output: Any) -> Tensor:
-        if isinstance(output, Tensor):
-            if exact:
-                raise TypeError(
-                    f"select: expected several tensors of module {name!r} to pick {key!r} from, got {holds(output)}: "
-                    "leave it out of select="
-                )
-            return output
-        try:
-            chosen = getattr(output, key) if isinstance(key, str) and not isinstance(output, Mapping) else output[key]
-        except (IndexError, KeyError, AttributeError, TypeError) as error:
-            what = "an index" if isinstance(key, int) else "a key or attribute"
-            raise ValueError(
-                f"select: expected {what} of what module {name!r} puts out, {holds(output)}, got {key!r}"
-            ) from error
-        if not isinstance(chosen, Tensor):
+    if isinstance(output, Tensor):
+        if exact:
             raise TypeError(
-                f"select: {key!r} of what module {name!r} puts out is {holds(chosen)}, expected a tensor: pick one "
-                f"with a function, select={{{name!r}: lambda output: output[{key!r}][0]}}"
+                f"select: expected several tensors of module {name!r} to pick {key!r} from, got {holds(output)}: "
+                "leave it out of select="
             )
-        return chosen
-
-    return pick
+        return output
+    try:
+        chosen = getattr(output, key) if isinstance(key, str) and not isinstance(output, Mapping) else output[key]
+    except (IndexError, KeyError, AttributeError, TypeError) as error:
+        what = "an index" if isinstance(key, int) else "a key or attribute"
+        raise ValueError(
+            f"select: expected {what} of what module {name!r} puts out, {holds(output)}, got {key!r}"
+        ) from error
+    if not isinstance(chosen, Tensor):
+        raise TypeError(
+            f"select: {key!r} of what module {name!r} puts out is {holds(chosen)}, expected a tensor: pick one "
+            f"with a function, select={{{name!r}: lambda output: output[{key!r}][0]}}"
+        )
+    return chosen

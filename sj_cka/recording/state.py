@@ -61,6 +61,12 @@ def is_multi_step(module: nn.Module) -> bool:
     return getattr(module, "step_mode", "m" if isinstance(module, base.MultiStepModule) else "s") == "m"
 
 
+def is_single_step(model: nn.Module) -> bool:
+    """Whether a network has neurons, and all of them take one step in a call."""
+    neurons = [module for module in model.modules() if is_neuron(module)]
+    return bool(neurons) and not any(map(is_multi_step, neurons))
+
+
 def is_without_steps(model: nn.Module) -> bool:
     """Whether a network says by an attribute of this name that it makes no steps, as artificial twins do.
 

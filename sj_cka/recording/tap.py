@@ -1,15 +1,24 @@
-"""How what a module puts out becomes steps of samples."""
+"""How what a module puts out becomes steps of samples, and in which order its axes fold them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from sj_cka.recording.select import Pick, not_a_tensor, readable
+from sj_cka.recording.trace import Trace
 
+SAME = 0.05  # relative difference up to which the same samples came back
+N_PROBE = (2, 3)  # samples of the first and the second probe; the third has 2 samples and one step more
+# the first two samples change places, so that what goes from sample to sample, as over time, does not come back
+TWO, THREE, SWAPPED = (0, 1), (1, 0, 2), (1, 0)
 Factor = tuple[Literal["T", "N", "F"], int]
+Order = tuple[Factor, ...]
 
 
 @dataclass(frozen=True)
@@ -43,9 +52,9 @@ class Tap:
     use: int
     time: Literal["axis", "calls", "static"]
     axis: int
-    factors: tuple[Factor, ...] = (("N", 1),)
+    factors: Order = (("N", 1),)
     time_axis: int | None = None
-    time_factors: tuple[Factor, ...] = (("T", 1),)
+    time_factors: Order = (("T", 1),)
     step_first: bool = True
     by_number: bool = False
     select: Pick | None = None
@@ -101,3 +110,155 @@ class Tap:
         if self.time_axis is None:
             return x
         return x.squeeze(self.time_axis) if x.shape[self.time_axis] == 1 else x.mean(self.time_axis)
+
+
+class Probed(NamedTuple):
+    """The probes: 2 samples, 3 samples (the first two in the other order), and 2 samples on one step more (None where
+    the steps cannot be varied)."""
+
+    two: Trace
+    three: Trace
+    longer: Trace | None
+
+
+class Reading(NamedTuple):
+    """What one tap puts out in the probes, and on how many steps; `swapped`: on 2 samples in the other order."""
+
+    two: Tensor
+    three: Tensor
+    longer: Tensor | None
+    T: int
+    swapped: Tensor | None = None
+
+
+class NotBack(ValueError):
+    """The same samples do not come back in what a module puts out, in whatever order they are looked for."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__(f"module {module!r} puts out other values for the same samples each time")
+        self.module = module
+
+
+def orders(axis_folds_time: bool, extra: int) -> list[Order]:
+    """All orders of T (or none), N and `extra` features in one axis, SpikingJelly's first: T, N, features."""
+    every: list[Order] = []
+    for inner in sorted((d for d in range(1, extra + 1) if extra % d == 0), reverse=True):
+        core: list[Factor] = [("F", extra // inner), ("N", 1), ("F", inner)]
+        for place in range(4) if axis_folds_time else [None]:
+            order = list(core) if place is None else [*core[:place], ("T", 1), *core[place:]]
+            kept = tuple(f for f in order if f[0] != "F" or f[1] != 1)
+            if kept not in every:
+                every.append(kept)
+    return every
+
+
+def fitting(tap: Tap, candidates: list[Order], reading: Reading) -> tuple[list[Order], float]:
+    """The orders that fit best, and how far the samples are from coming back in them (0 to 1).
+
+    A right order brings the rows of the same samples back in a probe on more of them; of those that do, the right one
+    brings back the first steps in a probe on more steps.
+    """
+    two, three, longer, T, swapped = reading
+    other, n = (three, 3) if swapped is None else (swapped, 2)
+    tried = [replace(tap, factors=order) for order in candidates]
+    rows = [t.split(two, 2, T) for t in tried]
+    errors = [distance(x, t.split(other, n, T)[:, list(SWAPPED)]) for x, t in zip(rows, tried, strict=True)]
+    best = _best(errors)
+    if longer is not None and len(best) > 1 and any(kind == "T" for kind, _ in candidates[0]):
+        again = [distance(rows[i], tried[i].split(longer, 2, T + 1)[:T]) for i in best]
+        best = [best[i] for i in _best(again)]
+    return [candidates[i] for i in best], min(errors)
+
+
+def undo(
+    tap: Tap, candidates: list[Order], reading: Reading, swapped: Callable[[], Reading | None] = lambda: None
+) -> list[Order]:
+    """The orders that fit what the probes show: one, or several where they tell nothing (silence, equal rows).
+
+    `swapped` gives the reading of a probe on the same 2 samples in the other order: samples that see each other (batch
+    statistics) come back among the same samples alone.
+
+    Raises:
+        NotBack: the same samples come back in no order.
+    """
+    if len(candidates) == 1:
+        return candidates
+    fits, error = fitting(tap, candidates, reading)
+    if error > SAME and (again := swapped()) is not None:
+        fits, error = fitting(tap, candidates, again)
+    if error > SAME:
+        raise NotBack(tap.module)
+    return fits
+
+
+def narrow(tap: Tap, candidates: list[Order], reading: Reading) -> list[Order]:
+    """Those of several orders that fit other probes as well; all of them where these show none."""
+    fits, error = fitting(tap, candidates, reading)
+    return fits if error <= SAME else candidates
+
+
+def orders_of_time(extra: int) -> list[Order]:
+    """Both orders of T and `extra` features in an axis of steps, T slowest first."""
+    return [(("T", 1),)] if extra == 1 else [(("T", 1), ("F", extra)), (("F", extra), ("T", 1))]
+
+
+def time_order(tap: Tap, extra: int, reading: Reading) -> Order | None:
+    """The order of T and `extra` features in the axis of the steps; None where the probes tell nothing.
+
+    The right order brings the first steps back in a longer probe.
+    """
+    candidates = orders_of_time(extra)
+    if len(candidates) == 1 or reading.longer is None:
+        return candidates[0]
+    errors = []
+    for order in candidates:
+        tried = replace(tap, time_factors=order)
+        first = tried.split(reading.longer, 2, reading.T + 1)[: reading.T]
+        errors.append(distance(tried.split(reading.two, 2, reading.T), first))
+    best = _best(errors)
+    return candidates[best[0]] if len(best) == 1 else None
+
+
+def settle(taps: list[Tap], open_folds: dict[int, list[Order]]) -> list[Tap]:
+    """Takes the other layers' order of a fold where the probes could not tell it (silent layers, equal rows)."""
+    votes = Counter(
+        _time_first(tap.factors) for i, tap in enumerate(taps) if i not in open_folds and _folded(tap.factors)
+    )
+    time_first = votes[True] >= votes[False]
+    settled = list(taps)
+    for i, candidates in open_folds.items():
+        agreeing = [order for order in candidates if not _folded(order) or _time_first(order) == time_first]
+        settled[i] = replace(taps[i], factors=(agreeing or candidates)[0])
+    return settled
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """|a - b| / (|a| + |b|), of what is finite; 1 for other shapes."""
+    if a.shape != b.shape:
+        return 1.0
+    a, b = (torch.view_as_real(x) if x.is_complex() else x for x in (a, b))
+    a, b = (torch.nan_to_num(x.to(torch.float64), posinf=0.0, neginf=0.0) for x in (a, b))
+    scale = float(a.norm() + b.norm())
+    return float((a - b).norm()) / scale if scale else 0.0
+
+
+def scaling(a: Sequence[int], b: Sequence[int], counts: tuple[int, int] = N_PROBE) -> list[int]:
+    """The axes of two shapes that are in proportion to what they were made of, by default the samples of the probes."""
+    return [i for i in range(len(a)) if len(a) == len(b) and a[i] and a[i] * counts[1] == b[i] * counts[0]]
+
+
+def leads(shape: Sequence[int], axis: int, T: int) -> bool:
+    """Whether 2 samples at an axis have T steps where SpikingJelly keeps them: first, or slowest in the samples'."""
+    return shape[0] == T if axis else shape[0] % (N_PROBE[0] * T) == 0
+
+
+def _best(errors: Sequence[float]) -> list[int]:
+    return [i for i, error in enumerate(errors) if error <= 3 * min(errors) + 1e-6]
+
+
+def _folded(order: Order) -> bool:
+    return {"T", "N"} <= {kind for kind, _ in order}
+
+
+def _time_first(order: Order) -> bool:
+    return next(kind for kind, _ in order if kind != "F") == "T"

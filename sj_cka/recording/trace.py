@@ -61,6 +61,10 @@ class Trace:
         """Names of the modules in the order in which their first call ended."""
         return [name for name, i in self.order if i == 0]
 
+    def shapes(self, name: str) -> list[torch.Size | None]:
+        """The shapes of what a module put out in each call; None for what is no tensor."""
+        return [getattr(x, "shape", None) for x in self.outputs.get(name, [])]
+
     def repeats(self, name: str) -> bool:
         """Whether every call of a module only passed on what another had put out."""
         return all((name, i) in self.repeated for i in range(len(self.outputs[name])))

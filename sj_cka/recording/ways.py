@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from sj_cka.recording.calls import looped
 from sj_cka.recording.drive import LAYOUTS, N_NEEDED, Drive, Forward, Layout, sample_axis, tensors_in
-from sj_cka.recording.folds import N_PROBE, SAME, TWO, distance
 from sj_cka.recording.probes import Probes, carries, changed, held_states, not_back, own_steps, taken_for_steps, tried
 from sj_cka.recording.snapshot import computes_by_own_code
 from sj_cka.recording.state import from_rest, is_multi_step, is_neuron
+from sj_cka.recording.tap import N_PROBE, SAME, TWO, distance
 from sj_cka.recording.trace import Trace, own_run
 from sj_cka.recording.wrappers import named
 

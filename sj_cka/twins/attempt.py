@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sj_cka.recording.drive import Drive
-from sj_cka.recording.folds import scaling
 from sj_cka.recording.knobs import Knob
-from sj_cka.recording.tap import Tap
+from sj_cka.recording.tap import Tap, scaling
 from sj_cka.recording.trace import Trace
 
 MARKED = 1  # the sample of a probe that is NaN, to see where it gets to

@@ -16,15 +16,13 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sj_cka.recording.drive import Drive
-from sj_cka.recording.folds import N_PROBE
 from sj_cka.recording.knobs import Knob, knobs, turned
 from sj_cka.recording.probes import Probes, own_steps, taken_for_steps, tried
 from sj_cka.recording.snapshot import computes_by_own_code
 from sj_cka.recording.state import is_multi_step, modes_kept
-from sj_cka.recording.tap import Tap
+from sj_cka.recording.tap import N_PROBE, Tap
 from sj_cka.recording.trace import Trace
 from sj_cka.twins.attempt import MARKED, Attempt, leaves_of
-from sj_cka.twins.copies import quiet
 from sj_cka.twins.refusals import Untranslatable, of_the_twin_alone
 
 
@@ -66,7 +64,7 @@ def find_one_step(
     floating point and networks that do not bear it.
 
     Args:
-        net: the twin.
+        net: a quiet copy of the twin.
         forward: the forward of its network, unbound.
         activations: names of what stands where a neuron was.
         originals: the modules of the network that the twin was made of, with their names.
@@ -104,7 +102,7 @@ class _Search(Probes):
         first, everything = _with_samples(net, forward, args, kwargs)
         self.order = [*dict.fromkeys((*first, *everything, *range(len(leaves))))]
         batch = [leaves[i].detach() if isinstance(leaves[i], Tensor) else leaves[i] for i in self.order]
-        super().__init__(quiet(net, activations), batch, activations=tuple(activations))
+        super().__init__(net, batch, activations=tuple(activations))
         self.originals, self.said = originals, dict[str, None]()
         # in evaluation they neither draw nor mix samples; blocks, which may ask for the mode, and a user's own are left
         self.still = [m for m in self.model.modules() if not [*m.children()] and not computes_by_own_code(m)]

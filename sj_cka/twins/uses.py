@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from spikingjelly.activation_based import layer as sj_layer
 from spikingjelly.activation_based import neuron
 from torch import Tensor, fx, nn
 
+from sj_cka.recording.state import is_multi_step
 from sj_cka.twins.untimed import timed
 
 # what acts on every number alone; a Sigmoid is left out, which mostly is a gate
@@ -163,12 +164,20 @@ class _Input(fx.Proxy):
         return self.ndim
 
 
-def over_time(net: nn.Module) -> None:
-    """Lets a network with `Uses` in it take `[N, ...]` or `[T, N, ...]` and give `[T, N, ...]`, in place."""
-    for node in _nodes(net):
+def over_time(net: nn.Module, nodes: Mapping[str, Uses]) -> nn.Module:
+    """Puts neurons in the places of activations, in a network that then takes `[N, ...]` or `[T, N, ...]`.
+
+    It is changed in place, gives `[T, N, ...]` and keeps its device.
+    """
+    parameter = next(net.parameters(), None)
+    for name, node in nodes.items():
+        activation = net.get_submodule(name)
+        node.outer_mode = "m" if is_multi_step(activation) else "s"
         node.samples_ndim = samples_ndim(net)
+        net.set_submodule(name, node.train(activation.training).to(None if parameter is None else parameter.device))
     net.register_forward_pre_hook(_show)
     net.register_forward_hook(_unfold)
+    return net
 
 
 def _nodes(net: nn.Module) -> Iterator[Uses]:
@@ -181,8 +190,7 @@ def _show(net: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
         node.use = 0
     if len(args) != 1:
         raise TypeError(f"expected one input, [N, ...] or [T, N, ...], got {len(args)}")
-    node = next(_nodes(net))
-    (x,), T, ndim = args, node.T, node.samples_ndim
+    (x,), T, ndim = args, node.T, node.samples_ndim  # as of every other
     if ndim is None or x.ndim == ndim:
         return x.repeat(T, *[1] * (x.ndim - 1))
     if x.ndim != ndim + 1 or len(x) != T:
