@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sj_cka.recording.calls import NO_LOOPS, Loops, Noise, NoSampleAxis, calls_of, use_by_use
+from sj_cka.recording.calls import Loops, Noise, NoSampleAxis, calls_of, use_by_use
 from sj_cka.recording.select import Unpicked, not_a_tensor
 from sj_cka.recording.tap import (
     N_PROBE,
@@ -33,12 +32,12 @@ def find_taps(
     names: Sequence[str],
     probed: Probed,
     T: int,
-    noise: Noise = lambda longer: None,
-    only: Mapping[str, Sequence[int]] | None = None,
+    noise: Noise,
+    only: Mapping[str, Sequence[int]],
     *,
-    loops: Loops = NO_LOOPS,
-    swapped: Callable[[], Trace | None] = lambda: None,
-    refused: dict[str, Exception] | None = None,
+    loops: Loops,
+    swapped: Callable[[], Trace | None],
+    refused: dict[str, Exception] | None,
 ) -> list[Tap]:
     """Taps of modules from three probes: 2 samples, 3 samples, and 2 samples on T + 1 steps.
 
@@ -59,23 +58,16 @@ def find_taps(
         ValueError: calls or outputs that follow neither samples nor steps, or a use that is not there.
         TypeError: an output that is no tensor.
     """
-    taps: list[Tap] = []
-    readings: list[Reading] = []
-    open_folds: dict[int, list[Order]] = {}
+    uses: list[tuple[Tap, Reading, list[Order]]] = []
     for name in names:
         try:
-            uses = _of_module(name, probed, T, noise, (only or {}).get(name), loops, swapped)
+            uses += _of_module(name, probed, T, noise, only.get(name), loops, swapped)
         except (ValueError, TypeError) as error:
             if refused is None or any(isinstance(output, Unpicked) for output in probed.two.outputs[name]):
                 raise
             refused[name] = error
-            continue
-        for tap, reading, candidates in uses:
-            if len(candidates) > 1:
-                open_folds[len(taps)] = candidates
-            taps.append(tap)
-            readings.append(reading)
-    return [_described(tap, reading) for tap, reading in zip(settle(taps, open_folds), readings, strict=True)]
+    settled = settle([(tap, candidates) for tap, _, candidates in uses])
+    return [_described(tap, reading) for tap, (_, reading, _) in zip(settled, uses, strict=True)]
 
 
 def _of_module(
@@ -99,10 +91,10 @@ def _of_module(
     step_first = not (calls and uses > 1 and use_by_use(name, probed, uses, T, noise))
     taps = []
     for use in wanted:
-        time: Literal["calls", "static"] = "calls" if calls else "static"
-        tap = Tap(label.format(name, use), name, uses, use, time, 0, step_first=step_first, by_number=by_number)
+        tap = Tap(label.format(name, use), name, uses, use, "calls" if calls else "static", 0, step_first=step_first)
         reading = _reading(tap, probed, T)
-        tap, candidates = _axes(replace(tap, real=not reading.two.is_complex()), reading, noise, swapped)
+        tap = replace(tap, real=not reading.two.is_complex(), by_number=by_number)
+        tap, candidates = _axes(tap, reading, noise, swapped)
         taps.append((tap, reading, candidates))
     return taps
 

@@ -26,9 +26,6 @@ class Loops(NamedTuple):
     containers: Sequence[str] = ()
 
 
-NO_LOOPS = Loops()
-
-
 class Calls(NamedTuple):
     """Whether the calls of a module make the steps, its uses in a step, and whether only their number tells so."""
 

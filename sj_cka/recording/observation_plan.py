@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -20,7 +20,7 @@ from sj_cka.recording.state import is_multi_step, is_neuron, preserved
 from sj_cka.recording.tap import NotBack, Probed, Tap
 from sj_cka.recording.trace import Trace
 from sj_cka.recording.ways import expect_at_rest, expect_samples_apart, find_drive
-from sj_cka.recording.wrappers import as_written, check_network, named
+from sj_cka.recording.wrappers import as_written, check_network, listed, named
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,9 @@ def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> ObservationPlan:
     probes.keep(drive)
     drive = replace(drive, T=probes.steps(drive) if drive.T is None else drive.T)
     probed, T = probes.probed(drive, drive.T), drive.T or 1
-    if probed.longer is not None and _alike(probed.two, probed.longer):
+    if probed.longer is not None and all(
+        probed.two.shapes(name) == probed.longer.shapes(name) for name in probed.two.outputs
+    ):
         probed = probed._replace(longer=None)
         if not probes.keeps_time:  # whatever it is given, nothing in it has steps
             T = 1
@@ -102,8 +104,11 @@ def planned(probes: Probes, drive: Drive, layers: LayerSpec) -> ObservationPlan:
         return min(asked), position[tap.module, tap.use]
 
     taps.sort(key=place)
-    doubts = _doubts(named(probes.model), taps, T) if probed.longer is None and T > 1 else ()
-    return ObservationPlan(tuple(taps), drive, T, _left_out(refused) + doubts)
+    notes = [f"left out of the layers, which were not named: {error}" for error in refused.values()]
+    notes = [note.removesuffix("; choose layers= without it") for note in notes]
+    if probed.longer is None and T > 1:
+        notes += _doubts(named(probes.model), taps, T)
+    return ObservationPlan(tuple(taps), drive, T, tuple(notes))
 
 
 def _taps(
@@ -159,15 +164,7 @@ def _random_fold(probes: Probes, drive: Drive, error: NotBack) -> str:
     )
 
 
-def _left_out(refused: Mapping[str, Exception]) -> tuple[str, ...]:
-    """Names the modules that were left out of the default layers, and why."""
-    return tuple(
-        f"left out of the layers, which were not named: {error}".removesuffix("; choose layers= without it")
-        for error in refused.values()
-    )
-
-
-def _doubts(modules: dict[str, nn.Module], taps: Sequence[Tap], T: int) -> tuple[str, ...]:
+def _doubts(modules: dict[str, nn.Module], taps: Sequence[Tap], T: int) -> Iterator[str]:
     """Names the layers of which the steps were told on thin evidence, as their number could not be varied.
 
     That is by the size of an axis where nothing in or around the layer knows of time, or by the number of calls alone.
@@ -180,19 +177,9 @@ def _doubts(modules: dict[str, nn.Module], taps: Sequence[Tap], T: int) -> tuple
 
     by_size = [tap.layer for tap in taps if tap.time == "axis" and not knows_time(tap)]
     by_number = list(dict.fromkeys(tap.module for tap in taps if tap.by_number))
-    why, notes = "the network's number of steps could not be varied, so that ", []
+    why = "the network's number of steps could not be varied, so that "
     if by_size:
         verb = "is" if len(by_size) == 1 else "are"
-        notes.append(f"{why}{_listed(by_size)} {verb} taken to hold T = {T} steps by the size of an axis alone")
+        yield f"{why}{listed(by_size)} {verb} taken to hold T = {T} steps by the size of an axis alone"
     if by_number:
-        notes.append(f"{why}the calls of {_listed(by_number)} are taken for T = {T} steps by their number alone")
-    return tuple(notes)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _alike(two: Trace, longer: Trace) -> bool:
-    """Whether nothing at all changed with one step more, neither a number of calls nor a shape."""
-    return all(two.shapes(name) == longer.shapes(name) for name in two.outputs)
+        yield f"{why}the calls of {listed(by_number)} are taken for T = {T} steps by their number alone"

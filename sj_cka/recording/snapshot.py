@@ -8,14 +8,15 @@ import random
 import sys
 import types
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from sj_cka.recording.wrappers import in_words
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _PACKAGES = {"torch", "torchvision", "spikingjelly", "sj_cka"}  # whose modules keep their parameters in a forward pass
@@ -55,9 +56,7 @@ def may_write(module: nn.Module) -> bool:
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors hold the same bits in the same shape; NaN counts as itself."""
-    if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device or a.layout != b.layout:
-        return False
-    if a.layout != torch.strided or a.is_quantized:
+    if not _alike(a, b) or a.layout != torch.strided or a.is_quantized:
         return False
     a, b = (torch.view_as_real(x.resolve_conj()) if x.is_complex() else x for x in (a.detach(), b.detach()))
     kind = _INTEGERS[a.element_size()]
@@ -95,7 +94,7 @@ class Snapshot:
             for group, always in ((module._parameters, False), (module._buffers, True)):
                 for key, x in group.items():
                     if x is not None and id(x) not in self.kept:
-                        self.kept[id(x)] = _keep(x, f"{key!r} of {_words(name, module)}", always or id(x) in copied)
+                        self.kept[id(x)] = _keep(x, f"{key!r} of {in_words(name, module)}", always or id(x) in copied)
 
     def put_back(self) -> None:
         """Puts everything back.
@@ -108,7 +107,9 @@ class Snapshot:
                 try:
                     module.__class__ = kind
                 except TypeError as error:
-                    raise StateError(f"{_words(name, module)} has become a {type(module).__name__}: {error}") from error
+                    raise StateError(
+                        f"{in_words(name, module)} has become a {type(module).__name__}: {error}"
+                    ) from error
             now = vars(module)
             for key in now.keys() - attributes.keys():
                 del now[key]
@@ -131,16 +132,25 @@ class Snapshot:
                 changed |= _refill(vars(module)[key], inside[key])
             module.training = attributes["training"]
             for x in module._parameters.values():
-                if x is not None and not _as_it_was(kept := self.kept[id(x)]):
-                    changed = True
-                    _put_back(kept)
+                if x is not None:
+                    changed |= _put_back(self.kept[id(x)])
         return changed
 
     def put_back_buffer(self, owner: nn.Module, key: str) -> None:
         """Puts one buffer of a module back."""
         x = next(inside["_buffers"][key] for _, module, _, _, inside in self.modules if module is owner)
         owner._buffers[key] = x
-        _put_back(self.kept[id(x)])
+        if x is not None:
+            _put_back(self.kept[id(x)])
+
+    def put_back_plain(self, buffers_stay: Container[int]) -> None:
+        """Puts plain attributes back, and buffers but for those of some modules, by id."""
+        for _, module, _, attributes, inside in self.modules:
+            for key in vars(module).keys() - attributes.keys() - _OF_TORCH:
+                del vars(module)[key]
+            vars(module).update({key: x for key, x in attributes.items() if key not in _OF_TORCH})
+            for key in () if id(module) in buffers_stay else inside["_buffers"]:
+                self.put_back_buffer(module, key)
 
 
 def versions(module: nn.Module) -> tuple[Any, ...]:
@@ -173,33 +183,6 @@ def copies_of_state(modules: Iterable[nn.Module]) -> None:
                 vars(module)[key] = copied
 
 
-@contextmanager
-def plain_kept(modules: Iterable[nn.Module], with_buffers: Iterable[nn.Module] = ()) -> Iterator[None]:
-    """Puts the plain attributes of modules back on leaving: a user's own neuron begins each run in the same state.
-
-    Of some of them the buffers too, in which others keep it (snnTorch).
-    """
-    modules = list(modules)
-    before = [(m, {key: x for key, x in vars(m).items() if key not in _OF_TORCH}) for m in modules]
-    buffers = [
-        (m, key, x, None if x is None or x.layout != torch.strided or x.is_quantized else _keep(x, key, copied=True))
-        for m in with_buffers
-        for key, x in m._buffers.items()
-    ]
-    copies_of_state(modules)
-    try:
-        yield
-    finally:
-        for module, key, x, values in buffers:
-            module._buffers[key] = x
-            if values is not None:
-                _put_back(values)
-        for module, attributes in before:
-            for key in vars(module).keys() - attributes.keys() - _OF_TORCH:
-                del vars(module)[key]
-            vars(module).update(attributes)
-
-
 def _inside(module: nn.Module) -> dict[str, Any]:
     """What the dictionaries and sets of a module hold that stay the same objects: parameters, members, hooks."""
     attributes = {key: x for key, x in vars(module).items() if key in _OF_TORCH}
@@ -227,7 +210,8 @@ def _keep(x: Tensor, name: str, copied: bool) -> _Kept:
     return _Kept(x, name, x.detach(), values, x.requires_grad, grad, grad_values, dict(vars(x)))
 
 
-def _put_back(kept: _Kept) -> None:
+def _put_back(kept: _Kept) -> bool:
+    """Puts a parameter or buffer back; whether it had changed."""
     x = kept.tensor
     with torch.inference_mode(x.is_inference()), torch.no_grad():
         try:
@@ -235,33 +219,23 @@ def _put_back(kept: _Kept) -> None:
                 if kept.values is None:
                     raise StateError(f"the memory of {kept.name} was freed: its values cannot be put back")
                 kept.data = kept.values.to(kept.data.device, copy=True)
-            if not _is_where_it_was(kept):
+            if moved := not _is_where_it_was(kept):
                 x.data = kept.data
-            if kept.values is not None and not same_bits(x.to(kept.values.device), kept.values):
+            if written := kept.values is not None and not same_bits(x.to(kept.values.device), kept.values):
                 x.data.copy_(kept.values)
-            if x.is_leaf and x.requires_grad != kept.flag:
+            if other := x.is_leaf and (x.requires_grad != kept.flag or x.grad is not kept.grad):
                 x.requires_grad_(kept.flag)
-            if x.is_leaf and x.grad is not kept.grad:
                 x.grad = kept.grad
             if kept.grad is not None and kept.grad_values is not None and not same_bits(kept.grad, kept.grad_values):
                 kept.grad.copy_(kept.grad_values)
+                written = True
         except StateError:
             raise
         except RuntimeError as error:
             raise StateError(f"{kept.name} was changed and cannot be put back: {error}") from error
     vars(x).clear()
     vars(x).update(kept.attributes)
-
-
-def _as_it_was(kept: _Kept) -> bool:
-    x = kept.tensor
-    if not _has_memory(kept.data) or not _is_where_it_was(kept):
-        return False
-    if x.requires_grad != kept.flag or (x.is_leaf and x.grad is not kept.grad):
-        return False
-    if kept.grad is not None and kept.grad_values is not None and not same_bits(kept.grad, kept.grad_values):
-        return False
-    return kept.values is None or same_bits(x.detach().to(kept.values.device), kept.values)
+    return moved or written or other
 
 
 def _has_memory(x: Tensor) -> bool:
@@ -274,13 +248,13 @@ def _has_memory(x: Tensor) -> bool:
 
 def _is_where_it_was(kept: _Kept) -> bool:
     x, data = kept.tensor, kept.data
-    if x.dtype != data.dtype or x.shape != data.shape or x.device != data.device or x.layout != data.layout:
-        return False
-    return x.layout != torch.strided or (x.data_ptr() == data.data_ptr() and x.stride() == data.stride())
+    return _alike(x, data) and (
+        x.layout != torch.strided or (x.data_ptr() == data.data_ptr() and x.stride() == data.stride())
+    )
 
 
-def _words(name: str, module: nn.Module) -> str:
-    return f"module {name!r} ({type(module).__name__})" if name else f"the network ({type(module).__name__})"
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and a.layout == b.layout
 
 
 def _copy(value: Any, memo: dict[int, Any], memory: set[int], depth: int = 0) -> Any:
@@ -293,8 +267,8 @@ def _copy(value: Any, memo: dict[int, Any], memory: set[int], depth: int = 0) ->
     if isinstance(value, Tensor):
         aliased = value.layout == torch.strided and value.untyped_storage().data_ptr() in memory
         copied = value if aliased or value.is_meta else value.detach().clone()
-    elif isinstance(value, np.ndarray):
-        copied = value.copy()
+    elif isinstance(value, np.ndarray) or type(value) in (set, bytearray):
+        copied = copy.copy(value)
     elif isinstance(value, torch.Generator):
         copied = value.clone_state()
     elif isinstance(value, random.Random | np.random.Generator | np.random.RandomState):
@@ -303,15 +277,10 @@ def _copy(value: Any, memo: dict[int, Any], memory: set[int], depth: int = 0) ->
         parts = [_copy(x, memo, memory, depth) for x in value]
         if any(x is not y for x, y in zip(parts, value, strict=True)):
             copied = type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    elif type(value) in (dict, OrderedDict, defaultdict):
+    elif type(value) in (dict, OrderedDict, defaultdict, list, deque):
         copied = copy.copy(value)
-        copied.update({key: _copy(x, memo, memory, depth) for key, x in value.items()})
-    elif type(value) in (list, deque):
-        copied = copy.copy(value)
-        copied.clear()
-        copied.extend(_copy(x, memo, memory, depth) for x in value)
-    elif type(value) in (set, bytearray):
-        copied = copy.copy(value)
+        for key, x in value.items() if isinstance(value, dict) else enumerate(value):
+            copied[key] = _copy(x, memo, memory, depth)
     elif type(value) is types.SimpleNamespace:
         copied = types.SimpleNamespace(**{key: _copy(x, memo, memory, depth) for key, x in vars(value).items()})
     elif depth < _DEPTH and _is_from_outside(value):
@@ -331,8 +300,4 @@ def _is_from_outside(value: Any) -> bool:
     return kind.__dictoffset__ != 0 and kind.__basicsize__ == _BASIC  # no more than what Python gives every object
 
 
-class _Plain:
-    pass
-
-
-_BASIC = _Plain.__basicsize__
+_BASIC = type("_Plain", (), {}).__basicsize__

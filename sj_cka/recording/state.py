@@ -23,11 +23,10 @@ from sj_cka.recording.snapshot import (
     copies_of_state,
     from_outside,
     may_write,
-    plain_kept,
     same_bits,
     versions,
 )
-from sj_cka.recording.wrappers import named, unwrapped
+from sj_cka.recording.wrappers import in_words, named, unwrapped
 
 Result = TypeVar("Result")
 
@@ -152,12 +151,15 @@ def at_rest(model: nn.Module) -> Iterator[None]:
     That is their plain attributes, and their buffers unless a `reset()` from outside sets those back.
     """
     reset_states(model)
-    modules = named(model).values()
-    resets = [module for module in modules if _has_reset(module) and from_outside(module.reset)]
-    inside = {id(inner) for module in resets for inner in module.modules()}
-    outside = [module for module in modules if computes_by_own_code(module)]
-    with plain_kept(outside, [module for module in outside if id(module) not in inside]):
+    modules = named(model)
+    resets = [module for module in modules.values() if _has_reset(module) and from_outside(module.reset)]
+    outside = {name: module for name, module in modules.items() if computes_by_own_code(module)}
+    snapshot = Snapshot(list(outside.items()))
+    copies_of_state(outside.values())
+    try:
         yield
+    finally:
+        snapshot.put_back_plain({id(inner) for module in resets for inner in module.modules()})
 
 
 @contextmanager
@@ -219,10 +221,9 @@ def _call(function: Callable[[], Any], called: str, name: str, module: nn.Module
     try:
         function()
     except Exception as error:  # whatever a network's own code stumbles over
-        where = f"module {name!r} ({type(module).__name__})" if name else f"the network ({type(module).__name__})"
         raise StateError(
-            f"{called} of {where} raised {type(error).__name__}: {error}; states are reset and modes set through it "
-            "before the network is run"
+            f"{called} of {in_words(name, module)} raised {type(error).__name__}: {error}; states are reset and modes "
+            "set through it before the network is run"
         ) from error
 
 
@@ -268,7 +269,7 @@ def _reset_from_outside(name: str, module: nn.Module) -> None:
     changed = snapshot.put_back_parameters()
     if known.harmless == before and versions(module) != before:
         raise StateError(
-            f"reset() of module {name!r} ({type(module).__name__}) changed its parameters, which it did not at first: "
+            f"reset() of {in_words(name, module)} changed its parameters, which it did not at first: "
             "they cannot be put back; let it reset states alone"
         )
     known.harmless = None if changed or versions(module) != before else before

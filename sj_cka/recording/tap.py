@@ -165,7 +165,7 @@ def fitting(tap: Tap, candidates: list[Order], reading: Reading) -> tuple[list[O
     errors = [distance(x, t.split(other, n, T)[:, list(SWAPPED)]) for x, t in zip(rows, tried, strict=True)]
     best = _best(errors)
     if longer is not None and len(best) > 1 and any(kind == "T" for kind, _ in candidates[0]):
-        again = [distance(rows[i], tried[i].split(longer, 2, T + 1)[:T]) for i in best]
+        again = [_first_steps_apart(tried[i], reading) for i in best]
         best = [best[i] for i in _best(again)]
     return [candidates[i] for i in best], min(errors)
 
@@ -210,26 +210,31 @@ def time_order(tap: Tap, extra: int, reading: Reading) -> Order | None:
     candidates = orders_of_time(extra)
     if len(candidates) == 1 or reading.longer is None:
         return candidates[0]
-    errors = []
-    for order in candidates:
-        tried = replace(tap, time_factors=order)
-        first = tried.split(reading.longer, 2, reading.T + 1)[: reading.T]
-        errors.append(distance(tried.split(reading.two, 2, reading.T), first))
+    errors = [_first_steps_apart(replace(tap, time_factors=order), reading) for order in candidates]
     best = _best(errors)
     return candidates[best[0]] if len(best) == 1 else None
 
 
-def settle(taps: list[Tap], open_folds: dict[int, list[Order]]) -> list[Tap]:
-    """Takes the other layers' order of a fold where the probes could not tell it (silent layers, equal rows)."""
-    votes = Counter(
-        _time_first(tap.factors) for i, tap in enumerate(taps) if i not in open_folds and _folded(tap.factors)
-    )
+def _first_steps_apart(tap: Tap, reading: Reading) -> float:
+    """How far the steps of a probe are from coming back as the first ones of a longer probe."""
+    assert reading.longer is not None
+    return distance(tap.split(reading.two, 2, reading.T), tap.split(reading.longer, 2, reading.T + 1)[: reading.T])
+
+
+def settle(folds: Sequence[tuple[Tap, list[Order]]]) -> list[Tap]:
+    """Taps, of several orders of a fold with that of the other layers: the probes could not tell (silence, equal rows).
+
+    Args:
+        folds: each tap with the orders that it may fold.
+    """
+    told = [some[0] for _, some in folds if len(some) == 1 and _folded(some[0])]
+    votes = Counter(map(_time_first, told))
     time_first = votes[True] >= votes[False]
-    settled = list(taps)
-    for i, candidates in open_folds.items():
-        agreeing = [order for order in candidates if not _folded(order) or _time_first(order) == time_first]
-        settled[i] = replace(taps[i], factors=(agreeing or candidates)[0])
-    return settled
+
+    def agrees(order: Order) -> bool:
+        return not _folded(order) or _time_first(order) == time_first
+
+    return [replace(tap, factors=next(filter(agrees, some), some[0])) for tap, some in folds]
 
 
 def distance(a: Tensor, b: Tensor) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -65,6 +65,16 @@ def named(model: nn.Module, *, every_name: bool = False) -> dict[str, nn.Module]
     return modules
 
 
+def in_words(name: str, module: nn.Module) -> str:
+    """A module as errors call it."""
+    return f"module {name!r} ({type(module).__name__})" if name else f"the network ({type(module).__name__})"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
+    return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def bare(model: nn.Module) -> nn.Module:
     """The network inside its wrappers, with none around a member either: itself, or a copy that shares all else."""
     copies: dict[int, nn.Module] = {}
@@ -118,7 +128,12 @@ def check_network(model: Any, what: str = "the network", *, watched: bool = True
             hint = ": compiled TorchScript cannot be looked into; give the network that it was made of"
         raise TypeError(f"expected {what} as an nn.Module, got {type(model).__name__}{hint}")
     inside = unwrapped(model)
-    if watched and isinstance(inside, fx.GraphModule) and not _calls_modules(inside):
+    # what torch.export checks its inputs by is the one module that is no layer
+    if (
+        watched
+        and isinstance(inside, fx.GraphModule)
+        and not any(node.op == "call_module" and node.target != "_guards_fn" for node in inside.graph.nodes)
+    ):
         raise TypeError(
             f"expected {what} as a network of modules, got a graph of functions ({type(model).__name__}), as "
             "torch.export makes it, which has no layers left: give the network that it was made of"
@@ -134,17 +149,11 @@ def check_network(model: Any, what: str = "the network", *, watched: bool = True
         for key, value in (*module._parameters.items(), *module._buffers.items()):
             if value is None or not (is_lazy(value) or value.is_meta):
                 continue
-            where = f"module {name!r} ({type(module).__name__})" if name else type(module).__name__
             if is_lazy(value):
                 how = "it is lazy; run the network once on a batch first"
             else:
                 how = "it is on the device meta; to_empty(device=...) and load_state_dict give it some"
-            raise ValueError(f"{what}: {key!r} of {where} has no values yet: {how}")
-
-
-def _calls_modules(graph: fx.GraphModule) -> bool:
-    """Whether a graph calls modules, other than what torch.export checks its inputs by."""
-    return any(node.op == "call_module" and node.target != "_guards_fn" for node in graph.graph.nodes)
+            raise ValueError(f"{what}: {key!r} of {in_words(name, module)} has no values yet: {how}")
 
 
 @contextmanager

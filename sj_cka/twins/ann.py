@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,7 @@ from spikingjelly.activation_based import layer as sj_layer
 from torch import Tensor, nn
 
 from sj_cka.recording.state import is_multi_step, is_neuron, neurons, outside_neurons
-from sj_cka.recording.wrappers import bare, check_network
+from sj_cka.recording.wrappers import bare, check_network, listed
 from sj_cka.twins.refusals import check_translatable, warn_of_logic
 from sj_cka.twins.untimed import live_tensors, no_hooks, no_watching, takes_steps, untimed, watches_nothing
 
@@ -189,11 +189,13 @@ def drawn_anew(twin: nn.Module, net: nn.Module, initialiser: Initialiser | None)
     if initialiser is not None:
         initialiser(twin)
         if unset := _unset(parameters):
-            raise ValueError(f"expected an initialiser that draws every parameter, {_some(unset)} got no value from it")
+            raise ValueError(
+                f"expected an initialiser that draws every parameter, {listed(unset)} got no value from it"
+            )
         return
     how = "pass initialiser= (a function that draws them in place) or build= (one that builds the network)"
     if unset := _unset(parameters):
-        raise ValueError(f"no reset_parameters() draws {_some(unset)}: {how}")
+        raise ValueError(f"no reset_parameters() draws {listed(unset)}: {how}")
     second = _reset(twin, parameters)
     for name, value in before.items():
         if why := _otherwise(value, first[name], second[name]):
@@ -268,8 +270,3 @@ def _otherwise(value: Tensor, first: Tensor, second: Tensor) -> str:
     if abs(shift) > tolerance * expected * 1.5**0.5:  # the mean of n values against that of 2 n
         return f"with its mean shifted by {-shift:.3g}"
     return ""
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from sj_cka.recording.snapshot import Refusal
 from sj_cka.recording.state import is_neuron, outside_neurons
+from sj_cka.recording.wrappers import in_words
 
 _REFUSED: tuple[tuple[tuple[type, ...], str], ...] = (
     ((sj_layer.SynapseFilter,), "filters its input over time"),
@@ -72,8 +73,7 @@ def check_translatable(net: nn.Module) -> None:
             continue
         reason = _of_neuron(module) if is_neuron(module) else _of_other(module, id(module) in inside)
         if reason:
-            what = f"module {name!r}" if name else "the network"
-            raise ValueError(f"{what} ({type(module).__name__}) has no artificial twin: it {reason}")
+            raise ValueError(f"{in_words(name, module)} has no artificial twin: it {reason}")
     if not any(map(is_neuron, net.modules())):
         raise ValueError(f"expected a network with neurons of SpikingJelly, found none in {type(net).__name__}")
 
