@@ -43,7 +43,7 @@ class Results:
         return self.plan.study
 
     def of(self, comparison: str, variant: str, state: str = "trained", kind: str = "") -> list[list[CKAResult]]:
-        """The results of a comparison by seed: one, or one for each other seed; of a ceiling, those of one kind."""
+        """The results of a comparison by seed: one, or one for each other seed; of a noise ceiling those of a kind."""
         by_seed: dict[int, list[CKAResult]] = {}
         for c in self.compared:
             if (c.comparison, c.variant, c.state, c.kind) == (comparison, variant, state, kind):

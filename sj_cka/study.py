@@ -212,7 +212,7 @@ def _fixed(planned: Plan, store: Store) -> list[Path]:
 
 
 def _stills(blocks: list[recipe.FigureBlock], shown: list[Section]) -> dict[str, object]:
-    """File name -> figure for the PNGs: floors and ceilings are left to the page."""
+    """File name -> figure for the PNGs: floors and noise ceilings are left to the page."""
     stills: dict[str, object] = {}
     for block, section in zip(blocks, shown, strict=True):
         for panel in section.panels if block.state == "trained" else ():

@@ -237,7 +237,7 @@ FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
     "the ceiling of two spiking networks": (
         ("{name: curve, comparison: twins}", "{name: heatmap, comparison: shortcuts, state: ceiling} # <--"),
         "figures[0].state",
-        "expected a comparison of two kinds of network, or of pairs of variants: only that has a ceiling",
+        "expected a comparison of two kinds of network, or of pairs of variants: only that has a noise ceiling",
     ),
     "a trend without a sweep": (
         ("{name: curve, comparison: twins}", "{name: trend, comparison: twins} # <--"),
@@ -488,7 +488,7 @@ TIME_FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
             "{measure: dynamics, comparison: inside, variant: T-2}",
         ),
         "claims[1].a",
-        "only that has a ceiling; got dynamics of 'inside'",
+        "only that has a noise ceiling; got dynamics of 'inside'",
     ),
     "a pair that is none": (
         ("variant: T-1 and T-2}", "variant: T-2 and T-1} # <--"),
@@ -715,7 +715,7 @@ ARM_B = "    b: {measure: paired_cka, comparison: twins, variant: none}\n"
             "a",
             "expected a measure of a comparison of two kinds of network",
         ),
-        ("near_ceiling", "    a: {measure: paired_cka, comparison: shortcuts}", "a", "only that has a ceiling"),
+        ("near_ceiling", "    a: {measure: paired_cka, comparison: shortcuts}", "a", "only that has a noise ceiling"),
         ("trend\n    direction: up", ARM_A, "a.variant", "expected no variant: a trend is over all of them"),
         ("trend\n    direction: up", "    a: {measure: paired_cka, comparison: twins}", "test", "expected a sweep"),
         (

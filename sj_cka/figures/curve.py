@@ -260,7 +260,7 @@ def _curves(block: FigureBlock, results: Results, *, relative: bool) -> Section:
     for variant in results.sides(block):
         name = variant or str(block.comparison)
         lines[name] = over_seeds.of_layers(results.tables["paired"], str(block.comparison), variant, "trained")
-        for state, label in (("untrained", "floor"), ("ceiling", "ceiling")):
+        for state, label in (("untrained", "floor"), ("ceiling", "noise ceiling")):
             table = over_seeds.of_layers(results.tables["paired"], str(block.comparison), variant, state)
             if len(table):
                 reference[f"{name}: {label}"] = table
@@ -268,8 +268,8 @@ def _curves(block: FigureBlock, results: Results, *, relative: bool) -> Section:
     note = f"{quantity} of layers of the same name, in order of depth, with 95 % intervals over seeds. "
     if any(name.endswith(": floor") for name in reference):
         note += "Floor: the same networks untrained (batch normalisation calibrated). "
-    if any(name.endswith(": ceiling") for name in reference):
-        note += "Ceiling: a network against itself trained from another seed, geometric mean of the two. "
+    if any(name.endswith(": noise ceiling") for name in reference):
+        note += "Noise ceiling: a network against itself trained from another seed, geometric mean of the two. "
     note += "Click a name to hide it."
     panels = (Panel("curve", curve(lines, reference=reference, relative=relative, y_title=quantity)),) if lines else ()
     if not lines:

@@ -145,7 +145,7 @@ def heatmap_section(block: FigureBlock, results: Results) -> Section:
     of_what = {
         "trained": "the other",
         "untrained": "the other, both untrained (the floor: what wiring alone gives)",
-        "ceiling": "the same network trained from another seed (the ceiling)",
+        "ceiling": "the same network trained from another seed (the noise ceiling)",
     }[block.state]
     note = (
         f"{quantity} of every layer of one network with every layer of {of_what}, mean over "

@@ -149,13 +149,14 @@ def trend_section(block: FigureBlock, results: Results, *, measure: MeasureOfCom
     states = {name: table for name, table in states.items() if not table.empty}
     dots = {name: over_seeds.by_value(table, evidence.swept) for name, table in states.items()}
     lines = {name: over_seeds.over_seeds(table, "value", "measured") for name, table in dots.items()}
-    reference = {} if over_values.ceiling.empty else {"seed against seed (the ceiling)": _level(over_values.ceiling)}
+    ceiling = over_values.ceiling
+    reference = {} if ceiling.empty else {"seed against seed (the noise ceiling)": _level(ceiling)}
     label = evidence.label(measurement)
     note = f"{label[0].upper()}{label[1:]}, against {path}: means with 95 % intervals over seeds, a dot a seed. "
     if len(states) > 1:
         note += "Floor: the same networks untrained. "
     if reference:
-        note += "Ceiling: a network against itself trained from another seed, geometric mean of the two. "
+        note += "Noise ceiling: a network against itself trained from another seed, geometric mean of the two. "
     counts = ", ".join(str(len(layers)) for layers in over_values.layers.values())
     note += f"Over {counts} layers, those that are defined at every value that has them."
     figure = trend(lines, x_title=path, y_title=label, dots=dots, reference=reference)

@@ -125,7 +125,7 @@ class Comparison(Strict):
     )
 
     def ceiling_of(self, network: NetworkName) -> str:
-        """What tells the two parts of a ceiling apart, see `sj_cka.jobs.compare.rows`."""
+        """What tells the two parts of a noise ceiling apart, see `sj_cka.jobs.compare.rows`."""
         return network if self.variants == "pairs" else network.kind
 
 
@@ -142,7 +142,7 @@ class FigureBlock(Named):
     comparison: str | None = Field(None, description="the comparison that it shows")
     state: State = Field(
         "trained",
-        description="trained networks, or untrained ones (the floor), or seed against seed (the ceiling)",
+        description="trained networks, or untrained ones (the floor), or seed against seed (the noise ceiling)",
     )
     title: str | None = None
 

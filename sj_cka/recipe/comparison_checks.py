@@ -10,7 +10,7 @@ from sj_cka.recipe.network_checks import check_network
 from sj_cka.recipe.reading import Study
 from sj_cka.recipe.source import KeyPath, shown
 
-WITH_CEILING = "a comparison of two kinds of network, or of pairs of variants: only that has a ceiling"
+WITH_CEILING = "a comparison of two kinds of network, or of pairs of variants: only that has a noise ceiling"
 
 
 def check_comparisons(study: Study) -> None:

@@ -137,7 +137,7 @@ class Study:
         return list(dict.fromkeys(network for name in named for network in self.networks(name)))
 
     def has_ceiling(self, comparison: Comparison) -> bool:
-        """Whether seed against seed is a ceiling of it: for two kinds of network, and for two variants."""
+        """Whether seed against seed is a noise ceiling of it: for two kinds of network, and for two variants."""
         kinds = {NetworkName(name).kind for name in (comparison.x, comparison.y)}
         if comparison.attack_y is not None:
             return False
