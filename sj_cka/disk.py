@@ -77,19 +77,18 @@ def beside(name: str) -> str:
 
 def unfit(name: str) -> str:
     """Why a text is no name for a folder, on any system; "" where it is one."""
-    if not name or set(name) <= {"."}:
-        return "it is empty" if not name else "it means another folder"
-    if found := [c for c in name if c in '/\\:*?"<>|' or not c.isprintable()]:
-        return f"{found[0]!r} cannot stand in it"
-    if name[0] in ".- ~":
-        return f"it starts with {name[0]!r}"
-    if name[-1] in ". ":
-        return f"it ends with {name[-1]!r}"
-    if re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE):
-        return "Windows keeps it for a device"
-    if len(name.encode(errors="replace")) > _LONGEST:
-        return f"it is longer than {_LONGEST} bytes"
-    return ""
+    odd = next((letter for letter in name if letter in '/\\:*?"<>|' or not letter.isprintable()), "")
+    device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE)
+    faults = {
+        "it is empty": not name,
+        "it means another folder": set(name) <= {"."},
+        f"{odd!r} cannot stand in it": odd != "",
+        f"it starts with {name[:1]!r}": name[:1] in ".- ~",
+        f"it ends with {name[-1:]!r}": name[-1:] in ". ",
+        "Windows keeps it for a device": device is not None,
+        f"it is longer than {_LONGEST} bytes": len(name.encode(errors="replace")) > _LONGEST,
+    }
+    return next((fault for fault, is_there in faults.items() if is_there), "")
 
 
 def set_aside(path: Path, into: Path) -> Path:

@@ -16,8 +16,7 @@ from sj_cka.job import Job
 from sj_cka.plugins import lookup
 from sj_cka.processes import agreed, world
 from sj_cka.progress import Progress, repeated
-from sj_cka.store import Store
-from sj_cka.unfinished import Log
+from sj_cka.store import Log, Store
 
 logger = logging.getLogger(__name__)
 _SECONDS = 0.2  # between two looks at what the jobs say

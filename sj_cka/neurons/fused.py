@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -126,17 +127,20 @@ def _forward(
     h_seq = empty_steps(T, x0) if keep_h else None
 
     channels_last = is_channels_last(x0)
-    xs, ss, vs = (chunks(seq, channels_last) for seq in (x_seq, spikes, v_out if keep_v else v_out[None]))
-    hs = None if h_seq is None else chunks(h_seq, channels_last)
-    v0s = chunks(v[None], channels_last) if isinstance(v, Tensor) else None
-    scratches = tuple(torch.empty_like(ss[0][0]) for _ in range(2))
-    start = x_seq.new_full((), 0.0 if isinstance(v, Tensor) else v)
-    for i, (x, s, v_seq) in enumerate(zip(xs, ss, vs, strict=True)):
+    v_kept = v_out if keep_v else v_out[None]
+    v0 = v if isinstance(v, Tensor) else x_seq.new_full((), v).expand_as(x0)
+    scratches: tuple[Tensor, ...] = ()
+    for x, s, v_seq, h, v_before in _by_chunk((x_seq, spikes, v_kept, h_seq, v0[None]), channels_last):
+        scratches = scratches or tuple(torch.empty_like(s[0]) for _ in range(2))  # the first chunk is the largest
         h_scratch, v_scratch = (scratch[: len(s[0])] for scratch in scratches)
-        v_before = start.expand_as(v_scratch) if v0s is None else v0s[i][0]
-        h = [h_scratch] * T if hs is None else hs[i]
-        _forward_steps(x, v_before, q, p, h, s, v_seq if keep_v else [*[v_scratch] * (T - 1), v_seq[0]])
+        v_after = v_seq if keep_v else [*[v_scratch] * (T - 1), v_seq[0]]
+        _forward_steps(x, v_before[0], q, p, h or [h_scratch] * T, s, v_after)
     return spikes, v_out, h_seq
+
+
+def _by_chunk(seqs: Iterable[Tensor | None], channels_last: bool) -> Iterator[tuple[Any, ...]]:
+    """For each chunk of neurons the steps of each sequence; None of none."""
+    return zip(*(repeat(None) if seq is None else chunks(seq, channels_last) for seq in seqs), strict=False)
 
 
 def _forward_kernel(x: Tensor, v: Tensor, q: Tensor | None, *, p: Dynamics, keep_h: bool, keep_v: bool) -> list[Tensor]:
@@ -184,6 +188,15 @@ def _dot(x: Tensor, y: Tensor) -> Tensor:
     return (x.double() * y.double()).sum()
 
 
+def _bracket(gs: Tensor, gv: Tensor, h: Tensor, p: Dynamics, out: Tensor) -> Tensor:
+    """What g is multiplied by, see `_backward_steps`; without detach_reset."""
+    if p.v_reset is None:
+        return torch.sub(gs, gv, alpha=p.v_threshold, out=out)
+    if p.v_reset == 0.0:
+        return torch.addcmul(gs, gv, h, value=-1.0, out=out)
+    return torch.addcmul(gs, gv, torch.sub(out.new_full((), p.v_reset), h, out=out), out=out)
+
+
 def _backward_steps(
     grad_spikes: Sequence[Tensor],
     grad_v: Sequence[Tensor | None],
@@ -213,7 +226,7 @@ def _backward_steps(
     d, bracket, kept, carry, wide_gs, wide_h, wide_gh = scratches
     wide = d.dtype
     # 0-dim tensors: wrapping a Python number costs 1 us a call
-    zero, one, v_reset = (d.new_full((), value) for value in (0.0, 1.0, p.v_reset or 0.0))
+    zero, one = (d.new_full((), value) for value in (0.0, 1.0))
     leak = q.to(h[0].dtype).to(wide) if q is not None else d.new_full((), 0.0 if p.tau is None else 1.0 / p.tau)
     decay = one - leak
     v_threshold = h[0].new_full((), p.v_threshold)
@@ -226,21 +239,11 @@ def _backward_steps(
 
         gs, wide_h_t = _widened(grad_spikes[t], wide_gs), _widened(h[t], wide_h)
         gh = grad_x[t] if grad_x[t].dtype == wide else wide_gh
-        into_g, past_g = gs, zero
         torch.sub(h[t], v_threshold, out=d)  # rounded as there, since some surrogates jump
-        if gv is not None and not p.detach_reset:
-            if p.v_reset is None:
-                into_g = torch.sub(gs, gv, alpha=p.v_threshold, out=bracket)
-            elif p.v_reset == 0.0:
-                into_g = torch.addcmul(gs, gv, wide_h_t, value=-1.0, out=bracket)
-            else:
-                torch.sub(v_reset, wide_h_t, out=bracket)
-                into_g = torch.addcmul(gs, gv, bracket, out=bracket)
-        if gv is not None:
-            past_g = gv
-            if p.v_reset is not None:  # gv where d < 0, else 0: gv (1 - s[t]) in one pass
-                torch.ops.aten.hardtanh_backward.grad_input(gv, d, -math.inf, 0.0, grad_input=kept)
-                past_g = kept
+        past_g = zero if gv is None else gv
+        if gv is not None and p.v_reset is not None:  # gv where d < 0, else 0: gv (1 - s[t]) in one pass
+            past_g = torch.ops.aten.hardtanh_backward.grad_input(gv, d, -math.inf, 0.0, grad_input=kept)
+        into_g = gs if gv is None or p.detach_reset else _bracket(gs, gv, wide_h_t, p, bracket)
         p.gradient(past_g, into_g, d, gh)
 
         if v is not None:
@@ -273,27 +276,15 @@ def _backward(
     """
     T, channels_last = len(h_seq), is_channels_last(h_seq[0])
     grad_x, grad_v0 = empty_steps(T, h_seq[0]), empty_step(h_seq[0]) if needs_v else None
-    gss, hs, gxs = (chunks(seq, channels_last) for seq in (grad_spikes, h_seq, grad_x))
-    gv0s = None if grad_v0 is None else chunks(grad_v0[None], channels_last)
-    gvs = None if grad_v is None else chunks(grad_v, channels_last)
-    xs = None if x_seq is None else chunks(x_seq, channels_last)
-    v0s = None if v is None else chunks(v.expand_as(h_seq[0])[None], channels_last)
-    scratches = tuple(torch.empty_like(gxs[0][0], dtype=_wide(h_seq.dtype)) for _ in range(7))
+    v0 = None if v is None else v.expand_as(h_seq[0])[None]
+    seqs = (grad_spikes, grad_v, h_seq, x_seq, v0, grad_x, None if grad_v0 is None else grad_v0[None])
+    scratches: tuple[Tensor, ...] = ()
     total_q = 0.0
-    for i, (gs, h, gx) in enumerate(zip(gss, hs, gxs, strict=True)):
-        parts = _backward_steps(
-            gs,
-            _outside(None if gvs is None else gvs[i], T),
-            h,
-            None if xs is None else xs[i],
-            None if v0s is None else v0s[i][0],
-            q,
-            p,
-            gx,
-            None if gv0s is None else gv0s[i][0],
-            [scratch[: len(gx[0])] for scratch in scratches],
-            torch.dot,
-        )
+    for gs, gv, h, x, v_before, gx, gv0 in _by_chunk(seqs, channels_last):
+        scratches = scratches or tuple(torch.empty_like(gx[0], dtype=_wide(h_seq.dtype)) for _ in range(7))
+        own = [scratch[: len(gx[0])] for scratch in scratches]
+        v_first, gv_first = v_before and v_before[0], gv0 and gv0[0]
+        parts = _backward_steps(gs, _outside(gv, T), h, x, v_first, q, p, gx, gv_first, own, torch.dot)
         total_q += sum(float(part) for part in parts)
     return grad_x, grad_v0, None if q is None else q.new_tensor(total_q)
 

@@ -1,9 +1,7 @@
 """The page of a study: answers in sentences first, then the figures, in one file that works without a network."""
 
-from sj_cka.report.answers import answer
-from sj_cka.report.csv import write_csv
-from sj_cka.report.edition import Edition
-from sj_cka.report.page import Answer, Page, Verdict, why_no_png, write_page, write_pngs
+from sj_cka.report.edition import Edition, write_csv
+from sj_cka.report.page import Answer, Page, Verdict, answer, why_no_png, write_page, write_pngs
 
 __all__ = [
     "Answer",

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 from filelock import FileLock
 
 from sj_cka.disk import try_folder, whole, writing
@@ -117,6 +118,13 @@ class Edition:
             raise
         if os.path.lexists(old):
             _bring_over(old, self.folder)
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> Path:
+    """Writes a table with six decimals; an older file stays whole until the new one is."""
+    with whole(path) as file:
+        table.to_csv(file, index=False, float_format="%.6f", lineterminator="\n")
+    return path
 
 
 def _swappable(folder: Path, fixed: Sequence[Path]) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jinja2
 import pandas as pd
@@ -23,12 +23,11 @@ from markupsafe import Markup
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from plotly.offline import get_plotlyjs
 
+from sj_cka.claims import TESTS, Finding, Interval, Verdict
 from sj_cka.disk import whole
 from sj_cka.figures.section import Section
 
 logger = logging.getLogger(__name__)
-
-Verdict = Literal["holds", "contradicted", "undecided", "not trained"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,24 @@ class Answer:
         for verdict in (self.verdict, self.learned):
             if verdict is not None and verdict not in get_args(Verdict):
                 raise ValueError(f"expected a verdict out of {get_args(Verdict)}, got {verdict!r}")
+
+
+def answer(finding: Finding) -> Answer:
+    """A judged claim as the page states it."""
+    parts = [finding.measured, f"{TESTS[finding.test].effect} {_numbers(finding.estimate)}"]
+    if finding.learned_estimate is not None:
+        parts.append(f"training added {_numbers(finding.learned_estimate)}")
+    if finding.note:
+        parts.append(finding.note)
+    return Answer(finding.says, finding.verdict, finding.learned, "; ".join(parts), finding.source)
+
+
+def _numbers(estimate: Interval) -> str:
+    if pd.isna(estimate.mean):
+        return "undefined"
+    if estimate.n < 2:
+        return f"{estimate.mean:+.3f} (one seed, no interval)"
+    return f"{estimate.mean:+.3f} (95 % interval {estimate.low:+.3f} to {estimate.high:+.3f}, {estimate.n} seeds)"
 
 
 @dataclass(frozen=True)
@@ -122,20 +139,16 @@ def write_pngs(figures: Mapping[str, go.Figure], folder: Path, *, timeout_s: flo
     """
     if not figures:
         return []
-    for name in figures:
-        if Path(name).name != name:
-            raise ValueError(f"expected the name of a file without a folder, got {name!r}")
-    obstacle = why_no_png()
-    if obstacle:
+    if strange := [name for name in figures if Path(name).name != name]:
+        raise ValueError(f"expected the name of a file without a folder, got {strange[0]!r}")
+    if obstacle := why_no_png():
         logger.warning("no PNG files: %s", obstacle)
         return []
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".png-", dir=folder) as unfinished:
         drawn = [Path(unfinished) / f"{name}.png" for name in figures]
-        if timeout_s is None:
-            timeout_s = 60 + 10 * len(figures)
-        obstacle = _draw([_still(figure) for figure in figures.values()], drawn, Path(unfinished), timeout_s)
-        if obstacle:
+        seconds = 60 + 10 * len(figures) if timeout_s is None else timeout_s
+        if obstacle := _draw([_still(figure) for figure in figures.values()], drawn, Path(unfinished), seconds):
             logger.warning("no PNG files: %s", obstacle)
             return []
         written = [folder / path.name for path in drawn]
