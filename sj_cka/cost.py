@@ -1,4 +1,25 @@
-"""What a network computes for an image, and the energy of that arithmetic: operations counted while it runs."""
+"""What a network computes for an image, and the energy of that arithmetic: operations counted while it runs.
+
+What a value costs depends on where it comes from, not on how it looks, so that neither a silent ReLU nor a binary
+image is taken for spikes, and the count is the same in any batches:
+
+- Spikes are what SpikingJelly's neurons put out, where that is whole numbers; m > 1 counts as m spikes. Each costs
+  an accumulation for every weight it meets, at the border of an image those inside it.
+- So do spikes that were copied, chosen, summed, averaged or multiplied by one constant on their way, in whatever
+  layout, as by a pooling, by the sum of SEW ResNet or by the scale of `sj_cka.twins.converted_snn`: these steps are
+  linear and fold into the weights. A mean over m spikes costs m accumulations. Of a maximum, the chosen value
+  counts.
+- Spikes of different worth that were mixed, as by a scale for each channel or the sum of neurons of two scales, do
+  not: each value other than 0 costs a MAC for every weight it meets.
+- Where spikes meet spikes (attention), each pair of values other than 0 costs an accumulation.
+- Every other value, 0 or not, is dense and costs a MAC for every weight it meets: the images themselves, all values
+  of an artificial network, what batch normalisation puts out.
+
+Zeros of padding count neither way, so that neurons that fire at every step cost T times the operations of the twin.
+The usual formula, and SpikingJelly's `MACCounter`, count them as MACs: 1.19 times this number for a convolution of
+3x3 on an image of 8 x 8, 2.25 times on one of 2 x 2. SpikingJelly's `SynOpCounter` leaves them out too, and agrees
+with `synops` where spikes are 0 and 1 and nothing else is: it takes every tensor of zeros and ones for spikes.
+"""
 
 from __future__ import annotations
 
@@ -56,25 +77,7 @@ def cost(network: nn.Module, images: Tensor, *, batch_size: int = 64, axis: int 
     the layers, and the traffic of memory, often the larger part of the energy, which depends on the hardware. A network
     of `converted_snn` is shown its input T times from the start, so that all its layers run T times.
 
-    What a value costs depends on where it comes from, not on how it looks, so that neither a silent ReLU nor a binary
-    image is taken for spikes, and the count is the same in any batches:
-
-    - Spikes are what SpikingJelly's neurons put out, where that is whole numbers; m > 1 counts as m spikes. Each costs
-      an accumulation for every weight it meets, at the border of an image those inside it.
-    - So do spikes that were copied, chosen, summed, averaged or multiplied by one constant on their way, in whatever
-      layout, as by a pooling, by the sum of SEW ResNet or by the scale of `sj_cka.twins.converted_snn`: these steps are
-      linear and fold into the weights. A mean over m spikes costs m accumulations. Of a maximum, the chosen value
-      counts.
-    - Spikes of different worth that were mixed, as by a scale for each channel or the sum of neurons of two scales, do
-      not: each value other than 0 costs a MAC for every weight it meets.
-    - Where spikes meet spikes (attention), each pair of values other than 0 costs an accumulation.
-    - Every other value, 0 or not, is dense and costs a MAC for every weight it meets: the images themselves, all values
-      of an artificial network, what batch normalisation puts out.
-
-    Zeros of padding count neither way, so that neurons that fire at every step cost T times the operations of the twin.
-    The usual formula, and SpikingJelly's `MACCounter`, count them as MACs: 1.19 times this number for a convolution of
-    3x3 on an image of 8 x 8, 2.25 times on one of 2 x 2. SpikingJelly's `SynOpCounter` leaves them out too, and agrees
-    with `synops` where spikes are 0 and 1 and nothing else is: it takes every tensor of zeros and ones for spikes.
+    What a value costs, and what counts as a spike: see `sj_cka.cost`.
 
     Args:
         network: takes images `[N, ...]`; run in evaluation mode from reset states, and left as it was.

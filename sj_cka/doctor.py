@@ -30,7 +30,9 @@ def examine() -> Iterator[tuple[str, bool]]:
     """
     yield f"sj_cka {version('sj_cka')}, Python {platform.python_version()}, {platform.platform()}", True
     yield ", ".join(f"{name} {_version(name)}" for name in _PACKAGES), True
-    parts = {"devices": _devices(), "LIF": _backends(), "pictures": _pictures(), "extras": _extras()}
+    obstacle = why_no_png()
+    pictures = f"figures as PNG: {f'no; {obstacle}' if obstacle else 'yes, kaleido and a browser are here'}"
+    parts = {"devices": _devices(), "LIF": _backends(), "pictures": [pictures], "extras": _extras()}
     for title, lines in parts.items():
         yield f"\n{title}", True
         for line in lines:
@@ -74,11 +76,6 @@ def _backends() -> Iterator[str]:
         yield f"{device}: {chosen.name} ({chosen.reason})"
     if not torch.cuda.is_available():
         yield "cuda: not asked, there is no device"
-
-
-def _pictures() -> Iterator[str]:
-    obstacle = why_no_png()
-    yield f"figures as PNG: no; {obstacle}" if obstacle else "figures as PNG: yes, kaleido and a browser are here"
 
 
 def _extras() -> Iterator[str]:

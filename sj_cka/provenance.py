@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,14 +31,13 @@ def provenance(planned: Plan, done: int, seconds: float) -> dict[str, str]:
         seconds: how long it took.
     """
     study, here = planned.study, environment()
-    ordered = in_order(planned.jobs)
     return {
         "recipe": visible(str(study.source.path)),
         "profile": study.profile,
         **({"set": ", ".join(study.settings)} if study.settings else {}),
         "seeds": ", ".join(map(str, study.seeds)),
         "data": "; ".join(f"{data.described}, fingerprint {data.samples.fingerprint[:12]}" for data in planned.sets),
-        "jobs": f"{len(ordered)}, of which {done} in this run ({seconds:.0f} s); threads a job: "
+        "jobs": f"{len(in_order(planned.jobs))}, of which {done} in this run ({seconds:.0f} s); threads a job: "
         f"{study.recipe.train.threads}",
         **here,
         "neuron backend": backends(planned),
@@ -48,11 +48,9 @@ def provenance(planned: Plan, done: int, seconds: float) -> dict[str, str]:
 
 def backends(planned: Plan) -> str:
     """Which implementation of each neuron of the study runs here, and why."""
-    said = []
-    for condition in planned.study.conditions.values():
-        neuron = condition.snn.neuron.options()
-        backend = backend_of(neuron, device())
-        said.append(f"{neuron['name']}: {'its own' if backend is None else f'{backend.name} ({backend.reason})'}")
+    neurons = [condition.snn.neuron.options() for condition in planned.study.conditions.values()]
+    chosen = [(neuron["name"], backend_of(neuron, device())) for neuron in neurons]
+    said = [f"{name}: {'its own' if own is None else f'{own.name} ({own.reason})'}" for name, own in chosen]
     return "; ".join(dict.fromkeys(said))
 
 
@@ -104,12 +102,11 @@ def remarks(planned: Plan, store: Store, undefined: pd.DataFrame) -> tuple[str, 
 
 def _elsewhere(planned: Plan, store: Store) -> str:
     """Says so where finished jobs ran on another device, or with other versions, than those that the page names."""
-    others = dict[str, int]()
+    others = Counter[str]()
     for job in in_order(planned.jobs):
         here = environment(job)
         there = json.loads(store.read(job.key, "environment.json"))
-        other = ", ".join(f"{key} {value}" for key, value in there.items() if value != here.get(key))
-        if other:
-            others[other] = others.get(other, 0) + 1
+        others[", ".join(f"{key} {value}" for key, value in there.items() if value != here.get(key))] += 1
+    del others[""]
     counted = "; ".join(f"{count} with {other}" for other, count in others.items())
     return f"Some jobs were done before, in another environment than the one named below: {counted}." if others else ""

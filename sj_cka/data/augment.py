@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from sj_cka.data.samples import sent
-from sj_cka.plugins import OptionError
+from sj_cka.plugins import check_option
 
 Augmentation = Callable[..., Tensor]
 
@@ -33,8 +33,7 @@ def crop(samples: Tensor, generator: Generator, *, padding: int = 4) -> Tensor:
         >>> crop(torch.ones(2, 1, 5, 4), torch.Generator().manual_seed(0), padding=1).shape
         torch.Size([2, 1, 5, 4])
     """
-    if padding < 1:
-        raise OptionError("padding", f"expected padding from 1, in pixels, got {padding}")
+    check_option(padding >= 1, "padding", "padding from 1, in pixels", padding)
     images = _as_images(samples)
     N, _, H, W = images.shape
     top, left = sent(torch.randint(2 * padding + 1, (2, N, 1), generator=generator), images.device)
@@ -62,8 +61,7 @@ def roll(samples: Tensor, generator: Generator, *, pixels: int = 5) -> Tensor:
         >>> roll(torch.eye(3).view(1, 1, 3, 3), torch.Generator().manual_seed(0), pixels=1).sum().item()
         3.0
     """
-    if pixels < 1:
-        raise OptionError("pixels", f"expected pixels, the largest shift, from 1, got {pixels}")
+    check_option(pixels >= 1, "pixels", "pixels, the largest shift, from 1", pixels)
     images = _as_images(samples)
     N, _, H, W = images.shape
     down, right = sent(torch.randint(-pixels, pixels + 1, (2, N, 1), generator=generator), images.device)
@@ -108,8 +106,7 @@ def cutout(samples: Tensor, generator: Generator, *, size: int = 8) -> Tensor:
         >>> cutout(torch.ones(1, 1, 9, 9), torch.Generator().manual_seed(1), size=1).sum().item()
         80.0
     """
-    if size < 1:
-        raise OptionError("size", f"expected size, pixels a side, from 1, got {size}")
+    check_option(size >= 1, "size", "size, pixels a side, from 1", size)
     images = _as_images(samples)
     N, _, H, W = images.shape
     inside = []
@@ -117,8 +114,8 @@ def cutout(samples: Tensor, generator: Generator, *, size: int = 8) -> Tensor:
         start = sent(torch.randint(length, (N, 1), generator=generator), images.device) - size // 2
         at = torch.arange(length, device=images.device)
         inside.append((at >= start) & (at < start + size))
-    hole = inside[0].view(N, 1, H, 1) & inside[1].view(N, 1, 1, W)
-    return images.masked_fill(hole, 0).view(samples.shape)
+    rows, columns = inside
+    return images.masked_fill(rows.view(N, 1, H, 1) & columns.view(N, 1, 1, W), 0).view(samples.shape)
 
 
 def drop_events(samples: Tensor, generator: Generator, *, share: float = 0.25) -> Tensor:
@@ -146,8 +143,7 @@ def drop_events(samples: Tensor, generator: Generator, *, share: float = 0.25) -
     flat = kept.view(-1)
     [there] = flat.nonzero(as_tuple=True)
     counts = flat[there].to("cpu", torch.float32)
-    survivors = torch.binomial(counts, torch.full_like(counts, 1 - share), generator=generator)
-    flat[there] = survivors.to(flat)
+    flat[there] = torch.binomial(counts, torch.full_like(counts, 1 - share), generator=generator).to(flat)
     return kept
 
 
@@ -176,5 +172,4 @@ def _gathered(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _check_share(share: float) -> None:
-    if not 0 <= share <= 1:
-        raise OptionError("share", f"expected share, a probability from 0 to 1, got {share}")
+    check_option(0 <= share <= 1, "share", "share, a probability from 0 to 1", share)

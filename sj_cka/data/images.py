@@ -8,10 +8,11 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch.nn.functional import interpolate
 
 from sj_cka.data.samples import DataError, Images, fingerprint
 from sj_cka.files import UnreadableFile, opened_npz, shown
-from sj_cka.plugins import OptionError
+from sj_cka.plugins import check_option
 from sj_cka.ranges import check_splits
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -37,11 +38,11 @@ def digits(size: int | None = None, train: int | None = None) -> Images:
         >>> tuple(data.x_train.shape), tuple(data.x_test.shape)
         ((1437, 1, 8, 8), (360, 1, 8, 8))
     """
-    if size is not None and size < 8:
-        raise OptionError("size", f"expected a size from 8, the pixels of an image, got {size}")
+    check_option(size is None or size >= 8, "size", "a size from 8, the pixels of an image", size)
     x_train, y_train, x_test, y_test = first_of(digit_arrays(), train)
     if size is not None and size != 8:
-        x_train, x_test = (_resized(x, size) for x in (x_train, x_test))
+        wider = (interpolate(torch.from_numpy(x), (size, size), mode="bilinear") for x in (x_train, x_test))
+        x_train, x_test = (x.numpy() for x in wider)
     return _images(x_train, y_train, x_test, y_test)
 
 
@@ -63,15 +64,9 @@ def digit_arrays() -> Arrays:
 def first_of(arrays: Arrays, train: int | None) -> Arrays:
     """Arrays with the first `train` of the training split alone; None for all of it."""
     x_train, y_train, x_test, y_test = arrays
-    if train is not None and not 10 <= train <= len(x_train):
-        message = f"expected train, a number of training samples from 10 to {len(x_train)}, got {train}"
-        raise OptionError("train", message)
+    fits = train is None or 10 <= train <= len(x_train)
+    check_option(fits, "train", f"train, a number of training samples from 10 to {len(x_train)}", train)
     return x_train[:train], y_train[:train], x_test, y_test
-
-
-def _resized(x: np.ndarray, size: int) -> np.ndarray:
-    resized = torch.nn.functional.interpolate(torch.from_numpy(x), (size, size), mode="bilinear")
-    return resized.numpy()
 
 
 def npz(path: Path, layout: Layout | None = None) -> Images:
@@ -89,8 +84,7 @@ def npz(path: Path, layout: Layout | None = None) -> Images:
     path = Path(path)
     try:
         with opened_npz(path) as file:
-            missing = [name for name in _ARRAYS if name not in file]
-            if missing:
+            if missing := [name for name in _ARRAYS if name not in file]:
                 got = shown(", ".join(sorted(file))) or "no array"
                 raise DataError(
                     f"{path}: expected arrays {', '.join(_ARRAYS)}; missing: {', '.join(missing)}; got {got}"
@@ -177,8 +171,7 @@ def _pictures(name: str, x: np.ndarray, layout: Layout | None) -> np.ndarray:
         return made
     with np.errstate(over="ignore"):  # told below
         made = made.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(made).reshape(len(made), -1).all(1))
-    if len(bad):
+    if len(bad := np.flatnonzero(~np.isfinite(made).reshape(len(made), -1).all(1))):
         raise DataError(
             f"{name}: expected finite numbers, got NaN or infinity in {len(bad)} images, first in image {bad[0]}"
             + (f": {x[bad[0]].max():g} is beyond float32" if np.isfinite(x[bad[0]]).all() else "")
@@ -206,8 +199,7 @@ def _images(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test
     mean = x_train.mean((0, 2, 3), dtype=np.float64) / scale
     std = x_train.std((0, 2, 3), dtype=np.float64) / scale
     # not std == 0: the mean of equal numbers can be another one
-    flat = np.flatnonzero(x_train.max((0, 2, 3)) == x_train.min((0, 2, 3)))
-    if len(flat):
+    if len(flat := np.flatnonzero(x_train.max((0, 2, 3)) == x_train.min((0, 2, 3)))):
         raise DataError(f"expected images that vary, channel {flat[0]} of the training split is constant")
     return stored(x_train, y_train, x_test, y_test, int(y_train.max()) + 1, mean.tolist(), std.tolist())
 

@@ -180,8 +180,7 @@ def _arrays(split: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unreadable(known: _Set, root: Path, error: Exception) -> DataError:
-    missing = _missing(known, root)
-    if missing:
+    if missing := _missing(known, root):
         kind = AbsentData if len(missing) == len(known.files) else DataError
         return kind(
             f"{known.title}: expected the folder {known.folder} in the data root {root}, with "

@@ -13,7 +13,7 @@ from spikingjelly.activation_based import surrogate as surrogates
 
 from sj_cka.neurons import compiling
 from sj_cka.neurons.surrogates import gradient_of
-from sj_cka.plugins import OptionError
+from sj_cka.plugins import OptionError, check_option
 
 BackendName = Literal["cupy", "native", "triton", "fused", "torch"]
 NeuronKind = Literal["lif", "if", "plif"]
@@ -86,8 +86,7 @@ def neuron_backend(
     names: tuple[BackendName, ...] = get_args(BackendName)
     if kind not in NODES:
         raise ValueError(f"expected a kind of neuron: {', '.join(NODES)}; got {kind!r}")
-    if wish not in ("auto", *names):
-        raise OptionError("backend", f'expected backend "auto" or one of {", ".join(names)}; got {wish!r}')
+    check_option(wish in ("auto", *names), "backend", f'backend "auto" or one of {", ".join(names)}', repr(wish))
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device} asked for, but torch {torch.__version__} finds no CUDA device")
     surrogate = surrogates.Sigmoid() if surrogate is None else surrogate

@@ -72,8 +72,7 @@ def multi_step(x_seq: Tensor, v: Tensor | float, leak: Tensor | None, neuron: Ne
         leak: 1/tau of "plif", of one element; else None.
         neuron: its kind and constants.
     """
-    spikes, v_seq = _MultiStep.apply(x_seq, v, leak, neuron)
-    return spikes, v_seq
+    return _MultiStep.apply(x_seq, v, leak, neuron)
 
 
 class _MultiStep(torch.autograd.Function):
@@ -125,12 +124,9 @@ def _run(kernel: _Kernel, x_seq: Tensor, neuron: Neuron, given: dict[str, Tensor
     dtype, device = x_seq.dtype, x_seq.device
     lanes = x_seq.numel() if dtype == torch.float32 else x_seq.numel() // 2
     N = lanes // len(x_seq)
-    given["numel"], given["N"] = _scalar(lanes, torch.int32, device), _scalar(N, torch.int32, device)
-    given["v_th"] = _scalar(neuron.v_threshold, dtype, device)
-    if neuron.v_reset is not None:
-        given["v_reset"] = _scalar(neuron.v_reset, dtype, device)
-    if neuron.leak is not None:
-        given["decay"] = _scalar(neuron.leak, dtype, device)
+    given |= {name: _scalar(count, torch.int32, device) for name, count in (("numel", lanes), ("N", N))}
+    values = {"v_th": neuron.v_threshold, "v_reset": neuron.v_reset, "decay": neuron.leak}
+    given |= {name: _scalar(value, dtype, device) for name, value in values.items() if value is not None}
     threads = configure.cuda_threads
     pointers = tuple(given[name].data_ptr() for name in kernel.parameters)
     with torch.cuda.device_of(x_seq):
@@ -183,10 +179,8 @@ def _stream(device: torch.device) -> Any:
 
 
 def _key(neuron: Neuron, dtype: torch.dtype) -> tuple[str, bool, bool, bool, str, str]:
-    ctype = _CTYPES[dtype]
-    hard = neuron.v_reset is not None
-    code = _surrogate_code(neuron.surrogate, ctype)
-    return neuron.kind, neuron.decay_input, hard, neuron.detach_reset, code, ctype
+    code = _surrogate_code(neuron.surrogate, ctype := _CTYPES[dtype])
+    return neuron.kind, neuron.decay_input, neuron.v_reset is not None, neuron.detach_reset, code, ctype
 
 
 _CODES: dict[tuple[Any, ...], str] = {}
@@ -196,11 +190,9 @@ def _surrogate_code(surrogate: Any, ctype: str) -> str:
     """CUDA code of a surrogate gradient, which its class and its numbers decide."""
     numbers = ((name, value) for name, value in vars(surrogate).items() if isinstance(value, (bool, int, float)))
     key = (type(surrogate), ctype, *numbers)
-    code = _CODES.get(key)
-    if code is None:
-        code = surrogate.cuda_codes(y=f"const {ctype} grad_s_to_h", x="over_th", dtype=ctype)
-        _CODES[key] = code
-    return code
+    if key not in _CODES:
+        _CODES[key] = surrogate.cuda_codes(y=f"const {ctype} grad_s_to_h", x="over_th", dtype=ctype)
+    return _CODES[key]
 
 
 @functools.cache
@@ -212,29 +204,20 @@ def _kernels(
         return None
     from spikingjelly.activation_based.cuda_kernel.neuron_kernel.multi_step import integrate_and_fire, lif, plif
 
-    def surrogate(**_: Any) -> str:
-        return code
-
     leak = {} if kind == "if" else {"decay_input": decay_input}
     reset = {"hard_reset": hard, "dtype": ctype}
     there = {"if": (integrate_and_fire, "IFNode"), "lif": (lif, "LIFNode"), "plif": (plif, "ParametricLIFNode")}
     module, name = there[kind]
     forward = getattr(module, f"{name}FPTTKernel")(**leak, **reset)
     backward = getattr(module, f"{name}BPTTKernel")(
-        **leak, surrogate_function=surrogate, detach_reset=detach_reset, **reset
+        **leak, surrogate_function=lambda **_: code, detach_reset=detach_reset, **reset
     )
-    found = (
-        _built(forward, _forward_parameters(kind, hard, ctype)),
-        _built(backward, _backward_parameters(kind, hard, ctype)),
-    )
-    return None if found[0] is None or found[1] is None else (found[0], found[1])
-
-
-def _built(kernel: Any, expected: dict[str, str]) -> _Kernel | None:
-    code = kernel.full_codes  # sorts the parameters
-    if kernel.cparams != expected:
+    codes = forward.full_codes, backward.full_codes  # sorts the parameters
+    expected = _forward_parameters(kind, hard, ctype), _backward_parameters(kind, hard, ctype)
+    if (forward.cparams, backward.cparams) != expected:
         return None
-    return _Kernel(_raw_kernel(code, kernel.kernel_name), tuple(kernel.cparams))
+    raw_forward, raw_backward = map(_raw_kernel, codes, (forward.kernel_name, backward.kernel_name))
+    return _Kernel(raw_forward, tuple(forward.cparams)), _Kernel(raw_backward, tuple(backward.cparams))
 
 
 def _raw_kernel(code: str, name: str) -> Any:

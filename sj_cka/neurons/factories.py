@@ -14,7 +14,7 @@ from spikingjelly.activation_based import neuron
 from sj_cka.neurons import backends, compiling
 from sj_cka.neurons.nodes import FusedIFNode, FusedLIFNode, FusedPLIFNode
 from sj_cka.neurons.surrogates import SurrogateName, make_surrogate
-from sj_cka.plugins import OptionError
+from sj_cka.plugins import OptionError, check_option
 
 _FUSED: dict[backends.NeuronKind, type[neuron.BaseNode]] = {
     "lif": FusedLIFNode,
@@ -138,8 +138,7 @@ def plif(
 
 
 def _time_constant(key: str, tau: float) -> float:
-    if not (math.isfinite(tau) and tau > 1):
-        raise OptionError(key, f"expected a finite {key} > 1 (in time steps); got {tau}")
+    check_option(math.isfinite(tau) and tau > 1, key, f"a finite {key} > 1 (in time steps)", tau)
     return float(tau)
 
 
@@ -157,10 +156,9 @@ def _node(
 ) -> neuron.BaseNode:
     """A checked node of the kind, on the backend that is chosen."""
     function = make_surrogate(surrogate, alpha)
-    if not math.isfinite(v_threshold):
-        raise OptionError("v_threshold", f"expected a finite v_threshold; got {v_threshold}")
-    if v_reset is not None and not math.isfinite(v_reset):
-        raise OptionError("v_reset", f"expected a finite v_reset, or None for a soft reset; got {v_reset}")
+    check_option(math.isfinite(v_threshold), "v_threshold", "a finite v_threshold", v_threshold)
+    finite = v_reset is None or math.isfinite(v_reset)
+    check_option(finite, "v_reset", "a finite v_reset, or None for a soft reset", v_reset)
 
     name = backends.neuron_backend(kind, device, backend, function).name
     if compiled:
@@ -175,10 +173,8 @@ def _node(
         step_mode="m",
         **({"backend": name} if name in ("cupy", "triton") and backends.node_chooses() else {}),
     )
-    if compiled:
-        node.compiled = True
-    if name == "fused" and torch.device(device).type == "cuda":
-        node.fused_on_cuda = True
+    if name == "fused":
+        node.compiled, node.fused_on_cuda = compiled, torch.device(device).type == "cuda"
     return node
 
 

@@ -45,6 +45,19 @@ class Dynamics(NamedTuple):
     gradient: Gradient
 
 
+Steps = Sequence[Tensor]  # [M] each
+
+
+class Saved(NamedTuple):
+    """What the backward needs of the forward: h [T, N, *]; and where q learns, q, the initial v, a number or [N, *],
+    and the input [T, N, *] if that leaks too. The other v are made again from h."""
+
+    h_seq: Tensor
+    x_seq: Tensor | None
+    v: Tensor | None
+    q: Tensor | None
+
+
 def multi_step(
     x_seq: Tensor, v: Tensor | float, q: Tensor | None, p: Dynamics, keep_v: bool, compiled: bool = False
 ) -> tuple[Tensor, Tensor]:
@@ -99,15 +112,7 @@ def _reset(h: Tensor, spikes: Tensor, p: Dynamics, v: Tensor) -> None:
         v.add_(spikes, alpha=p.v_reset)
 
 
-def _forward_steps(
-    x: Sequence[Tensor],
-    v: Tensor,
-    q: Tensor | None,
-    p: Dynamics,
-    h: Sequence[Tensor],
-    spikes: Sequence[Tensor],
-    v_after: Sequence[Tensor],
-) -> None:
+def _forward_steps(x: Steps, v: Tensor, q: Tensor | None, p: Dynamics, h: Steps, spikes: Steps, v_after: Steps) -> None:
     """Fills h, spikes and v after the reset, T times [M] each, for x of as many steps and the v before the first."""
     v_threshold = x[0].new_full((), p.v_threshold)
     for t in range(len(x)):
@@ -198,16 +203,16 @@ def _bracket(gs: Tensor, gv: Tensor, h: Tensor, p: Dynamics, out: Tensor) -> Ten
 
 
 def _backward_steps(
-    grad_spikes: Sequence[Tensor],
-    grad_v: Sequence[Tensor | None],
-    h: Sequence[Tensor],
-    x: Sequence[Tensor] | None,
+    grad_spikes: Steps,
+    grad_v: Steps | None,
+    h: Steps,
+    x: Steps | None,
     v: Tensor | None,
     q: Tensor | None,
     p: Dynamics,
-    grad_x: Sequence[Tensor],
+    grad_x: Steps,
     grad_v0: Tensor | None,
-    scratches: Sequence[Tensor],
+    scratches: Steps,
     dot: Callable[[Tensor, Tensor], Tensor],
 ) -> list[Tensor]:
     """Fills the gradients of x, T times [M], and of the v before the first step [M]; gives the parts of that of q.
@@ -226,17 +231,15 @@ def _backward_steps(
     d, bracket, kept, carry, wide_gs, wide_h, wide_gh = scratches
     wide = d.dtype
     # 0-dim tensors: wrapping a Python number costs 1 us a call
-    zero, one = (d.new_full((), value) for value in (0.0, 1.0))
     leak = q.to(h[0].dtype).to(wide) if q is not None else d.new_full((), 0.0 if p.tau is None else 1.0 / p.tau)
-    decay = one - leak
+    decay, zero = 1.0 - leak, d.new_zeros(())
     v_threshold = h[0].new_full((), p.v_threshold)
     parts = []
     gv = None
+    alone = 0 if grad_v is None else len(h) - len(grad_v)  # of the last v alone there is a gradient, or of each
     for t in reversed(range(len(h))):
-        outside = grad_v[t]
-        if outside is not None:
-            gv = outside.to(wide) if gv is None else gv.add_(outside)
-
+        if grad_v is not None and t >= alone:
+            gv = grad_v[t - alone].to(wide) if gv is None else gv.add_(grad_v[t - alone])
         gs, wide_h_t = _widened(grad_spikes[t], wide_gs), _widened(h[t], wide_h)
         gh = grad_x[t] if grad_x[t].dtype == wide else wide_gh
         torch.sub(h[t], v_threshold, out=d)  # rounded as there, since some surrogates jump
@@ -261,43 +264,25 @@ def _backward_steps(
 
 
 def _backward(
-    grad_spikes: Tensor,
-    grad_v: Tensor | None,
-    h_seq: Tensor,
-    x_seq: Tensor | None,
-    v: Tensor | None,
-    q: Tensor | None,
-    p: Dynamics,
-    needs_v: bool,
+    grad_spikes: Tensor, grad_v: Tensor | None, saved: Saved, p: Dynamics, needs_v: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Gradients of the input [T, N, *], of the initial v [N, *] (needs_v) and of q.
 
-    grad_v is [T, N, *] or, for the last v, [1, N, *]; v, a number or [N, *], is the initial one where q learns.
+    grad_v is [T, N, *] or, for the last v, [1, N, *].
     """
+    h_seq, x_seq, v, q = saved
     T, channels_last = len(h_seq), is_channels_last(h_seq[0])
     grad_x, grad_v0 = empty_steps(T, h_seq[0]), empty_step(h_seq[0]) if needs_v else None
     v0 = None if v is None else v.expand_as(h_seq[0])[None]
     seqs = (grad_spikes, grad_v, h_seq, x_seq, v0, grad_x, None if grad_v0 is None else grad_v0[None])
     scratches: tuple[Tensor, ...] = ()
-    total_q = 0.0
+    total_q, wide = 0.0, torch.promote_types(h_seq.dtype, torch.float32)
     for gs, gv, h, x, v_before, gx, gv0 in _by_chunk(seqs, channels_last):
-        scratches = scratches or tuple(torch.empty_like(gx[0], dtype=_wide(h_seq.dtype)) for _ in range(7))
+        scratches = scratches or tuple(torch.empty_like(gx[0], dtype=wide) for _ in range(7))
+        v_first, gv_first = (None if steps is None else steps[0] for steps in (v_before, gv0))
         own = [scratch[: len(gx[0])] for scratch in scratches]
-        v_first, gv_first = v_before and v_before[0], gv0 and gv0[0]
-        parts = _backward_steps(gs, _outside(gv, T), h, x, v_first, q, p, gx, gv_first, own, torch.dot)
-        total_q += sum(float(part) for part in parts)
+        total_q += sum(map(float, _backward_steps(gs, gv, h, x, v_first, q, p, gx, gv_first, own, torch.dot)))
     return grad_x, grad_v0, None if q is None else q.new_tensor(total_q)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the backward."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def _outside(grad_v: Sequence[Tensor] | None, T: int) -> list[Tensor | None]:
-    """For each step the gradient that reaches its v from outside: that of each one, of the last alone, or none."""
-    known = [] if grad_v is None else list(grad_v)
-    return [*[None] * (T - len(known)), *known]
 
 
 def _backward_kernel(
@@ -313,39 +298,21 @@ def _backward_kernel(
 ) -> list[Tensor]:
     """`_backward` without writing to what it is given, to be compiled: [T, M] (grad_v also [1, M]), v [M] or a number;
     in the place of the gradient of q its parts [T]."""
-    steps = h.unbind(0)
-    grad_x, grad_v0 = [torch.empty_like(step) for step in steps], torch.empty_like(steps[0]) if needs_v else None
-    parts = _backward_steps(
-        grad_spikes.unbind(0),
-        _outside(None if grad_v is None else grad_v.unbind(0), len(steps)),
-        steps,
-        None if x is None else x.unbind(0),
-        None if v is None else torch.empty_like(steps[0]).copy_(v),
-        q,
-        p,
-        grad_x,
-        grad_v0,
-        [torch.empty_like(steps[0], dtype=_wide(h.dtype)) for _ in range(7)],
-        _dot,
-    )
-    return [
-        torch.stack(grad_x),
-        *([] if grad_v0 is None else [grad_v0]),
-        *([torch.stack(parts)] if parts else []),
-    ]
+    gs, hs = grad_spikes.unbind(0), h.unbind(0)
+    gv, xs = (None if seq is None else seq.unbind(0) for seq in (grad_v, x))
+    grad_x, grad_v0 = [torch.empty_like(step) for step in hs], torch.empty_like(hs[0]) if needs_v else None
+    scratches = [torch.empty_like(hs[0], dtype=torch.promote_types(h.dtype, torch.float32)) for _ in range(7)]
+    v0 = None if v is None else torch.empty_like(hs[0]).copy_(v)
+    parts = _backward_steps(gs, gv, hs, xs, v0, q, p, grad_x, grad_v0, scratches, _dot)
+    of_v, of_q = [] if grad_v0 is None else [grad_v0], [torch.stack(parts)] if parts else []
+    return [torch.stack(grad_x), *of_v, *of_q]
 
 
 def _backward_compiled(
-    grad_spikes: Tensor,
-    grad_v: Tensor | None,
-    h_seq: Tensor,
-    x_seq: Tensor | None,
-    v: Tensor | None,
-    q: Tensor | None,
-    p: Dynamics,
-    needs_v: bool,
+    grad_spikes: Tensor, grad_v: Tensor | None, saved: Saved, p: Dynamics, needs_v: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """`_backward` by a compiled kernel."""
+    h_seq, x_seq, v, q = saved
     channels_last = is_channels_last(h_seq[0])
     gs, gv, h, x = (None if seq is None else dense(seq, channels_last) for seq in (grad_spikes, grad_v, h_seq, x_seq))
     v0 = dense(v[None], channels_last)[0] if v is not None and v.ndim > 0 else v
@@ -362,28 +329,19 @@ class _MultiStep(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         run = _forward_compiled if compiled else _forward
         spikes, v_out, h_seq = run(x_seq, v, q, p, keep_h=True, keep_v=keep_v)
-        learns = q is not None  # dL/dq needs v[0] too, and x if it leaks; the other v are made again from h
-        v_kept = v if learns and isinstance(v, Tensor) else None
-        ctx.save_for_backward(h_seq, x_seq if learns and p.decay_input else None, v_kept, q)
-        ctx.v, ctx.p, ctx.kept_v, ctx.compiled = (0.0 if isinstance(v, Tensor) else v), p, keep_v, compiled
+        learns = q is not None
+        v_kept = v if isinstance(v, Tensor) else x_seq.new_full((), v)
+        ctx.save_for_backward(h_seq, x_seq if learns and p.decay_input else None, v_kept if learns else None, q)
+        ctx.p, ctx.kept_v, ctx.compiled = p, keep_v, compiled
         ctx.set_materialize_grads(False)
         return spikes, v_out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_spikes: Tensor | None, grad_v: Tensor | None) -> tuple[Tensor | None, ...]:
-        h_seq, x_seq, v, q = ctx.saved_tensors
-        if grad_spikes is None:
-            grad_spikes = torch.zeros_like(h_seq)
-        grads = (_backward_compiled if ctx.compiled else _backward)(
-            grad_spikes,
-            grad_v if grad_v is None or ctx.kept_v else grad_v[None],
-            h_seq,
-            x_seq,
-            h_seq.new_full((), ctx.v) if q is not None and v is None else v,
-            q,
-            ctx.p,
-            needs_v=ctx.needs_input_grad[1],
-        )
+        saved = Saved(*ctx.saved_tensors)
+        gs = torch.zeros_like(saved.h_seq) if grad_spikes is None else grad_spikes
+        gv = grad_v if grad_v is None or ctx.kept_v else grad_v[None]
+        grads = (_backward_compiled if ctx.compiled else _backward)(gs, gv, saved, ctx.p, ctx.needs_input_grad[1])
         x, v0, q = (grad if needed else None for grad, needed in zip(grads, ctx.needs_input_grad, strict=False))
         return x, v0, q, None, None, None

@@ -57,34 +57,27 @@ class FusedNode(neuron.BaseNode):
                 self.kind, leak, decay_input, self.v_threshold, self.v_reset, self.detach_reset, surrogate
             )
             if cupy_launch.launches(x_seq, launched):
-                return self._launched(x_seq, q, launched)
+                spikes, v_seq = cupy_launch.multi_step(x_seq, self._before(x_seq), q, launched)
+                return self._after(spikes, v_seq, v_seq[-1].clone())  # a view would keep all steps
         # the surrogate last: torch.compile, under which nothing is fused, warns of the cache in `gradient_of`
-        if not self._is_fusible(x_seq):
+        if not self._is_fusible(x_seq) or (gradient := gradient_of(self.surrogate_function)) is None:
             return super().multi_step_forward(x_seq)
-        gradient = gradient_of(self.surrogate_function)
-        if gradient is None:
-            return super().multi_step_forward(x_seq)
-        v = self.v
-        if isinstance(v, Tensor):
-            (v,) = self.materialize_states((x_seq,), (v,), "m")
+        v = self._before(x_seq)
         tau, q, decay_input = self._leak()
         p = fused.Dynamics(tau, decay_input, self.v_threshold, self.v_reset, self.detach_reset, gradient)
         spikes, v_out = fused.multi_step(x_seq, v, q, p, self.store_v_seq, self.compiled or x_seq.is_cuda)
-        if self.store_v_seq:
-            self.v_seq = v_out
-            v_out = v_out[-1].clone()  # functional.detach_net detaches in place, which a view refuses
-        self.v = v_out
-        return spikes
+        # functional.detach_net detaches in place, which a view refuses
+        return self._after(spikes, v_out, v_out[-1].clone() if self.store_v_seq else v_out)
 
-    def _launched(self, x_seq: Tensor, leak: Tensor | None, kernel: cupy_launch.Neuron) -> Tensor:
-        """The same by CuPy kernels."""
-        v = self.v
-        if isinstance(v, Tensor):
-            (v,) = self.materialize_states((x_seq,), (v,), "m")
-        spikes, v_seq = cupy_launch.multi_step(x_seq, v, leak, kernel)
+    def _before(self, x_seq: Tensor) -> Tensor | float:
+        """The potential before the first step."""
+        return self.materialize_states((x_seq,), (self.v,), "m")[0] if isinstance(self.v, Tensor) else self.v
+
+    def _after(self, spikes: Tensor, v_seq: Tensor, v: Tensor) -> Tensor:
+        """Keeps the last potential, and all where they are wanted; gives the spikes."""
+        self.v = v
         if self.store_v_seq:
             self.v_seq = v_seq
-        self.v = v_seq[-1].clone()  # a view would keep all steps
         return spikes
 
     def _is_fusible(self, x_seq: Tensor) -> bool:

@@ -35,7 +35,7 @@ import torch
 from spikingjelly.activation_based import surrogate
 from torch import Tensor
 
-from sj_cka.plugins import OptionError
+from sj_cka.plugins import OptionError, check_option
 
 SurrogateName = Literal[
     "sigmoid",
@@ -212,10 +212,9 @@ def make_surrogate(name: str, alpha: float | None = None) -> surrogate.Surrogate
     kind = SURROGATES[name].kind
     if alpha is None:
         return kind(alpha=6.0) if name == "sigmoid" else kind()
-    if "alpha" not in _PARAMETERS[kind][1]:
-        raise OptionError("alpha", f"expected no alpha, since surrogate {name!r} has none; got {alpha}")
+    has_alpha = "alpha" in _PARAMETERS[kind][1]
+    check_option(has_alpha, "alpha", f"no alpha, since surrogate {name!r} has none", alpha)
     low = {"log_tailed_relu": "alpha >= 0", "q_pseudo_spike": "alpha > 1"}.get(name, "alpha > 0")
     fits = alpha >= 0 if name == "log_tailed_relu" else alpha > (1 if name == "q_pseudo_spike" else 0)
-    if not (math.isfinite(alpha) and fits):
-        raise OptionError("alpha", f"expected a finite {low} for surrogate {name!r}; got {alpha}")
+    check_option(math.isfinite(alpha) and fits, "alpha", f"a finite {low} for surrogate {name!r}", alpha)
     return kind(alpha=float(alpha))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sj_cka.plugins import OptionError
+from sj_cka.plugins import check_option
 
 SplitBy = Literal["number", "time"]
 _CLOCK_BITS = 13  # of the shortest clock of a camera
@@ -54,9 +54,7 @@ def bin_events(
         >>> bin_events([0, 10, 90], [1, 1, 0], [0, 0, 2], [1, 1, 0], T=2, H=3, W=2, split_by="time").nonzero().tolist()
         [[0, 1, 0, 1], [1, 0, 2, 0]]
     """
-    fields = {"t_us": t_us, "x": x, "y": y, "p": p}
-    t, column, row, polarity = (whole_numbers(name, values) for name, values in fields.items())
-    _same_length(t_us=t, x=column, y=row, p=polarity)
+    t, column, row, polarity = _fields(t_us=t_us, x=x, y=y, p=p)
     check_within("x", column, W, "a column of the sensor")
     check_within("y", row, H, "a row of the sensor")
     check_within("p", polarity, 2, "OFF or ON")
@@ -80,18 +78,15 @@ def bin_spikes(t_us: ArrayLike, unit: ArrayLike, *, T: int, D: int, split_by: Sp
         >>> bin_spikes([0, 5, 9], [2, 0, 0], T=2, D=3, split_by="time").tolist()
         [[0.0, 0.0, 1.0], [2.0, 0.0, 0.0]]
     """
-    t, units = whole_numbers("t_us", t_us), whole_numbers("unit", unit)
-    _same_length(t_us=t, unit=units)
+    t, units = _fields(t_us=t_us, unit=unit)
     check_within("unit", units, D, "a unit")
     return _counted(t, units, (D,), T, split_by)
 
 
 def _counted(t: np.ndarray, cell: np.ndarray, shape: tuple[int, ...], T: int, split_by: SplitBy) -> Tensor:
     """Counts `[T, *shape]` of events in the cells of the flattened shape."""
-    if T < 1:
-        raise OptionError("T", f"expected T, a number of frames from 1, got {T}")
-    if split_by not in ("number", "time"):
-        raise OptionError("split_by", f'expected split_by "number" or "time", got {split_by!r}')
+    check_option(T >= 1, "T", "T, a number of frames from 1", T)
+    check_option(split_by in get_args(SplitBy), "split_by", 'split_by "number" or "time"', repr(split_by))
     cells = int(np.prod(shape))
     if len(t) == 0:
         return torch.zeros(T, *shape)
@@ -122,8 +117,7 @@ def _edges(t: np.ndarray, T: int, split_by: SplitBy) -> list[int]:
     if each == 0:
         return [0] * T + [len(t)]  # too few for a frame of their own: all are in the last
     starts = np.arange(T) * each
-    edges = starts if split_by == "number" else np.searchsorted(t, t[0] + starts)
-    return [*edges.tolist(), len(t)]
+    return [*(starts if split_by == "number" else np.searchsorted(t, t[0] + starts)).tolist(), len(t)]
 
 
 def whole_numbers(name: str, values: ArrayLike) -> np.ndarray:
@@ -139,11 +133,13 @@ def whole_numbers(name: str, values: ArrayLike) -> np.ndarray:
     return array.astype(np.int64, copy=False)  # unsigned differences would wrap
 
 
-def _same_length(**arrays: np.ndarray) -> None:
-    lengths = {name: len(array) for name, array in arrays.items()}
-    if len(set(lengths.values())) > 1:
-        got = ", ".join(f"{length} of {name}" for name, length in lengths.items())
+def _fields(**values: ArrayLike) -> list[np.ndarray]:
+    """Whole numbers, of each field one for every event."""
+    arrays = {name: whole_numbers(name, field) for name, field in values.items()}
+    if len(set(map(len, arrays.values()))) > 1:
+        got = ", ".join(f"{len(array)} of {name}" for name, array in arrays.items())
         raise ValueError(f"expected one value of each for every event, got {got}: the recording is cut off or damaged")
+    return list(arrays.values())
 
 
 def check_within(name: str, values: np.ndarray, end: int, what: str) -> None:

@@ -148,11 +148,9 @@ def another_kind(path: Path, expected: str, aedat: str = "") -> str:
     """
     head = head_of(path)
     found = kind_of(head, _MAGIC)
-    if not head or found == f"a recording in the format AEDAT {aedat}":
+    if not head or found == f"a recording in the format AEDAT {aedat}" or not (found or aedat):
         return ""
-    if found or aedat:
-        return f"expected {expected}, it is {found or kind_of(head) or 'another kind of file, or a damaged one'}"
-    return ""
+    return f"expected {expected}, it is {found or kind_of(head) or 'another kind of file, or a damaged one'}"
 
 
 def _content(path: Path, expected: str, aedat: str = "") -> bytes:

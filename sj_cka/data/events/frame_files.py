@@ -89,15 +89,14 @@ def finish(
     """
     for counts, other in ((train, test), (test, train)):
         counts.widen(other.dtype)  # both splits of one type
-    for counts in (train, test):
-        counts.close()
+    train.close()
+    test.close()
     for name, y in labels.items():
         np.save(folder / f"{name}.npy", y)
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
     files = {name: {"dtype": str(array.dtype), "shape": list(array.shape)} for name, array in arrays.items()}
     whole = {**meta, "version": VERSION, "arrays": files, "fingerprint": _fingerprint(folder)}
-    text = json.dumps({**whole, "sha256": _checksum(whole)}, indent=1)
-    (folder / "meta.json").write_text(text, encoding="utf-8")
+    (folder / "meta.json").write_text(json.dumps({**whole, "sha256": _checksum(whole)}, indent=1), encoding="utf-8")
     _remember(folder, whole["fingerprint"])
 
 

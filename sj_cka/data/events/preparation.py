@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -190,11 +190,10 @@ def _remember(broken: Sequence[EventSource], found: Prepared, written: Path) -> 
 
 def state_of(path: str | os.PathLike[str]) -> list[int] | None:
     """What tells a file from one that was put in its place: size and time of the last change."""
-    try:
+    with suppress(OSError):
         found = os.stat(path)
-    except OSError:
-        return None
-    return [found.st_size, found.st_mtime_ns]
+        return [found.st_size, found.st_mtime_ns]
+    return None
 
 
 def _convert(known: EventSet, found: Prepared) -> list[EventSource]:

@@ -82,8 +82,10 @@ def _in_folders(known: EventSet, events: Path, split: str, lost: dict[str, str])
 
 
 def _check_classes(known: EventSet, events: Path, own: Mapping[str, Sequence[Recording]]) -> None:
-    groups = {split: {r.group for r in recordings} - {""} for split, recordings in own.items()}
-    folders = {split: set(folders_in(events / split)) | groups[split] for split in own}
+    folders = {
+        split: {*folders_in(events / split), *(recording.group for recording in recordings)} - {""}
+        for split, recordings in own.items()
+    }
     first, *others = folders.items()
     for split, found in others:
         if different := sorted(found ^ first[1]):

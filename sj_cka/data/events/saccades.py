@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from sj_cka.data.events.binning import SplitBy, bin_events
 from sj_cka.data.images import digit_arrays, first_of
 from sj_cka.data.samples import Frames, fingerprint
-from sj_cka.plugins import OptionError
+from sj_cka.plugins import check_option
 
 _SACCADE_US, _STEPS = 100_000, 34  # time of a saccade, and at how many moments of it the pixels are looked at
 _TRIANGLE = ((0.0, -1.0), (0.8, 0.6), (-0.8, 0.6))  # corners (x, y), in amplitudes
@@ -59,8 +59,8 @@ def saccades(
     """
     if images.ndim != 4 or images.shape[1] != 1 or not (0 <= float(images.min()) and float(images.max()) <= 1):
         raise ValueError(f"expected images [N, 1, H, W] from 0 to 1, got {list(images.shape)}")
-    if len(size) != 2 or min(size) < 8:
-        raise OptionError("size", f"expected size, rows and columns of the sensor, each from 8, got {list(size)}")
+    fits = len(size) == 2 and min(size) >= 8
+    check_option(fits, "size", "size, rows and columns of the sensor, each from 8", list(size))
     generator = Generator().manual_seed(seed)
     for batch in images.to(torch.float32).split(batch_size):
         yield from _recorded(batch, int(size[0]), int(size[1]), generator)
@@ -92,18 +92,14 @@ def digits_dvs(
     # a split has its own noise, so that fewer training samples leave the test split as it is
     for x, own in ((x_train, 2 * seed), (x_test, 2 * seed + 1)):
         recordings = saccades(torch.from_numpy(x), size=size, seed=own)
-        H, W = size
-        binned = [bin_events(*events, T=T, H=H, W=W, split_by=split_by) for events in recordings]
+        binned = [bin_events(*events, T=T, H=size[0], W=size[1], split_by=split_by) for events in recordings]
         frames.append(torch.stack(binned).to(torch.int16))
     labels = [torch.from_numpy(y.astype(np.int64)) for y in (y_train, y_test)]
-    arrays = (frames[0], labels[0], frames[1], labels[1])
+    arrays: dict[str, Any] = {"x_train": frames[0], "y_train": labels[0], "x_test": frames[1], "y_test": labels[1]}
     return Frames(
-        x_train=frames[0],
-        y_train=labels[0],
-        x_test=frames[1],
-        y_test=labels[1],
+        **arrays,
         classes=10,
-        fingerprint=fingerprint(array.numpy() for array in arrays),
+        fingerprint=fingerprint(array.numpy() for array in arrays.values()),
         remarks=(
             "The recordings are simulated: what a moving event camera would see of still digits, not a recording.",
         ),
@@ -112,8 +108,7 @@ def digits_dvs(
 
 def _recorded(images: Tensor, H: int, W: int, generator: Generator) -> Iterator[Events]:
     N, pixels = len(images), H * W
-    draw = torch.randn(N, pixels, generator=generator)
-    threshold = _THRESHOLD * (1 + _MISMATCH * draw).clamp(min=0.5)
+    threshold = _THRESHOLD * (1 + _MISMATCH * torch.randn(N, pixels, generator=generator)).clamp(min=0.5)
     places = _places()
     moment_us = 3 * _SACCADE_US / (len(places) - 1)
     seen = _log_brightness(images, places[0], H, W)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from filelock import FileLock
 
@@ -31,7 +31,7 @@ from sj_cka.data.events.raw_files import EventSet, as_they_are, cut_trial, each_
 from sj_cka.data.events.recordings import listed
 from sj_cka.data.samples import DataError, Frames, Shape, data_root
 from sj_cka.files import cause
-from sj_cka.plugins import OptionError
+from sj_cka.plugins import check_option
 
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _ATIS = Clock(bits=23, mark=240)
@@ -229,12 +229,13 @@ EVENT_SETS: dict[str, Callable[..., Frames]] = {
 }
 
 
-def event_shape(name: str, T: int = 10, size: Sequence[int] | None = None) -> Shape:
+def event_shape(name: str, T: int = 10, size: Sequence[int] | None = None, **others: Any) -> Shape:
     """What a set holds, as published, without its files.
 
     Args:
         name: in `EVENT_SETS`.
         T, size: see `nmnist`.
+        others: options that change nothing about it.
 
     Raises:
         OptionError: T below 1, or a size that the camera does not have.
@@ -244,25 +245,17 @@ def event_shape(name: str, T: int = 10, size: Sequence[int] | None = None) -> Sh
         Shape(sample=(16, 2, 64, 32), classes=11, train=1176, test=288)
     """
     known = _SETS[name]
-    if T < 1:
-        raise OptionError("T", f"{known.title}: expected T, a number of frames from 1, got {T}")
+    check_option(T >= 1, "T", f"T, a number of frames of {known.title} from 1", T)
     if len(known.sensor) == 1:
         return known.published._replace(sample=(T, *known.sensor))
     sides = known.sensor if size is None else tuple(size)
-    if len(sides) != 2 or not all(1 <= side <= most for side, most in zip(sides, known.sensor, strict=True)):
-        raise OptionError(
-            "size",
-            f"{known.title}: expected size as [H, W], from 1 to the {known.sensor[0]} rows and {known.sensor[1]} "
-            f"columns of the camera, got {list(sides)}",
-        )
+    fits = len(sides) == 2 and all(1 <= side <= most for side, most in zip(sides, known.sensor, strict=True))
+    most = f"the {known.sensor[0]} rows and {known.sensor[1]} columns of the camera of {known.title}"
+    check_option(fits, "size", f"size as [H, W], from 1 to {most}", list(sides))
     return known.published._replace(sample=(T, 2, *sides))
 
 
-def _shape(name: str, T: int = 10, size: Sequence[int] | None = None, **others: Any) -> Shape:
-    return event_shape(name, T, size)
-
-
-EVENT_SHAPES: dict[str, Callable[..., Shape]] = {name: partial(_shape, name) for name in _SETS}
+EVENT_SHAPES: dict[str, Callable[..., Shape]] = {name: partial(event_shape, name) for name in _SETS}
 
 
 def _read(
@@ -276,10 +269,10 @@ def _read(
     download: bool = False,
 ) -> Frames:
     known = _SETS[name]
-    if split_by not in ("number", "time"):
-        raise OptionError("split_by", f'{known.title}: expected split_by "number" or "time", got {split_by!r}')
-    if on_error not in ("raise", "skip"):
-        raise OptionError("on_error", f'{known.title}: expected on_error "raise" or "skip", got {on_error!r}')
+    for option, value, choices in (("split_by", split_by, SplitBy), ("on_error", on_error, OnError)):
+        check_option(
+            value in get_args(choices), option, f"{option} of {known.title} out of {get_args(choices)}", repr(value)
+        )
     wanted = Wanted(event_shape(name, T, size).sample, split_by, on_error)
     folder = data_root(known.title, root)
     try:
@@ -313,9 +306,7 @@ def _frames(known: EventSet, folder: Path, written: Path, wanted: Wanted, downlo
 
 def _folder(known: EventSet, root: Path) -> Path:
     own = root / known.folder
-    if not own.is_dir() and any((root / step).is_dir() for step in STEPS):
-        return root
-    return own
+    return root if not own.is_dir() and any((root / step).is_dir() for step in STEPS) else own
 
 
 @contextmanager
