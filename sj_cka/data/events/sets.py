@@ -245,13 +245,13 @@ def event_shape(name: str, T: int = 10, size: Sequence[int] | None = None, **oth
         Shape(sample=(16, 2, 64, 32), classes=11, train=1176, test=288)
     """
     known = _SETS[name]
-    check_option(T >= 1, "T", f"T, a number of frames of {known.title} from 1", T)
+    check_option(T >= 1, "T", "T, a number of frames from 1", f"{T} for {known.title}")
     if len(known.sensor) == 1:
         return known.published._replace(sample=(T, *known.sensor))
     sides = known.sensor if size is None else tuple(size)
     fits = len(sides) == 2 and all(1 <= side <= most for side, most in zip(sides, known.sensor, strict=True))
-    most = f"the {known.sensor[0]} rows and {known.sensor[1]} columns of the camera of {known.title}"
-    check_option(fits, "size", f"size as [H, W], from 1 to {most}", list(sides))
+    most = f"the {known.sensor[0]} rows and {known.sensor[1]} columns of the camera"
+    check_option(fits, "size", f"size as [H, W], from 1 to {most}", f"{list(sides)} for {known.title}")
     return known.published._replace(sample=(T, 2, *sides))
 
 
@@ -269,10 +269,12 @@ def _read(
     download: bool = False,
 ) -> Frames:
     known = _SETS[name]
-    for option, value, choices in (("split_by", split_by, SplitBy), ("on_error", on_error, OnError)):
-        check_option(
-            value in get_args(choices), option, f"{option} of {known.title} out of {get_args(choices)}", repr(value)
-        )
+    check_option(
+        split_by in get_args(SplitBy), "split_by", 'split_by "number" or "time"', f"{split_by!r} for {known.title}"
+    )
+    check_option(
+        on_error in get_args(OnError), "on_error", 'on_error "raise" or "skip"', f"{on_error!r} for {known.title}"
+    )
     wanted = Wanted(event_shape(name, T, size).sample, split_by, on_error)
     folder = data_root(known.title, root)
     try:
