@@ -170,7 +170,7 @@ def mean_frames(
     frames = [[result.frames(measure) for result in results] for results in by_seed]
     means, spread = {}, {}
     for label, first in frames[0][0].items():
-        values = np.stack([np.mean([frame[label].to_numpy() for frame in own], axis=0) for own in frames])
+        values = np.stack([np.mean([frame[label].to_numpy() for frame in of_seed], axis=0) for of_seed in frames])
         means[label] = pd.DataFrame(values.mean(0), index=first.index, columns=first.columns)
         spread[label] = pd.DataFrame(half_width(values), index=first.index, columns=first.columns)
     return means, spread

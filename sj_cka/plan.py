@@ -139,16 +139,14 @@ def _check_measured(study: Study, rows: Mapping[str, tuple[Row, ...]]) -> None:
     Raises:
         RecipeError: one is not.
     """
+    measured: dict[str, set[NetworkName]] = {}
+    for kind, of_kind in rows.items():
+        for table in KINDS[kind].tables:
+            measured.setdefault(table, set()).update(row.at["network"] for row in of_kind if "network" in row.at)
     for i, claim in enumerate(study.recipe.claims):
         for key, arm in claim.arms().items():
             table = MEASUREMENTS[arm.measure].table
-            made = [
-                row.at.get("network")
-                for kind, of_kind in rows.items()
-                if table in KINDS[kind].tables
-                for row in of_kind
-            ]
-            if arm.network is not None and claim.test != "trend" and arm.network not in made:
+            if arm.network is not None and claim.test != "trend" and arm.network not in measured.get(table, ()):
                 message = f"expected a network whose {arm.measure} is measured, see jobs; got {arm.network!r}"
                 raise study.error(("claims", i, *key.split("."), "network"), message)
 

@@ -23,7 +23,7 @@ from sj_cka.attacks.target import Target
 from sj_cka.data import DATASETS, Frames, Images, Samples, digits, digits_dvs
 from sj_cka.figures.robustness import masking
 from sj_cka.job import Job
-from sj_cka.jobs.attack import made, read_inputs
+from sj_cka.jobs.attack import attack_files, read_inputs
 from sj_cka.jobs.compare import read_result
 from sj_cka.jobs.weights import read_network
 from sj_cka.plan import Plan, plan
@@ -454,7 +454,7 @@ def test_a_rate_that_jumps_over_the_wanted_one_is_not_reached() -> None:
     x, y = torch.tensor([[0.6, 0.4]]).repeat(200, 1), torch.zeros(200, dtype=torch.int64)  # all fall at once
     aim = Target(x, 0, (0.0, 1.0), lambda own: pixel_model(own), lambda x: x, lambda x: x)
     args = {"attack": {"name": "fgsm"}, "batch_size": 200, "rate": 0.5, "most": 0.3}
-    told = json.loads(made(aim, y, net, args, 0)["attack.json"])
+    told = json.loads(attack_files(aim, y, net, args, 0)["attack.json"])
     assert told["success"] in (0.0, 1.0)
     assert not told["reached"]
 
@@ -465,7 +465,7 @@ def test_a_network_that_is_right_nowhere_reaches_no_rate() -> None:
     y = 1 - net(x).argmax(1)
     aim = Target(x, 0, (0.0, 1.0), lambda own: pixel_model(own), lambda x: x, lambda x: x)
     args = {"attack": {"name": "fgsm"}, "batch_size": 8, "rate": 0.5, "most": 0.3}
-    told = json.loads(made(aim, y, net, args, 0)["attack.json"])
+    told = json.loads(attack_files(aim, y, net, args, 0)["attack.json"])
     assert (told["reached"], told["eps"], told["clean"]) == (False, 0.3, 0.0)
     assert math.isnan(told["success"])
 

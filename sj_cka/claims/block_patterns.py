@@ -26,14 +26,14 @@ def place_in_block(layer: str) -> tuple[str, str]:
 def in_blocks(layers: Sequence[str]) -> list[str]:
     """The layers of blocks with more than one, in order; none where there are not two blocks to repeat each other."""
     blocks = _blocks(layers)
-    return [layer for own in blocks for layer in own] if len(blocks) > 1 else []
+    return [layer for layers_of_block in blocks for layer in layers_of_block] if len(blocks) > 1 else []
 
 
 def _blocks(layers: Sequence[str]) -> list[list[str]]:
-    found: dict[str, list[str]] = {}
+    layers_of: dict[str, list[str]] = {}
     for layer in layers:
-        found.setdefault(place_in_block(layer)[0], []).append(layer)
-    return [own for block, own in found.items() if block and len(own) > 1]
+        layers_of.setdefault(place_in_block(layer)[0], []).append(layer)
+    return [within for block, within in layers_of.items() if block and len(within) > 1]
 
 
 def periodicity(paired: pd.DataFrame) -> pd.Series:

@@ -127,12 +127,12 @@ def check(preflight: Preflight) -> None:
 
 def _check_range(study: Study, key: KeyPath, entry: Attacking, samples: Samples, aim: Target, network: str) -> None:
     """Samples lie in their bounds, on their scale, and no strength leads beyond these, or beyond images without any."""
-    found, bounds = range_of(aim.x), aim.bounds
-    if bounds is not None and not bounds.holds(found, aim.x.dtype):
+    span, bounds = range_of(aim.x), aim.bounds
+    if bounds is not None and not bounds.holds(span, aim.x.dtype):
         raise study.error(
             key,
-            f"expected test samples from {bounds}, those of {network} go from {found}; give bounds, "
-            f"e.g. bounds: [{found.low:g}, {found.high:g}], or bounds: null",
+            f"expected test samples from {bounds}, those of {network} go from {span}; give bounds, "
+            f"e.g. bounds: [{span.low:g}, {span.high:g}], or bounds: null",
         )
     if isinstance(samples, Images) and bounds is not None:
         whole = range_of(samples.x_test)  # an attack may see a few dark ones
@@ -141,7 +141,7 @@ def _check_range(study: Study, key: KeyPath, entry: Attacking, samples: Samples,
             check_fills(range_of(pixels(stored)), bounds)
         except ValueError as error:
             raise study.error(key, f"{network}: {error}") from error
-    widest = found if isinstance(samples, Images) else None
+    widest = span if isinstance(samples, Images) else None
     check_strength(study, key, entry, size=aim.x.numel() // aim.x.shape[aim.axis], within=bounds or widest)
 
 
@@ -167,13 +167,13 @@ def run(job: Job, inputs: Inputs, context: Context) -> Files:
     source = read_network(inputs["source"](weights_of()), device=on) if "source" in inputs else None
     like = read_inputs(inputs["like"](INPUTS)).to(on) if "like" in inputs else None
     net = read_network(inputs["network"](weights_of()), device=on)
-    files = made(aim, data.y_test[: args["images"]].to(on), net, args, int(job.seed or 0), source, like)
+    files = attack_files(aim, data.y_test[: args["images"]].to(on), net, args, int(job.seed or 0), source, like)
     report = json.loads(files[REPORT])
     context.report(f"accuracy {report['clean']:.3f}, under attack {report['accuracy']:.3f}")
     return files
 
 
-def made(
+def attack_files(
     aim: Target,
     y: Tensor,
     net: nn.Module,
@@ -239,10 +239,10 @@ def _at_rate(
     try:
         if right == 0:
             raise RateNotReached("expected a sample that is classified right, got none", 0.0)
-        found = attacks.eps_for_success(name, model, x, y, rate=rate, eps_max=eps_max, **options)
+        matched = attacks.eps_for_success(name, model, x, y, rate=rate, eps_max=eps_max, **options)
     except RateNotReached:
         return attacks.craft(name, model, x, y, eps=eps_max, **options), eps_max, False
-    return found.x_adv, found.eps, abs(found.rate - rate) <= max(0.02, 2 / right)
+    return matched.x_adv, matched.eps, abs(matched.rate - rate) <= max(0.02, 2 / right)
 
 
 def read_inputs(content: bytes) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 import pandas as pd
 from pydantic import BaseModel
@@ -38,8 +38,7 @@ class Graph:
         key = make, *args
         if key not in self._made:
             self._made[key] = make(self, *args, **none)
-        made: Made = self._made[key]
-        return made
+        return cast(Made, self._made[key])
 
     def block(self, network: NetworkName) -> DataBlock:
         """The data of a network, as a job names them."""

@@ -91,21 +91,21 @@ class Preflight:
         return self._tried[name]
 
 
-def _tried(study: Study, network: NetworkName, data: Samples) -> Tried:
-    kind, condition = network.kind, study.conditions[network.variant]
-    made = _built(condition, "snn" if kind == "snn" else "ann", data).eval()
+def _tried(study: Study, name: NetworkName, data: Samples) -> Tried:
+    kind, condition = name.kind, study.conditions[name.variant]
+    network = _built(condition, "snn" if kind == "snn" else "ann", data).eval()
     try:
         if kind == "converted":
-            made = converted_snn(made, None, study.recipe.converted.T)
+            network = converted_snn(network, None, study.recipe.converted.T)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            made(data.as_input(data.x_test[:_TRIED]).clone())  # it may work in place
+            network(data.as_input(data.x_test[:_TRIED]).clone())  # it may work in place
     except (ValueError, RuntimeError) as error:
         shape = list(data.x_test.shape)
-        message = f"{network} does not run on {data.called} of shape {shape}: {str(error).splitlines()[0]}"
+        message = f"{name} does not run on {data.called} of shape {shape}: {str(error).splitlines()[0]}"
         raise condition.source.error(("model",), message) from error
-    reset_states(made)
+    reset_states(network)
     macs = counter.get_total_flops() // 2 // _TRIED
-    return Tried(made, Size(sum(p.numel() for p in made.parameters()), macs))
+    return Tried(network, Size(sum(p.numel() for p in network.parameters()), macs))
 
 
 def _built(condition: Condition, kind: Kind, data: Samples) -> nn.Module:
@@ -127,12 +127,12 @@ class _Bounded(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.made = 0
+        self.parameters = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.empty:  # what parameters begin as
-            self.made += math.prod(args[0] if args and isinstance(args[0], tuple | list) else args)
-            if self.made > _LARGEST:
+            self.parameters += math.prod(args[0] if args and isinstance(args[0], tuple | list) else args)
+            if self.parameters > _LARGEST:
                 raise ValueError(f"expected a network of at most {_LARGEST:,} parameters, got more")
         return func(*args, **(kwargs or {}))
 
