@@ -5,10 +5,9 @@ Which axis of an output counts samples and which steps is found, not guessed: a 
 """
 
 from sj_cka.recording.drive import Layout, inputs_of, to_device
-from sj_cka.recording.layers import LayerSpec, patterns_of
+from sj_cka.recording.layers import LayerSpec, Select, patterns_of, select_for
 from sj_cka.recording.observation_plan import ObservationPlan, plan_observation
 from sj_cka.recording.record import Observation, Receive, What, record
-from sj_cka.recording.select import Select, select_for
 from sj_cka.recording.snapshot import StateError
 from sj_cka.recording.state import (
     at_rest,

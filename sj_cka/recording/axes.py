@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from sj_cka.recording.calls import Loops, Noise, NoSampleAxis, calls_of, use_by_use
-from sj_cka.recording.select import Unpicked, not_a_tensor
 from sj_cka.recording.tap import (
     N_PROBE,
     Order,
@@ -25,7 +24,7 @@ from sj_cka.recording.tap import (
     time_order,
     undo,
 )
-from sj_cka.recording.trace import Trace
+from sj_cka.recording.trace import Trace, Unpicked, not_a_tensor
 
 
 def find_taps(

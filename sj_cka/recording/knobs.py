@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from sj_cka.recording.snapshot import OF_TORCH
+
 MAX_NAMES = 4  # attributes of other names that are tried
 _TRIALS = 2  # runs in which they are: with the probes on 2 and 3 samples, and one to tell samples from steps, 5
 _OF_TIME = {
@@ -25,7 +27,6 @@ _SIZES = re.compile(
     re.IGNORECASE,
 )
 _LIBRARIES = ("torch", "spikingjelly")
-_INTERNAL = frozenset(vars(nn.Module()))
 _ABSENT: Any = object()
 
 
@@ -63,7 +64,7 @@ def knobs(model: nn.Module) -> list[Knob]:
         space = vars(module)
         theirs = type(module).__module__.partition(".")[0] in _LIBRARIES
         within = [Knob(space, key, value, name) for key, value in _of_class(type(module)) if key not in space]
-        within += _within(space, 2, visited, name, _INTERNAL)
+        within += _within(space, 2, visited, name, OF_TORCH)
         counts += [k for k in within if k.of_time or not (theirs or k.module is None)]
     return counts
 

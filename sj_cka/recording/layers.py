@@ -1,24 +1,24 @@
-"""Which modules of a network are layers: the choice by name, glob, type or predicate, and the default."""
+"""Which modules of a network are layers, by name, glob, type, predicate or default; and which of their tensors."""
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from spikingjelly.activation_based import layer as sj_layer
-from torch import nn
+from torch import Tensor, nn
 
 from sj_cka.plugins import closest
 from sj_cka.recording.state import outside_neurons
-from sj_cka.recording.trace import Trace
-from sj_cka.recording.wrappers import named, unwrapped
+from sj_cka.recording.trace import Pick, Trace, holds
+from sj_cka.recording.wrappers import named, unwrapped, without_wrappers
 
 Layer = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 LayerSpec = Layer | Sequence[Layer] | None
-_GLOB = re.compile(r"[*?\[]")
 _LABEL = re.compile(r"(?P<module>.*)#(?P<use>\d+)")  # of a layer that is one of several uses of a module
 # they only lay out time for what they hold
 _CONTAINERS = (
@@ -28,6 +28,9 @@ _CONTAINERS = (
     sj_layer.TLastMultiStepContainer,
     sj_layer.TLastSeqToANNContainer,
 )
+Selector = int | str | Callable[[Any], Tensor]
+# by module: an index into a tuple, a key or attribute name, or a function of the output; or (module, output) -> tensor
+Select = Mapping[str, Selector] | Callable[[str, Any], Any] | None
 
 
 def candidates(model: nn.Module) -> dict[str, nn.Module]:
@@ -105,8 +108,8 @@ def default_layers(model: nn.Module, trace: Trace) -> list[str]:
     Identity or a dropout in evaluation. What only passes the network's input on (a Flatten before all else) is none.
     """
     modules = candidates(model)
-    chosen = [name for name in trace.called if name in modules and not trace.repeats(name)]
-    chosen = [name for name in chosen if not isinstance(modules[name], _CONTAINERS)]
+    called = (name for name in trace.called if name in modules and not isinstance(modules[name], _CONTAINERS))
+    chosen = [name for name in called if not trace.repeats(name)]
     linear = [name for name in chosen if isinstance(modules[name], nn.Linear)]
     chosen = [name for name in chosen if not linear or name != linear[-1]]
     if not chosen:
@@ -125,8 +128,6 @@ def _named(layer: str, names: dict[str, str]) -> set[str]:
     """The modules of a name, or of a glob."""
     if layer in names:
         return {names[layer]}
-    if _GLOB.search(layer) is None:
-        return set()
     return {module for name, module in names.items() if fnmatch.fnmatchcase(name, layer)}
 
 
@@ -136,3 +137,111 @@ def _matches(layer: type[nn.Module] | Callable[[str, nn.Module], bool], name: st
 
 def _describe(layer: Layer) -> str:
     return repr(layer) if isinstance(layer, str) else getattr(layer, "__name__", repr(layer))
+
+
+def picks(select: Select, names: Iterable[str]) -> dict[str, Pick]:
+    """For each module that `select` names, the function that takes one tensor out of an output of it.
+
+    A module's own name goes before a glob, and a glob before a later one. An index or key by a glob leaves a tensor as
+    it is: there is nothing to pick.
+
+    Args:
+        select: as in `plan_observation`.
+        names: dotted names of the modules.
+
+    Raises:
+        TypeError: a `select` of another kind.
+    """
+    if select is None:
+        return {}
+    if callable(select):
+        return {name: partial(_by_function, name, partial(select, name)) for name in names}
+    if not isinstance(select, Mapping):
+        raise TypeError(
+            'expected select as {"module": index, key or function of the output}, or as a function (module, output) -> '
+            f"tensor, got {type(select).__name__}"
+        )
+    for key, selector in select.items():
+        known = isinstance(selector, int | str) or callable(selector)
+        if not isinstance(key, str) or isinstance(selector, bool) or not known:
+            raise TypeError(
+                "select: expected the name or glob of a module with an index, a key or a function of its output, got "
+                f"{key!r}: {selector!r}"
+            )
+    picked: dict[str, Pick] = {}
+    for name in names:
+        globs: Iterator[str] = (p for p in select if fnmatch.fnmatchcase(name, p))
+        pattern = name if name in select else next(globs, None)
+        if pattern is not None:
+            selector = select[pattern]
+            picked[name] = (
+                partial(_by_function, name, selector)
+                if callable(selector)
+                else partial(_by_key, name, selector, pattern == name)
+            )
+    return picked
+
+
+def check_matches(select: Select, layers: Iterable[str]) -> None:
+    """Raises ValueError where a pattern of `select` matches no layer that is observed."""
+    layers = list(layers)
+    for pattern in select if isinstance(select, Mapping) else ():
+        if not any(name == pattern or fnmatch.fnmatchcase(name, pattern) for name in layers):
+            raise ValueError(f"select: {pattern!r} matches none of the layers{closest(pattern, layers)}")
+
+
+def select_for(model: nn.Module, select: Select) -> Select:
+    """The part of `select` whose patterns match a module of this network, where it is meant for several."""
+    select = select_without_wrappers(model, select)
+    if not isinstance(select, Mapping):
+        return select
+    names = list(named(model))
+    return {p: selector for p, selector in select.items() if p in names or fnmatch.filter(names, str(p))}
+
+
+def select_without_wrappers(model: nn.Module, select: Select) -> Select:
+    """`select` by the names that modules have without what wraps the network."""
+    if not isinstance(select, Mapping):
+        return select
+    return {without_wrappers(model, p) if isinstance(p, str) else p: selector for p, selector in select.items()}
+
+
+def _by_function(name: str, function: Callable[[Any], Any], output: Any) -> Tensor:
+    """What the caller's function takes out of an output, with errors that name the module."""
+    try:
+        chosen = function(output)
+    except Exception as error:  # whatever a caller's function stumbles over in this output
+        raise ValueError(
+            f"select: the function for module {name!r} raised {type(error).__name__}: {error}; it was given "
+            f"{holds(output)}"
+        ) from error
+    if not isinstance(chosen, Tensor):
+        raise TypeError(
+            f"select: the function for module {name!r} gave {holds(chosen)}, expected a tensor; it was given "
+            f"{holds(output)}"
+        )
+    return chosen
+
+
+def _by_key(name: str, key: int | str, exact: bool, output: Any) -> Tensor:
+    """The entry of a tuple or dict, or the attribute, of this index or name."""
+    if isinstance(output, Tensor):
+        if exact:
+            raise TypeError(
+                f"select: expected several tensors of module {name!r} to pick {key!r} from, got {holds(output)}: "
+                "leave it out of select="
+            )
+        return output
+    try:
+        chosen = getattr(output, key) if isinstance(key, str) and not isinstance(output, Mapping) else output[key]
+    except (IndexError, KeyError, AttributeError, TypeError) as error:
+        what = "an index" if isinstance(key, int) else "a key or attribute"
+        raise ValueError(
+            f"select: expected {what} of what module {name!r} puts out, {holds(output)}, got {key!r}"
+        ) from error
+    if not isinstance(chosen, Tensor):
+        raise TypeError(
+            f"select: {key!r} of what module {name!r} puts out is {holds(chosen)}, expected a tensor: pick one "
+            f"with a function, select={{{name!r}: lambda output: output[{key!r}][0]}}"
+        )
+    return chosen

@@ -13,9 +13,8 @@ from torch import nn
 from sj_cka.recording.axes import find_taps
 from sj_cka.recording.calls import Loops
 from sj_cka.recording.drive import Drive, Forward, Layout
-from sj_cka.recording.layers import ChosenUse, LayerSpec, choose
+from sj_cka.recording.layers import ChosenUse, LayerSpec, Select, check_matches, choose
 from sj_cka.recording.probes import Probes, tried
-from sj_cka.recording.select import Select, check_matches
 from sj_cka.recording.state import is_multi_step, is_neuron, preserved
 from sj_cka.recording.tap import NotBack, Probed, Tap
 from sj_cka.recording.trace import Trace

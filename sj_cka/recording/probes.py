@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from math import gcd
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sj_cka.recording.drive import Drive, tensors_in
 from sj_cka.recording.knobs import Knob, knobs, trials, turned
-from sj_cka.recording.select import Select, picks, select_without_wrappers
-from sj_cka.recording.snapshot import Refusal, computes_by_own_code
-from sj_cka.recording.state import is_multi_step, is_neuron, is_without_steps, keeps_time, outside_neurons
+from sj_cka.recording.layers import Select, picks, select_without_wrappers
+from sj_cka.recording.snapshot import OF_TORCH, Refusal, computes_by_own_code
+from sj_cka.recording.state import Result, is_multi_step, is_neuron, is_without_steps, keeps_time, outside_neurons
 from sj_cka.recording.tap import N_PROBE, SAME, SWAPPED, THREE, TWO, Probed, distance, scaling
 from sj_cka.recording.trace import Trace, trace
-from sj_cka.recording.wrappers import named
+from sj_cka.recording.wrappers import in_words, named
 
 _RUN = 1e-4  # relative difference beyond which a second run on the same samples gave other values
-_OF_TORCH = frozenset(vars(nn.Module()))
 _ORDERS = dict(zip(N_PROBE, (TWO, THREE), strict=True))
-
-
-Result = TypeVar("Result")
 
 
 def tried(run: Callable[..., Result], *args: Any, **options: Any) -> Result | Exception:
@@ -100,8 +96,8 @@ class Probes:
 
     def keep(self, drive: Drive) -> None:
         """Lets go of the runs on any other drive."""
-        kept = self._kept.items()
-        self._kept = {key: run for key, run in kept if key[:2] == (drive.mode, drive.sample_axis)}
+        ours = drive.mode, drive.sample_axis
+        self._kept = {key: run for key, run in self._kept.items() if key[:2] == ours}
 
     def probed(self, drive: Drive, T: int | None, *, noise: bool = False) -> Probed:
         """All three probes of a network of T steps (None where it has no time)."""
@@ -248,21 +244,20 @@ def changed(a: Trace, b: Trace) -> str | None:
 
 def carries(run: Trace) -> bool:
     """Whether the second of two runs on the same samples gave other values: it began where the first ended."""
-    if run.drew:
-        return False
     halves = ((calls[: len(calls) // 2], calls[len(calls) // 2 :]) for calls in run.outputs.values())
     pairs = (pair for half in halves for pair in zip(*half, strict=False))
-    return any(distance(a, b) > _RUN for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))
+    tensors = ((a, b) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))
+    return not run.drew and any(distance(a, b) > _RUN for a, b in tensors)
 
 
 def held_states(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors that a user's own modules hold as attributes or buffers, and that are not all zero."""
     return {
-        f"module {name!r} ({type(module).__name__}) holds {key!r}": tuple(x.shape)
+        f"{in_words(name, module)} holds {key!r}": tuple(x.shape)
         for name, module in named(model).items()
         if computes_by_own_code(module)
         for key, value in (*vars(module).items(), *module._buffers.items())
-        if key not in _OF_TORCH
+        if key not in OF_TORCH
         for x in tensors_in(value)
         if x.ndim > 1 and x.is_floating_point() and x.layout == torch.strided and bool(x.any())
     }

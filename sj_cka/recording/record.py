@@ -11,16 +11,14 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from sj_cka.recording.drive import N_NEEDED, Drive, Layout
-from sj_cka.recording.layers import LayerSpec
+from sj_cka.recording.layers import LayerSpec, Select, select_without_wrappers
 from sj_cka.recording.observation_plan import ObservationPlan, planned
 from sj_cka.recording.probes import Probes
-from sj_cka.recording.select import Select, holds, select_without_wrappers
 from sj_cka.recording.state import is_multi_step, is_single_step, preserved
 from sj_cka.recording.tap import Tap
-from sj_cka.recording.trace import depth
+from sj_cka.recording.trace import depth, holds
 from sj_cka.recording.ways import run_fault, takes_time_first
 from sj_cka.recording.wrappers import as_written, check_network, named, uncompiled
 
@@ -123,24 +121,18 @@ class Observation:
             if self.outputs or tap.neuron:
                 self.taps.setdefault(tap.module, []).append(tap)
         self.membranes: dict[str, Membrane] = {}
-        self.handles: list[RemovableHandle] = []
         modules = named(model)
-        try:
+        with ExitStack() as hooks:
             for name, here in self.taps.items():
                 if "membrane" in observe and here[0].neuron:
                     self.membranes[name] = Membrane(name, modules[name])
-                self.handles.append(modules[name].register_forward_hook(partial(self._called, name)))
-        except BaseException:
-            self.close()
-            raise
+                    hooks.callback(self.membranes[name].restore)
+                hooks.callback(modules[name].register_forward_hook(partial(self._called, name)).remove)
+            self.hooks = hooks.pop_all()
 
     def close(self) -> None:
         """Takes the hooks off, and leaves the neurons keeping what they kept before."""
-        for handle in self.handles:
-            handle.remove()
-        for membrane in self.membranes.values():
-            membrane.restore()
-        self.membranes = {}
+        self.hooks.close()
 
     def check(self) -> None:
         """Raises RuntimeError where a layer was called more or less often than in the probes."""
@@ -245,11 +237,10 @@ class _Recording:
         self.observation = Observation(model, self.plan, n, self._keep)
 
     def after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if depth() != self.depth or self.observation is None:
+        if depth() != self.depth or (observation := self.observation) is None:
             return
-        self.observation.close()
-        self.observation.check()
-        self.observation = None
+        self.stop()
+        observation.check()
         for layer, rows in self.call.items():
             new = torch.cat(rows)
             if layer in self.features:

@@ -21,7 +21,7 @@ from sj_cka.recording.wrappers import in_words
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _PACKAGES = {"torch", "torchvision", "spikingjelly", "sj_cka"}  # whose modules keep their parameters in a forward pass
 _SIMPLE = (bool, int, float, complex, str, bytes, type(None), type, nn.Module, types.FunctionType, types.MethodType)
-_OF_TORCH = frozenset(vars(nn.Module()))
+OF_TORCH = frozenset(vars(nn.Module()))
 _DEPTH = 3  # of objects that hold each other
 _CALLED = ("forward", "__call__", "train", "eval", "reset")
 
@@ -48,10 +48,9 @@ def computes_by_own_code(module: nn.Module) -> bool:
 def may_write(module: nn.Module) -> bool:
     """Whether running a module may change parameters: it has code from outside, or is an embedding with `max_norm`."""
     places = (vars(module), *map(vars, type(module).__mro__))
-    if any(from_outside(place[name]) for place in places for name in _CALLED if name in place):
-        return True
+    code = [place[name] for place in places for name in _CALLED if name in place]
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    return any(map(from_outside, hooks)) or getattr(module, "max_norm", None) is not None
+    return any(map(from_outside, (*code, *hooks))) or getattr(module, "max_norm", None) is not None
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -146,9 +145,9 @@ class Snapshot:
     def put_back_plain(self, buffers_stay: Container[int]) -> None:
         """Puts plain attributes back, and buffers but for those of some modules, by id."""
         for _, module, _, attributes, inside in self.modules:
-            for key in vars(module).keys() - attributes.keys() - _OF_TORCH:
+            for key in vars(module).keys() - attributes.keys() - OF_TORCH:
                 del vars(module)[key]
-            vars(module).update({key: x for key, x in attributes.items() if key not in _OF_TORCH})
+            vars(module).update({key: x for key, x in attributes.items() if key not in OF_TORCH})
             for key in () if id(module) in buffers_stay else inside["_buffers"]:
                 self.put_back_buffer(module, key)
 
@@ -169,32 +168,28 @@ def copies_of_state(modules: Iterable[nn.Module]) -> None:
     outside that the module holds. What several modules share they share afterwards.
     """
     modules = list(modules)
-    memo: dict[int, Any] = {}
-    memory: set[int] = set()
-    for module in modules:
-        for x in (*module._parameters.values(), *module._buffers.values()):
-            if x is not None:
-                memo[id(x)] = x
-                if x.layout == torch.strided and not x.is_meta:
-                    memory.add(x.untyped_storage().data_ptr())
+    held = [x for m in modules for x in (*m._parameters.values(), *m._buffers.values()) if x is not None]
+    memo: dict[int, Any] = {id(x): x for x in held}
+    memory = {x.untyped_storage().data_ptr() for x in held if x.layout == torch.strided and not x.is_meta}
     for module in modules:
         for key, value in list(vars(module).items()):
-            if key not in _OF_TORCH and (copied := _copy(value, memo, memory)) is not value:
+            if key not in OF_TORCH and (copied := _copy(value, memo, memory)) is not value:
                 vars(module)[key] = copied
 
 
 def _inside(module: nn.Module) -> dict[str, Any]:
     """What the dictionaries and sets of a module hold that stay the same objects: parameters, members, hooks."""
-    attributes = {key: x for key, x in vars(module).items() if key in _OF_TORCH}
-    return {key: type(x)(x) for key, x in attributes.items() if type(x) in (dict, OrderedDict, set)}
+    kinds = (dict, OrderedDict, set)
+    return {key: type(x)(x) for key, x in vars(module).items() if key in OF_TORCH and type(x) in kinds}
 
 
 def _refill(container: Any, content: Any) -> bool:
     """Gives a dictionary or set its content of before, in place and in its order; whether it had another."""
-    if isinstance(container, set):
-        alike = container == content
-    else:
-        alike = list(container) == list(content) and all(container[key] is x for key, x in content.items())
+    alike = (
+        container == content
+        if isinstance(container, set)
+        else list(container) == list(content) and all(container[key] is x for key, x in content.items())
+    )
     if not alike:
         container.clear()
         container.update(content)
@@ -295,9 +290,9 @@ def _is_from_outside(value: Any) -> bool:
     """Whether a value is an object with attributes alone, of a class that is none of Python's, torch's and NumPy's."""
     kind = type(value)
     home = kind.__module__.partition(".")[0]
-    if home in _PACKAGES or home == "numpy" or (home in sys.stdlib_module_names and home != "__main__"):
-        return False
-    return kind.__dictoffset__ != 0 and kind.__basicsize__ == _BASIC  # no more than what Python gives every object
+    theirs = home in _PACKAGES or home == "numpy" or (home in sys.stdlib_module_names and home != "__main__")
+    # no more than what Python gives every object
+    return not theirs and kind.__dictoffset__ != 0 and kind.__basicsize__ == _BASIC
 
 
 _BASIC = type("_Plain", (), {}).__basicsize__

@@ -49,10 +49,9 @@ def keeps_time(module: nn.Module) -> bool:
 
     Encoders make the steps, of input that has none; what a dropout remembers is not used in evaluation.
     """
-    if is_neuron(module):
-        return True
     remembers = isinstance(module, base.MemoryModule) or (isinstance(module, base.StepModule) and _has_reset(module))
-    return remembers and not isinstance(module, encoding.StatefulEncoder | layer.Dropout | layer.DropConnectLinear)
+    no_steps = isinstance(module, encoding.StatefulEncoder | layer.Dropout | layer.DropConnectLinear)
+    return is_neuron(module) or (remembers and not no_steps)
 
 
 def is_multi_step(module: nn.Module) -> bool:

@@ -10,8 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from sj_cka.recording.select import Pick, not_a_tensor, readable
-from sj_cka.recording.trace import Trace
+from sj_cka.recording.trace import Pick, Trace, not_a_tensor, readable
 
 SAME = 0.05  # relative difference up to which the same samples came back
 N_PROBE = (2, 3)  # samples of the first and the second probe; the third has 2 samples and one step more

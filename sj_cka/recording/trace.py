@@ -5,8 +5,8 @@ from __future__ import annotations
 import pickle
 import random
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._C import _functorch as functorch  # the only way to what vmap hides
 
-from sj_cka.recording.select import Pick, Unpicked, not_a_tensor, readable
 from sj_cka.recording.state import from_rest, keeps_time, outside_neurons, to_evaluation
 from sj_cka.recording.wrappers import unwrapped
 
+Pick = Callable[[Any], Tensor]
 _depth: ContextVar[int] = ContextVar("sj_cka own runs", default=0)
 
 
@@ -36,6 +37,13 @@ def own_run() -> Iterator[None]:
 def depth() -> int:
     """Number of own runs under way, one inside the other. Hooks made at one depth see the calls at that depth alone."""
     return _depth.get()
+
+
+@dataclass(frozen=True)
+class Unpicked:
+    """What a probe keeps in place of an output of which no tensor could be picked: why not, told if it is a layer."""
+
+    error: ValueError | TypeError
 
 
 @dataclass
@@ -86,27 +94,25 @@ def trace(
             what keeps time. None: the network is run from reset states in evaluation mode, and what it has keeps time.
     """
     writer = _Writer(picks or {}, depth() + 1)
-    handles = [unwrapped(model).register_forward_pre_hook(writer.given)]
-    try:
+
+    def once() -> None:
+        writer.start()
+        run()
+
+    with ExitStack() as hooks:
+        hooks.callback(unwrapped(model).register_forward_pre_hook(writer.given).remove)
         for name, module in outside_neurons(model).items():
             if isinstance(module, torch.jit.ScriptModule):  # it bears no hooks
                 continue
             timed = keeps_time(module) if activations is None else name in activations
-            handles.append(module.register_forward_hook(partial(writer.called, name, timed), with_kwargs=True))
+            called = partial(writer.called, name, timed)
+            hooks.callback(module.register_forward_hook(called, with_kwargs=True).remove)
         if activations is None:
             to_evaluation(model)
-
-        def once() -> None:
-            writer.start()
-            run()
-
         before = _random_states(model)
         with torch.no_grad(), own_run():
             from_rest(model, once) if activations is None else once()
         writer.seen.drew = before != _random_states(model)
-    finally:
-        for handle in handles:
-            handle.remove()
     return writer.seen
 
 
@@ -181,3 +187,48 @@ def _identity(x: Tensor) -> tuple[int, int, int]:
         return (x.data_ptr(), x.numel(), x._version)
     values = x.contiguous().flatten().view(torch.uint8).cpu().numpy()
     return (x.data_ptr(), x.numel(), zlib.crc32(values.tobytes()))
+
+
+def readable(x: Tensor) -> Tensor:
+    """A tensor's values as they are everywhere: dequantised, dense, and outside `torch.vmap` its hidden axis last.
+
+    (SpikingJelly's containers with time last are a `vmap`.)
+    """
+    while functorch.is_batchedtensor(x):
+        x = functorch.get_unwrapped(x).movedim(functorch.maybe_get_bdim(x), -1)
+    if x.is_quantized:
+        return x.dequantize()
+    return x if x.layout == torch.strided or x.is_nested else x.to_dense()
+
+
+def holds(output: Any) -> str:
+    """What an output is, in words."""
+    if isinstance(output, Tensor):
+        return "a nested tensor" if output.is_nested else f"a tensor {list(output.shape)}"
+    kind = f"a {type(output).__name__}"
+    if isinstance(output, Mapping):
+        return f"{kind} with {', '.join(f'{key!r}: {_short(value)}' for key, value in output.items())}"
+    if hasattr(output, "_fields"):
+        return f"{kind} with {', '.join(f'{key}: {_short(getattr(output, key))}' for key in output._fields)}"
+    if isinstance(output, tuple | list):
+        return f"{kind} of ({', '.join(map(_short, output))})"
+    return kind
+
+
+def not_a_tensor(module: str, output: Any) -> str:
+    """The message for an output that is no tensor, with how to pick one."""
+    entries: Iterable[tuple[Any, Any]] = ()
+    if isinstance(output, Mapping | tuple | list):
+        entries = output.items() if isinstance(output, Mapping) else enumerate(output)
+    key = next((key for key, value in entries if isinstance(value, Tensor)), None)
+    if key is None:
+        how = f"lambda output: ...}} picks one out of it, or choose layers= without {module!r}"
+    else:
+        how = f"{key!r}}} picks the first one; or choose layers= without {module!r}"
+    return f"module {module!r} puts out {holds(output)}, expected a tensor: select={{{module!r}: {how}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+        return f"{type(value).__name__} of {len(value)}"
+    return holds(value).removeprefix("a ") if isinstance(value, Tensor) else type(value).__name__

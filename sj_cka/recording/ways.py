@@ -15,7 +15,7 @@ from sj_cka.recording.calls import looped
 from sj_cka.recording.drive import LAYOUTS, N_NEEDED, Drive, Forward, Layout, sample_axis, tensors_in
 from sj_cka.recording.probes import Probes, carries, changed, held_states, not_back, own_steps, taken_for_steps, tried
 from sj_cka.recording.snapshot import computes_by_own_code
-from sj_cka.recording.state import from_rest, is_multi_step, is_neuron
+from sj_cka.recording.state import from_rest, is_neuron, is_single_step
 from sj_cka.recording.tap import N_PROBE, SAME, TWO, distance
 from sj_cka.recording.trace import Trace, own_run
 from sj_cka.recording.wrappers import named
@@ -47,8 +47,7 @@ def find_drive(probes: Probes, T: int | None, layout: Layout | None, forward: Fo
     drive = Drive("as is", sample_axis=sample_axis(layout, forward), forward=forward)
     if (n := drive.samples(probes.batch)) < N_NEEDED:
         raise ValueError(f"samples are told from steps by probes on {N_NEEDED} samples, got a batch of {n}")
-    neurons = [module for module in probes.model.modules() if is_neuron(module)]
-    single = bool(neurons) and not any(map(is_multi_step, neurons))
+    neurons, single = any(map(is_neuron, probes.model.modules())), is_single_step(probes.model)
     if forward is None and layout in ("TNCHW", "NTCHW"):
         return _of_frames(probes, T, layout, single)
     failed = steps_are_samples(probes, drive)
@@ -199,26 +198,18 @@ def run_fault(probes: Probes, drive: Drive) -> RunFault | None:
     with torch.no_grad(), own_run():
         whole = tried(from_rest, probes.model, lambda: drive.run(probes.model, probes.batch))
     if isinstance(whole, Exception):
-        return RunFault(
-            whole, f"it does not run on the batch: {type(whole).__name__}: {whole}{_left_over(probes.model)}"
+        hints = (
+            f" ({held} of shape {shape}: if that is a state from a batch before, set it back first, or give the module "
+            "a reset() without arguments)"
+            for held, shape in held_states(probes.model).items()
         )
+        words = f"it does not run on the batch: {type(whole).__name__}: {whole}{next(hints, '')}"
+        return RunFault(whole, words)
     words = (
         f"it runs on its batch of {drive.samples(probes.batch)}, but not on {n} of its samples, with which steps and "
         f"samples are found out ({type(few).__name__}: {few}): let it take any number of samples"
     )
     return RunFault(None, words)
-
-
-def _left_over(model: nn.Module) -> str:
-    """A hint at the first module of a user's own that holds a tensor which may be of an earlier batch, or nothing."""
-    for name, module in named(model).items():
-        for key, value in vars(module).items() if computes_by_own_code(module) else ():
-            if isinstance(value, Tensor) and value.ndim > 1:
-                return (
-                    f" (module {name!r} holds {key!r} of shape {tuple(value.shape)}: if that is a state from a batch "
-                    "before, set it back first, or give the module a reset() without arguments)"
-                )
-    return ""
 
 
 def takes_time_first(probes: Probes, samples_first: Drive, time_first: Drive) -> bool:
@@ -281,14 +272,11 @@ def expect_samples_apart(probes: Probes, drive: Drive, names: Iterable[str], sus
     failed = steps_are_samples(probes, drive)
     if failed:
         raise ValueError(f"{failed}: {_hint(drive)}")
-    two, three = probes.both(drive)
+    if probes.both(drive)[0].drew:
+        return
     names = list(names)
-    if two.drew:
-        return
     name, noise = (suspect, 0.0) if suspect else _seen_mixed(probes, drive, names)
-    if name is None:
-        return
-    if not suspect:
+    if name is not None and not suspect:
         two, three = probes.both(drive, noise=noise)
         name = not_back(two, probes.swapped(drive, noise=noise), three, names)
     if name is None:

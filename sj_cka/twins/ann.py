@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -120,12 +120,16 @@ def _replacements(net: nn.Module, activation: Activation) -> dict[int, nn.Module
     """What stands for each neuron and each dropout, by the id of the module: as a memo of `copy.deepcopy`."""
     like = next((p for p in net.parameters() if p.is_floating_point()), torch.empty(0))
     replaced: dict[int, nn.Module] = {}
-    activations: list[nn.Module] = []
     old: Any
+    new: Any
     for old in outside_neurons(net).values():
         if is_neuron(old):
-            new = _read_out(old) if _only_reads_out(old) else _made(activation, activations).to(like)
-            _lend(new, old)
+            new = _read_out(old) if _only_reads_out(old) else _made(activation, replaced.values()).to(like)
+            # what forwards, printing and SpikingJelly's `set_step_mode` and `set_backend` look up
+            new.step_mode = "m" if takes_steps(old) else "s"
+            for attribute in ("backend", "supported_backends"):
+                if hasattr(old, attribute):
+                    setattr(new, attribute, getattr(old, attribute))
         elif type(old) is sj_layer.Dropout:
             new = nn.Dropout(old.p)
         elif type(old) is sj_layer.Dropout2d:
@@ -136,7 +140,7 @@ def _replacements(net: nn.Module, activation: Activation) -> dict[int, nn.Module
     return replaced
 
 
-def _made(activation: Activation, before: list[nn.Module]) -> nn.Module:
+def _made(activation: Activation, before: Iterable[nn.Module]) -> nn.Module:
     """One activation that does not work in place."""
     wanted = "expected activation as what makes a new module, e.g. nn.ReLU or lambda: nn.LeakyReLU(0.1)"
     try:
@@ -145,7 +149,6 @@ def _made(activation: Activation, before: list[nn.Module]) -> nn.Module:
         raise TypeError(f"{wanted}; calling {activation!r} without arguments says: {error}") from error
     if not isinstance(new, nn.Module) or any(new is other for other in before):
         raise TypeError(f"{wanted}; got {new!r}{' again' if isinstance(new, nn.Module) else ''}")
-    before.append(new)
     for module in new.modules():
         if "inplace" in vars(module):
             vars(module)["inplace"] = False
@@ -154,26 +157,16 @@ def _made(activation: Activation, before: list[nn.Module]) -> nn.Module:
 
 def _only_reads_out(module: nn.Module) -> bool:
     """Whether a neuron never spikes: by its class, or because its threshold cannot be reached."""
-    names = [cls.__name__.lower() for cls in type(module).__mro__]
-    threshold: Any = getattr(module, "v_threshold", None)
+    threshold = getattr(module, "v_threshold", None)
     return (
         isinstance(module, _READ_OUTS)
-        or any("nonspiking" in name.replace("_", "") for name in names)
+        or any("nonspiking" in cls.__name__.lower().replace("_", "") for cls in type(module).__mro__)
         or (isinstance(threshold, float) and threshold == float("inf"))
     )
 
 
 def _read_out(module: nn.Module) -> nn.Module:
     return _Decoded() if getattr(module, "decode", None) is not None else nn.Identity()
-
-
-def _lend(new: nn.Module, module: nn.Module) -> None:
-    """Gives an activation what forwards, printing and SpikingJelly's `set_step_mode` and `set_backend` look up."""
-    lent: Any = new
-    lent.step_mode = "m" if takes_steps(module) else "s"
-    for attribute in ("backend", "supported_backends"):
-        if hasattr(module, attribute):
-            setattr(lent, attribute, getattr(module, attribute))
 
 
 def drawn_anew(twin: nn.Module, net: nn.Module, initialiser: Initialiser | None) -> None:
@@ -222,13 +215,11 @@ def built_anew(twin: nn.Module, net: nn.Module, build: Callable[[], nn.Module]) 
             f"expected build to make the same network, {name!r} has shape {given.get(name)} in place of "
             f"{wanted.get(name)}"
         )
-    values, buffers = _outside(new, net), dict(new.named_buffers())
+    values: dict[str, Tensor] = {**_outside(new, net), **dict(new.named_buffers())}
     with torch.no_grad():
-        for name, p in _outside(twin, net).items():
-            p.copy_(values[name])
-        for name, buffer in twin.named_buffers():
-            if name in buffers:
-                buffer.copy_(buffers[name])
+        for name, x in (*_outside(twin, net).items(), *twin.named_buffers()):
+            if name in values:
+                x.copy_(values[name])
 
 
 def _outside(model: nn.Module, net: nn.Module) -> dict[str, nn.Parameter]:
@@ -244,8 +235,7 @@ def _reset(twin: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[str, Te
         for p in parameters.values():
             p.fill_(torch.nan)
     for module in reversed(list(twin.modules())):
-        reset = getattr(module, "reset_parameters", None)
-        if callable(reset):
+        if callable(reset := getattr(module, "reset_parameters", None)):
             reset()
     return {name: p.detach().clone() for name, p in parameters.items()}
 

@@ -311,7 +311,7 @@ def test_state_that_nobody_sets_back_is_reset_where_it_lies_open_and_refused_whe
     assert torch.allclose(torch.tensor(found.data.hsic_xx.values), torch.tensor(anew.data.hsic_xx.values), rtol=1e-12)
     assert net.lif.v == 0.0
     net(images(N + 1, 6))
-    with pytest.raises(ValueError, match=rf"module 'lif' holds 'v' of shape \({N + 1}, 5\): .* set it back first"):
+    with pytest.raises(ValueError, match=rf"module 'lif' .+ holds 'v' of shape \({N + 1}, 5\): .* set it back first"):
         compare(net, loader=x, layers=["lif"], progress=False)
     with pytest.raises(ValueError, match=r"module 'lif' \(_Step\) .* keeps a state from one batch to the next"):
         plan_observation(Keeping(hidden=True).eval(), x, layers=["lif"])
