@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import sj_cka
 from sj_cka import jobs, recipe
 from sj_cka.attacks import ATTACKS, Attack, pixel_model, success_rate
-from sj_cka.attacks.target import Target
+from sj_cka.attacks.model import Target
 from sj_cka.data import DATASETS, Frames, Images, Samples, digits, digits_dvs
 from sj_cka.figures.robustness import masking
 from sj_cka.job import Job

@@ -7,9 +7,7 @@ are held to ball and bounds in one place (`held`), a plugin's too: `@promises("r
 
 from sj_cka.attacks.ascent import MaskedGradient
 from sj_cka.attacks.decision import boundary, hop_skip_jump
-from sj_cka.attacks.events import add_events, drop_events
-from sj_cka.attacks.gradient import fgsm, pgd, pgd_paper
-from sj_cka.attacks.masking import pgd_surrogates, with_surrogate
+from sj_cka.attacks.gradient import fgsm, pgd, pgd_paper, pgd_surrogates, with_surrogate
 from sj_cka.attacks.matched import Matched, RateNotReached, craft, eps_for_success, noise_like
 from sj_cka.attacks.measure import (
     Perturbation,
@@ -22,12 +20,11 @@ from sj_cka.attacks.measure import (
     without_gradient,
 )
 from sj_cka.attacks.model import PixelModel, pixel_model, pixels
-from sj_cka.attacks.noise import gaussian, salt_and_pepper, uniform
+from sj_cka.attacks.noise import add_events, drop_events, gaussian, salt_and_pepper, uniform
 from sj_cka.attacks.poisoning import Backdoor, Poisoned, backdoor, poison, stamp
 from sj_cka.attacks.promise import AttackFunction, BrokenPromise, Promise, held, promises
 from sj_cka.attacks.square import square
-from sj_cka.attacks.table import ATTACKS, Attack, attack_named
-from sj_cka.attacks.transfer import transfer
+from sj_cka.attacks.table import ATTACKS, Attack, attack_named, transfer
 from sj_cka.attacks.victim import NoGradient
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""All attacks by name, each with all there is to know of it; `sj_cka.attacks.transfer` adds itself."""
+"""All attacks by name, each with all there is to know of it; and those that are made on another network."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
+from sj_cka.attacks import checks
 from sj_cka.attacks.decision import boundary, hop_skip_jump
-from sj_cka.attacks.events import add_events, drop_events
-from sj_cka.attacks.gradient import fgsm, pgd, pgd_paper
-from sj_cka.attacks.masking import pgd_surrogates
-from sj_cka.attacks.noise import gaussian, salt_and_pepper, uniform
+from sj_cka.attacks.gradient import fgsm, pgd, pgd_paper, pgd_surrogates
+from sj_cka.attacks.noise import add_events, drop_events, gaussian, salt_and_pepper, uniform
 from sj_cka.attacks.promise import AttackFunction, Promise, held, promise_of
 from sj_cka.attacks.square import square
+from sj_cka.attacks.victim import sample_axis
 from sj_cka.plugins import lookup
 from sj_cka.ranges import Norm
 
 Needs = Literal["gradient", "answers", "source", "nothing"]
 EpsUnit = Literal["pixels", "normalised", "counts"]
+_DEFAULT = "pgd"  # attack of a transfer
 
 
 class Attack:
@@ -67,6 +68,54 @@ class Attack:
         return self.promise.ball(self.with_defaults(options)) if plain else None
 
 
+def inside(attack: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The attack that does the work, and its options: of a transfer the one that it makes on its source.
+
+    Example:
+        >>> inside("transfer", {"attack": "fgsm", "options": {"norm": "l2"}}), inside("pgd", {"steps": 5})
+        (('fgsm', {'norm': 'l2'}), ('pgd', {'steps': 5}))
+    """
+    if attack != "transfer":
+        return attack, dict(options)
+    return options.get("attack", _DEFAULT), dict(options.get("options") or {})
+
+
+def transfer(
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    generator: Generator | None = None,
+    source: nn.Module,
+    attack: str = _DEFAULT,
+    options: Mapping[str, Any] | None = None,
+) -> Tensor:
+    """An attack on another network, whose gradients are not masked where this one's are (Papernot et al. 2016).
+
+    Args:
+        net: the network that will be shown the result; not run.
+        x, y, eps, generator: what the attack is given.
+        source: the network that is attacked, from the same inputs to logits; a `pixel_model` of its own, with its own
+            mean and std.
+        attack: a name of ATTACKS.
+        options: further arguments of that attack.
+
+    Returns:
+        Inputs like x.
+
+    Raises:
+        ValueError: samples on another axis of `source` than of `net`; and what the attack raises.
+        UnknownName: no such attack.
+    """
+    checks.strength(eps)
+    if sample_axis(net) != sample_axis(source):
+        raise ValueError(
+            f"expected a source with samples on axis {sample_axis(net)}, as the network's, got {sample_axis(source)}"
+        )
+    return attack_named(attack)(source, x, y, eps=eps, generator=generator, **(options or {}))
+
+
 ATTACKS: dict[str, Attack] = {
     "fgsm": Attack(fgsm),
     "pgd": Attack(pgd, trial={"steps": 1, "restarts": 2}),
@@ -81,6 +130,7 @@ ATTACKS: dict[str, Attack] = {
     "salt_and_pepper": Attack(salt_and_pepper, needs="nothing"),
     "drop_events": Attack(drop_events, needs="nothing", unit="counts"),
     "add_events": Attack(add_events, needs="nothing", unit="counts"),
+    "transfer": Attack(transfer, needs="source"),
 }
 
 

@@ -6,16 +6,12 @@ A figure with a slider or buttons holds in `layout.meta["still"]` the layout of 
 
 from __future__ import annotations
 
-from sj_cka.figures.accuracy import accuracy, accuracy_section
-from sj_cka.figures.accuracy_by_steps import accuracy_by_steps, accuracy_by_steps_section
-from sj_cka.figures.backdoors import backdoors, backdoors_section
+from sj_cka.figures.accuracy import accuracy, accuracy_by_steps, accuracy_by_steps_section, accuracy_section
 from sj_cka.figures.curve import curve, curve_section, relative_curve_section
-from sj_cka.figures.dynamics import dynamics_section
-from sj_cka.figures.heatmap import heatmap, heatmap_section
-from sj_cka.figures.heatmaps import heatmaps, heatmaps_section
-from sj_cka.figures.robustness import robustness, robustness_section
+from sj_cka.figures.heatmap import heatmap, heatmap_section, heatmaps, heatmaps_section
+from sj_cka.figures.robustness import backdoors, backdoors_section, robustness, robustness_section
 from sj_cka.figures.section import Figure, Panel, Section, State
-from sj_cka.figures.steps_map import steps_map, steps_section
+from sj_cka.figures.steps_map import dynamics_section, steps_map, steps_section
 from sj_cka.figures.style import GREY, PALETTE, TEMPLATE
 from sj_cka.figures.training_curves import training, training_section
 from sj_cka.figures.trend import trend, trend_section

@@ -9,8 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from pydantic import Field
 
+from sj_cka import over_seeds
 from sj_cka.claims import selected
-from sj_cka.figures.cells import cells_of, coloraxis, print_values
+from sj_cka.figures.curve import curve
+from sj_cka.figures.heatmap import cells_of, coloraxis, print_values
 from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import labels_of, lay_out, small_multiples
 
@@ -114,3 +116,29 @@ def _maps(of_seeds: Sequence[Any], layers: list[str]) -> dict[str, pd.DataFrame]
     """Layer -> its map, mean over seeds."""
     of = {layer: [result.steps(layer) for result in of_seeds if layer in result.layers_x] for layer in layers}
     return {layer: sum(maps[1:], maps[0]) / len(maps) for layer, maps in of.items() if maps}
+
+
+def dynamics_section(block: FigureBlock, results: Results) -> Section:
+    """How alike the steps inside each layer of x are, along depth, beside the timing null."""
+    lines, null, left_out = {}, {}, []
+    for variant, sides in results.sides(block).items():
+        name = variant or str(block.comparison)
+        value, other = (
+            over_seeds.of_layers(results.tables["dynamics"], str(block.comparison), variant, block.state, column)
+            for column in ("cka", "null")
+        )
+        if value["mean"].isna().all():
+            left_out.append(sides.titles[0])
+            continue
+        lines[name], null[f"{name}: timing null"] = value, other
+    note = (
+        "Mean CKA between two different steps inside a layer, in order of depth, with 95 % intervals over seeds: a "
+        f"layer at 1 says the same at every step. {PERMUTED} A layer below its null changes more from step to step "
+        "than that, one above it less. dynamics.csv tells for every value how many pairs of steps it is a mean over."
+    )
+    if left_out:
+        note += f" Not shown, because no two steps can be compared: {', '.join(left_out)}."
+    y_title = "mean CKA between different steps (1 = static)"
+    panels = (Panel("dynamics", curve(lines, reference=null, y_title=y_title, from_zero=False)),) if lines else ()
+    state = "" if block.state == "trained" else ", untrained"
+    return Section(block.title or f"How static each layer is: {block.comparison}{state}", note, panels)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sj_cka.figures.cells import cells_of, coloraxis, ink
+from sj_cka.figures.heatmap import cells_of, coloraxis, ink
 from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import lay_out, layer_names
 

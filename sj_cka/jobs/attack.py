@@ -15,8 +15,8 @@ from torch import Generator, Tensor, nn
 
 from sj_cka import attacks
 from sj_cka.attacks import MaskedGradient, NoGradient, PixelModel, RateNotReached, attack_named, craft, pixels
-from sj_cka.attacks.target import Target, target, unit
-from sj_cka.attacks.transfer import inside
+from sj_cka.attacks.model import Target, target, unit
+from sj_cka.attacks.table import inside
 from sj_cka.data import Images, Samples
 from sj_cka.job import Context, Files, Inputs, Job, Read
 from sj_cka.jobs.kind import Graph, Kind, Row

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from sj_cka.attacks import attack_named
-from sj_cka.attacks.transfer import inside
+from sj_cka.attacks.table import inside
 from sj_cka.plugins import UnknownName
 from sj_cka.ranges import Range
 from sj_cka.recipe.attack_block import NOISE, Attacking
 from sj_cka.recipe.choices import ATTACK
+from sj_cka.recipe.comparison_checks import check_network
 from sj_cka.recipe.faults import checked
-from sj_cka.recipe.network_checks import check_network
 from sj_cka.recipe.reading import Study
 from sj_cka.recipe.source import KeyPath
 from sj_cka.typed import number

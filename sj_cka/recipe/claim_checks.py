@@ -5,9 +5,14 @@ from __future__ import annotations
 from sj_cka.claims import MEASUREMENTS, Arm, Claim
 from sj_cka.claims.statements import NearCeiling
 from sj_cka.plugins import closest
-from sj_cka.recipe.comparison_checks import WITH_CEILING, check_over_variants, check_sweep, comparison_named
+from sj_cka.recipe.comparison_checks import (
+    WITH_CEILING,
+    check_network,
+    check_over_variants,
+    check_sweep,
+    comparison_named,
+)
 from sj_cka.recipe.names import KINDS, NetworkName
-from sj_cka.recipe.network_checks import check_network
 from sj_cka.recipe.reading import Study
 from sj_cka.recipe.source import KeyPath
 
