@@ -46,7 +46,7 @@ from torch import Tensor, nn
 
 from sj_cka import compare
 from sj_cka.cka.gram import centred_grams
-from sj_cka.cka.hsic import hsic
+from sj_cka.cka.measures import hsic
 from sj_cka.models import build
 from sj_cka.recording import is_neuron
 from sj_cka.training import calibrate

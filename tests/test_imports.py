@@ -73,7 +73,7 @@ def test_another_name_is_an_attribute_error(name: str) -> None:
 
 
 def test_cka_is_the_function_and_the_package_in_whatever_order_they_are_asked_for() -> None:
-    function = importlib.import_module("sj_cka.cka.hsic").cka
+    function = importlib.import_module("sj_cka.cka.measures").cka
     X = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
     assert sj_cka.cka(X, X) == function(X, X)
     assert function(X, X) == pytest.approx(1)

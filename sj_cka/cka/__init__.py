@@ -2,9 +2,9 @@
 
 In the order in which a batch passes through: `minibatches` reads it, an `observed_network` is run on it, `observables`
 are made of what its layers put out, `gram` takes centred Grams of these by `products` (`layer_grams` holds them), and
-an `accumulator` adds up what these give: `sums` of HSIC (`hsic`) and of `measures`, and `permutations`. `result`
-labels it and answers questions (`over_time`, `statistics`), and is kept in a `result_file`. `compare` is the whole way,
-`features` that of arrays from elsewhere; both take their `arguments` alike. `memory` says what it takes.
+an `accumulator` adds up what these give: `sums` of HSIC and other `measures`, and `permutations`. A `result` labels it,
+answers questions (`over_time`, `statistics`) and is kept in a `result_file`. `compare` is the whole way, `features`
+that of arrays from elsewhere; both take their `arguments` alike. `memory` says what it takes.
 
 This package is also the function of its name: `sj_cka.cka(X, Y)`, see `sj_cka.cka.cka`.
 """
@@ -18,8 +18,7 @@ from typing import Any
 from sj_cka.cka.accumulator import CKA
 from sj_cka.cka.compare import ComparisonStopped, compare
 from sj_cka.cka.features import compare_features
-from sj_cka.cka.hsic import UndefinedCKA, cka
-from sj_cka.cka.measures import MEASURES, Measure
+from sj_cka.cka.measures import MEASURES, Measure, UndefinedCKA, cka
 from sj_cka.cka.memory import Space
 from sj_cka.cka.result import CKAResult
 from sj_cka.cka.statistics import pool

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any, Never
@@ -113,52 +114,47 @@ def _parts(N: int, batch_size: int | None, progress: bool) -> Iterator[slice]:
 
 
 def _samples(sides: Mapping[str, Mapping[str, Any]], given: Any) -> int:
-    """N, after a look at every shape."""
-    shapes = [{layer: tuple(X.shape) for layer, X in side.items()} for side in sides.values()]
-    fit = [shape for side in shapes for shape in side.values() if len(shape) > 2]
-    N = Counter(shape[1] for shape in fit).most_common(1)[0][0] if fit else 0  # most will be right
+    """N, after a look at every array."""
+    counts = Counter(X.shape[1] for side in sides.values() for X in side.values() if len(X.shape) > 2)
+    N = counts.most_common(1)[0][0] if counts else 0  # most will be right
     for name, side in sides.items():
-        for layer, X in side.items():
-            kind = X.dtype if isinstance(getattr(X, "dtype", None), np.dtype) else np.dtype(float)
-            if kind.kind not in "biuf" or kind.itemsize > 8:
-                raise ValueError(
-                    f"{name}: layer {layer!r}: expected real numbers of at most 64 bits, got {kind}; leave out what is "
-                    "no layer by layers="
-                )
-    for name, side in zip(sides, shapes, strict=True):
         if not side:
             raise ValueError(f"{name}: expected at least one layer of features, got none")
-        counts = Counter(shape[0] for shape in side.values() if len(shape) > 2 and shape[0] != 1)
+        counts = Counter(X.shape[0] for X in side.values() if len(X.shape) > 2 and X.shape[0] != 1)
         steps = max(counts, key=lambda T: (counts[T], T)) if counts else 1
-        for layer, shape in side.items():
-            if len(shape) < 3:
-                raise ValueError(
-                    f"{name}: layer {layer!r}: expected features [T, N, ...] with an axis of steps, of samples and of "
-                    f"features, got shape {shape}; for features [N, D] without time give X[None], and leave out what "
-                    "is no layer by layers="
-                )
-            if shape[1] != N or shape[0] not in (1, steps):
-                raise ValueError(
-                    f"{name}: layer {layer!r}: expected features [T, N, ...] with T = 1 or {steps} and N = {N}, got "
-                    f"shape {shape}; leave out what is no layer by layers="
-                )
+        for layer, X in side.items():
+            if wrong := _unlike_features(X, N, steps):
+                raise ValueError(f"{name}: layer {layer!r}: expected {wrong}; leave out what is no layer by layers=")
     if given is not None and len(given) != N:
         raise ValueError(f"given: expected [N, ...] of the same N = {N} samples, got shape {np.shape(given)}")
     return N
 
 
+def _unlike_features(X: Any, N: int, steps: int) -> str:
+    """What was expected of an array and what it is, in words; "" where it is features of N samples."""
+    shape = tuple(X.shape)
+    kind = X.dtype if isinstance(getattr(X, "dtype", None), np.dtype) else np.dtype(float)
+    if kind.kind not in "biuf" or kind.itemsize > 8:
+        return f"real numbers of at most 64 bits, got {kind}"
+    if len(shape) < 3:
+        return (
+            f"features [T, N, ...] with an axis of steps, of samples and of features, got shape {shape}; for features "
+            "[N, D] without time give X[None]"
+        )
+    if shape[1] != N or shape[0] not in (1, steps):
+        return f"features [T, N, ...] with T = 1 or {steps} and N = {N}, got shape {shape}"
+    return ""
+
+
 def _warn_of_many_steps(sides: Iterable[Mapping[str, Any]]) -> None:
     """Warns of more steps than samples, as in features [N, C, ...] without an axis of steps."""
-    for side in sides:
-        for layer, X in side.items():
-            T, N = X.shape[:2]
-            if T > N:
-                warnings.warn(
-                    f"layer {layer!r} of shape {tuple(X.shape)} is read as [T, N, ...], {T} steps of {N} samples; if "
-                    "it is [N, ...] without time, give X[None]",
-                    stacklevel=3,
-                )
-                return
+    many = ((layer, X.shape) for side in sides for layer, X in side.items() if X.shape[0] > X.shape[1])
+    for layer, shape in islice(many, 1):
+        warnings.warn(
+            f"layer {layer!r} of shape {tuple(shape)} is read as [T, N, ...], {shape[0]} steps of {shape[1]} samples; "
+            "if it is [N, ...] without time, give X[None]",
+            stacklevel=3,
+        )
 
 
 def _opened(features: Features, side: str, layers: Layers, files: ExitStack) -> dict[str, Any]:

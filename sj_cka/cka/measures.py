@@ -1,19 +1,121 @@
-"""Measures of similarity that are functions of two Grams, from one table."""
+"""Measures of similarity of two Grams: the unbiased HSIC and CKA, and those that stand beside them, from one table."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from math import frexp
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sj_cka.cka.gram import unpack
-from sj_cka.cka.hsic import pair_products
+from sj_cka.cka.gram import as_tensor, centred_grams, unpack
 from sj_cka.cka.layer_grams import Whole
 
+_CHUNK = 1 << 20  # numbers of one side that another device is sent at once
+_PIECE = 1 << 12  # shortest piece of a row in a batched product
+_PIECES = 1 << 24  # numbers of all pieces' products together
 _TIE = 1e-10  # part of the largest distance by which two must differ to count as different
+
+
+class UndefinedCKA(RuntimeWarning):
+    """A CKA is undefined (NaN); the message says why."""
+
+
+def hsic(rows_x: Tensor, rows_y: Tensor, n: int) -> Tensor:
+    """Unbiased HSIC_1 = <K~, L~> / (n (n-3)) of all pairs of centred Grams (Song et al. 2012, eq. 5), as one product.
+
+    Args:
+        rows_x: packed centred Grams `[P, n(n-1)/2]`, float64.
+        rows_y: the same `[Q, n(n-1)/2]`, or both with a leading batch axis; on the device of x or sent there in parts.
+        n: number of samples, at least 4.
+
+    Returns:
+        float64 `[P, Q]`.
+    """
+    return pair_products(rows_x, rows_y) * (2.0 / (n * (n - 3)))
+
+
+def ratio(xy: np.ndarray, xx: np.ndarray, yy: np.ndarray) -> np.ndarray:
+    """HSIC(x, y) / sqrt(HSIC(x, x) HSIC(y, y)), NaN where a side has no structure."""
+    # two roots: the product of two tiny or huge HSICs leaves the range of float64
+    scale = np.sqrt(np.where(xx > 0, xx, np.nan)) * np.sqrt(np.where(yy > 0, yy, np.nan))
+    return np.asarray(xy / scale)
+
+
+def pair_products(rows_x: Tensor, rows_y: Tensor) -> Tensor:
+    """`rows_x @ rows_y.mT` on the device of x; rows of another device are never there as a whole."""
+    if rows_x.device == rows_y.device:
+        return _in_pieces(rows_x, rows_y) if rows_x.is_cuda and rows_x.ndim == 2 else rows_x @ rows_y.mT
+    step = max(1, _CHUNK // rows_y.shape[-2])
+    return sum(
+        (x @ y.to(x.device).mT for x, y in zip(rows_x.split(step, -1), rows_y.split(step, -1), strict=True)),
+        start=rows_x.new_zeros(()),
+    )
+
+
+def _in_pieces(rows_x: Tensor, rows_y: Tensor) -> Tensor:
+    """`rows_x @ rows_y.mT` of few long rows, as one batched product of their pieces: it keeps all of a device busy."""
+    P, Q, M = len(rows_x), len(rows_y), rows_x.shape[1]
+    pieces = min(M // _PIECE, _PIECES // max(1, P * Q))
+    if pieces < 2:
+        return rows_x @ rows_y.mT
+    length = M // pieces
+    x, y = (rows[:, : pieces * length].unflatten(1, (pieces, length)).transpose(0, 1) for rows in (rows_x, rows_y))
+    return torch.bmm(x, y.mT).sum(0).addmm_(rows_x[:, pieces * length :], rows_y[:, pieces * length :].mT)
+
+
+def cka(X: Tensor | np.ndarray, Y: Tensor | np.ndarray) -> float:
+    """Linear centred kernel alignment of two feature matrices, with the unbiased HSIC.
+
+    CKA = HSIC_1(K, L) / sqrt(HSIC_1(K, K) HSIC_1(L, L)), K = X X^T, L = Y Y^T (Kornblith et al. 2019, eq. 4, with the
+    estimator of Song et al. 2012, eq. 5, as in Nguyen et al. 2021). Invariant to rotation, isotropic scale and shift of
+    either side; 1 for equal features; near 0, and possibly slightly negative, for independent ones.
+
+    Args:
+        X: features `[N, D]`, N >= 4 samples.
+        Y: features `[N, D']` of the same samples in the same order.
+
+    Returns:
+        The CKA; NaN, with an `UndefinedCKA` warning that says why, where a side has no structure.
+
+    Raises:
+        ValueError: the shapes do not fit, or N < 4.
+
+    Example:
+        >>> X = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+        >>> round(cka(X, 3 * X + 1), 6)
+        1.0
+    """
+    sides = [_scaled(as_tensor(side)) for side in (X, Y)]
+    for name, side in zip("XY", sides, strict=True):
+        if side.ndim != 2:
+            raise ValueError(
+                f"{name}: expected features [N, D], got shape {tuple(side.shape)}; flatten all but the samples"
+            )
+    if len(sides[0]) != len(sides[1]):
+        raise ValueError(f"expected the same samples on both sides, got N = {len(sides[0])} and {len(sides[1])}")
+    n = len(sides[0])
+    if n < 4:
+        raise ValueError(f"expected at least 4 samples (the unbiased HSIC divides by n - 3), got N = {n}")
+    grams = [centred_grams(side.unsqueeze(0)) for side in sides]
+    for name, centred in zip("XY", grams, strict=True):
+        if centred.reasons[0] is not None:
+            warnings.warn(f"CKA is undefined, {name}: {centred.reasons[0]}", UndefinedCKA, stacklevel=2)
+            return float("nan")
+    K, L = (centred.rows for centred in grams)
+    # two roots: the product of two tiny or huge HSICs leaves the range of float64
+    return float(hsic(K, L, n) / hsic(K, K, n).sqrt() / hsic(L, L, n).sqrt().to(K.device))
+
+
+def _scaled(X: Tensor) -> Tensor:
+    """Float64 features near 1, by a power of two: the HSIC of tiny or huge ones leaves its range."""
+    if X.dtype != torch.float64 or not X.numel():
+        return X
+    largest = float(X.abs().max())
+    return X * 2.0 ** min(1000, -frexp(largest)[1]) if 0 < largest < float("inf") else X
 
 
 class Measure(NamedTuple):

@@ -89,10 +89,10 @@ class Minibatches:
                 "batch; pass loader= alone to show both networks the same batches"
             )
         self.layout, self.forward = layout, forward
-        self.two = y_loader is not None
-        self.count = _length(loader) if limit is None else limit
-        sources = [_source(loader)] + ([_source(y_loader)] if y_loader is not None else [])
-        self._items = itertools.islice(itertools.zip_longest(*sources, fillvalue=_END), limit)
+        given = [one for one in (loader, y_loader) if one is not None]
+        loaders = [[one] if isinstance(one, Tensor | np.ndarray) else one for one in given]
+        self.count = _length(loaders[0]) if limit is None else limit
+        self._items = itertools.islice(itertools.zip_longest(*loaders, fillvalue=_END), limit)
         self.head: list[Minibatch] = []  # what `first` has read; it comes again in the iteration
         self._labels_agree = True
         self._next = (0, 0)
@@ -129,7 +129,7 @@ class Minibatches:
                     "the same samples in the same batches"
                 )
             n = self._samples(items[0])
-            if self.two:
+            if len(items) > 1:
                 self._check(items, n, number, place)
             self._next = number + 1, place + n
             yield Minibatch(number, place, n, (items[0], items[-1]), self.layout, self.forward)
@@ -270,12 +270,8 @@ def _part(values: Any, batch: Minibatch, what: str) -> Any:
     return values[batch.place : end]
 
 
-def _source(loader: Iterable[Any] | Tensor) -> Iterator[Any]:
-    return iter([loader] if isinstance(loader, Tensor | np.ndarray) else loader)
-
-
 def _length(loader: Any) -> int | None:
     try:
-        return len(loader) if not isinstance(loader, Tensor | np.ndarray) else 1
+        return len(loader)
     except TypeError:
         return None

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sj_cka.cka.hsic import ratio
+from sj_cka.cka.measures import ratio
 from sj_cka.plugins import closest
 
 if TYPE_CHECKING:

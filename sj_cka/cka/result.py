@@ -13,8 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from sj_cka.cka import over_time, result_file, statistics
-from sj_cka.cka.hsic import ratio
-from sj_cka.cka.measures import MEASURES
+from sj_cka.cka.measures import MEASURES, ratio
 from sj_cka.cka.permutations import STEPS
 from sj_cka.cka.sums import DIMS, FIRING, Variables
 

@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from sj_cka.cka.hsic import ratio
+from sj_cka.cka.measures import ratio
 from sj_cka.cka.over_time import all_steps, place_of
 
 if TYPE_CHECKING:

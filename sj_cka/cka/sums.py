@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from sj_cka.cka.gram import places
-from sj_cka.cka.hsic import hsic, pair_products
 from sj_cka.cka.layer_grams import ALIKE, MIN_SAMPLES, Grams, LayerSteps, Whole
-from sj_cka.cka.measures import Measure
+from sj_cka.cka.measures import Measure, hsic, pair_products
 
 SIZES = tuple(2**k for k in range(6, 20))  # samples at which the value is taken as well: is n enough?
 FIRING = ("rate", "silent", "saturated")  # of the units of a layer of neurons

@@ -7,7 +7,7 @@ import torch
 from sj_cka.cka import gram as module
 from sj_cka.cka import products
 from sj_cka.cka.gram import centred_grams, gram, pack, u_centre, unpack
-from sj_cka.cka.hsic import hsic
+from sj_cka.cka.measures import hsic
 from sj_cka.cka.products import byte_products
 
 

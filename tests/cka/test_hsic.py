@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sj_cka import UndefinedCKA, cka
-from sj_cka.cka.hsic import _in_pieces
+from sj_cka.cka.measures import _in_pieces
 
 
 def randn(*shape, seed=0):

@@ -136,7 +136,7 @@ def test_blocks_of_layers_and_samples_change_no_value(monkeypatch, same):
         return found.compute().data
 
     expected = value(None)
-    for module in ("permutations", "gram", "hsic", "sums", "layer_grams"):
+    for module in ("permutations", "gram", "measures", "sums", "layer_grams"):
         monkeypatch.setattr(sys.modules[f"sj_cka.cka.{module}"], "_CHUNK", 700)
     for found in (value(None), value(in_file)):
         for name in expected:
