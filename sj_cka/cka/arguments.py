@@ -1,7 +1,5 @@
 """Arguments of `compare` and `compare_features`: what differs between the sides, choices, and old names."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """CKA between every layer and time step of any two networks, over a loader."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """CKA of features that were taken elsewhere: arrays in memory, npz or HDF5 files."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections import Counter

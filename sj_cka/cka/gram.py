@@ -1,7 +1,5 @@
 """Gram matrices of features, U-centred, with an exact account of what is undefined."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any, NamedTuple
 

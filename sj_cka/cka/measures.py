@@ -1,7 +1,5 @@
 """Measures of similarity of two Grams: the unbiased HSIC and CKA, and those that stand beside them, from one table."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from math import frexp

@@ -1,7 +1,5 @@
 """Memory that a comparison takes: a bound on it, files beyond the bound, and a forecast with the time beside it."""
 
-from __future__ import annotations
-
 import re
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """The batches of one loader, or of two that go together; their labels, inputs and groups of samples."""
 
-from __future__ import annotations
-
 import itertools
 import warnings
 import zlib

@@ -1,7 +1,5 @@
 """From what the layers of a network put out on one minibatch to centred Grams, for each observable."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """A network with the plan of its observation, which gives centred Grams of every batch."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

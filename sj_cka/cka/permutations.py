@@ -1,7 +1,5 @@
 """Permutations that a comparison stands beside: of the samples of y, and of the steps of every unit."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import permutations
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """Products of features with themselves, as fast as a device takes them: float32, bytes, or split into bfloat16."""
 
-from __future__ import annotations
-
 import timeit
 from functools import lru_cache
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The engine that is a pool of processes on this machine."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
@@ -12,7 +10,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -53,7 +50,7 @@ def processes(store: Store, missing: Sequence[Job], workers: int | None) -> Iter
 
     def submit(job: Job) -> Future[None]:
         with _startable(), _without_interrupt():
-            future = executor.submit(_work, job, store.root)
+            future = executor.submit(do, job, Store(store.root))
         given[future] = job
         return future
 
@@ -133,7 +130,3 @@ def _start_worker(leash: Connection) -> None:
     threading.Thread(target=watch, daemon=True).start()
     with suppress(OSError):  # told to end before it began
         leash.send("started")
-
-
-def _work(job: Job, root: Path) -> None:
-    do(job, Store(root))

@@ -1,7 +1,5 @@
 """Which job when: those that are missing, each after what it builds on, on whatever engine."""
 
-from __future__ import annotations
-
 import heapq
 import logging
 from collections.abc import Callable, Iterable, Sequence

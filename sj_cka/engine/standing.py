@@ -1,7 +1,5 @@
 """How the jobs of a study stand: which are finished, which are missing, and which are damaged."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO

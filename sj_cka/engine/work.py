@@ -1,7 +1,5 @@
 """What an engine is, how one job is done wherever that is, and the engine that does it in this process."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext

@@ -1,7 +1,5 @@
 """Where a training stands, as bytes, so that one that was killed goes on to the same weights."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Batches of samples that are gathered and changed where they live, or where the network is."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 

@@ -13,8 +13,6 @@ In each function all processes must take part, with networks of the same structu
 backend.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """How good a network is, and batch normalisation of one that never trained."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """A whole step of a training as one CUDA graph: the processor launches it once, in place of some thousand kernels."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

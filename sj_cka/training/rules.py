@@ -1,7 +1,5 @@
 """Learning rules: from a batch to the gradients of a network's weights, of which a step makes an update."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import Tensor, nn

@@ -3,8 +3,6 @@
 The forward pass runs in a layout in memory, in a precision, and compiled or not, as the settings say.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
