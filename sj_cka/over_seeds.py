@@ -3,10 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
-from sj_cka.claims import interval
+
+class Interval(NamedTuple):
+    """Mean and two-sided 95 % Student t interval over n seeds; low and high are NaN under 2."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def interval(values: pd.Series | np.ndarray) -> Interval:
+    """Mean and 95 % Student t interval over seeds.
+
+    Example:
+        >>> [round(v, 3) for v in interval(np.array([1.0, 2.0, 3.0]))]
+        [2.0, -0.484, 4.484, 3]
+    """
+    values = np.asarray(values, dtype=float)
+    mean, half = (float(values.mean()) if len(values) else float("nan")), float(half_width(values))
+    return Interval(mean, mean - half, mean + half, len(values))
+
+
+def half_width(values: np.ndarray) -> np.ndarray:
+    """Half of the 95 % Student t interval of values `[n, ...]` over n seeds; NaN under 2."""
+    n = len(values)
+    if n < 2:
+        return np.full(values.shape[1:], np.nan)
+    return np.asarray(stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / np.sqrt(n))
 
 
 def accuracy_summary(table: pd.DataFrame) -> pd.DataFrame:

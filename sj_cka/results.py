@@ -10,10 +10,11 @@ import pandas as pd
 
 from sj_cka import comparisons
 from sj_cka.cka import MEASURES, CKAResult
-from sj_cka.claims import Evidence, Finding, Interval
+from sj_cka.claims import Evidence, Finding
 from sj_cka.comparisons import Between, Compared
 from sj_cka.figures import Figure, Section
 from sj_cka.jobs import KINDS
+from sj_cka.over_seeds import Interval
 from sj_cka.plan import Plan
 from sj_cka.recipe import Comparison, FigureBlock, NetworkName, Sides, Study
 from sj_cka.recipe.choices import FIGURE, options_of

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 
 from sj_cka.cka import CKAResult
-from sj_cka.claims import interval
 from sj_cka.comparisons import Compared, between, dynamics, mean_frames, paired, tidy, undefined
 from sj_cka.jobs.moments import State
-from sj_cka.over_seeds import accuracy_summary, of_layers, over_seeds
+from sj_cka.over_seeds import accuracy_summary, interval, of_layers, over_seeds
 from sj_cka.recipe import Sides
 
 LAYERS = ("conv1", "lif")

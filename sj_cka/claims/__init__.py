@@ -5,7 +5,7 @@ from sj_cka.claims.evidence import Evidence
 from sj_cka.claims.judging import TESTS, ClaimTest, judge
 from sj_cka.claims.measurements import MEASUREMENTS, Measurement, selected
 from sj_cka.claims.statements import Arm, Claim
-from sj_cka.claims.verdicts import Finding, Interval, Verdict, half_width, interval, swept, verdict_of
+from sj_cka.claims.verdicts import Finding, Verdict, swept, verdict_of
 
 __all__ = [
     "MEASUREMENTS",
@@ -15,13 +15,10 @@ __all__ = [
     "ClaimTest",
     "Evidence",
     "Finding",
-    "Interval",
     "Measurement",
     "Verdict",
     "contrast",
     "grid",
-    "half_width",
-    "interval",
     "judge",
     "selected",
     "swept",

@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from sj_cka.claims.evidence import Evidence
 from sj_cka.claims.measurements import MEASUREMENTS
@@ -24,21 +23,13 @@ from sj_cka.claims.statements import (
     Trend,
     TwoArms,
 )
+from sj_cka.over_seeds import Interval, interval
 
 Verdict = Literal["holds", "contradicted", "undecided", "not trained"]
 MIN_SEEDS = 3
 _STATES = ("trained", "untrained")
 # CKA of float32 features is good to about 1e-7: equal arms whose last digits differ alike for every seed are equal
 _ROUNDING = 1e-6
-
-
-class Interval(NamedTuple):
-    """Mean and two-sided 95 % Student t interval over n seeds; low and high are NaN under 2."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -54,26 +45,6 @@ class Finding:
     estimate: Interval
     learned_estimate: Interval | None
     note: str = ""
-
-
-def interval(values: pd.Series | np.ndarray) -> Interval:
-    """Mean and 95 % Student t interval over seeds.
-
-    Example:
-        >>> [round(v, 3) for v in interval(np.array([1.0, 2.0, 3.0]))]
-        [2.0, -0.484, 4.484, 3]
-    """
-    values = np.asarray(values, dtype=float)
-    mean, half = (float(values.mean()) if len(values) else float("nan")), float(half_width(values))
-    return Interval(mean, mean - half, mean + half, len(values))
-
-
-def half_width(values: np.ndarray) -> np.ndarray:
-    """Half of the 95 % Student t interval of values `[n, ...]` over n seeds; NaN under 2."""
-    n = len(values)
-    if n < 2:
-        return np.full(values.shape[1:], np.nan)
-    return np.asarray(stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / np.sqrt(n))
 
 
 def verdict_of(estimate: Interval, *, two_sided: bool = False) -> Verdict:

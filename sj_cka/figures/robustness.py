@@ -9,7 +9,6 @@ import plotly.graph_objects as go
 
 from sj_cka import over_seeds
 from sj_cka.attacks import attack_named
-from sj_cka.claims import interval
 from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import (
     SYMBOLS,
@@ -23,6 +22,7 @@ from sj_cka.figures.style import (
     small_multiples,
     whiskers,
 )
+from sj_cka.over_seeds import interval
 
 _UNITS = (
     "eps is in pixels, from 0 to 1, of recordings in events a pixel and step, and counts as each attack says: radius "

@@ -23,9 +23,10 @@ from markupsafe import Markup
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from plotly.offline import get_plotlyjs
 
-from sj_cka.claims import TESTS, Finding, Interval, Verdict
+from sj_cka.claims import TESTS, Finding, Verdict
 from sj_cka.disk import whole
 from sj_cka.figures.section import Section
+from sj_cka.over_seeds import Interval
 
 logger = logging.getLogger(__name__)
 

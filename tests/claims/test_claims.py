@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sj_cka.claims import TESTS, Claim, Evidence, Finding, half_width, interval, judge, verdict_of
-from sj_cka.claims.verdicts import Interval
+from sj_cka.claims import TESTS, Claim, Evidence, Finding, judge, verdict_of
+from sj_cka.over_seeds import Interval, half_width, interval
 
 LAYERS = ("conv1", "layer1.0.conv2", "layer1.0")
 Arms = dict[str, Any]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sj_cka.claims import MEASUREMENTS, Evidence, Finding, interval
+from sj_cka.claims import MEASUREMENTS, Evidence, Finding
 from sj_cka.claims.statements import TwoArms
+from sj_cka.over_seeds import interval
 from sj_cka.typed import Float
 
 
