@@ -79,10 +79,9 @@ def remarks(planned: Plan, store: Store, undefined: pd.DataFrame) -> tuple[str, 
             notes.append(
                 f"The last minibatch of {left} test {samples.called} is left out: the unbiased HSIC needs at least 4."
             )
-    if any(samples.T is not None for _, samples in planned.sets):
-        conditions = planned.study.conditions.items()
-        recorded = [c.ann_input for name, c in conditions if planned.data[name].samples.T is not None]
-        notes += [_ANN_INPUT[how] for how in dict.fromkeys(recorded)]
+    conditions = planned.study.conditions.items()
+    recorded = [c.ann_input for name, c in conditions if planned.data[name].samples.T is not None]
+    notes += [_ANN_INPUT[how] for how in dict.fromkeys(recorded)]
     trained = undefined[undefined.state == "trained"]
     if len(trained):
         reasons = ", ".join(f"{reason} ({count})" for reason, count in trained["reason"].value_counts().items())

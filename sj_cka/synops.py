@@ -250,14 +250,12 @@ def _product(counter: Counter, args: Any, kwargs: Any, out: Any) -> float | None
 
 def _quotient(counter: Counter, args: Any, kwargs: Any, out: Any) -> float | None:
     """Values by a constant."""
-    worth = counter.worth(args[0])
-    return None if worth is None else worth / counter.constant(args[1])
+    return None if (worth := counter.worth(args[0])) is None else worth / counter.constant(args[1])
 
 
 def _mean(counter: Counter, args: Any, kwargs: Any, out: Tensor) -> float | None:
     """Means over equally many values."""
-    worth = counter.worth(args[0])
-    return None if worth is None else worth * out.numel() / args[0].numel()
+    return None if (worth := counter.worth(args[0])) is None else worth * out.numel() / args[0].numel()
 
 
 def _adaptive_pool(counter: Counter, args: Any, kwargs: Any, out: Tensor) -> float | None:

@@ -71,11 +71,12 @@ class Samples:
     remarks: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     called: ClassVar[str]  # what people call them
+    channel_axis: ClassVar[int]  # of stored samples
 
     @property
     def channels(self) -> int:
         """Number of channels C that a network is given; of vectors, their length."""
-        raise NotImplementedError
+        return int(self.x_train.shape[self.channel_axis])
 
     @property
     def T(self) -> int | None:  # noqa: N802
@@ -113,10 +114,7 @@ class Images(Samples):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     called: ClassVar[str] = "images"
-
-    @property
-    def channels(self) -> int:
-        return int(self.x_train.shape[1])
+    channel_axis: ClassVar[int] = 1
 
     def as_input(self, x: Tensor) -> Tensor:
         """Images `[N, C, H, W]`: (x - mean) / std, float32.
@@ -141,10 +139,7 @@ class Frames(Samples):
     """
 
     called: ClassVar[str] = "recordings"
-
-    @property
-    def channels(self) -> int:
-        return int(self.x_train.shape[2])
+    channel_axis: ClassVar[int] = 2
 
     @property
     def T(self) -> int:  # noqa: N802
@@ -189,12 +184,10 @@ def imagine(shape: Shape, *, train: int | None = None) -> Samples:
     x_train, x_test = (torch.randint(values, own, generator=generator, dtype=torch.uint8) for own in size)
     x_train = x_train.expand(train or shape.train, *shape.sample)
     y_train, y_test = (torch.arange(len(x)) % shape.classes for x in (x_train, x_test))
-    common: dict[str, Any] = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
-    common |= {"classes": shape.classes, "fingerprint": IMAGINED}
-    if not images:
-        return Frames(**common)
+    arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+    common: dict[str, Any] = {**arrays, "classes": shape.classes, "fingerprint": IMAGINED}
     C = shape.sample[0]
-    return Images(**common, mean=(0.5,) * C, std=(0.25,) * C)
+    return Images(**common, mean=(0.5,) * C, std=(0.25,) * C) if images else Frames(**common)
 
 
 def fingerprint(arrays: Iterable[np.ndarray]) -> str:

@@ -30,8 +30,7 @@ class _Set:
     std: tuple[float, ...]
 
 
-def _idx_files() -> tuple[str, ...]:
-    return tuple(f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+_IDX = tuple(f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 
 
 _SETS = {
@@ -59,7 +58,7 @@ _SETS = {
         title="MNIST",
         reader="MNIST",
         folder="MNIST/raw",
-        files=_idx_files(),
+        files=_IDX,
         by_hand="fetch each, with .gz, from https://ossci-datasets.s3.amazonaws.com/mnist/ and unpack it there",
         shape=Shape(sample=(1, 28, 28), classes=10, train=60_000, test=10_000),
         mean=(0.1307,),
@@ -69,7 +68,7 @@ _SETS = {
         title="Fashion-MNIST",
         reader="FashionMNIST",
         folder="FashionMNIST/raw",
-        files=_idx_files(),
+        files=_IDX,
         by_hand="fetch each, with .gz, from https://github.com/zalandoresearch/fashion-mnist and unpack it there",
         shape=Shape(sample=(1, 28, 28), classes=10, train=60_000, test=10_000),
         mean=(0.2860,),

@@ -145,12 +145,9 @@ def _written(folder: Path) -> set[str]:
             return set()
         there = [path for path in folder.iterdir() if path.is_file() and not path.is_symlink()]
         return {path.name for path in there if path.name == MANIFEST or _by_name(path)}
-    names = {MANIFEST}
-    for name, expected in seals.items():
-        path = folder / name
-        if path.is_file() and not path.is_symlink() and seal(path.read_bytes()) == expected:
-            names.add(name)
-    return names
+    files = {name: folder / name for name in seals}
+    plain = {name: path for name, path in files.items() if path.is_file() and not path.is_symlink()}
+    return {MANIFEST, *(name for name, path in plain.items() if seal(path.read_bytes()) == seals[name])}
 
 
 def _is_report(folder: Path) -> bool:

@@ -199,9 +199,11 @@ def _rows(table: pd.DataFrame) -> dict[str, Any]:
     """A table as text: headings, rows, and which columns hold numbers."""
     if table.index.names != [None]:
         table = table.reset_index()
-    numeric = [is_numeric_dtype(kind) and not is_bool_dtype(kind) for kind in table.dtypes]
-    rows = [[_cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
-    return {"headings": [str(column) for column in table.columns], "numeric": numeric, "rows": rows}
+    return {
+        "headings": [str(column) for column in table.columns],
+        "numeric": [is_numeric_dtype(kind) and not is_bool_dtype(kind) for kind in table.dtypes],
+        "rows": [[_cell(value) for value in row] for row in table.itertuples(index=False, name=None)],
+    }
 
 
 def _cell(value: Any) -> str:

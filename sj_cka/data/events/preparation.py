@@ -153,9 +153,8 @@ def _stranger(folder: Path) -> str:
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in sorted(name for name in files if not is_hidden(name)):
             path = Path(above, name)
-            if not obstacle(path) and (kind := kind_of(head_of(path))):
-                return f"{path.relative_to(folder)}, {kind}"
-            return str(path.relative_to(folder))
+            kind = "" if obstacle(path) else kind_of(head_of(path))
+            return f"{path.relative_to(folder)}, {kind}".removesuffix(", ")
     return "empty folders"
 
 
@@ -248,8 +247,8 @@ def _extract(known: EventSet, folder: Path, written: Path, download: bool) -> No
             _check_md5(known, path, published[name][1])
     with scratch(written / "extract") as part:
         staged, made = part / "staged", part / "made"
-        for own in (staged, made):
-            own.mkdir()
+        staged.mkdir()
+        made.mkdir()
         for name in absent:
             archives[name] = _download(known, name, *published[name], part, written / "download")
         for name, path in archives.items():

@@ -189,11 +189,10 @@ def _names(listed: Path) -> list[str]:
 def _trial(folder: Path, split: str, name: str) -> EventSource:
     path, stem = os.path.join(GESTURES, name), os.path.splitext(name)[0]
     try:
-        made = tuple(_cuts(folder, split, stem))
+        made, wrong = tuple(_cuts(folder, split, stem)), "" if (folder / name).is_file() else "the file is missing"
     except (OSError, ValueError, csv.Error) as error:
-        why = f"its table {stem}_labels.csv cannot be read: {cause(error)}"
-        return EventSource(path, (os.path.join(split, stem),), why)
-    return EventSource(path, made, "" if (folder / name).is_file() else "the file is missing")
+        made, wrong = (os.path.join(split, stem),), f"its table {stem}_labels.csv cannot be read: {cause(error)}"
+    return EventSource(path, made, wrong)
 
 
 def _cuts(folder: Path, split: str, stem: str) -> dict[str, Gesture]:

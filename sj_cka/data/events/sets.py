@@ -294,12 +294,10 @@ def _frames(known: EventSet, folder: Path, written: Path, wanted: Wanted, downlo
     refuse_lost(known, found, wanted.on_error)
     recordings = listed(known, found)
     at = written / FRAMES / key_of(wanted, recordings)
-    frames = kept(known, found, at, wanted.on_error)
-    if frames is None:
+    if (frames := kept(known, found, at, wanted.on_error)) is None:
         with _locked(known, written):
             # another process may have written it meanwhile
-            frames = kept(known, found, at, wanted.on_error, quiet=True)
-            if frames is None:
+            if (frames := kept(known, found, at, wanted.on_error, quiet=True)) is None:
                 integrate(known, found, recordings, at, wanted)
                 frames = kept(known, found, at, wanted.on_error)
     assert frames is not None
