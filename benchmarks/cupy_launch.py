@@ -27,8 +27,7 @@ from sj_cka.models import build
 from sj_cka.neurons import NEURONS, lif_backend
 from sj_cka.neurons.nodes import FusedNode
 from sj_cka.training import DeviceLoader, Settings, train
-from sj_cka.training.graph import GraphStep, on_side_stream
-from sj_cka.training.step import Step
+from sj_cka.training.step import GraphStep, Step, on_side_stream
 
 T = 4
 

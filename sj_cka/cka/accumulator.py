@@ -76,6 +76,11 @@ class CKA:
         self.samples, self.permutations, self.resume = samples, permutations_of(permutations), resume
         names = [measures] if isinstance(measures, str) else measures
         self.measures = {name: lookup(MEASURES, name, "measure") for name in names if name != "cka"}
+        self.options: dict[str, Any] = {
+            "samples": samples,
+            "permutations": self.permutations,
+            "measures": list(self.measures),
+        }
         self.reset()
 
     def reset(self) -> None:
@@ -204,7 +209,7 @@ class CKA:
     def state_dict(self) -> dict[str, Any]:
         """The sums and names, as tensors on the CPU, lists and numbers."""
         return {
-            "options": self._options(),
+            "options": self.options,
             **{name: copy.copy(getattr(self, name)) for name in _STATE},
             "sides": [copy.deepcopy(vars(side)) for side in self.sides],
             "parts": [
@@ -267,14 +272,7 @@ class CKA:
 
     def empty(self) -> CKA:
         """One of the same options that has seen nothing."""
-        return CKA(**self._options(), resume=self.resume)
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            "samples": self.samples,
-            "permutations": self.permutations,
-            "measures": list(self.measures),
-        }
+        return CKA(**self.options, resume=self.resume)
 
     def _expect(self, batch: Centred, asked: Mapping[str, Any]) -> None:
         """Raises ValueError where a minibatch does not fit itself or those before."""
@@ -304,12 +302,12 @@ class CKA:
         """Raises ValueError where another accumulator is of other layers or options; an empty one takes them over."""
         if not self.sides:
             end, left_out = self.end, self.left_out
-            self.__init__(**other._options(), resume=self.resume)  # type: ignore[misc]
+            self.__init__(**other.options, resume=self.resume)  # type: ignore[misc]
             self.end, self.left_out, self.asked = end, left_out, other.asked
             self.sides = tuple(LayerSteps(side.layers, side.index, list(side.reasons)) for side in other.sides)
         for name, mine, theirs in zip("xy", self.sides, other.sides, strict=True):
             mine.expect(name, theirs)
-        mine_asked, asked = ({**cka._options(), **cka.asked} for cka in (self, other))
+        mine_asked, asked = ({**cka.options, **cka.asked} for cka in (self, other))
         if mine_asked != asked:
             raise ValueError(f"expected accumulators of the same options, got {mine_asked} and {asked}")
 

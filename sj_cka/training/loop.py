@@ -21,9 +21,8 @@ from sj_cka.recording.state import outside_neurons
 from sj_cka.training.checkpoint import Checkpoints, random_state, set_random_state
 from sj_cka.training.device_loader import check_labels
 from sj_cka.training.distributed import share_weights, sum_of, synchronised
-from sj_cka.training.graph import GraphStep, on_side_stream
 from sj_cka.training.settings import Settings
-from sj_cka.training.step import Step, check_precision, compiled, in_layout
+from sj_cka.training.step import GraphStep, Step, check_precision, compiled, in_layout, on_side_stream
 
 
 class Batches(Protocol):

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from sj_cka.models import build
 from sj_cka.recording import reset_states
 from sj_cka.training import Settings
-from sj_cka.training.graph import GraphStep
-from sj_cka.training.step import Step
+from sj_cka.training.step import GraphStep, Step
 
 _spec = importlib.util.spec_from_file_location("tape", Path(__file__).with_name("tape.py"))
 assert _spec is not None
