@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sj_cka.recording.calls import Loops, Noise, NoSampleAxis, calls_of, use_by_use
+from sj_cka.recording.calls import Loops, Noise, calls_of, use_by_use
 from sj_cka.recording.tap import (
     N_PROBE,
     Order,
@@ -36,6 +36,7 @@ def find_taps(
     *,
     loops: Loops,
     swapped: Callable[[], Trace | None],
+    not_back: Callable[[str], Exception],
     refused: dict[str, Exception] | None,
 ) -> list[Tap]:
     """Taps of modules from three probes: 2 samples, 3 samples, and 2 samples on T + 1 steps.
@@ -49,18 +50,18 @@ def find_taps(
         only: the uses of a module that are wanted, ascending, where not all of them are.
         loops: what is known to run once a step.
         swapped: makes a probe on the same 2 samples in the other order; asked where samples of a fold see each other.
+        not_back: what to raise of a module that folds samples in no order in which the same ones come back.
         refused: takes the error of each module that is no layer, in place of raising it; not where `select` failed.
 
     Raises:
-        NoSampleAxis: an output without exactly one axis of samples.
-        NotBack: a fold in which the same samples do not come back.
-        ValueError: calls or outputs that follow neither samples nor steps, or a use that is not there.
+        ValueError: an output without exactly one axis of samples; calls or outputs that follow neither samples nor
+            steps; or a use that is not there.
         TypeError: an output that is no tensor.
     """
     uses: list[tuple[Tap, Reading, list[Order]]] = []
     for name in names:
         try:
-            uses += _of_module(name, probed, T, noise, only.get(name), loops, swapped)
+            uses += _of_module(name, probed, T, noise, only.get(name), loops, swapped, not_back)
         except (ValueError, TypeError) as error:
             if refused is None or any(isinstance(output, Unpicked) for output in probed.two.outputs[name]):
                 raise
@@ -77,10 +78,10 @@ def _of_module(
     wanted: Sequence[int] | None,
     loops: Loops,
     swapped: Callable[[], Trace | None],
+    not_back: Callable[[str], Exception],
 ) -> list[tuple[Tap, Reading, list[Order]]]:
     """Taps of the uses of one module, with what each puts out and the orders that it may fold."""
     calls, uses, by_number = calls_of(name, probed, T, loops)
-    label = "{}" if uses == 1 else "{}#{}"
     wanted = range(uses) if wanted is None else wanted
     if wanted[-1] >= uses:
         raise ValueError(
@@ -90,10 +91,11 @@ def _of_module(
     step_first = not (calls and uses > 1 and use_by_use(name, probed, uses, T, noise))
     taps = []
     for use in wanted:
-        tap = Tap(label.format(name, use), name, uses, use, "calls" if calls else "static", 0, step_first=step_first)
+        label = name if uses == 1 else f"{name}#{use}"
+        tap = Tap(label, name, uses, use, "calls" if calls else "static", 0, step_first=step_first)
         reading = _reading(tap, probed, T)
         tap = replace(tap, real=not reading.two.is_complex(), by_number=by_number)
-        tap, candidates = _axes(tap, reading, noise, swapped)
+        tap, candidates = _axes(tap, reading, noise, swapped, not_back)
         taps.append((tap, reading, candidates))
     return taps
 
@@ -137,13 +139,19 @@ def _of_noise(tap: Tap, reading: Reading, noise: Noise) -> Reading | None:
     return other if shapes == others else None
 
 
-def _axes(tap: Tap, reading: Reading, noise: Noise, swapped: Callable[[], Trace | None]) -> tuple[Tap, list[Order]]:
+def _axes(
+    tap: Tap,
+    reading: Reading,
+    noise: Noise,
+    swapped: Callable[[], Trace | None],
+    not_back: Callable[[str], Exception],
+) -> tuple[Tap, list[Order]]:
     """The tap with its axes, and the orders that its axis of samples may fold; the first is in the tap."""
     T = reading.T
     a, b = reading.two.shape, reading.three.shape
     grows = scaling(a, b)
     if len(grows) != 1:
-        raise NoSampleAxis(
+        raise ValueError(
             f"module {tap.module!r} puts out {tuple(a)} for 2 samples and {tuple(b)} for 3: expected one axis that "
             f"scales with the samples, got {len(grows)}; choose layers= without it"
         )
@@ -158,7 +166,7 @@ def _axes(tap: Tap, reading: Reading, noise: Noise, swapped: Callable[[], Trace 
     folds_time = lengthens == [tap.axis]
     folding = replace(tap, time="axis") if folds_time else tap
     every = orders(folds_time, a[tap.axis] // (N_PROBE[0] * (T if folds_time else 1)))
-    candidates = undo(folding, every, reading, lambda: _swapped(tap, reading, swapped))
+    candidates = undo(folding, every, reading, lambda: _swapped(tap, reading, swapped), not_back)
     if len(candidates) > 1 and (other := _of_noise(tap, reading, noise)) is not None:
         candidates = narrow(folding, candidates, other)
     tap = replace(folding, factors=candidates[0])
@@ -199,13 +207,12 @@ def _steady(x: Tensor) -> bool:
 def _described(tap: Tap, reading: Reading) -> Tap:
     """The tap with what its outputs are like in the probes."""
     rows = tap.split(reading.two, N_PROBE[0], reading.T)
-    both = (rows, tap.split(reading.three, N_PROBE[1], reading.T))
     several = tap.time == "axis" and reading.T > 1
     folded = any(kind == "F" for kind, _ in (*tap.factors, *tap.time_factors))
     before = [axis for axis in range(tap.axis) if axis != tap.time_axis]
     return replace(
         tap,
-        steady=several and all(_steady(x) for x in both),
+        steady=several and _steady(rows) and _steady(tap.split(reading.three, N_PROBE[1], reading.T)),
         maps=rows.ndim >= 5 and not folded and not before,
         width=rows[0, 0].numel(),
     )

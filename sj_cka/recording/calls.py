@@ -15,10 +15,6 @@ from sj_cka.recording.wrappers import named
 Noise = Callable[[bool], Probed | None]  # probes on noise, with that on a step more or without
 
 
-class NoSampleAxis(ValueError):
-    """A layer's output has no axis, or no single axis, that counts samples."""
-
-
 class Loops(NamedTuple):
     """Modules that are known to run once a step, and those that call what they hold once a step."""
 
@@ -42,12 +38,11 @@ def calls_of(name: str, probed: Probed, T: int, loops: Loops) -> Calls:
     are uses; if none of this is so, their number alone tells.
 
     Raises:
-        NoSampleAxis: as many calls as samples.
-        ValueError: calls out of proportion to the steps.
+        ValueError: as many calls as samples, or out of proportion to the steps.
     """
     a, b = len(probed.two.outputs[name]), len(probed.three.outputs.get(name, []))
     if a != b:
-        raise NoSampleAxis(
+        raise ValueError(
             f"module {name!r} was called {a} times on 2 samples and {b} times on 3: its outputs have no axis of "
             "samples; choose layers= that see a whole batch at once"
         )

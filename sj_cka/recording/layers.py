@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -83,9 +83,10 @@ def choose(model: nn.Module, layers: LayerSpec, trace: Trace) -> dict[ChosenUse,
     for place, layer in enumerate(patterns):
         use: int | None = None
         if isinstance(layer, str):
-            matched = _named(layer, names)
-            if not matched and (label := _LABEL.fullmatch(layer)):
-                matched, use = _named(label["module"], names), int(label["use"])
+            fitting = _matching(layer, names)
+            if not fitting and (label := _LABEL.fullmatch(layer)):
+                fitting, use = _matching(label["module"], names), int(label["use"])
+            matched = {names[name] for name in fitting}
         else:
             matched = {name for name, module in modules.items() if _matches(layer, name, module)}
         if not matched:
@@ -124,11 +125,9 @@ def _names(model: nn.Module) -> dict[str, str]:
     return {name: first[id(inner)] for name, module in every if id(inner := unwrapped(module)) in first}
 
 
-def _named(layer: str, names: dict[str, str]) -> set[str]:
-    """The modules of a name, or of a glob."""
-    if layer in names:
-        return {names[layer]}
-    return {module for name, module in names.items() if fnmatch.fnmatchcase(name, layer)}
+def _matching(pattern: str, names: Collection[str]) -> list[str]:
+    """Of some names the one that a pattern is, or those that it matches as a glob."""
+    return [pattern] if pattern in names else [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
 def _matches(layer: type[nn.Module] | Callable[[str, nn.Module], bool], name: str, module: nn.Module) -> bool:
@@ -186,7 +185,7 @@ def check_matches(select: Select, layers: Iterable[str]) -> None:
     """Raises ValueError where a pattern of `select` matches no layer that is observed."""
     layers = list(layers)
     for pattern in select if isinstance(select, Mapping) else ():
-        if not any(name == pattern or fnmatch.fnmatchcase(name, pattern) for name in layers):
+        if not _matching(pattern, layers):
             raise ValueError(f"select: {pattern!r} matches none of the layers{closest(pattern, layers)}")
 
 
@@ -196,7 +195,7 @@ def select_for(model: nn.Module, select: Select) -> Select:
     if not isinstance(select, Mapping):
         return select
     names = list(named(model))
-    return {p: selector for p, selector in select.items() if p in names or fnmatch.filter(names, str(p))}
+    return {pattern: selector for pattern, selector in select.items() if _matching(str(pattern), names)}
 
 
 def select_without_wrappers(model: nn.Module, select: Select) -> Select:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from spikingjelly.activation_based import base
@@ -16,7 +16,7 @@ from sj_cka.recording.drive import Drive, Forward, Layout
 from sj_cka.recording.layers import ChosenUse, LayerSpec, Select, check_matches, choose
 from sj_cka.recording.probes import Probes, tried
 from sj_cka.recording.state import is_multi_step, is_neuron, preserved
-from sj_cka.recording.tap import NotBack, Probed, Tap
+from sj_cka.recording.tap import Probed, Tap
 from sj_cka.recording.trace import Trace
 from sj_cka.recording.ways import expect_at_rest, expect_samples_apart, find_drive
 from sj_cka.recording.wrappers import as_written, check_network, listed, named
@@ -127,38 +127,32 @@ def _taps(
         for name in names
         if ChosenUse(name) not in choices
     }
-    try:
-        taps = find_taps(
-            names,
-            probed,
-            T,
-            noise,
-            uses,
-            loops=_loops(modules, probed.two),
-            swapped=lambda: None if probed.two.drew else probes.swapped(drive),
-            refused=refused if leave_out else None,
-        )
-    except NotBack as error:
-        raise ValueError(_random_fold(probes, drive, error)) from error
-    for name, why in refused.items():
-        if isinstance(why, NotBack):
-            refused[name] = ValueError(_random_fold(probes, drive, why))
+    taps = find_taps(
+        names,
+        probed,
+        T,
+        noise,
+        uses,
+        loops=_loops(modules, probed.two),
+        swapped=lambda: None if probed.two.drew else probes.swapped(drive),
+        not_back=partial(_random_fold, probes, drive),
+        refused=refused if leave_out else None,
+    )
     known = ((tap, probes.picks.get(tap.module), is_neuron(modules[tap.module])) for tap in taps)
     return [replace(tap, select=pick, neuron=neuron) for tap, pick, neuron in known], refused
 
 
 def _loops(modules: dict[str, nn.Module], trace: Trace) -> Loops:
     """What runs once a step: the network where it is called so, its single-step neurons, and containers over time."""
-    neurons = [name for name in trace.inputs if not is_multi_step(modules[name])]
-    containers = [name for name in trace.outputs if isinstance(modules[name], base.MultiStepModule)]
-    return Loops(["", *neurons], containers)
+    single = [name for name in trace.inputs if not is_multi_step(modules[name])]
+    return Loops(["", *single], [name for name in trace.outputs if isinstance(modules[name], base.MultiStepModule)])
 
 
-def _random_fold(probes: Probes, drive: Drive, error: NotBack) -> str:
+def _random_fold(probes: Probes, drive: Drive, module: str) -> ValueError:
     """Why the order of a fold was not found; raises where it is the network's fault and not the module's."""
-    expect_samples_apart(probes, drive, (), suspect=error.module)
-    return (
-        f"module {error.module!r} folds samples into another axis, and draws random numbers, so that the same samples "
+    expect_samples_apart(probes, drive, (), suspect=module)
+    return ValueError(
+        f"module {module!r} folds samples into another axis, and draws random numbers, so that the same samples "
         "do not come back and the order of the fold cannot be found; choose layers= without it"
     )
 
@@ -171,8 +165,8 @@ def _doubts(modules: dict[str, nn.Module], taps: Sequence[Tap], T: int) -> Itera
 
     def knows_time(tap: Tap) -> bool:
         holders = [modules[tap.module[:i]] for i, letter in enumerate(tap.module) if letter == "."]
-        inside = modules[tap.module].modules()
-        return any(map(is_multi_step, holders)) or any(is_neuron(m) or is_multi_step(m) for m in inside)
+        inside = [*modules[tap.module].modules()]
+        return any(map(is_multi_step, (*holders, *inside))) or any(map(is_neuron, inside))
 
     by_size = [tap.layer for tap in taps if tap.time == "axis" and not knows_time(tap)]
     by_number = list(dict.fromkeys(tap.module for tap in taps if tap.by_number))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sj_cka.recording.drive import N_NEEDED, Drive, Layout
-from sj_cka.recording.layers import LayerSpec, Select, select_without_wrappers
+from sj_cka.recording.layers import LayerSpec, Select
 from sj_cka.recording.observation_plan import ObservationPlan, planned
 from sj_cka.recording.probes import Probes
 from sj_cka.recording.state import is_multi_step, is_single_step, preserved
@@ -198,7 +198,7 @@ def record(
     """
     check_network(model)
     features: dict[str, Tensor] = {}
-    recording = _Recording(model, layers, layout, select_without_wrappers(model, select), features)
+    recording = _Recording(model, layers, layout, select, features)
     with ExitStack() as hooks:
         hooks.enter_context(uncompiled())
         hooks.callback(model.register_forward_pre_hook(recording.before, prepend=True, with_kwargs=True).remove)
@@ -233,8 +233,7 @@ class _Recording:
             self.plan = self._plan((args, kwargs))
             self.call_is_step = self.call_is_step and self.plan.T == 1
         self.call = {tap.layer: [] for tap in self.plan.taps}
-        n = self.plan.drive.samples((args, kwargs))
-        self.observation = Observation(model, self.plan, n, self._keep)
+        self.observation = Observation(model, self.plan, self.plan.drive.samples((args, kwargs)), self._keep)
 
     def after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if depth() != self.depth or (observation := self.observation) is None:

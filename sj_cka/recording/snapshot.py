@@ -71,8 +71,7 @@ class _Kept:
     data: Tensor
     values: Tensor | None
     flag: bool
-    grad: Tensor | None
-    grad_values: Tensor | None
+    grad: _Kept | None
     attributes: dict[str, Any]
 
 
@@ -200,14 +199,13 @@ def _keep(x: Tensor, name: str, copied: bool) -> _Kept:
     values = None
     if copied:
         values = x.detach().cpu() if x.is_cuda and isinstance(x, nn.Parameter) else x.detach().clone()
-    grad = x.grad if x.is_leaf else None
-    grad_values = grad.detach().clone() if copied and grad is not None else None
-    return _Kept(x, name, x.detach(), values, x.requires_grad, grad, grad_values, dict(vars(x)))
+    grad = _keep(x.grad, f"the gradient of {name}", copied) if x.is_leaf and x.grad is not None else None
+    return _Kept(x, name, x.detach(), values, x.requires_grad, grad, dict(vars(x)))
 
 
 def _put_back(kept: _Kept) -> bool:
     """Puts a parameter or buffer back; whether it had changed."""
-    x = kept.tensor
+    x, grad = kept.tensor, kept.grad and kept.grad.tensor
     with torch.inference_mode(x.is_inference()), torch.no_grad():
         try:
             if not _has_memory(kept.data):  # code from outside has freed it
@@ -218,19 +216,16 @@ def _put_back(kept: _Kept) -> bool:
                 x.data = kept.data
             if written := kept.values is not None and not same_bits(x.to(kept.values.device), kept.values):
                 x.data.copy_(kept.values)
-            if other := x.is_leaf and (x.requires_grad != kept.flag or x.grad is not kept.grad):
+            if other := x.is_leaf and (x.requires_grad != kept.flag or x.grad is not grad):
                 x.requires_grad_(kept.flag)
-                x.grad = kept.grad
-            if kept.grad is not None and kept.grad_values is not None and not same_bits(kept.grad, kept.grad_values):
-                kept.grad.copy_(kept.grad_values)
-                written = True
+                x.grad = grad
         except StateError:
             raise
         except RuntimeError as error:
             raise StateError(f"{kept.name} was changed and cannot be put back: {error}") from error
     vars(x).clear()
     vars(x).update(kept.attributes)
-    return moved or written or other
+    return (kept.grad is not None and _put_back(kept.grad)) or moved or written or other
 
 
 def _has_memory(x: Tensor) -> bool:

@@ -132,15 +132,14 @@ def reset_states(model: nn.Module) -> None:
 def from_rest(model: nn.Module, run: Callable[[], Result]) -> Result:
     """Resets a network in evaluation mode, runs it and gives what that gave.
 
-    It runs twice where the first run shows that a `reset()` from outside set back what is no state: a buffer that no
+    It runs again where a run shows that a `reset()` from outside set back what is no state: a buffer that no
     pass changes, as the mean that a normalisation has learnt. That is put back, now and at every later reset.
     """
-    with at_rest(model):
-        result = run()
-    if not _told_from_states(model):
+    while True:
         with at_rest(model):
             result = run()
-    return result
+        if _told_from_states(model):
+            return result
 
 
 @contextmanager

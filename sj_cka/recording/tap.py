@@ -130,14 +130,6 @@ class Reading(NamedTuple):
     swapped: Tensor | None = None
 
 
-class NotBack(ValueError):
-    """The same samples do not come back in what a module puts out, in whatever order they are looked for."""
-
-    def __init__(self, module: str) -> None:
-        super().__init__(f"module {module!r} puts out other values for the same samples each time")
-        self.module = module
-
-
 def orders(axis_folds_time: bool, extra: int) -> list[Order]:
     """All orders of T (or none), N and `extra` features in one axis, SpikingJelly's first: T, N, features."""
     every: list[Order] = []
@@ -170,15 +162,17 @@ def fitting(tap: Tap, candidates: list[Order], reading: Reading) -> tuple[list[O
 
 
 def undo(
-    tap: Tap, candidates: list[Order], reading: Reading, swapped: Callable[[], Reading | None] = lambda: None
+    tap: Tap,
+    candidates: list[Order],
+    reading: Reading,
+    swapped: Callable[[], Reading | None],
+    not_back: Callable[[str], Exception],
 ) -> list[Order]:
     """The orders that fit what the probes show: one, or several where they tell nothing (silence, equal rows).
 
     `swapped` gives the reading of a probe on the same 2 samples in the other order: samples that see each other (batch
-    statistics) come back among the same samples alone.
-
-    Raises:
-        NotBack: the same samples come back in no order.
+    statistics) come back among the same samples alone. `not_back` gives what is raised where the same samples come back
+    in no order.
     """
     if len(candidates) == 1:
         return candidates
@@ -186,7 +180,7 @@ def undo(
     if error > SAME and (again := swapped()) is not None:
         fits, error = fitting(tap, candidates, again)
     if error > SAME:
-        raise NotBack(tap.module)
+        raise not_back(tap.module)
     return fits
 
 

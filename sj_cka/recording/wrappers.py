@@ -149,10 +149,11 @@ def check_network(model: Any, what: str = "the network", *, watched: bool = True
         for key, value in (*module._parameters.items(), *module._buffers.items()):
             if value is None or not (is_lazy(value) or value.is_meta):
                 continue
-            if is_lazy(value):
-                how = "it is lazy; run the network once on a batch first"
-            else:
-                how = "it is on the device meta; to_empty(device=...) and load_state_dict give it some"
+            how = (
+                "it is lazy; run the network once on a batch first"
+                if is_lazy(value)
+                else "it is on the device meta; to_empty(device=...) and load_state_dict give it some"
+            )
             raise ValueError(f"{what}: {key!r} of {in_words(name, module)} has no values yet: {how}")
 
 

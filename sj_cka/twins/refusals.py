@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from spikingjelly.activation_based import base, encoding, rnn, surrogate
@@ -103,21 +104,16 @@ def of_the_twin_alone(twin: nn.Module, originals: Mapping[nn.Module, str]) -> It
         if is_neuron(module):
             raise Untranslatable(f"the forward runs a neuron ({type(module).__name__}) that is no module of it, {held}")
 
-    def guard(module: Any) -> None:
-        forward = module.forward
-
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            before(module, args)
-            return forward(*args, **kwargs)
-
-        vars(module)["forward"] = guarded
+    def guarded(module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        before(module, args)
+        return forward(*args, **kwargs)
 
     # a neuron is guarded by itself, since a forward may call that of a neuron without its hooks
     neurons = [module for module in originals if is_neuron(module) and "forward" not in vars(module)]
     handle = register_module_forward_pre_hook(before)
     try:
         for module in neurons:
-            guard(module)
+            vars(module)["forward"] = partial(guarded, module, module.forward)
         yield
     finally:
         handle.remove()
@@ -127,8 +123,7 @@ def of_the_twin_alone(twin: nn.Module, originals: Mapping[nn.Module, str]) -> It
 
 def warn_of_logic(net: nn.Module) -> None:
     """Warns of connections that are logic on spikes: SEW's IAND, x (1 - y), is none on the values of a ReLU."""
-    named = [name for name, module in net.named_modules() if str(vars(module).get("cnf", "")).upper() == "IAND"]
-    if named:
+    if named := [name for name, m in net.named_modules() if str(vars(m).get("cnf", "")).upper() == "IAND"]:
         warnings.warn(
             f"{named[0]!r}{f' and {len(named) - 1} more' if len(named) > 1 else ''}: IAND, x (1 - y), is a logical "
             'connection of spikes; on the values of the twin, which are not 0 or 1, it is not. cnf="ADD" is the one '

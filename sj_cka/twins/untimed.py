@@ -115,9 +115,13 @@ def _run(net: nn.Module, timing: Timing, args: Any, kwargs: Any) -> OneStep:
     """How a twin is run on an input, found where it is of a new kind."""
     key = _key(net, timing, args, kwargs)
     if key not in timing.runs:
-        forward = _class_below(type(net)).forward
         timing.runs[key] = find_one_step(
-            quiet(net, timing.activations), forward, timing.activations, timing.originals, args, kwargs
+            quiet(net, timing.activations),
+            _class_below(type(net)).forward,
+            timing.activations,
+            timing.originals,
+            args,
+            kwargs,
         )
     return timing.runs[key]
 
