@@ -103,7 +103,7 @@ def _of_module(
 def _reading(tap: Tap, probed: Probed, T: int) -> Reading:
     """What the first call of a tap puts out in each probe."""
     runs = (probed.two, T), (probed.three, T), (probed.longer, T + 1)
-    outputs = [trace.outputs[tap.module][_first_call(tap, steps)] for trace, steps in runs if trace is not None]
+    outputs = [run.outputs[tap.module][_first_call(tap, steps)] for run, steps in runs if run is not None]
     for output in outputs:
         if isinstance(output, Unpicked):
             raise output.error

@@ -226,7 +226,7 @@ def not_back(two: Trace, other: Trace, three: Trace, names: Iterable[str]) -> st
             if not all(isinstance(x, Tensor) for x in (a, b, c)) or a.ndim != c.ndim:
                 continue
             axes = [i for i in range(a.ndim) if a.shape[i] != c.shape[i]]
-            if len(axes) != 1 or (a.shape[axes[0]], c.shape[axes[0]]) != N_PROBE:
+            if [(a.shape[i], c.shape[i]) for i in axes] != [N_PROBE]:
                 continue
             if distance(a.movedim(axes[0], 0), b.movedim(axes[0], 0)[list(SWAPPED)]) > SAME:
                 return name

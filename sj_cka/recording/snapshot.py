@@ -205,7 +205,7 @@ def _keep(x: Tensor, name: str, copied: bool) -> _Kept:
 
 def _put_back(kept: _Kept) -> bool:
     """Puts a parameter or buffer back; whether it had changed."""
-    x, grad = kept.tensor, kept.grad and kept.grad.tensor
+    x, grad = kept.tensor, None if kept.grad is None else kept.grad.tensor
     with torch.inference_mode(x.is_inference()), torch.no_grad():
         try:
             if not _has_memory(kept.data):  # code from outside has freed it

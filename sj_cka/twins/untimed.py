@@ -146,14 +146,13 @@ def _key(net: nn.Module, timing: Timing, args: Any, kwargs: Any) -> tuple[Any, .
     """
     leaves, spec = pytree.tree_flatten((args, kwargs))
     firsts = [x.shape[0] for x in leaves if isinstance(x, Tensor) and x.ndim]
-    kinds = []
-    for x in leaves:
-        if isinstance(x, Tensor):
-            kinds.append(("tensor", firsts.index(x.shape[0]) if x.ndim else None, *x.shape[1:]))
-        else:
-            kinds.append((type(x).__name__, x if isinstance(x, bool | int | float | str | None) else None))
-    activation = net.get_submodule(timing.activations[0])
-    return str(spec), tuple(kinds), net.training, takes_steps(activation)
+    kinds = tuple(
+        ("tensor", firsts.index(x.shape[0]) if x.ndim else None, *x.shape[1:])
+        if isinstance(x, Tensor)
+        else (type(x).__name__, x if isinstance(x, bool | int | float | str | None) else None)
+        for x in leaves
+    )
+    return str(spec), kinds, net.training, takes_steps(net.get_submodule(timing.activations[0]))
 
 
 def _is_traced(args: Any, kwargs: Any) -> bool:

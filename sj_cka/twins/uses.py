@@ -139,15 +139,10 @@ class _Tracer(fx.Tracer):
 
 def _of_sizes(node: fx.Node) -> bool:
     """Whether a value comes from sizes alone."""
-    if node.op == "call_method" and node.target in ("size", "numel", "dim"):
-        return True
-    if node.op == "call_function" and node.target is getattr and node.args[1] in ("shape", "ndim"):
-        return True
-    return (
-        node.op in ("call_function", "call_method")
-        and bool(node.all_input_nodes)
-        and all(map(_of_sizes, node.all_input_nodes))
-    )
+    asks = node.op == "call_method" and node.target in ("size", "numel", "dim")
+    reads = node.op == "call_function" and node.target is getattr and node.args[1] in ("shape", "ndim")
+    computes = node.op in ("call_function", "call_method") and bool(node.all_input_nodes)
+    return asks or reads or (computes and all(map(_of_sizes, node.all_input_nodes)))
 
 
 class _Input(fx.Proxy):
