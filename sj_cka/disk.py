@@ -6,10 +6,10 @@ import errno
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
@@ -109,23 +109,17 @@ def try_folder(folder: Path, what: str) -> None:
         NotADirectoryError: it, or what it is to lie in, is a file. OSError: it cannot be made, or takes no file.
     """
     expected = f"expected a folder for {what}, got {folder}"
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not os.path.isdir(there):
+        kind = "a file" if os.path.exists(there) else "a link to nothing"
+        raise NotADirectoryError(f"{expected}: {there} is {kind}")
     try:
-        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
-        if not there.is_dir():
-            kind = "a link to nothing" if there.is_symlink() and not there.exists() else "a file"
-            raise NotADirectoryError(f"{expected}: {there} is {kind}")
         # the same names, in a folder of its own: two runs that try at once do not meet
-        probe = there / beside("try")
-        probe.mkdir()
-        try:
-            inner = probe / folder.absolute().relative_to(there)
+        with TemporaryDirectory(prefix=".try-", dir=there, ignore_cleanup_errors=True) as probe:
+            inner = Path(probe, folder.absolute().relative_to(there))
             inner.mkdir(parents=True, exist_ok=True)
             with whole(inner / "try") as file:
                 file.write(bytes(1 << 16))
-        finally:
-            shutil.rmtree(probe, ignore_errors=True)
-    except NotADirectoryError:
-        raise
     except OSError as error:
         hint = "make room there" if error.errno in _FULL else "name another, or get the right to write there"
         message = f"{expected}, which takes no files ({error.strerror or error}): {hint}; nothing was run"

@@ -31,12 +31,13 @@ class Progress:
         self, total: int, done: int, *, show: bool, file: TextIO | None = None, log_seconds: float = LOG_SECONDS
     ) -> None:
         self.file = sys.stderr if file is None else file
-        show = show and self.file is not None  # a process may have no stderr
-        self.total, self.done, self.show, self.log_seconds = total, done, show, log_seconds
+        self.show = show and self.file is not None  # a process may have no stderr
+        self.total, self.done, self.log_seconds = total, done, log_seconds
         self.began = self.said = time.monotonic()
-        self.bar: Any = None
-        if show and _drawn(self.file):
-            self.bar = tqdm(total=total, initial=done, unit="job", file=self.file, dynamic_ncols=True)
+        drawn = self.show and _drawn(self.file)
+        self.bar: Any = (
+            tqdm(total=total, initial=done, unit="job", file=self.file, dynamic_ncols=True) if drawn else None
+        )
 
     def __enter__(self) -> Progress:
         return self

@@ -32,12 +32,11 @@ def check_hdf5(path: Path, reader: Literal["h5py", "xarray"] = "h5py", name: str
         OSError: no process could be started.
     """
     seconds = min(_SECONDS + path.stat().st_size / _BYTES, _MOST)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-P", str(_TRIAL), reader, str(seconds), os.path.abspath(path)]
     try:
         run = subprocess.run(
             command,
-            env=environment,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             timeout=_WAIT + seconds,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
