@@ -120,7 +120,7 @@ def against_n(result: CKAResult, layer_x: str | None = None, layer_y: str | None
         `[n, layer]` (or one column), n the samples of a minibatch.
     """
     data = result.data
-    _require_samples(data)
+    _expect_held(data, "sample_xy", _OF_SAMPLES)
     table = {}
     if "size_xy" in data:
         values = ratio(data.size_xy.values, data.size_xx.values[:, :, None], data.size_yy.values[:, None])
@@ -134,8 +134,7 @@ def against_n(result: CKAResult, layer_x: str | None = None, layer_y: str | None
 
 def of_group(data: xr.Dataset, group: str) -> np.ndarray:
     """CKA `[Lx, Ly]` of the samples of one group alone."""
-    if "group_xy" not in data:
-        raise ValueError(f"expected a result of a comparison with groups=, got none when asked for group {group!r}")
+    _expect_held(data, "group_xy", "groups=")
     group, known = str(group), [str(name) for name in data.group.values]
     if group not in known:
         raise ValueError(f"expected a group of {', '.join(known[:20])}, got {group!r}")
@@ -156,7 +155,7 @@ def influence(result: CKAResult, layer_x: str, layer_y: str | None = None, k: in
     """
     layer_x, layer_y = _cell(result, layer_x, layer_y)
     cell = result.data.sel(layer_x=[layer_x], layer_y=[layer_y])
-    _require_samples(cell)
+    _expect_held(cell, "sample_xy", _OF_SAMPLES)
     left = _without_each_sample(cell)[:, 0, 0]
     value = all_steps(cell)[0, 0]
     if k < 1:
@@ -180,10 +179,7 @@ def baseline(result: CKAResult) -> pd.DataFrame:
         ((1 + those at least as large) / (1 + all)), `permutations`.
     """
     data = result.data
-    if "permuted_xy" not in data:
-        raise ValueError(
-            "expected a result of a comparison with permutations, e.g. into=CKA(permutations=200); got none"
-        )
+    _expect_held(data, "permuted_xy", "permutations, e.g. into=CKA(permutations=200)")
     own_x, own_y = data.hsic_xx.values.sum((1, 2))[:, None], data.hsic_yy.values.sum((1, 2))[None]
     value = all_steps(data)
     permuted = ratio(data.permuted_xy.values, own_x[None], own_y[None])
@@ -220,19 +216,17 @@ def partial(result: CKAResult) -> pd.DataFrame:
     partial distance correlation of Szekely & Rizzo 2014, eq. 4.6: with R the CKA,
     (R_xy - R_xz R_yz) / sqrt((1 - R_xz^2)(1 - R_yz^2)). NaN where a layer is the given one.
     """
-    data, (xy, own_z) = result.data, (result.matrix().to_numpy(), result.data.get("hsic_zz"))
-    if own_z is None:
-        raise ValueError('expected a result of a comparison with given="input" or given="labels"')
-    xz, yz = (
-        ratio(data[f"hsic_{s}z"].values.sum(1), data[f"hsic_{s}{s}"].values.sum((1, 2)), np.asarray(own_z.values))
-        for s in "xy"
-    )
+    data, xy = result.data, result.matrix().to_numpy()
+    _expect_held(data, "hsic_zz", 'given="input" or given="labels"')
+    own_z = data.hsic_zz.values
+    xz, yz = (ratio(data[f"hsic_{s}z"].values.sum(1), data[f"hsic_{s}{s}"].values.sum((1, 2)), own_z) for s in "xy")
     left_x, left_y = (np.where(1 - r**2 > 1e-12, 1 - r**2, np.nan) for r in (xz, yz))
     return result.framed((xy - xz[:, None] * yz[None]) / np.sqrt(left_x)[:, None] / np.sqrt(left_y)[None])
 
 
 _LAYERS = ("layer_x", "layer_y")
 _PARTS = ("xy", "xx", "yy")
+_OF_SAMPLES = "what every sample contributes, into=CKA(samples=True)"
 
 
 def _cell(result: CKAResult, layer_x: str, layer_y: str | None) -> tuple[str, str]:
@@ -248,10 +242,9 @@ def _left_out(data: xr.Dataset, over: Over | None) -> np.ndarray:
     if over not in (None, "samples", "batches"):
         raise ValueError(f'expected over="samples" or over="batches", got {over!r}')
     if over == "samples" or (over is None and "sample_xy" in data):
-        _require_samples(data)
+        _expect_held(data, "sample_xy", _OF_SAMPLES)
         return _without_each_sample(data)
-    if "batch_xy" not in data:
-        raise ValueError("expected a result of compare() or CKA(), got one without its minibatches")
+    _expect_held(data, "batch_xy", "its minibatches, as compare() and CKA() keep them")
     return _without_each_batch(data)
 
 
@@ -303,9 +296,9 @@ def _half_width(left_out: np.ndarray, level: float) -> np.ndarray:
     return np.asarray(stats.t.ppf(0.5 + level / 2, n - 1) * np.sqrt((n - 1) / n * spread))
 
 
-def _require_samples(data: xr.Dataset) -> None:
-    if "sample_xy" not in data:
-        raise ValueError("expected a result with what every sample contributes, got one without: pass samples=True")
+def _expect_held(data: xr.Dataset, variable: str, what: str) -> None:
+    if variable not in data:
+        raise ValueError(f"expected a result of a comparison with {what}, got one without")
 
 
 def _check_level(level: float) -> None:

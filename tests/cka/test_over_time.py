@@ -103,7 +103,7 @@ def test_what_is_not_there_is_refused_and_says_how_to_have_it(call, message):
 def test_a_result_without_minibatches_says_so():
     ones = np.ones((1, 1, 1))
     bare = CKAResult.from_hsic(["a"], ["a"], hsic_xy=np.ones((1, 1, 1, 1)), hsic_xx=ones, hsic_yy=ones, n=8)
-    with pytest.raises(ValueError, match="without its minibatches"):
+    with pytest.raises(ValueError, match=r"with its minibatches, .* got one without"):
         bare.interval()
-    with pytest.raises(ValueError, match="pass samples=True"):
+    with pytest.raises(ValueError, match=r"samples=True\), got one without"):
         bare.influence("a")
