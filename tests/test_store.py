@@ -1,4 +1,4 @@
-"""Finished jobs on disk: whole or not at all, and each done once."""
+"""Jobs on disk: finished ones whole or not at all, each done once; unfinished ones with a log that breaks no reader."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from sj_cka import disk, manifest
 from sj_cka.manifest import Damaged
 from sj_cka.store import Store
+from sj_cka.training import Epoch
 
 KEY, OTHER = "ab" + 22 * "0", "cd" + 22 * "1"
 
@@ -331,3 +333,138 @@ def test_a_store_behind_a_link_works(tmp_path: Path) -> None:
     with store.working_on(KEY):
         store.write(KEY, {"a": b"1"})
     assert Store(tmp_path / "disk").read(KEY, "a") == b"1"
+
+
+# what is not finished
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Store:
+    (tmp_path / "store" / KEY[:2]).mkdir(parents=True)
+    return Store(tmp_path / "store")
+
+
+def epoch(number: int) -> Epoch:
+    return Epoch(number, 0.5, 0.25, float("nan"), 0.1, 2.0, 100.0, 1.0, {"lif": 0.125})
+
+
+def test_a_checkpoint_takes_the_place_of_the_last_and_goes_when_the_job_is_finished(tmp_path: Path) -> None:
+    begun = Store(tmp_path)
+    slot = begun.slot("abc")
+    assert slot.load() is None
+    slot.save(b"one")
+    slot.save(b"two")
+    assert begun.slot("abc").load() == b"two"
+    assert not begun.has("abc")
+    begun.write("abc", {"file": b"done"})
+    assert slot.load() is None
+    assert [path.name for path in (tmp_path / "ab").iterdir()] == ["abc"]
+
+
+def test_a_disk_that_fills_up_during_a_checkpoint_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = Store(tmp_path).slot("abc")
+    slot.save(b"one")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    message = (
+        r"could not save a checkpoint of 3 MB \(No space left on device; the one before is kept\): make room and run"
+    )
+    with pytest.raises(OSError, match=message):
+        slot.save(b"x" * 3_000_000)
+    assert slot.load() == b"one"
+    assert [path.name for path in (tmp_path / "ab").iterdir()] == [".abc.checkpoint"]
+
+
+def test_what_a_killed_run_left_does_not_take_the_checkpoint_with_it(tmp_path: Path) -> None:
+    begun = Store(tmp_path)
+    begun.slot("abc").save(b"one")
+    (tmp_path / "ab" / ".abc-left").mkdir()
+    with begun.working_on("abc") as needed:
+        assert needed
+        assert begun.slot("abc").load() == b"one"
+    assert not (tmp_path / "ab" / ".abc-left").exists()
+
+
+def test_a_checkpoint_that_is_set_aside_lies_whole_among_what_is_damaged(begun: Store) -> None:
+    slot = begun.slot(KEY)
+    slot.save(b"damaged")
+    moved = Path(slot.set_aside())
+    assert (moved.read_bytes(), moved.parent.parent, slot.load()) == (b"damaged", begun.aside, None)
+    slot.save(b"damaged again")
+    assert Path(slot.set_aside()) != moved
+    assert moved.read_bytes() == b"damaged"
+
+
+def test_what_a_job_says_is_read_line_by_line_while_it_is_written_and_once(begun: Store) -> None:
+    log = begun.log(KEY)
+    assert log.news() == []
+    report = begun.log(KEY).begin()
+    assert log.news() == []
+    report("at work")
+    assert log.news() == [{"says": "at work"}]
+    assert log.news() == []
+    report("epoch 1/2", epoch(1))
+    _, entry = log.news()
+    assert (entry["says"], entry["epoch"]["epoch"], entry["epoch"]["rates"]) == ("epoch 1/2", 1, {"lif": 0.125})
+    assert entry["epoch"]["firing_rate"] != entry["epoch"]["firing_rate"]  # no neurons: not a number
+    assert begun.log(KEY).news() != []
+    begun.write(KEY, {"file": b"done"})
+    assert begun.log(KEY).news() == []
+    assert not begun.log(KEY).path.exists()
+
+
+def test_a_log_is_begun_anew_by_the_run_that_goes_on_with_the_job(begun: Store) -> None:
+    reader = begun.log(KEY)
+    report = begun.log(KEY).begin()
+    report("epoch 1/2", epoch(1))
+    report("epoch 2/2", epoch(2))
+    assert len(reader.news()) == 2
+    report = begun.log(KEY).begin()
+    report("epoch 1/2", epoch(1))
+    assert [entry["epoch"]["epoch"] for entry in reader.news()] == [1]
+
+
+def test_a_line_that_is_not_whole_waits_until_it_is_and_what_is_no_line_is_passed_over(begun: Store) -> None:
+    log = begun.log(KEY)
+    with log.path.open("ab", buffering=0) as file:
+        file.write(b'{"says": "one"}\n{"says": "tw')
+        assert log.news() == [{"says": "one"}]
+        file.write(b'o"}\n')
+        assert log.news() == [{"says": "one"}, {"says": "two"}]
+        file.write(bytes(40) + b'\n\xff\n{"says": "three"}\n')
+        assert log.news() == [{"says": "one"}, {"says": "two"}, {"says": "three"}]
+
+
+def test_what_lies_in_the_place_of_a_log_is_neither_followed_nor_waited_for(begun: Store, tmp_path: Path) -> None:
+    log, victim = begun.log(KEY), tmp_path / "victim"
+    victim.write_text("mine")
+    log.path.symlink_to(victim)
+    report = log.begin()
+    report("at work")
+    assert (victim.read_text(), log.path.is_symlink()) == ("mine", False)
+    log.path.unlink()
+    log.path.mkdir()
+    assert log.news() == []
+    with pytest.raises(OSError, match=r"could not save the log of a job .*: .*again: .*\.log$"):
+        log.begin()
+    log.path.rmdir()
+    os.mkfifo(log.path)
+    assert log.news() == []
+
+
+def test_a_disk_that_fills_up_under_a_log_is_told(begun: Store) -> None:
+    report, limits = begun.log(KEY).begin(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(
+            OSError, match=r"^could not save the log of a job \(File too large; .*\): make room and run"
+        ):
+            report("x" * 3000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert begun.log(KEY).news() == []  # half a line

@@ -84,7 +84,7 @@ def integrate(
     Raises:
         DataError: there is no room; a recording is damaged; or, where these are skipped, all of a class are.
     """
-    todo = {split: items(known, found, split, recordings[split]) for split in SPLITS}
+    todo = {split: items(known, found, recordings[split]) for split in SPLITS}
     _check_room(known, at.parent, sum(map(len, todo.values())) * int(np.prod(wanted.sample)))
     with (
         scratch(at) as part,

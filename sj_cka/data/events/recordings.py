@@ -160,7 +160,7 @@ class Item(NamedTuple):
     lost: str = ""
 
 
-def items(known: EventSet, found: Prepared, split: str, recordings: Sequence[Recording]) -> list[Item]:
+def items(known: EventSet, found: Prepared, recordings: Sequence[Recording]) -> list[Item]:
     """The recordings of a split, labelled by the order of their class folders as in SpikingJelly's class.
 
     Raises:
