@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from sj_cka import comparisons
+from sj_cka import comparison_tables
 from sj_cka.cka import MEASURES, CKAResult
 from sj_cka.claims import Evidence, Finding
-from sj_cka.comparisons import Between, Compared
+from sj_cka.comparison_tables import Between, Compared
 from sj_cka.figures import Figure, Section
 from sj_cka.jobs import KINDS
 from sj_cka.over_seeds import Interval
@@ -62,11 +62,11 @@ class Results:
         by_seed = self.of(comparison.name, variant, block.state, kind)
         if block.state == "ceiling" and by_seed:
             by_seed = [[result for of_seed in by_seed for result in of_seed]]
-        return comparisons.mean_frames(by_seed, comparison.measure) if by_seed else ({}, {})
+        return comparison_tables.mean_frames(by_seed, comparison.measure) if by_seed else ({}, {})
 
     def between(self, block: FigureBlock) -> Between:
         """Every variant with every other, of a comparison of pairs of variants."""
-        return comparisons.between(self.compared, str(block.comparison), self.sides(block))
+        return comparison_tables.between(self.compared, str(block.comparison), self.sides(block))
 
     def comparison(self, block: FigureBlock) -> Comparison:
         """The comparison that a figure shows."""
@@ -99,12 +99,12 @@ def read_results(plan: Plan, store: Store) -> Results:
     """The numbers that the finished jobs of a study left."""
     names = dict.fromkeys(name for kind in KINDS.values() for name in kind.tables)
     tables = {name: table(plan, store, name) for name in names}
-    compared = comparisons.compared(plan, store)
+    compared = comparison_tables.compared(plan, store)
     tables |= {
-        "cka": comparisons.tidy(compared),
-        "paired": comparisons.paired(compared),
-        "dynamics": comparisons.dynamics(compared),
-        "undefined": comparisons.undefined(compared),
+        "cka": comparison_tables.tidy(compared),
+        "paired": comparison_tables.paired(compared),
+        "dynamics": comparison_tables.dynamics(compared),
+        "undefined": comparison_tables.undefined(compared),
     }
     study = plan.study
     networks = {

@@ -354,7 +354,7 @@ def test_a_short_last_minibatch_is_left_out_and_told(recipe_file: Write) -> None
 def test_jobs_of_another_environment_are_told_on_the_page(recipe_file: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path, environment = recipe_file(QUICKER), jobs.environment
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(jobs, "environment", lambda job, on: environment(job, on) | {"device": "toaster"})
+        elsewhere.setattr(jobs.kinds, "environment", lambda job, on: environment(job, on) | {"device": "toaster"})
         run(path)
     assert "18 with device toaster" in run(path).report.read_text()
     shutil.rmtree(path.parent / "store")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from sj_cka.cka import CKAResult
-from sj_cka.comparisons import Compared, between, dynamics, mean_frames, paired, tidy, undefined
+from sj_cka.comparison_tables import Compared, between, dynamics, mean_frames, paired, tidy, undefined
 from sj_cka.jobs.moments import State
 from sj_cka.over_seeds import accuracy_summary, interval, of_layers, over_seeds
 from sj_cka.recipe import Sides

@@ -2,14 +2,14 @@
 
 import heapq
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import AbstractContextManager
 from graphlib import TopologicalSorter
 
-from sj_cka.engine.pool import default_workers, processes
+from sj_cka.engine.engines import ENGINES
+from sj_cka.engine.pool import default_workers
 from sj_cka.engine.standing import stand
-from sj_cka.engine.work import Engine, JobFailed, here
+from sj_cka.engine.work import Engine, JobFailed
 from sj_cka.job import Job
 from sj_cka.plugins import lookup
 from sj_cka.processes import agreed, world
@@ -18,13 +18,6 @@ from sj_cka.store import Log, Store
 
 logger = logging.getLogger(__name__)
 _SECONDS = 0.2  # between two looks at what the jobs say
-
-# name -> `engine(store, missing, workers)`: where finished jobs lie, those to be done, and how many at once at most
-# (None for what the engine thinks right). Where an error ends the study, the engine ends all that it started.
-ENGINES: dict[str, Callable[[Store, Sequence[Job], int | None], AbstractContextManager[Engine]]] = {
-    "here": here,
-    "processes": processes,
-}
 
 
 def in_order(wanted: Iterable[Job]) -> list[Job]:

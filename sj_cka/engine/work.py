@@ -1,6 +1,6 @@
 """What an engine is, how one job is done wherever that is, and the engine that does it in this process."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
@@ -62,24 +62,3 @@ def _named(job: Job) -> Iterator[None]:
         raise JobFailed(f"{job.label}: {error.strerror or error}: {error.filename or ''}".rstrip(": ")) from error
     except Exception as error:
         raise JobFailed(f"{job.label}: {type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def here(store: Store, missing: Sequence[Job], workers: int | None) -> Iterator[Engine]:
-    """The engine that is this process itself, or with others of a `torch.distributed` group the group.
-
-    It does a job when it is given; one worker is all that it has.
-
-    Raises:
-        JobFailed: more workers are asked for.
-    """
-    if workers not in (None, 1):
-        raise JobFailed(f"expected one worker of the engine 'here', which is this process itself, got {workers}")
-
-    def submit(job: Job) -> Future[None]:
-        do(job, store)
-        done = Future[None]()
-        done.set_result(None)
-        return done
-
-    yield Engine(submit, room=1)

@@ -1,50 +1,12 @@
-"""Jobs: the pieces of work of a study. Each kind is one file with all that there is to know of it.
+"""Jobs: the pieces of work of a study. Each kind is a file with all that there is to know of it, and a line in `kinds`.
 
-`kind` says what that is, `moments` which job leaves the weights of a network, `weights` and `accuracies` are files
+`graph` says what that is, `moments` which job leaves the weights of a network, `weights` and `accuracies` are files
 that several kinds leave, `machine` is what jobs run on.
 """
 
-from __future__ import annotations
-
-import functools
-import json
-from collections.abc import Callable
-
-from sj_cka.job import Context, Files, Job
-from sj_cka.jobs import attack, backdoor, compare, convert, cost, evaluate, init, train
-from sj_cka.jobs.kind import Graph, Kind, Row
-from sj_cka.jobs.machine import device, environment, threads
+from sj_cka.jobs.graph import Graph, Kind, Row
+from sj_cka.jobs.kinds import KINDS, run
+from sj_cka.jobs.machine import device, environment
 from sj_cka.jobs.moments import network, trained
-from sj_cka.plugins import lookup
 
 __all__ = ["KINDS", "Graph", "Kind", "Row", "device", "environment", "network", "run", "trained"]
-
-KINDS: dict[str, Kind] = {
-    "init": init.KIND,
-    "train": train.KIND,
-    "convert": convert.KIND,
-    "evaluate": evaluate.KIND,
-    "cost": cost.KIND,
-    "attack": attack.KIND,
-    "backdoor": backdoor.KIND,
-    "compare": compare.KIND,
-}
-
-
-def run(job: Job, read: Callable[[str, str], bytes], context: Context | None = None) -> Files:
-    """Runs a job: its files, with `spec.json` and the environment that it ran in.
-
-    Args:
-        job: what to do.
-        read: (key, name) -> a file of a finished job.
-        context: where it runs, and where its progress and its checkpoints go; None for `device()`, and nowhere.
-    """
-    context = context or Context(device=device())
-    inputs = {name: functools.partial(read, needed.key) for name, needed in job.inputs.items()}
-    with threads(job.threads):
-        files = lookup(KINDS, job.kind, "kind of job").run(job, inputs, context)
-    return {
-        **files,
-        "spec.json": json.dumps(job.spec, indent=1).encode(),
-        "environment.json": json.dumps(environment(job, context.device)).encode(),
-    }

@@ -9,7 +9,7 @@ from torch import nn
 
 from sj_cka.data import Samples
 from sj_cka.job import Read
-from sj_cka.jobs.kind import Row
+from sj_cka.jobs.graph import Row
 from sj_cka.training import accuracy
 
 ACCURACY = "accuracy.json"

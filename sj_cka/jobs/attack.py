@@ -19,7 +19,7 @@ from sj_cka.attacks.model import Target, target, unit
 from sj_cka.attacks.table import inside
 from sj_cka.data import Images, Samples
 from sj_cka.job import Context, Files, Inputs, Job, Read
-from sj_cka.jobs.kind import Graph, Kind, Row
+from sj_cka.jobs.graph import Graph, Kind, Row
 from sj_cka.jobs.moments import trained
 from sj_cka.jobs.weights import read_network, weights_of
 from sj_cka.preflight import Preflight

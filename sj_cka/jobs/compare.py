@@ -13,7 +13,7 @@ from sj_cka.claims import selected
 from sj_cka.job import Context, Files, Inputs, Job
 from sj_cka.jobs import attack
 from sj_cka.jobs.evaluate import OF_RECORDINGS
-from sj_cka.jobs.kind import Graph, Kind, Row
+from sj_cka.jobs.graph import Graph, Kind, Row
 from sj_cka.jobs.moments import UNTRAINED, State, network
 from sj_cka.jobs.weights import read_network, weights_of
 from sj_cka.plugins import closest

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from sj_cka.job import Context, Files, Inputs, Job
 from sj_cka.jobs import init, train
 from sj_cka.jobs.accuracies import ACCURACY, accuracies, read_accuracies
-from sj_cka.jobs.kind import Graph, Kind, Row
+from sj_cka.jobs.graph import Graph, Kind, Row
 from sj_cka.jobs.weights import read_network, saved, spec_of, weights_of
 from sj_cka.preflight import Preflight
 from sj_cka.recipe import NetworkName

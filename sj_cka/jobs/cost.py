@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from sj_cka.cost import cost
 from sj_cka.job import Context, Files, Inputs, Job
-from sj_cka.jobs.kind import Graph, Kind, Row, one_row
+from sj_cka.jobs.graph import Graph, Kind, Row, one_row
 from sj_cka.jobs.moments import trained
 from sj_cka.jobs.weights import read_network, weights_of
 from sj_cka.recipe import NetworkName

@@ -8,7 +8,7 @@ import pandas as pd
 
 from sj_cka.job import Context, Files, Inputs, Job, Read
 from sj_cka.jobs.accuracies import ACCURACY, accuracies, splits
-from sj_cka.jobs.kind import Graph, Kind, Row
+from sj_cka.jobs.graph import Graph, Kind, Row
 from sj_cka.jobs.moments import trained
 from sj_cka.jobs.weights import read_network, weights_of
 from sj_cka.preflight import Preflight

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sj_cka.job import Context, Files, Inputs, Job
-from sj_cka.jobs.kind import Graph, Kind
+from sj_cka.jobs.graph import Graph, Kind
 from sj_cka.jobs.weights import network_args, network_spec, saved, weights_of
 from sj_cka.models import build
 from sj_cka.recipe import NetworkName

@@ -6,7 +6,7 @@ from typing import Literal
 
 from sj_cka.job import Job
 from sj_cka.jobs import convert, init, train
-from sj_cka.jobs.kind import Graph
+from sj_cka.jobs.graph import Graph
 from sj_cka.recipe import NetworkName
 
 State = Literal["trained", "untrained", "ceiling"]

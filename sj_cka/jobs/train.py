@@ -15,7 +15,7 @@ from torch import Generator
 from sj_cka.attacks import poison
 from sj_cka.job import Context, Files, Inputs, Job, Read
 from sj_cka.jobs.accuracies import ACCURACY, accuracies, read_accuracies
-from sj_cka.jobs.kind import Graph, Kind, Row
+from sj_cka.jobs.graph import Graph, Kind, Row
 from sj_cka.jobs.weights import network_args, network_spec, saved, saved_weights, weights_of
 from sj_cka.models import build
 from sj_cka.preflight import Preflight

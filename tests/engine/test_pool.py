@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from sj_cka import jobs, recipe
-from sj_cka.comparisons import compared
+from sj_cka.comparison_tables import compared
 from sj_cka.engine import JobFailed, execute, in_order, pool
 from sj_cka.job import DataBlock, Job
 from sj_cka.plan import plan

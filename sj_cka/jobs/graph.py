@@ -1,4 +1,4 @@
-"""What a kind of job is: all there is to know of it, in one entry of KINDS; and the graph that kinds make jobs in."""
+"""The graph that kinds of job make their jobs in, and what a kind is: all there is to know of it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,41 @@
+"""The table of all kinds of job; how one job is run."""
+
+import functools
+import json
+from collections.abc import Callable
+
+from sj_cka.job import Context, Files, Job
+from sj_cka.jobs import attack, backdoor, compare, convert, cost, evaluate, init, train
+from sj_cka.jobs.graph import Kind
+from sj_cka.jobs.machine import device, environment, threads
+from sj_cka.plugins import lookup
+
+KINDS: dict[str, Kind] = {
+    "init": init.KIND,
+    "train": train.KIND,
+    "convert": convert.KIND,
+    "evaluate": evaluate.KIND,
+    "cost": cost.KIND,
+    "attack": attack.KIND,
+    "backdoor": backdoor.KIND,
+    "compare": compare.KIND,
+}
+
+
+def run(job: Job, read: Callable[[str, str], bytes], context: Context | None = None) -> Files:
+    """Runs a job: its files, with `spec.json` and the environment that it ran in.
+
+    Args:
+        job: what to do.
+        read: (key, name) -> a file of a finished job.
+        context: where it runs, and where its progress and its checkpoints go; None for `device()`, and nowhere.
+    """
+    context = context or Context(device=device())
+    inputs = {name: functools.partial(read, needed.key) for name, needed in job.inputs.items()}
+    with threads(job.threads):
+        files = lookup(KINDS, job.kind, "kind of job").run(job, inputs, context)
+    return {
+        **files,
+        "spec.json": json.dumps(job.spec, indent=1).encode(),
+        "environment.json": json.dumps(environment(job, context.device)).encode(),
+    }
