@@ -28,11 +28,10 @@ from sj_cka.recording.trace import Trace, Unpicked, not_a_tensor
 
 
 def find_taps(
-    names: Sequence[str],
+    wanted: Mapping[str, Sequence[int] | None],
     probed: Probed,
     T: int,
     noise: Noise,
-    only: Mapping[str, Sequence[int]],
     *,
     loops: Loops,
     swapped: Callable[[], Trace | None],
@@ -42,12 +41,11 @@ def find_taps(
     """Taps of modules from three probes: 2 samples, 3 samples, and 2 samples on T + 1 steps.
 
     Args:
-        names: dotted names of the modules, in order.
+        wanted: dotted names of the modules, in order, and the uses of each that are wanted, ascending; None for all.
         probed: the probes; where the number of steps cannot be varied (`longer` is None), what has the size of T where
             SpikingJelly keeps its steps (first axis, slowest in a fold, calls) is taken for time.
         T: number of steps; 1 for a network without time.
         noise: makes the same probes on noise; asked where the probes tell nothing of an order (black images, silence).
-        only: the uses of a module that are wanted, ascending, where not all of them are.
         loops: what is known to run once a step.
         swapped: makes a probe on the same 2 samples in the other order; asked where samples of a fold see each other.
         not_back: what to raise of a module that folds samples in no order in which the same ones come back.
@@ -59,9 +57,9 @@ def find_taps(
         TypeError: an output that is no tensor.
     """
     uses: list[tuple[Tap, Reading, list[Order]]] = []
-    for name in names:
+    for name, some in wanted.items():
         try:
-            uses += _of_module(name, probed, T, noise, only.get(name), loops, swapped, not_back)
+            uses += _of_module(name, probed, T, noise, some, loops, swapped, not_back)
         except (ValueError, TypeError) as error:
             if refused is None or any(isinstance(output, Unpicked) for output in probed.two.outputs[name]):
                 raise

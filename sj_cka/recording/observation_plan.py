@@ -121,18 +121,17 @@ def _taps(
         return None if isinstance(noisy, Exception) else noisy
 
     modules, refused = named(probes.model), dict[str, Exception]()
-    names = list(dict.fromkeys(choice.module for choice in choices))
     uses = {
-        name: sorted(use for module, use in choices if module == name and use is not None)
-        for name in names
-        if ChosenUse(name) not in choices
+        name: None
+        if ChosenUse(name) in choices
+        else sorted(c.use for c in choices if c.module == name and c.use is not None)
+        for name in dict.fromkeys(choice.module for choice in choices)
     }
     taps = find_taps(
-        names,
+        uses,
         probed,
         T,
         noise,
-        uses,
         loops=_loops(modules, probed.two),
         swapped=lambda: None if probed.two.drew else probes.swapped(drive),
         not_back=partial(_random_fold, probes, drive),

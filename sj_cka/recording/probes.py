@@ -235,19 +235,20 @@ def not_back(two: Trace, other: Trace, three: Trace, names: Iterable[str]) -> st
 
 def changed(a: Trace, b: Trace) -> str | None:
     """The first module that put out other values in one of two runs on the same samples."""
-    for name, i in a.order:
-        pair = (a.outputs[name][i], *b.outputs.get(name, [])[i : i + 1])
-        if len(pair) == 2 and all(isinstance(x, Tensor) for x in pair) and distance(*pair) > _RUN:
-            return name
-    return None
+    pairs = ((name, a.outputs[name][i], x) for name, i in a.order for x in b.outputs.get(name, [])[i : i + 1])
+    return next((name for name, *pair in pairs if _differ(*pair)), None)
 
 
 def carries(run: Trace) -> bool:
     """Whether the second of two runs on the same samples gave other values: it began where the first ended."""
     halves = ((calls[: len(calls) // 2], calls[len(calls) // 2 :]) for calls in run.outputs.values())
     pairs = (pair for half in halves for pair in zip(*half, strict=False))
-    tensors = ((a, b) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))
-    return not run.drew and any(distance(a, b) > _RUN for a, b in tensors)
+    return not run.drew and any(_differ(a, b) for a, b in pairs)
+
+
+def _differ(a: Any, b: Any) -> bool:
+    """Whether what was put out in two runs are tensors of other values."""
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and distance(a, b) > _RUN
 
 
 def held_states(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -47,19 +47,19 @@ class Membrane:
                 f"{self.what}: expected a neuron with a membrane potential v, got one without: choose layers= without "
                 "it, or observe what it puts out"
             )
-        self.flag = self.held = ""  # what switches the keeping on, and where the sequence is kept
+        self.held, self.before = "", dict[str, Any]()  # where the sequence is kept, and what is to be put back
         if is_multi_step(neuron):
             # CLIF (ComplementaryLIFNode) keeps all its states, v first, and leaves v_seq empty
             states = hasattr(neuron, "store_state_seqs")
-            self.flag, self.held = ("store_state_seqs", "state_seqs") if states else ("store_v_seq", "v_seq")
-            if not hasattr(neuron, self.flag):
+            flag, self.held = ("store_state_seqs", "state_seqs") if states else ("store_v_seq", "v_seq")
+            if not hasattr(neuron, flag):
                 raise ValueError(
                     f"{self.what}: expected a neuron that keeps the membrane potential of every step (store_v_seq), "
                     'got one without: run it in single-step mode (functional.set_step_mode(net, "s")), or choose '
                     "layers= without it"
                 )
-            self.before = getattr(neuron, self.flag), getattr(neuron, self.held)
-            setattr(neuron, self.flag, True)
+            self.before = {key: getattr(neuron, key) for key in (flag, self.held)}
+            setattr(neuron, flag, True)
 
     def take(self, like: Tensor) -> Tensor:
         """v of the call that just ended, `[T, N, ...]` or `[N, ...]`, with the shape of what it put out."""
@@ -76,9 +76,8 @@ class Membrane:
 
     def restore(self) -> None:
         """Leaves the neuron's flag and its sequence as they were."""
-        if self.flag:
-            setattr(self.neuron, self.flag, self.before[0])
-            setattr(self.neuron, self.held, self.before[1])
+        for key, value in self.before.items():
+            setattr(self.neuron, key, value)
 
 
 class Observation:

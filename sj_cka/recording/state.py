@@ -80,10 +80,8 @@ def outside_neurons(model: nn.Module) -> dict[str, nn.Module]:
             continue
         modules[name] = module
         within = f"{name}." if name else ""
-        if is_neuron(module):
-            inside.append(within)
-        elif is_parametrized(module):
-            inside.append(f"{within}parametrizations.")
+        if is_neuron(module) or is_parametrized(module):
+            inside.append(within if is_neuron(module) else f"{within}parametrizations.")
     return modules
 
 
@@ -222,13 +220,11 @@ def _call(function: Callable[[], Any], called: str, name: str, module: nn.Module
 def _has_reset(module: nn.Module) -> bool:
     """Whether a module has a method `reset` that can be called without arguments; a gate of that name is a module."""
     reset: Any = getattr(module, "reset", None)
-    if not (inspect.ismethod(reset) or inspect.isfunction(reset)) or inspect.iscoroutinefunction(reset):
-        return False
-    try:
-        inspect.signature(reset).bind()
-    except TypeError:
-        return False
-    return True
+    is_method = (inspect.ismethod(reset) or inspect.isfunction(reset)) and not inspect.iscoroutinefunction(reset)
+    return is_method and all(
+        p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        for p in inspect.signature(reset).parameters.values()
+    )
 
 
 @dataclass

@@ -132,15 +132,13 @@ class Reading(NamedTuple):
 
 def orders(axis_folds_time: bool, extra: int) -> list[Order]:
     """All orders of T (or none), N and `extra` features in one axis, SpikingJelly's first: T, N, features."""
-    every: list[Order] = []
+    every = dict[Order, None]()
     for inner in sorted((d for d in range(1, extra + 1) if extra % d == 0), reverse=True):
         core: list[Factor] = [("F", extra // inner), ("N", 1), ("F", inner)]
         for place in range(4) if axis_folds_time else [None]:
             order = list(core) if place is None else [*core[:place], ("T", 1), *core[place:]]
-            kept = tuple(f for f in order if f[0] != "F" or f[1] != 1)
-            if kept not in every:
-                every.append(kept)
-    return every
+            every[tuple(factor for factor in order if factor[0] != "F" or factor[1] != 1)] = None
+    return list(every)
 
 
 def fitting(tap: Tap, candidates: list[Order], reading: Reading) -> tuple[list[Order], float]:

@@ -34,11 +34,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _wrapped(kind: type) -> str | None:
-    for cls in kind.__mro__:
-        child = _WRAPPERS.get(cls) or _WRAPPERS.get(f"{cls.__module__}.{cls.__qualname__}")
-        if child is not None:
-            return child
-    return None
+    keys = (key for cls in kind.__mro__ for key in (cls, f"{cls.__module__}.{cls.__qualname__}"))
+    return next((_WRAPPERS[key] for key in keys if key in _WRAPPERS), None)
 
 
 def named(model: nn.Module, *, every_name: bool = False) -> dict[str, nn.Module]:

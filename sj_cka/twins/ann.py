@@ -124,7 +124,7 @@ def _replacements(net: nn.Module, activation: Activation) -> dict[int, nn.Module
     new: Any
     for old in outside_neurons(net).values():
         if is_neuron(old):
-            new = _read_out(old) if _only_reads_out(old) else _made(activation, replaced.values()).to(like)
+            new = _read_out(old) or _made(activation, replaced.values()).to(like)
             # what forwards, printing and SpikingJelly's `set_step_mode` and `set_backend` look up
             new.step_mode = "m" if takes_steps(old) else "s"
             for attribute in ("backend", "supported_backends"):
@@ -155,18 +155,15 @@ def _made(activation: Activation, before: Iterable[nn.Module]) -> nn.Module:
     return new
 
 
-def _only_reads_out(module: nn.Module) -> bool:
-    """Whether a neuron never spikes: by its class, or because its threshold cannot be reached."""
+def _read_out(module: nn.Module) -> nn.Module | None:
+    """What stands for a neuron that never spikes, by its class or by a threshold out of reach; None for others."""
     threshold = getattr(module, "v_threshold", None)
-    return (
+    never = (
         isinstance(module, _READ_OUTS)
         or any("nonspiking" in cls.__name__.lower().replace("_", "") for cls in type(module).__mro__)
         or (isinstance(threshold, float) and threshold == float("inf"))
     )
-
-
-def _read_out(module: nn.Module) -> nn.Module:
-    return _Decoded() if getattr(module, "decode", None) is not None else nn.Identity()
+    return (nn.Identity() if getattr(module, "decode", None) is None else _Decoded()) if never else None
 
 
 def drawn_anew(twin: nn.Module, net: nn.Module, initialiser: Initialiser | None) -> None:
@@ -224,8 +221,8 @@ def built_anew(twin: nn.Module, net: nn.Module, build: Callable[[], nn.Module]) 
 
 def _outside(model: nn.Module, net: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters of a model by the names that those have in a spiking network which are no neuron's."""
-    modules = {name: module for name, module in outside_neurons(net).items() if not is_neuron(module)}
-    names = [f"{path}.{key}" if path else key for path, module in modules.items() for key in module._parameters]
+    modules = ((path, module) for path, module in outside_neurons(net).items() if not is_neuron(module))
+    names = {f"{path}.{key}" if path else key for path, module in modules for key in module._parameters}
     return {name: p for name, p in model.named_parameters() if name in names}
 
 

@@ -72,8 +72,7 @@ def check_translatable(net: nn.Module) -> None:
     for name, module in outside_neurons(net).items():
         if type(module) in (sj_layer.Dropout, sj_layer.Dropout2d):
             continue
-        reason = _of_neuron(module) if is_neuron(module) else _of_other(module, id(module) in inside)
-        if reason:
+        if reason := _reason(module, id(module) in inside):
             raise ValueError(f"{in_words(name, module)} has no artificial twin: it {reason}")
     if not any(map(is_neuron, net.modules())):
         raise ValueError(f"expected a network with neurons of SpikingJelly, found none in {type(net).__name__}")
@@ -132,14 +131,11 @@ def warn_of_logic(net: nn.Module) -> None:
         )
 
 
-def _of_neuron(module: Any) -> str:
-    inputs, outputs = getattr(module, "_num_inputs", 1), getattr(module, "_num_outputs", 1)  # FlexSN
-    if inputs != 1 or outputs not in (None, 1):
-        return f"is a neuron of {inputs} inputs and {outputs} outputs, an activation has one each"
-    return ""
-
-
-def _of_other(module: nn.Module, in_neuron: bool) -> str:
+def _reason(module: Any, in_neuron: bool) -> str:
+    if is_neuron(module):
+        inputs, outputs = getattr(module, "_num_inputs", 1), getattr(module, "_num_outputs", 1)  # FlexSN
+        several = inputs != 1 or outputs not in (None, 1)
+        return f"is a neuron of {inputs} inputs and {outputs} outputs, an activation has one each" if several else ""
     for kinds, reason in _REFUSED:
         if isinstance(module, kinds):
             return reason

@@ -64,7 +64,8 @@ class Untimed(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The network's own forward on `[N, ...]`, without an axis of steps."""
         timing = self._timing
-        if timing is None or _is_traced(args, kwargs):
+        # torch.fx gives symbols in place of values
+        if timing is None or any(isinstance(x, fx.Proxy) for x in pytree.tree_leaves((args, kwargs))):
             return super().forward(*args, **kwargs)
         given = args, kwargs
         run = _run(self, timing, *given)
@@ -153,11 +154,6 @@ def _key(net: nn.Module, timing: Timing, args: Any, kwargs: Any) -> tuple[Any, .
         for x in leaves
     )
     return str(spec), kinds, net.training, takes_steps(net.get_submodule(timing.activations[0]))
-
-
-def _is_traced(args: Any, kwargs: Any) -> bool:
-    """Whether torch.fx gives symbols in place of values."""
-    return any(isinstance(x, fx.Proxy) for x in pytree.tree_leaves((args, kwargs)))
 
 
 @lru_cache(maxsize=256)

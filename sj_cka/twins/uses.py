@@ -195,10 +195,9 @@ def _show(net: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
 
 def _unfold(net: nn.Module, args: Any, output: Any) -> Any:
     T = next(_nodes(net)).T
-    if any(node.use for node in _nodes(net)):
-        names = [name for name, node in net.named_modules() if isinstance(node, Uses) and node.use]
+    if left := [name for name, node in net.named_modules() if isinstance(node, Uses) and node.use]:
         raise RuntimeError(
-            f"the forward used {', '.join(names)} not as often as torch.fx saw: expected one without control flow"
+            f"the forward used {', '.join(left)} not as often as torch.fx saw: expected one without control flow"
         )
     if isinstance(output, Tensor):
         return output.unflatten(0, (T, -1))
