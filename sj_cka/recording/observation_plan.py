@@ -121,12 +121,10 @@ def _taps(
         return None if isinstance(noisy, Exception) else noisy
 
     modules, refused = named(probes.model), dict[str, Exception]()
-    uses = {
-        name: None
-        if ChosenUse(name) in choices
-        else sorted(c.use for c in choices if c.module == name and c.use is not None)
-        for name in dict.fromkeys(choice.module for choice in choices)
-    }
+    uses: dict[str, list[int] | None] = {}
+    for name in (choice.module for choice in choices):
+        some = sorted(use for module, use in choices if module == name and use is not None)
+        uses[name] = None if ChosenUse(name) in choices else some
     taps = find_taps(
         uses,
         probed,

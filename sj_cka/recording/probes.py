@@ -61,9 +61,9 @@ class Probes:
         """Whether anything in the network is known to keep time."""
         return any(map(keeps_time, self.model.modules()))
 
-    def trace(self, drive: Drive, n: int, T: int | None = None, *, noise: float = 0) -> Trace:
-        """One run on n samples, or noise in their place, and T steps (the drive's or the network's own if None)."""
-        return self._once(drive, _ORDERS[n], T, noise)
+    def trace(self, drive: Drive, n: int, *, noise: float = 0) -> Trace:
+        """One run on n samples, or noise in their place."""
+        return self._once(drive, _ORDERS[n], noise=noise)
 
     def both(self, drive: Drive, *, noise: float = 0) -> tuple[Trace, Trace]:
         """The runs on 2 and on 3 samples."""

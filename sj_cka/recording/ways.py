@@ -116,14 +116,13 @@ def _of_frames(probes: Probes, T: int | None, layout: Layout, single: bool) -> D
             f"expected frames [T, N, ...] with T = {T}, got a batch of shape {tuple(batch.shape)} ({layout})"
         )
     whole = Drive("frames", given, sample_axis=1)
-    turned = replace(whole, mode="turned frames")
+    turned, loop = replace(whole, mode="turned frames"), replace(whole, mode="frame loop")
     timed = probes.keeps_time
     raised = steps_are_samples(probes, whole)
     failed = raised or _mixed(probes, whole)
     if single and not failed and own_steps(probes.model, probes.trace(whole, 2)) == given:
         return whole
     if not failed and not single:
-        loop = replace(whole, mode="frame loop")
         return loop if not timed and not steps_are_samples(probes, loop) and _takes_a_step(probes, whole) else whole
     # samples first, if so the samples are no steps; a network without time is given one frame after the other instead
     clear = not steps_are_samples(probes, turned) and not _mixed(probes, turned)
@@ -139,9 +138,7 @@ def _of_frames(probes: Probes, T: int | None, layout: Layout, single: bool) -> D
             f"the network cannot be given {given} frames, neither as [T, N, ...] ({failed}) nor as [N, T, ...] "
             f"({steps_are_samples(probes, turned) or 'it makes another number of steps'}); {_OWN_LAYOUT}"
         )
-    if not raised and not timed:
-        return whole
-    return replace(whole, mode="frame loop")
+    return loop if raised or timed else whole
 
 
 def _takes_a_step(probes: Probes, whole: Drive) -> bool:

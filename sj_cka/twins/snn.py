@@ -134,16 +134,13 @@ def converted_snn(ann: nn.Module, loader: Iterable[Any] | None, T: int, *, mode:
             raise ValueError(
                 f"expected ReLU alone, {name!r} is a {type(relu).__name__}: rates of firing cannot stand for it"
             )
-    scales: dict[str, list[float]] = {name: [] for name in uses}
-    for name, scale in zip(
-        uses, [1.0] * len(uses) if loader is None else _scales(ann, uses, loader, mode), strict=True
-    ):
-        scales[name].append(scale)
+    ones = {name: [1.0] * count for name, count in Counter(uses).items()}
+    scales = ones if loader is None else _scales(ann, uses, loader, mode)
     return over_time(copy.deepcopy(ann).eval(), {name: ScaledUses(some, T) for name, some in scales.items()})
 
 
-def _scales(ann: nn.Module, uses: list[str], loader: Iterable[Any], mode: str | float) -> list[float]:
-    """What SpikingJelly's VoltageHook makes of the activations of each use, in order."""
+def _scales(ann: nn.Module, uses: list[str], loader: Iterable[Any], mode: str | float) -> dict[str, list[float]]:
+    """What SpikingJelly's VoltageHook makes of the activations: of each module, for its uses in order."""
     hooks = [VoltageHook(mode=mode) for _ in uses]
     calls: list[str] = []
 
@@ -172,8 +169,9 @@ def _scales(ann: nn.Module, uses: list[str], loader: Iterable[Any], mode: str | 
                 raise ValueError(f"expected the activations to be used in the order {uses}, the forward used {calls}")
     if not calls:
         raise ValueError("loader: expected at least one batch to take thresholds from, got none")
-    scales = [float(hook.scale) for hook in hooks]
-    for name, scale in zip(uses, scales, strict=True):
+    scales: dict[str, list[float]] = {name: [] for name in uses}
+    for name, hook in zip(uses, hooks, strict=True):
+        scales[name].append(scale := float(hook.scale))
         if not scale > 0:
             raise ValueError(
                 f"{name!r} puts out nothing above 0 (threshold {scale:g}): give more batches, a higher percentile than "
