@@ -6,7 +6,7 @@ are held to ball and bounds in one place (`held`), a plugin's too: `@promises("r
 """
 
 from sj_cka.attacks.ascent import MaskedGradient
-from sj_cka.attacks.decision import boundary, hop_skip_jump
+from sj_cka.attacks.black_box import boundary, hop_skip_jump, square
 from sj_cka.attacks.gradient import fgsm, pgd, pgd_paper, pgd_surrogates, with_surrogate
 from sj_cka.attacks.matched import Matched, RateNotReached, craft, eps_for_success, noise_like
 from sj_cka.attacks.measure import (
@@ -23,7 +23,6 @@ from sj_cka.attacks.model import PixelModel, pixel_model, pixels
 from sj_cka.attacks.noise import add_events, drop_events, gaussian, salt_and_pepper, uniform
 from sj_cka.attacks.poisoning import Backdoor, Poisoned, backdoor, poison, stamp
 from sj_cka.attacks.promise import AttackFunction, BrokenPromise, Promise, held, promises
-from sj_cka.attacks.square import square
 from sj_cka.attacks.table import ATTACKS, Attack, attack_named, transfer
 from sj_cka.attacks.victim import NoGradient
 

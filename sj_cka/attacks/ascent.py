@@ -11,7 +11,6 @@ import torch
 from torch import Generator, Tensor, nn
 
 from sj_cka.attacks import checks
-from sj_cka.attacks.checks import Bounds
 from sj_cka.attacks.victim import LOSSES, NoGradient, Slope, Victim, attacked, check_finite
 from sj_cka.ranges import NORMS, Norm, Range, clipped
 
@@ -119,7 +118,7 @@ def climbed(
     y: Tensor,
     eps: float,
     generator: Generator | None,
-    bounds: Bounds,
+    bounds: checks.Bounds,
     ascent: Ascent,
     slope: Callable[[Victim, Tensor], Slope] | None = None,
 ) -> Tensor:
@@ -152,27 +151,25 @@ def _ascend(
     """
     x, loss, keep_best = victim.x, LOSSES[ascent.loss], ascent.keep == "best"
     highest = victim.losses(x, loss) if keep_best and ascent.random_start else x.new_full((len(x),), -torch.inf)
-    best, moved, right, finite = x, None, None, None
+    finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    best, moved, right = x, ~finite, None
     for _ in range(ascent.restarts):
         here = ball.draw(x, generator) if ascent.random_start else x
         velocity = torch.zeros_like(x)
         for _ in range(ascent.steps):
             losses, gradient, fits, sound = victim.slope(here, loss) if slope is None else slope(victim, here)
-            finite = sound if finite is None else finite & sound
-            moves = gradient.flatten(1).ne(0).any(1)
-            if moved is None or right is None:
-                _check_first(moves)
-                moved, right = moves, fits
-            moved = moved | moves
+            finite = finite & sound
+            moved = moved | gradient.flatten(1).ne(0).any(1)
+            if right is None:
+                _check_first(moved)
+                right = fits
             if keep_best:
                 best, highest = _better(here, losses, best, highest)
             velocity = gradient if ascent.momentum == 0 else ascent.momentum * velocity + scaled(gradient)
             direction = velocity.sign() if ball.norm == "linf" else unit(velocity)
             here = ball.project(here + step * direction, x)
         best, highest = _better(here, victim.losses(here, loss), best, highest) if keep_best else (here, highest)
-    assert moved is not None
     assert right is not None
-    assert finite is not None
     check_finite(finite)
     _tell(moved, right)
     return best

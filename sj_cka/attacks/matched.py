@@ -10,7 +10,6 @@ from torch import Generator, Tensor, nn
 
 from sj_cka.attacks import checks
 from sj_cka.attacks.ascent import l2, unit
-from sj_cka.attacks.checks import Bounds
 from sj_cka.attacks.measure import check_shapes, right
 from sj_cka.attacks.promise import AttackFunction, held
 from sj_cka.attacks.table import attack_named
@@ -56,7 +55,7 @@ def noise_like(
     x_adv: Tensor,
     *,
     generator: Generator | None = None,
-    bounds: Bounds = (0.0, 1.0),
+    bounds: checks.Bounds = (0.0, 1.0),
     sample_axis: Literal[0, 1] = 0,
 ) -> Tensor:
     """Noise in a random direction, of the same L2 norm for each sample as what an attack changed, after clipping.

@@ -127,12 +127,7 @@ def within(x: Tensor, x_adv: Tensor, *, eps: float, norm: Norm = "l2", sample_ax
     checks.one_of("norm", norm, NORMS)
     moved = perturbation(x, x_adv, sample_axis=sample_axis)
     near = (moved.l2 if norm == "l2" else moved.linf) <= eps
-    return torch.where(_over(near, x, sample_axis), x_adv, x)
-
-
-def _over(flags: Tensor, x: Tensor, axis: int) -> Tensor:
-    """One flag a sample, `[N]`, in a shape that goes with x."""
-    return flags.view([len(flags) if i == axis else 1 for i in range(x.ndim)])
+    return torch.where(near.view([-1 if axis == sample_axis else 1 for axis in range(x.ndim)]), x_adv, x)
 
 
 def check_shapes(x: Tensor, x_adv: Tensor) -> None:

@@ -192,13 +192,11 @@ def unit(data: Samples, attack: Mapping[str, Any]) -> Unit:
         data: what is attacked.
         attack: name and options; `like` of noise, the attack whose norm it has.
     """
-    options = dict(attack)
-    name = options.pop("name")
-    if "like" in options:
-        return unit(data, options["like"])
-    name, options = inside(name, options)
+    if "like" in attack:
+        return unit(data, attack["like"])
+    name, given = inside(attack["name"], attack)
     entry = attack_named(name)
-    options = entry.with_defaults(options)
+    options = entry.with_defaults(given)
     bounds = limits(options.get("bounds"))
     if not isinstance(data, Images):
         return Unit("counts", bounds)
@@ -212,7 +210,8 @@ def target(data: Samples, count: int, attack: Mapping[str, Any], on: torch.devic
     stored, (name, bounds) = data.x_test[:count].to(on), unit(data, attack)
     if not isinstance(data, Images) or name == "normalised":
         axis: Literal[0, 1] = 0 if data.T is None else 1
-        return Target(data.as_input(stored), axis, bounds, lambda net: pixel_model(net, sample_axis=axis), _same, _same)
+        same = nn.Identity()
+        return Target(data.as_input(stored), axis, bounds, lambda net: pixel_model(net, sample_axis=axis), same, same)
     mean, std = (torch.tensor(values, device=on).view(-1, 1, 1) for values in (data.mean, data.std))
     return Target(
         pixels(stored),
@@ -222,7 +221,3 @@ def target(data: Samples, count: int, attack: Mapping[str, Any], on: torch.devic
         lambda x: (x - mean) / std,
         lambda x: x * std + mean,
     )
-
-
-def _same(x: Tensor) -> Tensor:
-    return x

@@ -6,7 +6,6 @@ import torch
 from torch import Generator, Tensor, nn
 
 from sj_cka.attacks import checks
-from sj_cka.attacks.checks import Bounds
 from sj_cka.attacks.promise import promises
 from sj_cka.attacks.victim import sample_axis
 from sj_cka.ranges import clipped
@@ -20,7 +19,7 @@ def gaussian(
     *,
     eps: float,
     generator: Generator | None = None,
-    bounds: Bounds = (0.0, 1.0),
+    bounds: checks.Bounds = (0.0, 1.0),
 ) -> Tensor:
     """Normal noise: x + eps n, n of variance 1, clipped to the bounds.
 
@@ -53,7 +52,7 @@ def uniform(
     *,
     eps: float,
     generator: Generator | None = None,
-    bounds: Bounds = (0.0, 1.0),
+    bounds: checks.Bounds = (0.0, 1.0),
 ) -> Tensor:
     """Uniform noise: x + u, each u from -eps to eps, clipped to the bounds; a random point of the L-inf ball.
 
@@ -77,7 +76,7 @@ def salt_and_pepper(
     *,
     eps: float,
     generator: Generator | None = None,
-    bounds: Bounds = (0.0, 1.0),
+    bounds: checks.Bounds = (0.0, 1.0),
 ) -> Tensor:
     """Some pixels become the smallest value in all channels, as many others the largest.
 

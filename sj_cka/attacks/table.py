@@ -11,11 +11,10 @@ from typing import Any, Literal
 from torch import Generator, Tensor, nn
 
 from sj_cka.attacks import checks
-from sj_cka.attacks.decision import boundary, hop_skip_jump
+from sj_cka.attacks.black_box import boundary, hop_skip_jump, square
 from sj_cka.attacks.gradient import fgsm, pgd, pgd_paper, pgd_surrogates
 from sj_cka.attacks.noise import add_events, drop_events, gaussian, salt_and_pepper, uniform
 from sj_cka.attacks.promise import AttackFunction, Promise, held, promise_of
-from sj_cka.attacks.square import square
 from sj_cka.attacks.victim import sample_axis
 from sj_cka.plugins import lookup
 from sj_cka.ranges import Norm

@@ -226,5 +226,4 @@ def attacked(net: nn.Module, x: Tensor, y: Tensor, bounds: Range | None) -> Iter
         wrong = next((p for p in net.parameters() if p.is_floating_point() and p.dtype != x.dtype), None)
         if wrong is not None and not torch.is_autocast_enabled(x.device.type):
             raise ValueError(f"expected x of {wrong.dtype}, as the network's weights, got {x.dtype}")
-        victim = Victim(net, axis, x.detach().movedim(axis, 0), y.to(x.device), int(y.max()))
-        yield victim
+        yield Victim(net, axis, x.detach().movedim(axis, 0), y.to(x.device), int(y.max()))

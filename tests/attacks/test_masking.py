@@ -59,7 +59,7 @@ def test_every_surrogate_of_the_table_can_be_taken_and_spikes_stay(name, snn):
     [
         (nn.Linear(2, 2), "atan", 2.0, "expected a spiking network, found no surrogate function in Linear"),
         (nn.Sequential(lif()), "tanh", 2.0, "expected surrogate sigmoid, atan"),
-        (nn.Sequential(lif()), "atan", -1.0, "expected a finite alpha > 0 for surrogate 'atan'; got -1.0"),
+        (nn.Sequential(lif()), "atan", -1.0, "expected a finite alpha > 0 for surrogate 'atan', got -1.0"),
         (
             nn.Sequential(neuron.IFNode(surrogate_function=surrogate.ATan(spiking=False))),
             "atan",

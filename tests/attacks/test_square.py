@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sj_cka.attacks import accuracy, square
-from sj_cka.attacks.square import side
+from sj_cka.attacks.black_box import side
 
 
 def generator(seed=0):
