@@ -14,6 +14,7 @@ from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import (
     DASHES,
     GREY,
+    LEGEND_ABOVE,
     PALETTE,
     SYMBOLS,
     beside_each_other,
@@ -22,7 +23,6 @@ from sj_cka.figures.style import (
     interval_texts,
     labels_of,
     lay_out,
-    legend_above,
     numbers,
     require,
     require_means,
@@ -73,7 +73,7 @@ def accuracy(table: pd.DataFrame, summary: pd.DataFrame | None = None, *, title:
         title,
         105 + 44 * len(networks),
         above=45,
-        legend=legend_above(),
+        legend=LEGEND_ABOVE,
         xaxis={"title": "accuracy in %"},
         yaxis={
             "tickvals": list(range(len(networks))),
@@ -119,6 +119,8 @@ def accuracy_section(block: FigureBlock, results: Results) -> Section:
     """Accuracy of every network, as a figure and as a table."""
     accuracies = results.for_all("accuracy")
     summary = over_seeds.accuracy_summary(accuracies)
+    costs = results.for_all("cost").groupby("network", sort=False)[["synops", "macs", "energy_nj"]].mean()
+    costs = costs.reindex(summary["network"])
     table = pd.DataFrame(
         {
             "network": summary["network"],
@@ -126,13 +128,11 @@ def accuracy_section(block: FigureBlock, results: Results) -> Section:
             "accuracy": [f"{100 * mean:.1f} %" for mean in summary["mean"]],
             "interval": [_percent(low, high) for low, high in zip(summary["low"], summary["high"], strict=True)],
             "seeds": summary["seeds"],
+            "synaptic operations": [_count(value) for value in costs["synops"]],
+            "MACs": [_count(value) for value in costs["macs"]],
+            "energy": [f"{value / 1e3:.3g} µJ" for value in costs["energy_nj"]],
         }
     )
-    costs = results.for_all("cost").groupby("network", sort=False)[["synops", "macs", "energy_nj"]].mean()
-    shown = costs.reindex(table["network"])
-    table["synaptic operations"] = [_count(value) for value in shown["synops"]]
-    table["MACs"] = [_count(value) for value in shown["macs"]]
-    table["energy"] = [f"{value / 1e3:.3g} µJ" for value in shown["energy_nj"]]
     note = (
         "Accuracy after the last epoch, never that of the best; intervals are 95 % over seeds. Operations and energy "
         f"are those of one test sample, {ASSUMPTION}."
@@ -204,7 +204,7 @@ def accuracy_by_steps(
         title,
         430,
         above=50,
-        legend=legend_above(),
+        legend=LEGEND_ABOVE,
         xaxis={"title": "time steps that the network is run with", "type": "log", "tickvals": ticks},
         yaxis={"title": "accuracy in %", "range": [max(0, lowest - 2), 101]},
     )

@@ -15,6 +15,7 @@ from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import (
     DASHES,
     GREY,
+    LEGEND_ABOVE,
     SYMBOLS,
     colour_of,
     interval_text,
@@ -23,9 +24,9 @@ from sj_cka.figures.style import (
     layer_axis,
     layer_names,
     layer_ticks,
-    legend_above,
     numbers,
     plain,
+    reach,
     require_means,
     rule,
     top_margin,
@@ -69,25 +70,26 @@ def curve(
         >>> [trace.name for trace in figure.data if trace.showlegend]
         ['all shortcuts', 'floor']
     """
-    labels, reference, places = labels_of(lines), reference or {}, _relative_depth if relative else _names
+    labels, reference = labels_of(lines), reference or {}
     require_means(lines, reference)
     tables = [*lines.values(), *reference.values()]
     figure = go.Figure()
     for i, (label, table) in enumerate(lines.items()):
-        figure.add_trace(_band(table, places(table), colour=colour_of(i), group=label))
+        figure.add_trace(_band(table, _places(table, relative), colour=colour_of(i), group=label))
     styles = _styles(list(reference))
     for key, table in reference.items():
         owner, _, name = _parted(key)
         colour = colour_of(labels.index(owner)) if owner in lines else GREY
-        figure.add_trace(_reference(table, places(table), styles[name] | {"color": colour}, owner))
+        figure.add_trace(_reference(table, _places(table, relative), styles[name] | {"color": colour}, owner))
     for i, (label, table) in enumerate(lines.items()):
         beside = {_parted(key)[2]: table["mean"] for key, table in reference.items() if _parted(key)[0] == label}
-        figure.add_trace(_means(label, i, table, places(table), beside, y_title if relative else None))
+        figure.add_trace(_means(label, i, table, _places(table, relative), beside, y_title if relative else None))
     for name, style in styles.items():  # what a broken line means, once for all variants
         figure.add_trace(go.Scatter(x=[None], y=[None], name=name, mode="lines", line=style, showlegend=True))
     depth = _union(layer_names(table.index) for table in tables)
     look = _RELATIVE if relative else _by_layer(depth)
-    look = look | {"yaxis": {"title": y_title, "range": _range(tables, from_zero)}, "legend": legend_above()}
+    low, high = reach((table[["mean", "low", "high"]] for table in tables), 0.0 if from_zero else 1.0, 1.0)
+    look = look | {"yaxis": {"title": y_title, "range": [low - 0.02, high + 0.02]}, "legend": LEGEND_ABOVE}
     lay_out(figure, title, None, above=105 if reference else 50, height=560, **look)
     if reference:
         _add_switch(figure, " and ".join(styles), top_margin(title) + 50)
@@ -184,13 +186,6 @@ def _add_switch(figure: go.Figure, names: str, top: int) -> None:
     figure.update_layout(updatemenus=[menu], height=615, meta={"still": {"height": 560, "margin": {"t": top}}})
 
 
-def _range(tables: Iterable[pd.DataFrame], from_zero: bool) -> list[float]:
-    """0 to 1, and further where a value lies outside (a difference of two CKAs can be negative)."""
-    values = np.concatenate([table[["mean", "low", "high"]].to_numpy(float).ravel() for table in tables])
-    values = values[np.isfinite(values)]
-    return [min([0.0 if from_zero else 1.0, *values]) - 0.02, max([1.0, *values]) + 0.02]
-
-
 def _union(layer_lists: Iterable[list[str]]) -> list[str]:
     """All layers in order of depth: a layer that only one list has goes behind the one it follows there."""
     union: list[str] = []
@@ -203,12 +198,9 @@ def _union(layer_lists: Iterable[list[str]]) -> list[str]:
     return union
 
 
-def _names(table: pd.DataFrame) -> list[Any]:
-    return list(table.index)
-
-
-def _relative_depth(table: pd.DataFrame) -> list[Any]:
-    return [round(float(place), 5) for place in np.linspace(0, 1, len(table))]
+def _places(table: pd.DataFrame, relative: bool) -> list[Any]:
+    """Where the layers of a table stand: at their names, or at their relative depth."""
+    return [round(float(place), 5) for place in np.linspace(0, 1, len(table))] if relative else list(table.index)
 
 
 def _band(table: pd.DataFrame, places: list[Any], *, colour: str, group: str) -> go.Scatter:

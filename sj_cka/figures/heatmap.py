@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,9 @@ from sj_cka.figures.style import (
     layer_names,
     layer_ticks,
     numbers,
+    reach,
     small_multiples,
+    stage_ticks,
     stroke,
 )
 
@@ -110,18 +111,17 @@ def heatmap(
         >>> figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax
         (0, 1)
     """
-    labels = labels_of(frames)
+    labels, spread = labels_of(frames), spread or {}
     layers_x, layers_y = layer_names(frames[labels[0]].index), layer_names(frames[labels[0]].columns)
-    _check_alike(labels[0], frame=frames, spread=spread or {})
+    _check_alike(labels[0], frame=frames, spread=spread)
     figure = go.Figure()
     hover = f"{x_title or 'x'}: %{{x}}<br>{y_title or 'y'}: %{{y}}<br>"
     for label, frame in frames.items():
-        half_width = None if spread is None else spread.get(label)
-        for trace in cells_of(frame, layers_x, layers_y, hover, half_width, quantity):
+        for trace in cells_of(frame, layers_x, layers_y, hover, spread.get(label), quantity):
             figure.add_trace(trace.update(name=label, visible=label == labels[0]))
 
     height = 150 + min(580, max(150, 580 * len(layers_y) // len(layers_x)))  # the cells are square
-    span = (0, 1) if quantity == "CKA" else _span(frames)
+    span = (0, 1) if quantity == "CKA" else reach(frames.values(), 0, 1)
     axes = _axes(layers_x, layers_y, x_title, y_title)
     lay_out(figure, title, None, width=740, height=height, coloraxis=coloraxis(quantity, *span), **axes)
     if any(trace.coloraxis is None for trace in figure.data):
@@ -155,13 +155,6 @@ def _check_alike(first: str, **tables: Mapping[str, pd.DataFrame]) -> None:
         for label, table in of_kind.items():
             if [*map(list, table.axes)] != [*map(list, tables["frame"][first].axes)]:
                 raise ValueError(f"expected the layers of frame {first!r} in every table, {kind} {label!r} has others")
-
-
-def _span(frames: Mapping[str, pd.DataFrame]) -> tuple[float, float]:
-    """0 to 1, and further where a value lies outside."""
-    values = np.concatenate([frame.to_numpy(float).ravel() for frame in frames.values()])
-    finite = values[np.isfinite(values)].tolist()
-    return min([0, *finite]), max([1, *finite])
 
 
 _GREY = {
@@ -258,8 +251,9 @@ def heatmaps(
         hover = f"{label}<br>{x_title or 'x'}: %{{x}}<br>{y_title or 'y'}: %{{y}}<br>"
         for trace in cells_of(frame, layers_x, layers_y, hover, quantity=quantity):
             figure.add_trace(trace, **at)
-        figure.update_xaxes(**_stages(layers_x), tickangle=-90, title_text=x_title, title_standoff=6, **at)
-        figure.update_yaxes(**_stages(layers_y), title_text=y_title if at["col"] == 1 else "", title_standoff=4, **at)
+        axis_x, axis_y = (layer_axis(layers, stage_ticks(layers)) | {"ticks": ""} for layers in (layers_x, layers_y))
+        figure.update_xaxes(**axis_x, tickangle=-90, title_text=x_title, title_standoff=6, **at)
+        figure.update_yaxes(**axis_y, title_text=y_title if at["col"] == 1 else "", title_standoff=4, **at)
     lay_out(
         figure,
         title,
@@ -272,23 +266,7 @@ def heatmaps(
     )
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=False)
-    figure.update_annotations(font_size=13)
     return figure
-
-
-def _stages(layers: list[str]) -> dict[str, object]:
-    """An axis of layers that names stages alone, each in the middle of its layers."""
-    positions: list[float] = []
-    names: list[str] = []
-    place = 0
-    for stage, run in groupby(layers, key=lambda layer: layer.partition(".")[0]):
-        count = len(list(run))
-        if count > 1 or not positions:
-            positions.append(place + (count - 1) / 2 + 0.03)  # a whole number would replace a layer's own name
-            names.append(stage)
-        place += count
-    axis = {"type": "category", "categoryorder": "array", "categoryarray": layers, "range": [-0.5, len(layers) - 0.5]}
-    return axis | {"tickvals": positions, "ticktext": names, "tickfont": {"size": 11}, "ticks": ""}
 
 
 def heatmaps_section(block: FigureBlock, results: Results) -> Section:

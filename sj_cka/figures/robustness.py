@@ -11,12 +11,12 @@ from sj_cka import over_seeds
 from sj_cka.attacks import attack_named
 from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import (
+    LEGEND_ABOVE,
     SYMBOLS,
     colour_of,
     interval_texts,
     labels_of,
     lay_out,
-    legend_above,
     numbers,
     require_means,
     small_multiples,
@@ -75,8 +75,7 @@ def robustness(lines: Mapping[str, Mapping[str, pd.DataFrame]], *, title: str = 
             figure.update_yaxes(title_text="accuracy in %", title_standoff=6, **at)
     figure.update_yaxes(range=[-4, 104])
     width = None if columns == _COLUMNS else 120 + 300 * columns
-    lay_out(figure, title, height + 122, above=62, width=width, margin_b=60, legend=legend_above())
-    figure.update_annotations(font_size=13)
+    lay_out(figure, title, height + 122, above=62, width=width, margin_b=60, legend=LEGEND_ABOVE)
     return figure
 
 
@@ -131,14 +130,9 @@ def masking(table: pd.DataFrame) -> list[str]:
         by = {str(name): part.set_index(["eps", "seed"])["success"] for name, part in of_attack}
         functions = rows.drop_duplicates("attack").set_index("attack")["function"]
         needs = {name: attack_named(functions[name]).needs for name in by}
-        with_gradient = [name for name in by if needs[name] == "gradient"]
-        if not with_gradient:
-            continue
-        best = pd.concat([by[name] for name in with_gradient], axis=1).max(axis=1)
-        for name in by:
-            if needs[name] not in ("answers", "source"):
-                continue
-            difference = (by[name] - best).dropna()
+        with_gradient = [by[name] for name in by if needs[name] == "gradient"]
+        for name in (name for name in by if with_gradient and needs[name] in ("answers", "source")):
+            difference = (by[name] - pd.concat(with_gradient, axis=1).max(axis=1)).dropna()
             compared += len(difference)
             for eps, values in difference.groupby(level="eps"):
                 over = interval(values.to_numpy())
@@ -219,7 +213,7 @@ def backdoors(lines: Mapping[str, pd.DataFrame], *, title: str = "") -> go.Figur
         title,
         150 + 42 * len(networks),
         above=50,
-        legend=legend_above(),
+        legend=LEGEND_ABOVE,
         xaxis={"title": "share of test samples in %", "range": [-3, 103]},
         yaxis={"categoryorder": "array", "categoryarray": networks[::-1]},
     )

@@ -51,7 +51,9 @@ def steps_map(frames: Mapping[str, pd.DataFrame], *, title: str = "") -> go.Figu
     lines_of_heading = max(heading.count("<br>") for heading in headings) + 1
     picture, gap = 840 // columns if columns > 2 else 300, (28 if small else 55) + 16 * lines_of_heading  # pixels
     spacing = 0.03 if small else 0.06
-    figure, places, _, height = small_multiples(headings, columns, picture, gap, horizontal_spacing=spacing)
+    figure, places, _, height = small_multiples(
+        headings, columns, picture, gap, 11 if small else 12, horizontal_spacing=spacing
+    )
     for i, (at, frame) in enumerate(zip(places, frames.values(), strict=True)):
         steps_x, steps_y = list(frame.index), list(frame.columns)
         for trace in cells_of(frame, steps_x, steps_y, "step %{x} and step %{y}<br>"):
@@ -79,7 +81,6 @@ def steps_map(frames: Mapping[str, pd.DataFrame], *, title: str = "") -> go.Figu
     )
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=False)
-    figure.update_annotations(font_size=11 if small else 12)
     return figure
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +19,8 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross", "star")
 DASHES = ("dash", "dot", "dashdot", "longdash")
 GREY = "#666666"
+LEGEND_ABOVE = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+_ASIDE = 0.03  # a whole number would put the name of a group in place of the layer's own under the pointer
 MOST_TICKS = 24  # more layer names than this cannot be read side by side
 _AXIS = {
     "automargin": True,
@@ -95,6 +97,13 @@ def numbers(values: Any) -> np.ndarray:
     return np.asarray(values, dtype=np.float64).round(4).astype(np.float32)
 
 
+def reach(tables: Iterable[pd.DataFrame], low: float, high: float) -> tuple[float, float]:
+    """From low to high, and further where a value lies outside (a difference of two CKAs can be negative)."""
+    values = np.concatenate([table.to_numpy(float).ravel() for table in tables])
+    finite = values[np.isfinite(values)].tolist()
+    return min([low, *finite]), max([high, *finite])
+
+
 def plain(values: pd.Series) -> list[float]:
     return [round(float(value), 4) for value in values]
 
@@ -122,19 +131,23 @@ class Multiples(NamedTuple):
     height: int
 
 
-def small_multiples(headings: Sequence[str], columns: int, picture: int, gap: int, **spacing: Any) -> Multiples:
+def small_multiples(
+    headings: Sequence[str], columns: int, picture: int, gap: int, font_size: int = 13, **spacing: Any
+) -> Multiples:
     """Pictures side by side, at most so many in a row.
 
     Args:
         headings: of the pictures.
         columns: of pictures.
         picture, gap: height of one, and of what is between two rows, in pixels.
+        font_size: of the headings.
         spacing: further arguments of Plotly's `make_subplots`.
     """
     rows = -(-len(headings) // columns)
     height = rows * picture + (rows - 1) * gap
     vertical = gap / height if rows > 1 else 0
     figure = make_subplots(rows, columns, subplot_titles=headings, vertical_spacing=vertical, **spacing)
+    figure.update_annotations(font_size=font_size)
     places = [{"row": i // columns + 1, "col": i % columns + 1} for i in range(len(headings))]
     return Multiples(figure, places, columns, height)
 
@@ -157,8 +170,7 @@ def layer_ticks(layers: Sequence[str]) -> Ticks:
     for name, first, last in runs:
         middle = (first + last) / 2
         if not positions or middle - positions[-1] >= count / 45:  # closer labels would touch
-            # A whole number would put the group's name in place of the layer's own under the pointer.
-            positions.append(middle + 0.03)
+            positions.append(middle + _ASIDE)
             names.append(name)
     return Ticks(positions, names, [first - 0.5 for _, first, _ in runs[1:]])
 
@@ -170,6 +182,12 @@ def _runs(layers: Sequence[str], depth: int) -> list[tuple[str, int, int]]:
         places = [i for i, _ in run]
         runs.append((prefix, places[0], places[-1]))
     return runs
+
+
+def stage_ticks(layers: Sequence[str]) -> Ticks:
+    """Stages alone, each in the middle of its layers; of single layers the first."""
+    runs = [(stage, first, last) for stage, first, last in _runs(layers, 1) if last > first or first == 0]
+    return Ticks([(first + last) / 2 + _ASIDE for _, first, last in runs], [stage for stage, _, _ in runs], [])
 
 
 def layer_axis(layers: Sequence[str], ticks: Ticks) -> dict[str, Any]:
@@ -228,10 +246,6 @@ def lay_out(figure: go.Figure, title: str, inner: int | None, *, above: int = 0,
     top = top_margin(title)
     sizes = {} if inner is None else {"height": inner + top}
     figure.update_layout(template=TEMPLATE, title_text=title, **{"margin_t": top + above, **sizes, **layout})
-
-
-def legend_above() -> dict[str, Any]:
-    return {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
 
 
 def colour_of(i: int) -> str:

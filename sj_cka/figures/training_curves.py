@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from sj_cka.figures.accuracy import alike_note
 from sj_cka.figures.section import FigureBlock, Panel, Results, Section
-from sj_cka.figures.style import DASHES, GREY, colour_of, lay_out, legend_above, plain, require
+from sj_cka.figures.style import DASHES, GREY, LEGEND_ABOVE, colour_of, lay_out, plain, require, small_multiples
 
 
 def training(history: pd.DataFrame, *, title: str = "") -> go.Figure:
@@ -44,13 +43,13 @@ def training(history: pd.DataFrame, *, title: str = "") -> go.Figure:
     kinds.sort(key=lambda kind: kind != "snn")
     dash = {kind: ("solid", *DASHES)[i % 5] for i, kind in enumerate(kinds)}
 
-    figure = make_subplots(1, len(headings), subplot_titles=list(headings.values()), horizontal_spacing=0.09)
+    figure, places, _, height = small_multiples(list(headings.values()), len(headings), 380, 0, horizontal_spacing=0.09)
     for network, of_network in history.groupby("network", sort=False):
         colour = colour_of(variants.index(_variant(network)))
-        for column, quantity in enumerate(headings, start=1):
+        for at, quantity in zip(places, headings, strict=True):
             if not of_network[quantity].isna().all():
                 line = {"color": colour, "width": 1.5, "dash": dash[_kind(network)]}
-                figure.add_trace(_seeds(str(network), of_network, quantity, line), row=1, col=column)
+                figure.add_trace(_seeds(str(network), of_network, quantity, line), **at)
         figure.update_xaxes(title_text="epoch")
     for i, variant in enumerate(variants):
         line = {"color": colour_of(i), "width": 3}
@@ -58,11 +57,9 @@ def training(history: pd.DataFrame, *, title: str = "") -> go.Figure:
     for kind in kinds:
         line = {"color": GREY, "width": 1.5, "dash": dash[kind]}
         figure.add_trace(go.Scatter(x=[None], y=[None], name=kind.upper(), mode="lines", line=line))
-    for column, quantity in enumerate(headings, start=1):
-        if quantity != "loss":
-            figure.update_yaxes(rangemode="tozero", row=1, col=column)
-    lay_out(figure, title, 380, above=75, margin_l=50, legend={**legend_above(), "y": 1.1})
-    figure.update_annotations(font_size=13)
+    for at in places[1:]:  # all but the loss
+        figure.update_yaxes(rangemode="tozero", **at)
+    lay_out(figure, title, height, above=75, margin_l=50, legend={**LEGEND_ABOVE, "y": 1.1})
     return figure
 
 
@@ -83,17 +80,12 @@ def _kind(network: Any) -> str:
 
 def _seeds(network: str, history: pd.DataFrame, quantity: str, line: dict[str, Any]) -> go.Scatter:
     """The seeds of one network as one interrupted line."""
-    x: list[Any] = []
-    y: list[Any] = []
-    seeds: list[Any] = []
-    for seed, of_seed in history.groupby("seed", sort=False):
-        x += [*of_seed["epoch"].tolist(), None]
-        y += [*(None if np.isnan(value) else value for value in plain(of_seed[quantity])), None]
-        seeds += [seed] * (len(of_seed) + 1)
+    seeds = [of_seed for _, of_seed in history.groupby("seed", sort=False)]
+    values = [[None if np.isnan(value) else value for value in plain(of_seed[quantity])] for of_seed in seeds]
     return go.Scatter(
-        x=x,
-        y=y,
-        customdata=seeds,
+        x=[epoch for of_seed in seeds for epoch in (*of_seed["epoch"].tolist(), None)],
+        y=[value for of_seed in values for value in (*of_seed, None)],
+        customdata=[seed for of_seed in seeds for seed in (*of_seed["seed"], of_seed["seed"].iloc[0])],
         name=network,
         mode="lines+markers",
         line=line,

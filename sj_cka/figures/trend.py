@@ -16,13 +16,13 @@ from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import (
     DASHES,
     GREY,
+    LEGEND_ABOVE,
     SYMBOLS,
     beside_each_other,
     colour_of,
     interval_texts,
     labels_of,
     lay_out,
-    legend_above,
     numbers,
     require,
     require_means,
@@ -84,7 +84,7 @@ def trend(
         title,
         430,
         above=50,
-        legend=legend_above(),
+        legend=LEGEND_ABOVE,
         xaxis={"title": x_title, "type": "log", "tickvals": ticks, "ticktext": [f"{value:g}" for value in ticks]},
         yaxis={"title": y_title},
     )
@@ -149,8 +149,8 @@ def trend_section(block: FigureBlock, results: Results, *, measure: MeasureOfCom
     states = {name: table for name, table in states.items() if not table.empty}
     dots = {name: over_seeds.by_value(table, evidence.swept) for name, table in states.items()}
     lines = {name: over_seeds.over_seeds(table, "value", "measured") for name, table in dots.items()}
-    ceiling = over_values.ceiling
-    reference = {} if ceiling.empty else {"seed against seed (the noise ceiling)": _level(ceiling)}
+    ceiling = pd.DataFrame({"mean": over_values.ceiling, "low": np.nan, "high": np.nan})
+    reference = {} if ceiling.empty else {"seed against seed (the noise ceiling)": ceiling}
     label = evidence.label(measurement)
     note = f"{label[0].upper()}{label[1:]}, against {path}: means with 95 % intervals over seeds, a dot a seed. "
     if len(states) > 1:
@@ -161,8 +161,3 @@ def trend_section(block: FigureBlock, results: Results, *, measure: MeasureOfCom
     note += f"Over {counts} layers, those that are defined at every value that has them."
     figure = trend(lines, x_title=path, y_title=label, dots=dots, reference=reference)
     return Section(block.title or f"{path}: {block.comparison}", note, (Panel("trend", figure),))
-
-
-def _level(values: pd.Series) -> pd.DataFrame:
-    """Values without intervals as a line."""
-    return pd.DataFrame({"mean": values, "low": np.nan, "high": np.nan})
