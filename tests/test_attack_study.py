@@ -28,7 +28,7 @@ from sj_cka.jobs.compare import read_result
 from sj_cka.jobs.weights import read_network
 from sj_cka.plan import Plan, plan
 from sj_cka.recipe import RecipeError
-from sj_cka.recipe.train_block import Poison
+from sj_cka.recipe.blocks import Poison
 from sj_cka.store import Store
 
 Write = Callable[..., Path]

@@ -16,8 +16,8 @@ from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.data.events import EVENT_SETS
 from sj_cka.figures import FIGURES
 from sj_cka.recipe import NetworkName, RecipeError, read, schema
+from sj_cka.recipe.blocks import Train
 from sj_cka.recipe.choices import NEURON, NameTable
-from sj_cka.recipe.train_block import Train
 from sj_cka.training import Settings
 from sj_cka.typed import Float, Int
 

@@ -1,9 +1,8 @@
 """Claims of the papers as checkable statements: measurements, intervals over seeds, verdicts."""
 
 from sj_cka.claims.block_patterns import contrast, grid
-from sj_cka.claims.evidence import Evidence
 from sj_cka.claims.judging import TESTS, ClaimTest, judge
-from sj_cka.claims.measurements import MEASUREMENTS, Measurement, selected
+from sj_cka.claims.measurements import MEASUREMENTS, Evidence, Measurement, selected
 from sj_cka.claims.statements import Arm, Claim
 from sj_cka.claims.verdicts import Finding, Verdict, swept, verdict_of
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sj_cka.claims import verdicts
-from sj_cka.claims.evidence import Evidence
+from sj_cka.claims.measurements import Evidence
 from sj_cka.claims.statements import (
     Above,
     Below,

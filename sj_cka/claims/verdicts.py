@@ -9,8 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sj_cka.claims.evidence import Evidence
-from sj_cka.claims.measurements import MEASUREMENTS
+from sj_cka.claims.measurements import MEASUREMENTS, Evidence
 from sj_cka.claims.statements import (
     Above,
     Arm,

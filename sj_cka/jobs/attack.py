@@ -26,9 +26,9 @@ from sj_cka.preflight import Preflight
 from sj_cka.ranges import check_fills, range_of
 from sj_cka.recipe import NetworkName, Study
 from sj_cka.recipe.attack_block import NOISE, Attacking
-from sj_cka.recipe.attack_checks import check_strength
 from sj_cka.recipe.choices import ATTACK
 from sj_cka.recipe.faults import fault_of
+from sj_cka.recipe.network_checks import check_strength
 from sj_cka.recipe.source import KeyPath
 
 INPUTS, REPORT = "inputs.safetensors", "attack.json"

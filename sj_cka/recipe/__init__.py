@@ -1,10 +1,10 @@
 """Recipes: what one may say, reading one, and errors that name file, line and key path.
 
 In the order in which a recipe passes through: `document` reads the YAML (`scalars` its values) and keeps the `places`
-of all keys, `source` the file and what is laid over it, `blocks`, `train_block` and `attack_block` say what may stand
-in it, `faults` puts into words what does not fit, `choices` holds the tables that names pick from, with the options of
-their functions, `reading` resolves profile and variants, `check` follows every name, block by block. `editors` makes
-the JSON schema.
+of all keys, `source` the file and what is laid over it, `blocks` and `attack_block` say what may stand in it, `faults`
+puts into words what does not fit, `choices` holds the tables that names pick from, with the options of their functions,
+`reading` resolves profile and variants, `check` follows every name, block by block, `network_checks` those of networks,
+comparisons and attacks. `editors` makes the JSON schema.
 """
 
 from __future__ import annotations
@@ -12,27 +12,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sj_cka.recipe.blocks import SNN, Comparison, FigureBlock, Recipe
+from sj_cka.recipe.blocks import Comparison, FigureBlock, Recipe
 from sj_cka.recipe.check import check
-from sj_cka.recipe.choices import Named
 from sj_cka.recipe.editors import schema
 from sj_cka.recipe.names import NetworkName
 from sj_cka.recipe.reading import Condition, Sides, Study, resolve
 from sj_cka.recipe.source import RecipeError
-from sj_cka.recipe.train_block import Train
 
 __all__ = [
-    "SNN",
     "Comparison",
     "Condition",
     "FigureBlock",
-    "Named",
     "NetworkName",
     "Recipe",
     "RecipeError",
     "Sides",
     "Study",
-    "Train",
     "read",
     "schema",
 ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Union, get_args, get_type_hints
 
+import torch
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
     Field,
     StrictBool,
@@ -16,14 +19,95 @@ from pydantic import (
     create_model,
 )
 
+from sj_cka.attacks.poisoning import Place
 from sj_cka.claims import TESTS, Claim
+from sj_cka.data import Samples
 from sj_cka.figures import State
 from sj_cka.plugins import load_plugins
 from sj_cka.recipe.attack_block import Attacks
-from sj_cka.recipe.choices import Named
+from sj_cka.recipe.choices import RULE, ByName, Named, in_yaml
 from sj_cka.recipe.names import NetworkName
-from sj_cka.recipe.train_block import Train
-from sj_cka.typed import MOST_STEPS, SEEDS, Int, Name, Seed, Strict, number, several
+from sj_cka.training import Settings
+from sj_cka.typed import MOST_STEPS, MOST_THREADS, SEEDS, Float, Int, Name, Seed, Strict, number, several
+
+
+def _ascending(epochs: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(epochs)) != len(epochs) or (epochs and min(epochs) < 0):
+        raise ValueError("expected epochs from 0, each once")
+    return tuple(sorted(epochs))
+
+
+Epochs = Annotated[tuple[Int, ...], AfterValidator(_ascending)]
+
+
+# what a recipe writes otherwise than `Settings` has it
+_OTHERWISE: dict[str, tuple[Any, Any]] = {"rule": (ByName, ByName(name="backprop"))}
+
+
+def _of_settings(*, optional: bool) -> type[BaseModel]:
+    """A block with a key for each of `Settings`, at its default or, where optional, None."""
+    fields: dict[str, Any] = {}
+    hints = get_type_hints(Settings, include_extras=True)
+    for field in dataclasses.fields(Settings):
+        plain, description = get_args(hints[field.name])
+        kind, default = _OTHERWISE.get(field.name, (in_yaml(plain), field.default))
+        fields[field.name] = (Annotated[kind | None if optional else kind, description], None if optional else default)
+    return create_model("Settings", __base__=Strict, **fields)
+
+
+class TrainOverride(_of_settings(optional=True)):  # type: ignore[misc]
+    """What one kind of network trains with differently."""
+
+
+class Poison(Strict):
+    """A backdoor: a trigger on a share of the training samples, which get the label of one class."""
+
+    target: Int = Field(ge=0, description="the class that the trigger is to mean")
+    share: Float = Field(gt=0, le=1, description="share of the training samples, drawn from those of other classes")
+    size: Int = Field(3, ge=1, description="side of the trigger, a square, in pixels")
+    place: Place = Field("bottom_right", description="the corner that it is in")
+    value: Float | None = Field(
+        None,
+        description="of its pixels, as the samples are stored; by default 255 of bytes and of images from 0 to 255, 1 "
+        "of others, and of recordings one event a pixel and step",
+    )
+
+    def trigger(self, samples: Samples) -> dict[str, Any]:
+        """What it looks like on samples, without what `sj_cka.attacks.poison` makes of theirs by default."""
+        options = self.model_dump(include={"size", "place", "value"}, exclude_defaults=True)
+        usual = samples.T is None and samples.brightest == (255.0 if samples.x_train.dtype == torch.uint8 else 1.0)
+        return options if usual else {"value": samples.brightest} | options
+
+
+class Train(_of_settings(optional=False)):  # type: ignore[misc]
+    """Training of every network of the study."""
+
+    augment: list[ByName] = Field([], description="random changes of the training images, in turn, e.g. [crop, flip]")
+    poison: Poison | None = Field(None, description="a backdoor in the training samples")
+    keep: Epochs = Field((), description="epochs whose weights are kept, for <variant>.snn@<epoch>; 0 is untrained")
+    checkpoint: Annotated[Int, Field(ge=1)] | None = Field(
+        None, description="epochs between two savings of where a training stands; by default those of a minute"
+    )
+    ann: TrainOverride = Field(TrainOverride(), description="what the artificial networks train with instead")
+    snn: TrainOverride = Field(TrainOverride(), description="what the spiking networks train with instead")
+    init: Literal["fresh", "same"] = Field(
+        "fresh", description="'same' gives twins equal first weights, and inflates CKA"
+    )
+    trained_at: Float = Field(
+        0.9, ge=0, le=1, description="training accuracy below which a network counts as not trained"
+    )
+    threads: Int = Field(
+        1, ge=1, le=MOST_THREADS, description="threads of a job; numbers are identical at equal threads only"
+    )
+
+    def of(self, kind: str) -> dict[str, Any]:
+        """The settings for networks of a kind."""
+        common = self.model_dump(include={field.name for field in dataclasses.fields(Settings)})
+        of_kind = (self.ann if kind == "ann" else self.snn).model_dump(exclude_none=True)
+        settings = common | of_kind
+        rule = RULE.without_defaults(settings["rule"])
+        return settings | {"rule": rule if len(rule) > 1 else rule["name"]}
+
 
 MOST_SEEDS, MOST_VARIANTS, MOST_BLOCKS = 1000, 200, 200
 
@@ -69,30 +153,25 @@ class Alignment(Strict):
     layers: list[str] | None = Field(None, min_length=1, description="dotted names or globs; all by default")
 
 
-def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
-    if not values or min(values) < 1 or len(set(values)) != len(values):
-        raise ValueError("expected at least one number of steps, each once and from 1")
+def _each_once(values: tuple[int, ...], *, what: str, least: int) -> tuple[int, ...]:
+    if not values or min(values) < least or len(set(values)) != len(values):
+        raise ValueError(f"expected at least one {what}, each once and from {least}")
     return values
 
 
-_STEPS_SCHEMA = {
-    "oneOf": [
-        {"type": "integer", "minimum": 1, "maximum": MOST_STEPS},
-        {
-            "type": "array",
-            "items": {"type": "integer", "minimum": 1, "maximum": MOST_STEPS},
-            "minItems": 1,
-            "maxItems": MOST_BLOCKS,
-            "uniqueItems": True,
-        },
-    ]
-}
+def _one_or_several(one: dict[str, Any], each: dict[str, Any], most: int) -> WithJsonSchema:
+    """The JSON schema of a whole number, or of a list of at most so many different ones."""
+    several = {"type": "array", "items": {"type": "integer", **each}, "minItems": 1, "maxItems": most}
+    return WithJsonSchema({"oneOf": [{"type": "integer", **one}, {**several, "uniqueItems": True}]})
+
+
+_STEPS = {"minimum": 1, "maximum": MOST_STEPS}
 Steps = Annotated[
     tuple[Annotated[Int, Field(le=MOST_STEPS)], ...],
     Field(max_length=MOST_BLOCKS),
     BeforeValidator(several),
-    AfterValidator(_each_once),
-    WithJsonSchema(_STEPS_SCHEMA),
+    AfterValidator(functools.partial(_each_once, what="number of steps", least=1)),
+    _one_or_several(_STEPS, _STEPS, MOST_BLOCKS),
 ]
 
 
@@ -174,30 +253,12 @@ def _listed(value: Any) -> Any:
     return list(range(int(count)))
 
 
-def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
-        raise ValueError("expected at least one seed, each once and from 0")
-    return seeds
-
-
-_SEEDS_SCHEMA = {
-    "oneOf": [
-        {"type": "integer", "minimum": 1, "maximum": MOST_SEEDS},
-        {
-            "type": "array",
-            "items": {"type": "integer", "minimum": 0, "exclusiveMaximum": SEEDS},
-            "minItems": 1,
-            "maxItems": MOST_SEEDS,
-            "uniqueItems": True,
-        },
-    ]
-}
 Seeds = Annotated[
     tuple[Seed, ...],
     Field(max_length=MOST_SEEDS),
     BeforeValidator(_listed),
-    AfterValidator(_distinct),
-    WithJsonSchema(_SEEDS_SCHEMA),
+    AfterValidator(functools.partial(_each_once, what="seed", least=0)),
+    _one_or_several({"minimum": 1, "maximum": MOST_SEEDS}, {"minimum": 0, "exclusiveMaximum": SEEDS}, MOST_SEEDS),
 ]
 
 

@@ -18,7 +18,7 @@ from sj_cka.attacks import ATTACKS
 from sj_cka.data import AUGMENTATIONS, DATASETS
 from sj_cka.figures import FIGURES
 from sj_cka.models import MODELS, NEURONS
-from sj_cka.plugins import UnknownName, lookup
+from sj_cka.plugins import lookup
 from sj_cka.recipe.faults import checked
 from sj_cka.recipe.source import KeyPath, Source
 from sj_cka.training import LEARNING_RULES
@@ -118,21 +118,17 @@ def check_choice(choice: NameTable, block: Named, source: Source, key: KeyPath, 
         key: of the block.
         beside: keys of the block that are no options.
     """
-    try:
-        model = choice.options_model(block.name)
-    except UnknownName as error:
-        named = (*key, "name")
-        raise source.error(named if source.says(named) else key, str(error)) from error
+    named = (*key, "name") if source.says((*key, "name")) else key
+    model = source.told(named, choice.options_model, block.name)
     checked(model, options_of(block.options()), source, key, beside)
 
 
 @functools.cache
 def options_model(function: Callable[..., Any], handed: tuple[str, ...]) -> type[BaseModel]:
     """A model of the arguments of a function without those that are handed to it, made from its signature."""
-    signature = inspect.signature(function)
     options = {
         name: parameter
-        for name, parameter in signature.parameters.items()
+        for name, parameter in inspect.signature(function).parameters.items()
         if name not in handed and parameter.kind is not inspect.Parameter.VAR_KEYWORD
     }
     # of these alone: types of what is handed may be known to a type checker only

@@ -68,20 +68,14 @@ class _Frame:
     merged: list[tuple[dict[str, Any], Written]] = field(default_factory=list)
 
 
-class _Anchored(NamedTuple):
-    content: Any
-    written: Written
-    size: int
-
-
 class _Builder:
     """Puts the events of a parser together; no recursion, so that no depth can end Python."""
 
     def __init__(self, text: str) -> None:
         self.text, self.content, self.top = text, None, Written(Place((), 1), {})
         self.frames: list[_Frame] = []
-        self.anchors: dict[Any, _Anchored] = {}
-        self.values = self.documents = 0
+        self.anchors: dict[Any, tuple[Any, Written, int]] = {}  # content, where it is written, its size
+        self.values = 0
 
     @property
     def here(self) -> KeyPath:
@@ -109,10 +103,8 @@ class _Builder:
                 what = "an alias stands for itself" if within else f"found undefined alias {shown(event.anchor)}"
                 raise self._fault(event, f"not valid YAML: {what}")
             self._put(*known, None, event)
-        elif isinstance(event, yaml.DocumentStartEvent):
-            self.documents += 1
-            if self.documents > 1:
-                raise self._fault(event, "expected one document, got another one")
+        elif isinstance(event, yaml.DocumentStartEvent) and self.values:  # an empty document has a value, nothing
+            raise self._fault(event, "expected one document, got another one")
 
     def _fault(self, event: Any, message: str) -> DocumentFault:
         return DocumentFault(str(event.start_mark.line + 1), self.here, message)
@@ -129,31 +121,25 @@ class _Builder:
             raise self._fault(event, f"expected at most {DEPTH} levels of maps and lists, got more")
         if event.tag not in (None, "!", TAG + ("map" if is_map else "seq")):
             raise self._fault(event, f"expected a value without the tag {written(event.tag)}")
-        self.frames.append(_Frame({} if is_map else [], self._place(event), event.anchor))
-        if not is_map:
-            self.frames[-1].key = 0
+        content: Any = {} if is_map else []
+        self.frames.append(_Frame(content, self._place(event), event.anchor, key=None if is_map else 0))
 
     def _scalar(self, event: Any) -> Any:
-        key = self.here
         try:
             explicit = event.tag not in (None, "!")
             value = tagged(event.tag, event.value) if explicit else event.value
             if not explicit and not event.style and event.tag is None:
                 value = plain(event.value)
-            if isinstance(value, str) and not value.isprintable():
-                _check_visible(value, event, prose=bool(key) and key[-1] in _PROSE, text=self.text)
-            return value
         except ValueError as error:
             raise self._fault(event, str(error)) from None
+        if isinstance(value, str):
+            self._check_visible(value, event, prose=any(key in _PROSE for key in self.here[-1:]))
+        return value
 
     def _begin(self, frame: _Frame, event: Any) -> None:
         """A key of a map."""
         name = event.value if event.style or event.tag is not None else self._key(event)
-        if not name.isprintable():
-            try:
-                _check_visible(name, event, prose=False, text=self.text)
-            except ValueError as error:
-                raise self._fault(event, str(error)) from None
+        self._check_visible(name, event, prose=False)
         merge = name == "<<" and not event.style
         twice = name in frame.content or (merge and frame.merged)
         frame.key = name
@@ -162,6 +148,28 @@ class _Builder:
         if not merge:
             frame.content[name] = None
             frame.written.below[name] = self._place(event)
+
+    def _check_visible(self, value: str, event: Any, *, prose: bool) -> None:
+        """What a person cannot see in a value changes what it means; prose may have its spaces and joiners.
+
+        Raises:
+            DocumentFault: there is something, and where.
+        """
+        if value.isprintable():
+            return
+        several_lines = prose or event.style in ("|", ">")
+        for c in value:
+            allowed = c.isprintable() or (c in "\n\t" and several_lines)
+            if allowed or (prose and unicodedata.category(c) not in ("Cc", "Cs")):
+                continue
+            raw = self.text[event.start_mark.index : event.end_mark.index]
+            fault = f"got {shown(value)}, with {_named(c)}, which cannot be seen"
+            if c in raw and c not in "\n\r":
+                line, column = _counted(self.text, event.start_mark.index + raw.index(c))
+                fault = f"expected no {_named(c)}, which cannot be seen, in line {line}, column {column}"
+            elif event.style == '"' and "\\" in raw:
+                fault = f"got {shown(value)}, with {_named(c)}: {_BACKSLASHES}"
+            raise self._fault(event, fault)
 
     def _key(self, event: Any) -> str:
         try:
@@ -176,7 +184,7 @@ class _Builder:
     def _put(self, value: Any, where: Written, size: int, anchor: str | None, event: Any) -> None:
         """A finished value into the map or list that it stands in."""
         if anchor is not None:
-            self.anchors[anchor] = _Anchored(value, where, size)
+            self.anchors[anchor] = (value, where, size)
         self.values += size if isinstance(event, yaml.AliasEvent) else 1
         if self.values > VALUES:
             raise self._fault(event, f"expected at most {VALUES:,} values, aliases counted for what they stand for")
@@ -215,26 +223,6 @@ def _joined(frame: _Frame) -> tuple[Any, dict[str | int, Written]]:
         content |= merged
         below |= where.below
     return content | frame.content, below | frame.written.below
-
-
-def _check_visible(value: str, event: Any, *, prose: bool, text: str) -> None:
-    """What a person cannot see in a value changes what it means; prose may have its spaces and joiners.
-
-    Raises:
-        ValueError: there is something, and where.
-    """
-    several_lines = prose or event.style in ("|", ">")
-    for c in value:
-        allowed = c.isprintable() or (c in "\n\t" and several_lines)
-        if allowed or (prose and unicodedata.category(c) not in ("Cc", "Cs")):
-            continue
-        raw = text[event.start_mark.index : event.end_mark.index]
-        if c in raw and c not in "\n\r":
-            line, column = _counted(text, event.start_mark.index + raw.index(c))
-            raise ValueError(f"expected no {_named(c)}, which cannot be seen, in line {line}, column {column}")
-        if event.style == '"' and "\\" in raw:
-            raise ValueError(f"got {shown(value)}, with {_named(c)}: {_BACKSLASHES}")
-        raise ValueError(f"got {shown(value)}, with {_named(c)}, which cannot be seen")
 
 
 def _not_yaml(text: str, key: KeyPath, error: yaml.MarkedYAMLError) -> DocumentFault:

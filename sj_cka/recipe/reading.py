@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 from sj_cka.disk import unfit
 from sj_cka.plugins import closest
 from sj_cka.recipe.attack_block import Attacking, resolved
-from sj_cka.recipe.blocks import MOST_VARIANTS, SNN, AnnInput, Comparison, Recipe, recipe_model
+from sj_cka.recipe.blocks import MOST_VARIANTS, SNN, AnnInput, Comparison, Recipe, Train, Variant, recipe_model
 from sj_cka.recipe.faults import validated
 from sj_cka.recipe.names import NetworkName
 from sj_cka.recipe.source import KeyPath, RecipeError, Source, read_source, shown
-from sj_cka.recipe.train_block import Train
 from sj_cka.typed import number
 
 _LONGEST_NAME = 100  # of a variant, a part of the names of files
@@ -139,9 +138,7 @@ class Study:
     def has_ceiling(self, comparison: Comparison) -> bool:
         """Whether seed against seed is a noise ceiling of it: for two kinds of network, and for two variants."""
         kinds = {NetworkName(name).kind for name in (comparison.x, comparison.y)}
-        if comparison.attack_y is not None:
-            return False
-        return len(kinds) == 2 or comparison.variants == "pairs"
+        return comparison.attack_y is None and (len(kinds) == 2 or comparison.variants == "pairs")
 
     def networks(self, name: str) -> list[NetworkName]:
         """The networks that a name stands for: itself, or one of every variant where it holds `*`."""
@@ -154,8 +151,7 @@ class Study:
 
     def steps_of(self, network: NetworkName) -> int:
         """The steps that a spiking network was trained with, or converted for."""
-        converted = network.kind == "converted"
-        return self.recipe.converted.T if converted else self.conditions[network.variant].snn.T
+        return (self.recipe.converted if network.kind == "converted" else self.conditions[network.variant].snn).T
 
 
 def resolve(path: Path, profile: str, settings: Sequence[str] = ()) -> Study:
@@ -165,10 +161,8 @@ def resolve(path: Path, profile: str, settings: Sequence[str] = ()) -> Study:
     file.refuse_if(not isinstance(profiles, dict), ("profiles",), f"expected a map of profiles, got {shown(profiles)}")
     for name in profiles:
         if wrong := unfit(name):
-            message = (
-                f"expected a name that a folder can have, figures/{path.stem}-<profile>, got {shown(name)}: {wrong}"
-            )
-            raise file.error(("profiles", name), message)
+            expected = f"expected a name that a folder can have, figures/{path.stem}-<profile>"
+            raise file.error(("profiles", name), f"{expected}, got {shown(name)}: {wrong}")
     file.refuse_if(
         profile not in profiles and profile != "quick",
         ("profiles",),
@@ -207,11 +201,8 @@ def _conditions(recipe: Recipe, source: Source) -> dict[str, Condition]:
         return _swept(*next(iter(recipe.sweep.items())), source)
     if recipe.variants is None:
         return {"base": _condition("base", source)}
-    conditions = {}
-    for name, variant in recipe.variants.items():
-        change = variant.model_dump(exclude_unset=True) if variant is not None else {}
-        conditions[name] = _condition(name, source.over(change, ("variants", name)))
-    return conditions
+    changes = {name: (variant or Variant()).model_dump(exclude_unset=True) for name, variant in recipe.variants.items()}
+    return {name: _condition(name, source.over(change, ("variants", name))) for name, change in changes.items()}
 
 
 def _swept(where: str, values: list[Any], source: Source) -> dict[str, Condition]:

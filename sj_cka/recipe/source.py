@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sj_cka.plugins import closest
 from sj_cka.recipe.document import DEPTH, DocumentFault, parsed
 from sj_cka.recipe.places import KeyPath, Place, RecipeError, Written, dotted, labelled, shown
+
+Value = TypeVar("Value")
 
 __all__ = ["KeyPath", "RecipeError", "Source", "dotted", "read_source", "shown"]
 
@@ -48,9 +50,7 @@ class Source:
 
     def error(self, key: KeyPath, message: str) -> RecipeError:
         """An error at a key path of the content, or at the nearest one above it that is written."""
-        near, rest = self.written, key
-        while rest and rest[0] in near.below:
-            near, rest = near.below[rest[0]], rest[1:]
+        near, rest = self._nearest(key)
         where = f"{self.path}:{near.place.line}" if near.place.line else _SET
         return RecipeError(f"{where}: {labelled((*near.place.key, *rest))}{message}")
 
@@ -59,14 +59,23 @@ class Source:
         if fault:
             raise self.error(key, message)
 
+    def told(self, key: KeyPath, function: Callable[..., Value], *args: Any) -> Value:
+        """What a function gives; what it says is wrong (ValueError) becomes the error of a key path."""
+        try:
+            return function(*args)
+        except ValueError as error:
+            raise self.error(key, str(error)) from error
+
     def says(self, key: KeyPath) -> bool:
         """Whether a key path is written, rather than left to its default."""
-        place = self.written
-        for part in key:
-            if part not in place.below:
-                return False
-            place = place.below[part]
-        return True
+        return not self._nearest(key)[1]
+
+    def _nearest(self, key: KeyPath) -> tuple[Written, KeyPath]:
+        """Where a key path is written, or else the nearest one above it; and what is left of it below that."""
+        near, rest = self.written, key
+        while rest and rest[0] in near.below:
+            near, rest = near.below[rest[0]], rest[1:]
+        return near, rest
 
     def at(self, key: KeyPath) -> Any:
         """The content at a path of keys, None where there is none."""
@@ -83,10 +92,7 @@ class Source:
             at: key path where the change is written.
             null_removes: a null takes its key away; else it is a value like any other.
         """
-        place = self.written
-        for part in at:
-            place = place.below[part]
-        return self._over(change, place, null_removes=null_removes)
+        return self._over(change, self._nearest(at)[0], null_removes=null_removes)
 
     def _over(self, change: dict[str, Any], place: Written, *, null_removes: bool) -> Source:
         def join(old: Any, there: Written, new: dict[str, Any], place: Written, here: KeyPath) -> tuple[Any, Written]:
@@ -168,9 +174,9 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         near = closest(path.name, [p.name for p in sorted(path.parent.glob("*.yaml"))]) if path.parent.is_dir() else ""
         raise RecipeError(f"{path}: expected a recipe, found no such file{near}") from None
+    except RecipeError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, RecipeError):
-            raise
         why = getattr(error, "strerror", None) or error
         raise RecipeError(f"{path}: expected a YAML text in UTF-8, could not read it: {why}") from error
     if len(raw) > _BYTES:
