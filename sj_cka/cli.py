@@ -1,7 +1,5 @@
 """The command line: run a study, redraw its report, list names, print the schema of a recipe, look at the machine."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """What networks have in common, as tidy tables: every comparison of a study with its result."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 

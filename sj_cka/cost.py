@@ -21,8 +21,6 @@ The usual formula, and SpikingJelly's `MACCounter`, count them as MACs: 1.19 tim
 with `synops` where spikes are 0 and 1 and nothing else is: it takes every tensor of zeros and ones for spikes.
 """
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from typing import NamedTuple
 

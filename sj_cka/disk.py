@@ -1,7 +1,5 @@
 """Files there whole or not at all, folders tried before they are needed, and what to say of a disk that fails."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

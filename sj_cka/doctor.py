@@ -1,7 +1,5 @@
 """What this machine has, and whether the numbers are right on it."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

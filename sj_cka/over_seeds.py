@@ -1,7 +1,5 @@
 """Values over seeds: means with their 95 % intervals, as figures and readers of results take them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """From a recipe to the graph of its jobs, known before anything runs; and that in words."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Tables of names, how a name is looked up in them, and how another package adds to them."""
 
-from __future__ import annotations
-
 import difflib
 import functools
 from collections.abc import Iterable, Mapping

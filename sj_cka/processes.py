@@ -1,7 +1,5 @@
 """The processes of a `torch.distributed` group: how those of torchrun meet, what each has, and how they agree."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

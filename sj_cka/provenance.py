@@ -1,7 +1,5 @@
 """What a run was, and what a reader must know before believing its numbers."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections import Counter

@@ -1,7 +1,5 @@
 """The numbers of a finished study, as tables by name."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field

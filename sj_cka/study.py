@@ -1,7 +1,5 @@
 """A study from its recipe to its page."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Sequence

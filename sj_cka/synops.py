@@ -1,7 +1,5 @@
 """Operations counted while a network runs: which memory holds spikes, and what each kind of product costs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache, reduce

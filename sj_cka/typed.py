@@ -1,7 +1,5 @@
 """Types of what a recipe may hold: blocks that refuse unknown keys, names, and numbers as YAML gives them, bounded."""
 
-from __future__ import annotations
-
 import re
 from fractions import Fraction
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """Data sets: labelled images and event recordings as arrays, from one table."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from sj_cka.data.augment import AUGMENTATIONS

@@ -5,8 +5,6 @@ where what is shifted in is black, as in the code of Li et al. 2023; or counts o
 all change alike. Random numbers are drawn on the CPU, so that every device gives the same samples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """Static images with labels: scikit-learn's digits, and a user's own npz file."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal

@@ -1,7 +1,5 @@
 """What a study learns from: labelled samples in two splits, real or imagined, and how a network is given them."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import os

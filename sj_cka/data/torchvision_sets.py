@@ -1,7 +1,5 @@
 """Public image sets as torchvision keeps them in a folder: CIFAR-10, CIFAR-100, MNIST and Fashion-MNIST."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """HDF5 files of unknown making: a damaged one can keep the HDF5 library in a loop, or end the process."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -3,8 +3,6 @@
 Run as a script, and so without an import of sj_cka, which would take longer than the trial.
 """
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import sys

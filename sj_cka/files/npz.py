@@ -1,7 +1,5 @@
 """Arrays of an .npz file, each read when it is asked for, and refused before it takes more than the file can hold."""
 
-from __future__ import annotations
-
 import io
 import math
 import zipfile

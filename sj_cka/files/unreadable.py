@@ -1,7 +1,5 @@
 """What a file is, before anything is read from it."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

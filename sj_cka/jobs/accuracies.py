@@ -1,7 +1,5 @@
 """How accurate a network is on both splits, as a file that several kinds of job leave."""
 
-from __future__ import annotations
-
 import json
 
 import pandas as pd

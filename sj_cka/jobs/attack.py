@@ -1,7 +1,5 @@
 """Attacks on trained networks: the samples under attack, and what it did to the network."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """How well the backdoors work that a training with poisoned samples leaves in a network."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """CKA of two networks on the test split: trained, untrained (the floor), and seed against seed (the noise ceiling)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from io import BytesIO
 from itertools import combinations, permutations

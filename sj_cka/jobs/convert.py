@@ -1,7 +1,5 @@
 """Spiking networks converted from artificial ones, with thresholds from the training split."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from sj_cka.job import Context, Files, Inputs, Job

@@ -1,7 +1,5 @@
 """Operations and energy of networks for one sample, means over the first of the test split."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 

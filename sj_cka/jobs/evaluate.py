@@ -1,7 +1,5 @@
 """Accuracies of trained spiking networks that are run with other numbers of steps."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pandas as pd

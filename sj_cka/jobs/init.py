@@ -1,7 +1,5 @@
 """Untrained networks, whose batch normalisation has seen the training split once."""
 
-from __future__ import annotations
-
 from sj_cka.job import Context, Files, Inputs, Job
 from sj_cka.jobs.graph import Graph, Kind
 from sj_cka.jobs.weights import network_args, network_spec, saved, weights_of

@@ -1,7 +1,5 @@
 """Where jobs run: the device, its versions, and which implementation of the neurons it has."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

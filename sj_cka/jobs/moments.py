@@ -1,7 +1,5 @@
 """Which job leaves the weights of a network, at whatever moment of its training."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from sj_cka.job import Job

@@ -1,7 +1,5 @@
 """Trained networks, their histories and accuracies; and their weights after the epochs that are kept."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict

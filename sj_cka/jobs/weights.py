@@ -1,7 +1,5 @@
 """Networks as files: weights, and in the header what they are the weights of, so that a file is enough."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

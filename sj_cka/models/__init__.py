@@ -1,7 +1,5 @@
 """Networks: spiking ones and their artificial twins, from one table."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 

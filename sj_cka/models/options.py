@@ -1,7 +1,5 @@
 """Checks of the options of a network, each an error with what was expected and what came."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Container, Iterable
 from numbers import Integral, Real

@@ -1,7 +1,5 @@
 """How the networks here meet time: an image is shown T times, frames are steps, a twin runs without either."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Spiking neurons of the networks here, from one table, and which implementation of them runs on a device."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from spikingjelly.activation_based import neuron

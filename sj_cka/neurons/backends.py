@@ -1,7 +1,5 @@
 """Which implementation of the neurons runs on a device."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from importlib.metadata import version

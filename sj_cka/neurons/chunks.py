@@ -1,7 +1,5 @@
 """Steps of neurons in memory: dense results like the input, and chunks of neurons that fit into a cache."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

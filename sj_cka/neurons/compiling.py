@@ -8,8 +8,6 @@ does, once in a process. That takes seconds, where inductor's cache on disk has 
 No FMA and no unsafe mathematics: a compiler may not round otherwise than the operations do one after the other.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any

@@ -8,8 +8,6 @@ written where they are read, and a kernel runs in torch's current stream, so tha
 What is not launched here is left to SpikingJelly: another release, or kernels with other parameters than are known.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from importlib.metadata import version

@@ -3,8 +3,6 @@
 Equations: `sj_cka.neurons.fused`; surrogates: `sj_cka.neurons.surrogates`. What is said of `lif` holds for the others.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, Literal
 

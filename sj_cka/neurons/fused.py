@@ -17,8 +17,6 @@ bfloat16 is rounded after each operation in the forward, as SpikingJelly's torch
 float32 and rounds the gradients once.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence

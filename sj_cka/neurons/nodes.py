@@ -1,7 +1,5 @@
 """SpikingJelly's IF, LIF and PLIF nodes with the fused multi-step passes on the CPU."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

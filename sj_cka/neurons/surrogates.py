@@ -23,8 +23,6 @@ where the condition holds, else 0:
     deterministic_pass        1
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import math

@@ -1,7 +1,5 @@
 """The data of a study: read once for each variant that has its own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

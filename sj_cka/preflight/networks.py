@@ -1,7 +1,5 @@
 """The networks of a study, built and run on a few samples before anything else runs."""
 
-from __future__ import annotations
-
 import math
 from functools import cached_property
 from typing import Any, NamedTuple

@@ -5,8 +5,6 @@ the folder is somebody's own and is brought over, under another name (`name.kept
 that name. In a report of an earlier version, without a manifest, the names of tables and figures tell.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

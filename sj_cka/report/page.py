@@ -1,7 +1,5 @@
 """What stands on the page of a study, and writing it: one HTML file, and the figures once more as PNG."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -5,8 +5,6 @@ published files look like), `preparation` (SpikingJelly's conversion of them), `
 `integration` (frames of all of them) and `frame_files` (which keeps these on disk); `sets` is the table.
 """
 
-from __future__ import annotations
-
 from sj_cka.data.events.binning import bin_events, bin_spikes
 from sj_cka.data.events.saccades import digits_dvs, saccades
 from sj_cka.data.events.sets import EVENT_SETS, EVENT_SHAPES

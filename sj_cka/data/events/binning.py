@@ -1,7 +1,5 @@
 """Events counted in time steps: one number for each step, polarity and pixel."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Literal, get_args
 

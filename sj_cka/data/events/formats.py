@@ -3,8 +3,6 @@
 Their clocks begin anew when their bits are full.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 from pathlib import Path

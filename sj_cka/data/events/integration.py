@@ -1,7 +1,5 @@
 """From recordings to frames on disk, and what is told about them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

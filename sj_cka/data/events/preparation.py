@@ -5,8 +5,6 @@ which is renamed when it is whole. SpikingJelly's own steps leave a marker `even
 which breaks every later call; delete archives of another checksum; and do not say at which file a conversion failed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

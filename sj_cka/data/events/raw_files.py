@@ -1,7 +1,5 @@
 """What the published files of the event sets hold, and where SpikingJelly's classes want to find their recordings."""
 
-from __future__ import annotations
-
 import csv
 import importlib
 import os

@@ -1,7 +1,5 @@
 """Recordings as SpikingJelly's classes find them, one at a time, and the counts of their events."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence

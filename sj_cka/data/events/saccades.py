@@ -5,8 +5,6 @@ flicker. What it shares with N-MNIST (Orchard et al. 2015, "Converting static im
 datasets using saccades") is the way of recording: three saccades of 100 ms along the sides of a triangle.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple

@@ -13,8 +13,6 @@ Labels are 0 to classes - 1 in the order of the sorted names of the class folder
 before "2"); of SHD, those of the file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
