@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sj_cka import compare, record
-from sj_cka.cost import cost
+from sj_cka.energy import cost
 from sj_cka.training import Settings, accuracy, calibrate, train
 from sj_cka.twins import ann_twin, converted_snn, snn_twin
 

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sj_cka import over_seeds
-from sj_cka.cost import ASSUMPTION
+from sj_cka.energy import ASSUMPTION
 from sj_cka.figures.section import FigureBlock, Panel, Results, Section
 from sj_cka.figures.style import (
     DASHES,

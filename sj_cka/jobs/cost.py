@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from sj_cka.cost import cost
+from sj_cka.energy import cost
 from sj_cka.job import Context, Files, Inputs, Job
 from sj_cka.jobs.graph import Graph, Kind, Row, one_row
 from sj_cka.jobs.moments import trained
@@ -27,7 +27,7 @@ def rows(graph: Graph) -> Iterator[Row]:
 
 
 def run(job: Job, inputs: Inputs, context: Context) -> Files:
-    """What `sj_cka.cost.cost` counts."""
+    """What `sj_cka.energy.cost` counts."""
     data = job.data.samples
     network = read_network(inputs["network"](weights_of()), device=context.device)
     samples = data.as_input(data.x_test[:_COUNTED].to(context.device))

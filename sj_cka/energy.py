@@ -75,7 +75,7 @@ def cost(network: nn.Module, images: Tensor, *, batch_size: int = 64, axis: int 
     the layers, and the traffic of memory, often the larger part of the energy, which depends on the hardware. A network
     of `converted_snn` is shown its input T times from the start, so that all its layers run T times.
 
-    What a value costs, and what counts as a spike: see `sj_cka.cost`.
+    What a value costs, and what counts as a spike: see `sj_cka.energy`.
 
     Args:
         network: takes images `[N, ...]`; run in evaluation mode from reset states, and left as it was.

@@ -13,7 +13,7 @@ from spikingjelly.activation_based.op_counter import DispatchCounterMode, MACCou
 from torch import Tensor, nn
 from torch.nn import functional as f
 
-from sj_cka.cost import ASSUMPTION, cost
+from sj_cka.energy import ASSUMPTION, cost
 from sj_cka.models import MODELS, build
 from sj_cka.recording import is_neuron, preserved, reset_states
 from sj_cka.twins import ann_twin, converted_snn
