@@ -172,10 +172,9 @@ def _evaluating(net: nn.Module) -> None:
     try:
         net.eval()
     except NotImplementedError as error:  # of torch.export
-        kind = type(net).__name__
         raise ValueError(
-            f"expected a network with training and evaluation mode, {kind} has none ({error}): give the network that "
-            "was exported"
+            f"expected a network with training and evaluation mode, {type(net).__name__} has none ({error}): give the "
+            "network that was exported"
         ) from error
 
 

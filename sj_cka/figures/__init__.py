@@ -1,18 +1,18 @@
 """Results drawn as Plotly figures, and the sections of a page that show them: of tables alone, no reading of files.
 
-Each file is a figure: a function that draws tables, and one that makes the section of a study's page of its results.
-A figure with a slider or buttons holds in `layout.meta["still"]` the layout of a picture without them.
+Each file but `drawing`, on which all stand, is a figure: a function that draws tables, and one that makes the section
+of a study's page of its results. A figure with a slider or buttons holds in `layout.meta["still"]` the layout of a
+picture without them.
 """
 
 from __future__ import annotations
 
 from sj_cka.figures.accuracy import accuracy, accuracy_by_steps, accuracy_by_steps_section, accuracy_section
 from sj_cka.figures.curve import curve, curve_section, relative_curve_section
+from sj_cka.figures.drawing import GREY, PALETTE, TEMPLATE, Figure, Panel, Section, State
 from sj_cka.figures.heatmap import heatmap, heatmap_section, heatmaps, heatmaps_section
 from sj_cka.figures.robustness import backdoors, backdoors_section, robustness, robustness_section
-from sj_cka.figures.section import Figure, Panel, Section, State
 from sj_cka.figures.steps_map import dynamics_section, steps_map, steps_section
-from sj_cka.figures.style import GREY, PALETTE, TEMPLATE
 from sj_cka.figures.training_curves import training, training_section
 from sj_cka.figures.trend import trend, trend_section
 from sj_cka.figures.variants import variants, variants_section

@@ -10,13 +10,16 @@ import plotly.graph_objects as go
 
 from sj_cka import over_seeds
 from sj_cka.energy import ASSUMPTION
-from sj_cka.figures.section import FigureBlock, Panel, Results, Section
-from sj_cka.figures.style import (
+from sj_cka.figures.drawing import (
     DASHES,
     GREY,
     LEGEND_ABOVE,
     PALETTE,
     SYMBOLS,
+    FigureBlock,
+    Panel,
+    Results,
+    Section,
     beside_each_other,
     colour_of,
     interval_text,

@@ -11,12 +11,15 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sj_cka import over_seeds
-from sj_cka.figures.section import FigureBlock, Panel, Results, Section
-from sj_cka.figures.style import (
+from sj_cka.figures.drawing import (
     DASHES,
     GREY,
     LEGEND_ABOVE,
     SYMBOLS,
+    FigureBlock,
+    Panel,
+    Results,
+    Section,
     colour_of,
     interval_text,
     labels_of,

@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sj_cka.figures.section import FigureBlock, Panel, Results, Section
-from sj_cka.figures.style import (
+from sj_cka.figures.drawing import (
     CKA_SCALE,
     UNDEFINED,
+    FigureBlock,
+    Panel,
+    Results,
+    Section,
     labels_of,
     lay_out,
     layer_axis,

@@ -9,10 +9,13 @@ import plotly.graph_objects as go
 
 from sj_cka import over_seeds
 from sj_cka.attacks import attack_named
-from sj_cka.figures.section import FigureBlock, Panel, Results, Section
-from sj_cka.figures.style import (
+from sj_cka.figures.drawing import (
     LEGEND_ABOVE,
     SYMBOLS,
+    FigureBlock,
+    Panel,
+    Results,
+    Section,
     colour_of,
     interval_texts,
     labels_of,

@@ -12,9 +12,8 @@ from pydantic import Field
 from sj_cka import over_seeds
 from sj_cka.claims import selected
 from sj_cka.figures.curve import curve
+from sj_cka.figures.drawing import FigureBlock, Panel, Results, Section, labels_of, lay_out, small_multiples
 from sj_cka.figures.heatmap import cells_of, coloraxis, print_values
-from sj_cka.figures.section import FigureBlock, Panel, Results, Section
-from sj_cka.figures.style import labels_of, lay_out, small_multiples
 
 PERMUTED = (
     "Timing null: every neuron keeps the number of its spikes for every image, but they come at steps drawn at random. "

@@ -9,8 +9,20 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sj_cka.figures.accuracy import alike_note
-from sj_cka.figures.section import FigureBlock, Panel, Results, Section
-from sj_cka.figures.style import DASHES, GREY, LEGEND_ABOVE, colour_of, lay_out, plain, require, small_multiples
+from sj_cka.figures.drawing import (
+    DASHES,
+    GREY,
+    LEGEND_ABOVE,
+    FigureBlock,
+    Panel,
+    Results,
+    Section,
+    colour_of,
+    lay_out,
+    plain,
+    require,
+    small_multiples,
+)
 
 
 def training(history: pd.DataFrame, *, title: str = "") -> go.Figure:

@@ -12,12 +12,15 @@ from pydantic import AfterValidator, Field
 
 from sj_cka import over_seeds
 from sj_cka.claims import MEASUREMENTS, Arm, swept
-from sj_cka.figures.section import FigureBlock, Panel, Results, Section
-from sj_cka.figures.style import (
+from sj_cka.figures.drawing import (
     DASHES,
     GREY,
     LEGEND_ABOVE,
     SYMBOLS,
+    FigureBlock,
+    Panel,
+    Results,
+    Section,
     beside_each_other,
     colour_of,
     interval_texts,

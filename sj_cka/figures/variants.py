@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from sj_cka.figures.drawing import FigureBlock, Panel, Results, Section, lay_out, layer_names
 from sj_cka.figures.heatmap import cells_of, coloraxis, ink
-from sj_cka.figures.section import FigureBlock, Panel, Results, Section
-from sj_cka.figures.style import lay_out, layer_names
 
 
 def variants(

@@ -225,10 +225,6 @@ class FigureBlock(Named):
     )
     title: str | None = None
 
-    def options(self) -> dict[str, Any]:
-        """Its name and options."""
-        return {"name": self.name, **(self.model_extra or {})}
-
 
 AnnInput = Literal["steps", "sum"]
 

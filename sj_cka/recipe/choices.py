@@ -37,7 +37,7 @@ class Named(BaseModel):
 
     def options(self) -> dict[str, Any]:
         """Its name and options."""
-        return self.model_dump()
+        return {"name": self.name, **(self.model_extra or {})}
 
 
 class ByName(Named):

@@ -23,7 +23,7 @@ from plotly.offline import get_plotlyjs
 
 from sj_cka.claims import TESTS, Finding, Verdict
 from sj_cka.disk import whole
-from sj_cka.figures.section import Section
+from sj_cka.figures.drawing import Section
 from sj_cka.over_seeds import Interval
 
 logger = logging.getLogger(__name__)
