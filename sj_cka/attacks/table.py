@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from torch import Generator, Tensor, nn
 
-from sj_cka.attacks import checks
 from sj_cka.attacks.black_box import boundary, hop_skip_jump, square
 from sj_cka.attacks.gradient import fgsm, pgd, pgd_paper, pgd_surrogates
 from sj_cka.attacks.noise import add_events, drop_events, gaussian, salt_and_pepper, uniform
@@ -107,7 +106,6 @@ def transfer(
         ValueError: samples on another axis of `source` than of `net`; and what the attack raises.
         UnknownName: no such attack.
     """
-    checks.strength(eps)
     if sample_axis(net) != sample_axis(source):
         raise ValueError(
             f"expected a source with samples on axis {sample_axis(net)}, as the network's, got {sample_axis(source)}"

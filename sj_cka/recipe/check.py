@@ -120,7 +120,6 @@ def _check_state(study: Study, key: KeyPath, block: FigureBlock, figure: Figure,
 
 def _check_there(study: Study, key: KeyPath, figure: Figure) -> None:
     """What is no comparison, and not of every study."""
-    poisoned = any(condition.train.poison for condition in study.conditions.values())
     study.refuse_if(
         figure.of == "evaluations" and not study.recipe.evaluate,
         key,
@@ -129,7 +128,11 @@ def _check_there(study: Study, key: KeyPath, figure: Figure) -> None:
     study.refuse_if(
         figure.of == "attacks" and study.recipe.attack is None, key, "expected networks under attack, got none"
     )
-    study.refuse_if(figure.of == "backdoors" and not poisoned, key, "expected a variant with train.poison, got none")
+    study.refuse_if(
+        figure.of == "backdoors" and not any(condition.train.poison for condition in study.conditions.values()),
+        key,
+        "expected a variant with train.poison, got none",
+    )
 
 
 def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
