@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from sj_cka.disk import beside, set_aside, try_folder, whole, writing
-from sj_cka.manifest import MANIFEST, Damaged, Manifest
+from sj_cka.integrity import MANIFEST, Damaged, Manifest
 
 _DONE = "done"  # in place of a manifest in the folders of earlier versions
 _DAMAGED = "damaged"  # folder of what was set aside
@@ -29,7 +29,7 @@ class Store:
     """A folder with one folder for each finished job.
 
     A job's files are written beside their place and moved there at once, so that a job is there whole or not at all,
-    whatever interrupts it. A manifest among them holds their sizes and hashes, see `sj_cka.manifest`; what does not
+    whatever interrupts it. A manifest among them holds their sizes and hashes, see `sj_cka.integrity`; what does not
     agree with it is damaged, and no finished job.
 
     Args:

@@ -16,8 +16,8 @@ import sj_cka
 import sj_cka.store
 from sj_cka import study
 from sj_cka.engine import JobFailed, in_order, standing
+from sj_cka.integrity import MANIFEST
 from sj_cka.job import Job
-from sj_cka.manifest import MANIFEST
 from sj_cka.store import Store
 from sj_cka.study import StudyResult
 

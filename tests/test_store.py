@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from sj_cka import disk, manifest
-from sj_cka.manifest import Damaged
+from sj_cka import disk, integrity
+from sj_cka.integrity import Damaged
 from sj_cka.store import Store
 from sj_cka.training import Epoch
 
@@ -273,8 +273,8 @@ def test_each_file_is_hashed_once_in_a_process_to_know_that_a_job_is_finished(
 ) -> None:
     store.write(KEY, FILES)
     hashed: list[bytes] = []
-    seal = manifest.seal
-    monkeypatch.setattr(manifest, "seal", lambda content: hashed.append(content) or seal(content))
+    seal = integrity.seal
+    monkeypatch.setattr(integrity, "seal", lambda content: hashed.append(content) or seal(content))
     assert all(store.has(KEY) for _ in range(5))
     assert sorted(hashed) == sorted(FILES.values())
 

@@ -1,12 +1,12 @@
 """Files that come from outside, read so that whatever is in them is what was asked for or one error that names them.
 
-`unreadable` tells what a file is, `npz` reads arrays of a zip archive, `hdf5` makes sure that its library ends with a
+`access` tells what a file is, `npz` reads arrays of a zip archive, `hdf5` makes sure that its library ends with a
 file. Nothing here knows what the content means.
 """
 
+from sj_cka.files.access import UnreadableFile, cause, head_of, is_hidden, kind_of, obstacle, reading, shown
 from sj_cka.files.hdf5 import check_hdf5
 from sj_cka.files.npz import opened_npz
-from sj_cka.files.unreadable import UnreadableFile, cause, head_of, is_hidden, kind_of, obstacle, reading, shown
 
 __all__ = [
     "UnreadableFile",

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from sj_cka.files.unreadable import UnreadableFile
+from sj_cka.files.access import UnreadableFile
 
 _TRIAL = Path(__file__).with_name("hdf5_trial.py")
 _SECONDS, _BYTES, _MOST = 1.0, 2e5, 100.0  # of CPU: for a small file, beside a second for so many bytes; at most

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from sj_cka.files.unreadable import UnreadableFile, cause, head_of, is_hidden, kind_of, obstacle, shown
+from sj_cka.files.access import UnreadableFile, cause, head_of, is_hidden, kind_of, obstacle, shown
 
 _DEFLATE_AT_MOST = 1032  # bytes of content a byte: 258 for two bits
 _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "zstd", 95: "xz", 98: "PPMd", 99: "AES"}

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from sj_cka.disk import try_folder, whole, writing
 from sj_cka.figures import FIGURES
-from sj_cka.manifest import MANIFEST, Damaged, Manifest, seal
+from sj_cka.integrity import MANIFEST, Damaged, Manifest, seal
 
 logger = logging.getLogger(__name__)
 _TABLES = "cka accuracy evaluated dynamics cost attacks backdoors history firing_rates claims undefined test_split"

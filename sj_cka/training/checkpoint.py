@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from sj_cka.manifest import Damaged, sealed, unsealed
+from sj_cka.integrity import Damaged, sealed, unsealed
 
 logger = logging.getLogger(__name__)
 _SECONDS = 60.0

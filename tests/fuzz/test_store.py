@@ -14,8 +14,8 @@ import pytest
 import sj_cka
 from sj_cka import study
 from sj_cka.engine import JobFailed, in_order
+from sj_cka.integrity import MANIFEST
 from sj_cka.job import Job
-from sj_cka.manifest import MANIFEST
 from sj_cka.store import Store
 
 pytestmark = pytest.mark.fuzz

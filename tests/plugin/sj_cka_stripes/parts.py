@@ -16,7 +16,7 @@ from sj_cka.data import Images
 from sj_cka.data.samples import fingerprint
 from sj_cka.engine import Engine, do
 from sj_cka.job import Job
-from sj_cka.models.time_axis import OverTime
+from sj_cka.models.time_axis import OverTime, in_time
 from sj_cka.plugins import OptionError
 from sj_cka.store import Store
 from sj_cka.training import LEARNING_RULES
@@ -73,7 +73,7 @@ class TwoLayers(OverTime):
 
     def layers(self, x: Tensor, T: int | None) -> Tensor:
         """Logits."""
-        x = self.lif1(self.conv1(x))
+        x = self.lif1(in_time(self.conv1(x), T))  # what no neuron has seen yet is the same at every step
         logits: Tensor = self.fc(self.lif2(self.conv2(x)).mean((-2, -1)))
         return logits
 
