@@ -262,7 +262,6 @@ MEMBERS = {
     "a gate called reset": Gated,
     "reset unties weights": Tied,
     "forward binarises weights": lambda: Binarised(6, 6),
-    "forward scales weights": lambda: Decays(6, 6),
     "an embedding with max_norm": Embeds,
     "state in plain attributes": Remembers,
     "spectral norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(6, 6)),
@@ -326,6 +325,16 @@ def test_compare_leaves_everything_equal_to_the_bit(member):
     assert identities(net) == known
     assert torch.equal(x, given)
     assert torch.equal(torch.get_rng_state(), drawn)
+
+
+def test_a_network_whose_weights_change_from_call_to_call_is_refused_and_left_as_it_was():
+    net, x = nn.Sequential(nn.Linear(6, 6), Decays(6, 6)), torch.randn(16, 6)
+    before = bits(net)
+    with pytest.raises(ValueError, match=r"module '1' \(Decays\) puts out other values .* keeps a state"):
+        compare(net, loader=[x], progress=False)
+    assert bits(net) == before
+    with pytest.raises(ValueError, match="keeps a state"), record(net, layout="NCHW"):
+        net(x)
 
 
 @pytest.mark.sampled(6)
