@@ -1,7 +1,5 @@
 """Projected gradient ascent on the loss of every sample, inside a ball around it."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable

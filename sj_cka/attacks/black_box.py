@@ -1,7 +1,5 @@
 """Attacks without gradients, by what a network answers: Square, and by its class alone, Boundary and HopSkipJump."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable

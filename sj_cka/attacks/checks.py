@@ -1,7 +1,5 @@
 """What attacks are given, checked at their edge: strength, bounds, samples and labels, random numbers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real

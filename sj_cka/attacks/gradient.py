@@ -1,7 +1,5 @@
 """Attacks along the gradient of the loss: one step, many steps, the setting of Li et al. 2023, several surrogates."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial

@@ -1,7 +1,5 @@
 """What to hold an attack against: noise of the same size, and another attack of the same success."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 

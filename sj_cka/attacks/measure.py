@@ -1,7 +1,5 @@
 """What an attack did: accuracy, success, losses, size of the perturbation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 

@@ -1,7 +1,5 @@
 """Noise on images and counts of events, as a floor for attacks: neither the network nor the label is looked at."""
 
-from __future__ import annotations
-
 import torch
 from torch import Generator, Tensor, nn
 

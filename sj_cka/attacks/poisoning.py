@@ -1,7 +1,5 @@
 """Backdoors: a trigger patch on a part of the training set, and what it does to the network that learnt from it."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal, NamedTuple
 

@@ -1,7 +1,5 @@
 """What an attack promises of its result, and the one place where every attack is held to it, a plugin's too."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import math

@@ -1,7 +1,5 @@
 """All attacks by name, each with all there is to know of it; and those that are made on another network."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Mapping

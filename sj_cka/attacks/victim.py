@@ -1,7 +1,5 @@
 """A network while it is attacked: in evaluation mode, differentiable, its samples on axis 0; then as it was before."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple

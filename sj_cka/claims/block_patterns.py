@@ -1,7 +1,5 @@
 """How the layers of a network repeat from block to block: the periodic curve and the checkerboard of a heatmap."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

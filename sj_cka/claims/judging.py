@@ -1,7 +1,5 @@
 """The tests that a claim can be put to, each with all there is to know of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

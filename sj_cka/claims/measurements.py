@@ -1,7 +1,5 @@
 """What a claim can be about, a number for each seed of a network or of a comparison, and the evidence that gives it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase

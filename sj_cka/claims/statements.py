@@ -1,7 +1,5 @@
 """Claims of the papers as checkable statements, as a recipe gives them."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

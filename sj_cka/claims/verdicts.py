@@ -1,7 +1,5 @@
 """Judging claims: intervals over seeds, and verdicts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple

@@ -5,8 +5,6 @@ of a study's page of its results. A figure with a slider or buttons holds in `la
 picture without them.
 """
 
-from __future__ import annotations
-
 from sj_cka.figures.accuracy import accuracy, accuracy_by_steps, accuracy_by_steps_section, accuracy_section
 from sj_cka.figures.curve import curve, curve_section, relative_curve_section
 from sj_cka.figures.drawing import GREY, PALETTE, TEMPLATE, Figure, Panel, Section, State

@@ -1,7 +1,5 @@
 """How accurate networks are, also with other numbers of steps than they were trained with."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

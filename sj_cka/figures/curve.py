@@ -1,7 +1,5 @@
 """CKA of paired layers along depth."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any

@@ -1,7 +1,5 @@
 """What every figure shares: its entry in a table, its part of a page, colours, the template, axes, checks of tables."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby

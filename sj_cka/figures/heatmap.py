@@ -1,7 +1,5 @@
 """CKA as coloured cells, alike in every figure: one scale from 0 to 1, grey where it is undefined; layer by layer."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

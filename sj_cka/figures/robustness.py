@@ -1,7 +1,5 @@
 """Accuracy under attack against its strength, a picture an attack; and how well backdoors work."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """What happens over time: step by step inside layers, and accuracy against the number of steps."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 

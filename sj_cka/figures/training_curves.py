@@ -1,7 +1,5 @@
 """How networks trained: loss, accuracy and rate of firing against the epoch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A measured value against the swept one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any
 

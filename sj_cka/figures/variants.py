@@ -1,7 +1,5 @@
 """CKA of every variant with every other."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go

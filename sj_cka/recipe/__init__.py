@@ -7,8 +7,6 @@ puts into words what does not fit, `choices` holds the tables that names pick fr
 comparisons and attacks. `editors` makes the JSON schema.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

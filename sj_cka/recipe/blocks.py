@@ -1,7 +1,5 @@
 """What a recipe may say: its blocks and keys, each documented under itself."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import re

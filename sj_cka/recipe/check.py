@@ -1,7 +1,5 @@
 """What the blocks of a recipe say about each other and about the tables: every name must lead somewhere."""
 
-from __future__ import annotations
-
 from sj_cka.claims import MEASUREMENTS, Arm, Claim
 from sj_cka.claims.measurements import OF_A_NETWORK
 from sj_cka.claims.statements import NearCeiling

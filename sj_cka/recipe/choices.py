@@ -1,7 +1,5 @@
 """What `name:` of a block picks from, and the options that may stand beside it: those of the function's signature."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import operator

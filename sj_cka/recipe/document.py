@@ -1,7 +1,5 @@
 """A YAML document as plain data, with the place of every key: read in one pass, in time and depth that are bounded."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterator

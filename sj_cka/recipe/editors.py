@@ -1,7 +1,5 @@
 """The JSON schema of a recipe, with which editors complete and check one."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from sj_cka.claims import MEASUREMENTS

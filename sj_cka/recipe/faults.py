@@ -1,7 +1,5 @@
 """Faults that pydantic finds, in the words of a recipe."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar, get_args
 

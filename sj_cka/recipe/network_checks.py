@@ -1,7 +1,5 @@
 """What a recipe says of networks of its study: that they are there, what compares them and what attacks them."""
 
-from __future__ import annotations
-
 import re
 
 from sj_cka.attacks import attack_named

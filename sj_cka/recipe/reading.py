@@ -1,7 +1,5 @@
 """From a recipe file and a profile to a study with all its settings resolved."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass

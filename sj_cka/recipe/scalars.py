@@ -4,8 +4,6 @@ YAML 1.1, which PyYAML reads, takes 010 for 8, 1:30 for 90 and 2024-01-31 for a 
 values that are words (yes, no, on, off) are kept: blocks refuse them where a name or a number is meant.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """Where the samples and the steps lie in what a module puts out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 

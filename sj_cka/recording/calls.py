@@ -1,7 +1,5 @@
 """In which calls of a module its steps lie."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple

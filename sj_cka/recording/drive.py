@@ -1,7 +1,5 @@
 """How a batch is given to a network, and how many samples and steps that gives."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence

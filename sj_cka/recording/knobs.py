@@ -1,7 +1,5 @@
 """Integer attributes of a network that may be its number of time steps, and how they are turned."""
 
-from __future__ import annotations
-
 import re
 import types
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Which modules of a network are layers, by name, glob, type, predicate or default; and which of their tensors."""
 
-from __future__ import annotations
-
 import fnmatch
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

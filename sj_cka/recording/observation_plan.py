@@ -1,7 +1,5 @@
 """The plan of an observation: the layers, where samples and steps lie in each, and how the network is run."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial

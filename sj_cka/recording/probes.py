@@ -1,7 +1,5 @@
 """Runs of a network on a few samples, and what they say about its time steps and its samples."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from math import gcd
 from typing import Any

@@ -1,7 +1,5 @@
 """Hooks on the layers of a network, and `record`, which keeps all that they put out."""
 
-from __future__ import annotations
-
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence

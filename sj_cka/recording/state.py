@@ -1,7 +1,5 @@
 """The state of a network that running it changes: neuron memories, buffers, training flags, random state."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

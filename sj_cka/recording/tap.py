@@ -1,7 +1,5 @@
 """How what a module puts out becomes steps of samples, and in which order its axes fold them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

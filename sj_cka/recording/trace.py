@@ -1,7 +1,5 @@
 """One run of a network on a few samples, with every call of every module written down."""
 
-from __future__ import annotations
-
 import pickle
 import random
 import zlib

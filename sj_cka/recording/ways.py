@@ -1,7 +1,5 @@
 """The way in which a network is to be run on a batch, found by running it on a few samples."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice

@@ -1,7 +1,5 @@
 """Networks inside what wraps them, under the names that they have without it; and what cannot be looked into at all."""
 
-from __future__ import annotations
-
 import copy
 import sys
 from collections.abc import Iterator, Sequence

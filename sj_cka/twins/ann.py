@@ -1,7 +1,5 @@
 """Any SpikingJelly network as its artificial twin: the same wiring, with ReLU in place of the spiking neurons."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterable
 from typing import Any, Literal

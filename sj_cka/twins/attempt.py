@@ -1,7 +1,5 @@
 """One way to run a network on few samples, and what its outputs tell of samples and steps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

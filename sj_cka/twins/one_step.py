@@ -1,7 +1,5 @@
 """How the network below an artificial twin is run on one step, found by running it on few samples."""
 
-from __future__ import annotations
-
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What of a spiking network has no counterpart in a network without time."""
 
-from __future__ import annotations
-
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Spiking twins of a feed-forward artificial network: neurons in place of activations, to train or converted."""
 
-from __future__ import annotations
-
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Activations in the forward of a feed-forward network: how often each is used, and a neuron for every use."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 

@@ -328,7 +328,8 @@ def test_compare_leaves_everything_equal_to_the_bit(member):
 
 
 def test_a_network_whose_weights_change_from_call_to_call_is_refused_and_left_as_it_was():
-    net, x = nn.Sequential(nn.Linear(6, 6), Decays(6, 6)), torch.randn(16, 6)
+    net = nn.Sequential(nn.Linear(6, 6), Decays(6, 6), nn.ReLU(), nn.Linear(6, 2)).eval()
+    x = torch.randn(16, 6)
     before = bits(net)
     with pytest.raises(ValueError, match=r"module '1' \(Decays\) puts out other values .* keeps a state"):
         compare(net, loader=[x], progress=False)
