@@ -21,12 +21,12 @@ app = typer.Typer(
 )
 
 Profile = Annotated[str, typer.Option(help="quick (embedded data, minutes), smoke, paper, or another of the recipe")]
-Recipe = Annotated[Path, typer.Argument(help="a recipe, e.g. recipes/residual_ablation.yaml")]
+RecipeFile = Annotated[Path, typer.Argument(help="a recipe, e.g. recipes/residual_ablation.yaml")]
 Out = Annotated[Path | None, typer.Option(help="folder of the report; figures/<recipe> by default")]
 StoreAt = Annotated[
     Path | None, typer.Option(help="folder of finished jobs; $SJ_CKA_STORE or .sj_cka/store by default")
 ]
-Settings = Annotated[
+Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="lay a value over the recipe, e.g. data.path=mine.npz; repeatable"),
 ]
@@ -48,9 +48,9 @@ def _options(version: Version = False) -> None:
 
 @app.command()
 def run(
-    recipe: Recipe,
+    recipe: RecipeFile,
     profile: Profile = "quick",
-    settings: Settings = None,
+    settings: Overrides = None,
     out: Out = None,
     store: StoreAt = None,
     workers: Annotated[int | None, typer.Option(min=1, help="processes; by default as many as the cores hold")] = None,
@@ -85,7 +85,7 @@ def run(
 
 @app.command()
 def report(
-    recipe: Recipe, profile: Profile = "quick", settings: Settings = None, out: Out = None, store: StoreAt = None
+    recipe: RecipeFile, profile: Profile = "quick", settings: Overrides = None, out: Out = None, store: StoreAt = None
 ) -> None:
     """Redraws a study's report from finished jobs; trains nothing."""
     with _told():

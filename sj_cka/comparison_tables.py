@@ -8,8 +8,8 @@ import pandas as pd
 
 from sj_cka.cka import CKAResult
 from sj_cka.claims import contrast, grid
+from sj_cka.figures import State
 from sj_cka.jobs.compare import RESULT, read_result
-from sj_cka.jobs.moments import State
 from sj_cka.over_seeds import half_width
 from sj_cka.plan import Plan
 from sj_cka.recipe import Sides

@@ -10,7 +10,7 @@ import pytest
 
 from sj_cka.cka import CKAResult
 from sj_cka.comparison_tables import Compared, between, dynamics, mean_frames, paired, tidy, undefined
-from sj_cka.jobs.moments import State
+from sj_cka.figures import State
 from sj_cka.over_seeds import accuracy_summary, interval, of_layers, over_seeds
 from sj_cka.recipe import Sides
 

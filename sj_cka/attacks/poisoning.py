@@ -12,11 +12,11 @@ from sj_cka.attacks.victim import sample_axis as axis_of
 from sj_cka.plugins import OptionError
 from sj_cka.ranges import brightest, check_trigger
 
-Place = Literal["bottom_right", "bottom_left", "top_right", "top_left"]
-PLACES: tuple[Place, ...] = ("bottom_right", "bottom_left", "top_right", "top_left")
+Corner = Literal["bottom_right", "bottom_left", "top_right", "top_left"]
+PLACES: tuple[Corner, ...] = ("bottom_right", "bottom_left", "top_right", "top_left")
 
 
-def stamp(x: Tensor, *, size: int = 3, place: Place = "bottom_right", value: float | None = None) -> Tensor:
+def stamp(x: Tensor, *, size: int = 3, place: Corner = "bottom_right", value: float | None = None) -> Tensor:
     """Images or frames with a trigger: a square patch of one value in a corner, in all channels and steps.
 
     Args:
@@ -44,7 +44,7 @@ def stamp(x: Tensor, *, size: int = 3, place: Place = "bottom_right", value: flo
     return _stamped(x, size, place, filled)
 
 
-def _stamped(x: Tensor, size: int, place: Place, value: float) -> Tensor:
+def _stamped(x: Tensor, size: int, place: Corner, value: float) -> Tensor:
     if x.ndim < 3:
         raise ValueError(f"expected images [..., H, W] with samples before, got shape {tuple(x.shape)}")
     checks.one_of("place", place, PLACES)
@@ -94,7 +94,7 @@ def poison(
     share: float,
     generator: Generator | None = None,
     size: int = 3,
-    place: Place = "bottom_right",
+    place: Corner = "bottom_right",
     value: float | None = None,
     sample_axis: Literal[0, 1] = 0,
 ) -> Poisoned:
@@ -159,7 +159,7 @@ def backdoor(
     *,
     target: int,
     size: int = 3,
-    place: Place = "bottom_right",
+    place: Corner = "bottom_right",
     value: float | None = None,
     batch_size: int = 256,
 ) -> Backdoor:

@@ -14,7 +14,7 @@ from sj_cka.attacks.victim import differentiable, sample_axis
 from sj_cka.ranges import NORMS, Norm, Range, check_eps, check_scale, range_of
 
 AttackFunction = Callable[..., Tensor]
-Eps = Literal["radius", "size", "share", "unknown"]
+EpsMeaning = Literal["radius", "size", "share", "unknown"]
 
 
 class BrokenPromise(RuntimeError):
@@ -32,7 +32,7 @@ class Promise(NamedTuple):
         eps_max: largest eps.
     """
 
-    eps: Eps = "unknown"
+    eps: EpsMeaning = "unknown"
     norm: Norm | None = None
     bounds: Range | None = None
     eps_max: float = math.inf
@@ -62,7 +62,7 @@ class Promise(NamedTuple):
 
 
 def promises(
-    eps: Eps, *, norm: Norm | None = None, bounds: Range | None = None, eps_max: float = math.inf, **old: float
+    eps: EpsMeaning, *, norm: Norm | None = None, bounds: Range | None = None, eps_max: float = math.inf, **old: float
 ) -> Callable[[AttackFunction], AttackFunction]:
     """A decorator for an attack, which is then held to what it promises: see `Promise` for the arguments, and `held`.
 

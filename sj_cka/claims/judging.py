@@ -31,7 +31,7 @@ class ClaimTest(NamedTuple):
 
     block: type[Claim]
     effect: str
-    judge: Callable[[Any, Evidence], Finding] = verdicts.judge
+    judge: Callable[[Any, Evidence], Finding] = verdicts.verdict_on
 
 
 TESTS: dict[str, ClaimTest] = {

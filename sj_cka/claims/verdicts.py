@@ -53,7 +53,7 @@ def verdict_of(estimate: Interval, *, two_sided: bool = False) -> Verdict:
     return "contradicted" if estimate.high < -_ROUNDING and not two_sided else "undecided"
 
 
-def judge(claim: Single | GreaterInAll, evidence: Evidence) -> Finding:
+def verdict_on(claim: Single | GreaterInAll, evidence: Evidence) -> Finding:
     """The verdict on one claim, on the value itself and on what training added to it (`learned`)."""
     if isinstance(claim, GreaterInAll):
         return _in_all(claim, evidence)
@@ -87,7 +87,7 @@ def judge(claim: Single | GreaterInAll, evidence: Evidence) -> Finding:
 
 def _in_all(claim: GreaterInAll, evidence: Evidence) -> Finding:
     """The verdict on pairs that must all hold; the estimate is that of the pair that holds least."""
-    found = [judge(part, evidence) for part in claim.parts()]
+    found = [verdict_on(part, evidence) for part in claim.parts()]
     weakest = min(found, key=lambda finding: (finding.estimate.low, finding.estimate.mean))
     verdicts = [finding.verdict for finding in found]
     verdict: Verdict = "undecided"

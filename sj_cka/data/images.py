@@ -14,8 +14,8 @@ from sj_cka.plugins import check_option
 from sj_cka.ranges import check_splits
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-Layout = Literal["NCHW", "NHWC"]
-_WRITTEN: dict[Layout, str] = {"NCHW": "[N, C, H, W]", "NHWC": "[N, H, W, C]"}
+ImageLayout = Literal["NCHW", "NHWC"]
+_WRITTEN: dict[ImageLayout, str] = {"NCHW": "[N, C, H, W]", "NHWC": "[N, H, W, C]"}
 _COLOURS = 4  # as many channels as pictures have, with transparency
 
 
@@ -67,7 +67,7 @@ def first_of(arrays: Arrays, train: int | None) -> Arrays:
     return x_train[:train], y_train[:train], x_test, y_test
 
 
-def npz(path: Path, layout: Layout | None = None) -> Images:
+def npz(path: Path, layout: ImageLayout | None = None) -> Images:
     """Images of a user's own file, checked on reading.
 
     Args:
@@ -116,7 +116,7 @@ def npz(path: Path, layout: Layout | None = None) -> Images:
     return _images(*(arrays[name] for name in _ARRAYS))
 
 
-def channels_first(x: np.ndarray, layout: Layout | None) -> np.ndarray:
+def channels_first(x: np.ndarray, layout: ImageLayout | None) -> np.ndarray:
     """Images as contiguous `[N, C, H, W]`.
 
     Args:
@@ -133,9 +133,9 @@ def channels_first(x: np.ndarray, layout: Layout | None) -> np.ndarray:
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2) if layout == "NHWC" else x)
 
 
-def _check_layout(x: np.ndarray, layout: Layout) -> None:
+def _check_layout(x: np.ndarray, layout: ImageLayout) -> None:
     """Raises DataError where a shape does not speak for the layout that images of its type have."""
-    other: Layout = "NCHW" if layout == "NHWC" else "NHWC"
+    other: ImageLayout = "NCHW" if layout == "NHWC" else "NHWC"
     first, middle, last = x.shape[1:]
     here, there = (last, first) if layout == "NHWC" else (first, last)
     if here > _COLOURS >= there:
@@ -153,7 +153,7 @@ def _check_layout(x: np.ndarray, layout: Layout) -> None:
     )
 
 
-def _pictures(name: str, x: np.ndarray, layout: Layout | None) -> np.ndarray:
+def _pictures(name: str, x: np.ndarray, layout: ImageLayout | None) -> np.ndarray:
     """Checked images as `[N, C, H, W]`, uint8 or float32."""
     if x.ndim != 4 or not (x.dtype == np.uint8 or np.issubdtype(x.dtype, np.floating)):
         raise DataError(

@@ -8,11 +8,12 @@ from typing import Any
 from sj_cka import recording
 from sj_cka.cka import CKA, CKAResult, compare
 from sj_cka.claims import selected
+from sj_cka.figures import State
 from sj_cka.job import Context, Files, Inputs, Job
 from sj_cka.jobs import attack
 from sj_cka.jobs.evaluate import OF_RECORDINGS
 from sj_cka.jobs.graph import Graph, Kind, Row
-from sj_cka.jobs.moments import UNTRAINED, State, network
+from sj_cka.jobs.moments import UNTRAINED, network
 from sj_cka.jobs.weights import read_network, weights_of
 from sj_cka.plugins import closest
 from sj_cka.preflight import Preflight

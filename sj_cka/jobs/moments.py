@@ -1,13 +1,11 @@
 """Which job leaves the weights of a network, at whatever moment of its training."""
 
-from typing import Literal
-
+from sj_cka.figures import State
 from sj_cka.job import Job
 from sj_cka.jobs import convert, init, train
 from sj_cka.jobs.graph import Graph
 from sj_cka.recipe import NetworkName
 
-State = Literal["trained", "untrained", "ceiling"]
 UNTRAINED = ("init", "0")  # moments of a network's training
 
 

@@ -16,9 +16,9 @@ from sj_cka.neurons import NEURONS
 from sj_cka.plugins import lookup
 from sj_cka.twins.refusals import warn_of_logic
 
-__all__ = ["MODELS", "NEURONS", "Kind", "build"]
+__all__ = ["MODELS", "NEURONS", "NetworkKind", "build"]
 
-Kind = Literal["snn", "ann"]
+NetworkKind = Literal["snn", "ann"]
 AnnInput = Literal["steps", "sum"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -33,7 +33,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def build(
-    kind: Kind,
+    kind: NetworkKind,
     model: Mapping[str, Any],
     *,
     in_channels: int,
@@ -62,7 +62,7 @@ def build(
         UnknownName: no such model or neuron. OptionError: an option out of range. ValueError: no such kind, or no
             such input.
     """
-    if kind not in get_args(Kind):
+    if kind not in get_args(NetworkKind):
         raise ValueError(f'expected kind "snn" or "ann", got {kind!r}')
     if ann_input not in get_args(AnnInput):
         raise ValueError(f'expected ann_input "steps" or "sum", got {ann_input!r}')

@@ -8,7 +8,7 @@ from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
 from sj_cka.models.options import scaled, whole, wholes
-from sj_cka.models.time_axis import Layer, MakeNeuron, OverTime, step_mode
+from sj_cka.models.time_axis import MakeNeuron, NeuronLayer, OverTime, step_mode
 from sj_cka.plugins import check_option
 
 _VGG_STAGES = {
@@ -150,14 +150,14 @@ class Stage(nn.Module):
         super().__init__()
         for i, after in enumerate(channels):
             conv = layer.Conv2d(before, after, 3, padding=1, bias=False, step_mode=mode)
-            self.add_module(str(i), Layer(conv=conv, bn=layer.BatchNorm2d(after, step_mode=mode), lif=neuron()))
+            self.add_module(str(i), NeuronLayer(conv=conv, bn=layer.BatchNorm2d(after, step_mode=mode), lif=neuron()))
             before = after
         self.pool = layer.AvgPool2d(2, step_mode=mode) if pooled else None
 
     def forward(self, x: Tensor, T: int | None) -> Tensor:
         """Output of the stage; x may still be without time, `[1, N, C, H, W]`, where T is given."""
         for module in self.children():
-            x = module(x, T) if isinstance(module, Layer) else module(x)
+            x = module(x, T) if isinstance(module, NeuronLayer) else module(x)
         return x
 
 

@@ -8,7 +8,7 @@ from spikingjelly.activation_based import layer
 from torch import Tensor
 
 from sj_cka.models.options import whole, wholes
-from sj_cka.models.time_axis import Layer, MakeNeuron, OverTime, step_mode
+from sj_cka.models.time_axis import MakeNeuron, NeuronLayer, OverTime, step_mode
 
 
 def mlp(
@@ -69,7 +69,7 @@ class MLP(OverTime):
         self._hidden = [f"layer{i}" for i in range(1, len(hidden) + 1)]
         for name, after in zip(self._hidden, hidden, strict=True):
             fc = layer.Linear(before, after, bias=False, step_mode=mode)
-            self.add_module(name, Layer(fc=fc, bn=layer.BatchNorm1d(after, step_mode=mode), lif=neuron()))
+            self.add_module(name, NeuronLayer(fc=fc, bn=layer.BatchNorm1d(after, step_mode=mode), lif=neuron()))
             before = after
         self.fc = layer.Linear(before, num_classes, step_mode=mode)
 

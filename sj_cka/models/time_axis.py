@@ -66,7 +66,7 @@ class OverTime(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has to define layers")
 
 
-class Layer(nn.Module):
+class NeuronLayer(nn.Module):
     """Modules in turn, the last of them the neurons.
 
     Args:

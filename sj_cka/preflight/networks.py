@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from sj_cka.data import Samples
-from sj_cka.models import Kind, build
+from sj_cka.models import NetworkKind, build
 from sj_cka.preflight.data import Data
 from sj_cka.recipe import Condition, NetworkName, Study
 from sj_cka.recipe.choices import MODEL, NEURON, options_of
@@ -106,7 +106,7 @@ def _tried(study: Study, name: NetworkName, data: Samples) -> Tried:
     return Tried(network, Size(sum(p.numel() for p in network.parameters()), macs))
 
 
-def _built(condition: Condition, kind: Kind, data: Samples) -> nn.Module:
+def _built(condition: Condition, kind: NetworkKind, data: Samples) -> nn.Module:
     options = network_options(condition, kind, data)
     try:
         if kind == "snn":

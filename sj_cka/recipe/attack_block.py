@@ -20,7 +20,7 @@ def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
 
 
 _EPS_SCHEMA = {"oneOf": [{"type": ["number", "string"]}, {"type": "array", "items": {"type": ["number", "string"]}}]}
-Eps = Annotated[
+Strengths = Annotated[
     tuple[Float, ...],
     Field(max_length=100),
     BeforeValidator(several),
@@ -34,7 +34,7 @@ class AttackBlock(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str | None = Field(None, description="a name of ATTACKS, or noise_like; by default that of the entry")
-    eps: Eps | None = Field(None, description="in place of attack.eps")
+    eps: Strengths | None = Field(None, description="in place of attack.eps")
     rate: Annotated[Float, Field(gt=0, lt=1)] | None = Field(
         None, description="success rate at which the attack is made, in place of eps; found by bisection"
     )
@@ -65,7 +65,7 @@ class Attacks(Strict):
     networks: list[str] = Field(
         ["*.snn", "*.ann"], min_length=1, description="<variant>.<snn|ann|converted>; * stands for every variant"
     )
-    eps: Eps = Field(
+    eps: Strengths = Field(
         description="strengths of every attack: in pixels from 0 to 1; for some another unit, see the attack"
     )
     by: dict[Name, AttackBlock | None] = Field(

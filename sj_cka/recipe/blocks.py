@@ -17,10 +17,11 @@ from pydantic import (
     create_model,
 )
 
-from sj_cka.attacks.poisoning import Place
+from sj_cka.attacks.poisoning import Corner
 from sj_cka.claims import TESTS, Claim
 from sj_cka.data import Samples
 from sj_cka.figures import State
+from sj_cka.models import AnnInput
 from sj_cka.plugins import load_plugins
 from sj_cka.recipe.attack_block import Attacks
 from sj_cka.recipe.choices import RULE, ByName, Named, in_yaml
@@ -63,7 +64,7 @@ class Poison(Strict):
     target: Int = Field(ge=0, description="the class that the trigger is to mean")
     share: Float = Field(gt=0, le=1, description="share of the training samples, drawn from those of other classes")
     size: Int = Field(3, ge=1, description="side of the trigger, a square, in pixels")
-    place: Place = Field("bottom_right", description="the corner that it is in")
+    place: Corner = Field("bottom_right", description="the corner that it is in")
     value: Float | None = Field(
         None,
         description="of its pixels, as the samples are stored; by default 255 of bytes and of images from 0 to 255, 1 "
@@ -164,7 +165,7 @@ def _one_or_several(one: dict[str, Any], each: dict[str, Any], most: int) -> Wit
 
 
 _STEPS = {"minimum": 1, "maximum": MOST_STEPS}
-Steps = Annotated[
+StepNumbers = Annotated[
     tuple[Annotated[Int, Field(le=MOST_STEPS)], ...],
     Field(max_length=MOST_BLOCKS),
     BeforeValidator(several),
@@ -187,7 +188,7 @@ class Comparison(Strict):
     seeds: Literal["same", "other"] = Field(
         "same", description="x of a seed against y of the same seed, or of the others"
     )
-    T_x: Steps | None = Field(
+    T_x: StepNumbers | None = Field(
         None,
         description="steps that a spiking x runs with, in place of those of its training; several: each in turn",
     )
@@ -210,7 +211,7 @@ class Evaluation(Strict):
     """Trained spiking networks whose accuracy is measured at other numbers of steps."""
 
     network: str = Field(description="<variant>.<snn|converted>; `*` stands for every variant")
-    T: Steps = Field(description="the numbers of steps")
+    T: StepNumbers = Field(description="the numbers of steps")
 
 
 class FigureBlock(Named):
@@ -222,9 +223,6 @@ class FigureBlock(Named):
         description="trained networks, or untrained ones (the floor), or seed against seed (the noise ceiling)",
     )
     title: str | None = None
-
-
-AnnInput = Literal["steps", "sum"]
 
 
 class Variant(Strict):

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 Precision = Literal["float32", "bf16", "fp16", "auto"]
-Layout = Literal["auto", "contiguous", "channels_last"]
+MemoryLayout = Literal["auto", "contiguous", "channels_last"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -51,7 +51,7 @@ class Settings:
     precision: Annotated[
         Precision, Field(description="of the forward pass; auto: fp16 on CUDA, float32 on the CPU")
     ] = "float32"
-    layout: Annotated[Layout, Field(description="of images and convolutions in memory")] = "auto"
+    layout: Annotated[MemoryLayout, Field(description="of images and convolutions in memory")] = "auto"
     compile: Annotated[bool, Field(description="let torch.compile make the forward pass")] = False
     graph: Annotated[bool, Field(description="on CUDA, capture a step as a CUDA graph and replay it")] = True
     rule: Annotated[str | Mapping[str, Any], Field(description="learning rule that gradients come from")] = "backprop"

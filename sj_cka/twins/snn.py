@@ -18,13 +18,13 @@ from sj_cka.recording.state import is_multi_step, is_neuron, preserved, to_evalu
 from sj_cka.recording.wrappers import as_written, bare, check_network
 from sj_cka.twins.uses import ACTIVATIONS, Uses, over_time, uses_of
 
-Neuron = Callable[[], nn.Module] | Mapping[str, Any] | str
+NeuronSpec = Callable[[], nn.Module] | Mapping[str, Any] | str
 
 
 def snn_twin(
     ann: nn.Module,
     T: int,
-    neuron: Neuron = "lif",
+    neuron: NeuronSpec = "lif",
     *,
     activations: tuple[type[nn.Module], ...] = ACTIVATIONS,
 ) -> nn.Module:
@@ -199,7 +199,7 @@ def _checked(ann: nn.Module, T: int) -> nn.Module:
     return bare(ann)
 
 
-def _factory(neuron: Neuron) -> Callable[[], nn.Module]:
+def _factory(neuron: NeuronSpec) -> Callable[[], nn.Module]:
     if not isinstance(neuron, str | Mapping):
         return neuron
     options = {"name": neuron} if isinstance(neuron, str) else dict(neuron)

@@ -12,7 +12,7 @@ from spikingjelly.activation_based import neuron as sj_neuron
 from torch import Tensor, nn
 
 from sj_cka import compare
-from sj_cka.models import MODELS, Kind, build
+from sj_cka.models import MODELS, NetworkKind, build
 from sj_cka.neurons import lif
 from sj_cka.plugins import OptionError
 from sj_cka.recording import is_neuron, reset_states
@@ -274,7 +274,7 @@ def test_a_neuron_sees_a_shown_image_at_every_step_and_what_lies_before_it_sees_
     ],
 )
 @pytest.mark.parametrize("kind", ["snn", "ann"])
-def test_an_option_out_of_range_is_named(kind: Kind, model: dict[str, Any], option: str) -> None:
+def test_an_option_out_of_range_is_named(kind: NetworkKind, model: dict[str, Any], option: str) -> None:
     got = re.escape(repr(model[option]))
     with pytest.raises(OptionError, match=f"^{option}: expected .*, got {got}(; nearest|$)") as caught:
         build(kind, model, in_channels=1, num_classes=3)

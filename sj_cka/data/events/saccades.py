@@ -27,7 +27,7 @@ _THRESHOLD, _MISMATCH = 0.4, 0.03  # change of log brightness that makes an even
 _NOISE_HZ = 0.3  # events of a pixel that nothing caused
 
 
-class Events(NamedTuple):
+class EventArrays(NamedTuple):
     """A recording: integer arrays `[N]` of microseconds, columns, rows and polarities, in order of time."""
 
     t_us: np.ndarray
@@ -38,7 +38,7 @@ class Events(NamedTuple):
 
 def saccades(
     images: Tensor, *, size: Sequence[int] = (34, 34), seed: int = 0, batch_size: int = 64
-) -> Iterator[Events]:
+) -> Iterator[EventArrays]:
     """What an event camera would see of still images in 300 ms, one recording an image.
 
     The camera moves along a triangle, and with it the image over the sensor, bilinear between pixels. A pixel has an ON
@@ -104,7 +104,7 @@ def digits_dvs(
     )
 
 
-def _recorded(images: Tensor, H: int, W: int, generator: Generator) -> Iterator[Events]:
+def _recorded(images: Tensor, H: int, W: int, generator: Generator) -> Iterator[EventArrays]:
     N, pixels = len(images), H * W
     threshold = _THRESHOLD * (1 + _MISMATCH * torch.randn(N, pixels, generator=generator)).clamp(min=0.5)
     places = _places()
@@ -136,7 +136,7 @@ def _recorded(images: Tensor, H: int, W: int, generator: Generator) -> Iterator[
     for begin, end in zip([0, *ends], ends, strict=False):
         own = order[begin:end]
         place = pixel[own].numpy()
-        yield Events(time[own].numpy(), place % W, place // W, polarity[own].numpy())
+        yield EventArrays(time[own].numpy(), place % W, place // W, polarity[own].numpy())
 
 
 def _places() -> Tensor:
