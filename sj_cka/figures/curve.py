@@ -56,8 +56,7 @@ def curve(
         reference: "<variant>: <name>" ("none: floor") -> table alike, drawn broken in the variant's colour and hidden
             with it; a key that starts with no variant is drawn in grey.
         from_zero: the vertical axis starts at 0 or below; False: just below the lowest value.
-        relative: the horizontal axis is the relative depth, 0 for a variant's first layer and 1 for its last, so that
-            networks of different depth lie over each other.
+        relative: along relative depth, 0 for a variant's first layer and 1 for its last, whatever number lies between.
 
     Returns:
         A figure with one line a variant, its interval and its references in one legend group.
