@@ -747,6 +747,39 @@ def test_a_claim_that_cannot_be_judged_is_refused(
     assert f": claims[0].{key}: " in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("test", "arms", "key", "message"),
+    [
+        (
+            "greater",
+            ARM_A + "    b: {measure: paired_cka, comparison: far, variant: all}\n",
+            "b.comparison",
+            "expected comparisons of one measure of similarity, got procrustes against cka",
+        ),
+        (
+            "above\n    value: 0",
+            ARM_A.replace("variant", "minus: far, variant"),
+            "a.minus",
+            "expected a comparison by cka as twins is, got one by procrustes",
+        ),
+        (
+            "near_ceiling",
+            ARM_A.replace("twins", "far"),
+            "a.comparison",
+            "expected a measure of similarity for near_ceiling, procrustes is a distance",
+        ),
+    ],
+)
+def test_numbers_of_different_measures_of_similarity_are_not_set_against_each_other(
+    recipe_file: Write, test: str, arms: str, key: str, message: str
+) -> None:
+    far = '  - {name: far, x: "*.snn", y: "*.ann", measure: procrustes}\nfigures:\n'
+    path = recipe_file(("test: greater", f"test: {test}"), (ARM_A + ARM_B, arms), ("figures:\n", far))
+    with pytest.raises(RecipeError, match=message) as caught:
+        read(path)
+    assert f": claims[0].{key}: " in str(caught.value)
+
+
 def test_a_neuron_without_a_name_is_the_lif(recipe_file: Write) -> None:
     sweep = ("variants:\n  all: {}\n  none:\n    model: {residual: []}\n", "sweep: {snn.neuron.tau: [1.5, 2.0]}\n")
     path = recipe_file(

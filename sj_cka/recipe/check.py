@@ -1,5 +1,6 @@
 """What the blocks of a recipe say about each other and about the tables: every name must lead somewhere."""
 
+from sj_cka.cka import MEASURES
 from sj_cka.claims import MEASUREMENTS, Arm, Claim
 from sj_cka.claims.measurements import OF_A_NETWORK
 from sj_cka.claims.statements import NearCeiling
@@ -144,6 +145,10 @@ def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
             raise study.error((*here, "measure"), f"expected two arms that can be compared, {got}")
         _check_stray(study, here, measurement, entry.of)
         (_check_network_arm if entry.of == "network" else _check_comparison_arm)(study, here, claim, measurement)
+        similarities = [_similarity(study, arm.comparison) for arm in (measurement, first)]
+        if len(set(similarities)) > 1:
+            got = f"got {similarities[0]} against {similarities[1]}"
+            raise study.error((*here, "comparison"), f"expected comparisons of one measure of similarity, {got}")
     both = [(one, two) for one, two in zip(arms.values(), list(arms.values())[1:], strict=False)][::2]
     study.refuse_if(
         any((one.minus is None) != (two.minus is None) for one, two in both),
@@ -158,6 +163,14 @@ def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
         if not has_one or comparison is None or not study.has_ceiling(comparison):
             got = f"got {claim.a.measure}" + (f" of {comparison.name!r}" if comparison else "")
             raise study.error((*key, "a"), f"expected a measure of {WITH_CEILING}; {got}")
+        message = f"expected a measure of similarity for near_ceiling, {comparison.measure} is a distance"
+        study.refuse_if(MEASURES[comparison.measure].distance, (*key, "a", "comparison"), message)
+
+
+def _similarity(study: Study, name: str | None) -> str | None:
+    """The measure of similarity of a comparison; None where there is none of this name."""
+    comparison = study.comparison(name)
+    return None if comparison is None else comparison.measure
 
 
 def _check_stray(study: Study, key: KeyPath, measurement: Arm, of: str) -> None:
@@ -245,9 +258,11 @@ def _check_comparison_arm(study: Study, key: KeyPath, claim: Claim, measurement:
     comparison = comparison_named(study, (*key, "comparison"), measurement.comparison)
     variants = list(study.sides(comparison))
     if measurement.minus is not None:
-        other = list(study.sides(comparison_named(study, (*key, "minus"), measurement.minus)))
+        minus = comparison_named(study, (*key, "minus"), measurement.minus)
+        message = f"expected a comparison by {comparison.measure} as {comparison.name} is, got one by {minus.measure}"
+        study.refuse_if(minus.measure != comparison.measure, (*key, "minus"), message)
         study.refuse_if(
-            other != variants,
+            list(study.sides(minus)) != variants,
             (*key, "minus"),
             f"expected a comparison with the variants of {comparison.name}, {measurement.minus} has others",
         )
