@@ -109,6 +109,8 @@ def execute(
     with Progress(len(ordered), len(ordered) - len(missing), show=progress and rank == 0) as shown:
         if missing:
             with entered as at_work:
+                if at_work.room < 1:
+                    raise JobFailed(f"expected room for a job at least in the engine {engine!r}, got {at_work.room}")
                 _schedule(missing, store, at_work, shown)
     return len(missing)
 

@@ -43,10 +43,13 @@ def do(job: Job, store: Store) -> None:
     with _named(job), store.working_on(job.key) if rank == 0 else nullcontext(False) as needed:
         if not agreed(needed):
             return
-        if rank == 0 or lookup(jobs.KINDS, job.kind, "kind of job").together:
+        kind = lookup(jobs.KINDS, job.kind, "kind of job")
+        if rank == 0 or kind.together:
             report = store.log(job.key).begin() if rank == 0 else silent
             files = jobs.run(job, store.read, Context(report, store.slot(job.key), jobs.device(), rank, processes))
             if rank == 0:
+                if missing := [name for name in kind.leaves(job) if name not in files]:
+                    raise ValueError(f"expected the files that a job of kind {job.kind!r} leaves, without {missing}")
                 store.write(job.key, files)
         agreed(None)  # the others may read it only now
 

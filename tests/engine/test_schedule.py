@@ -60,6 +60,16 @@ def test_a_job_that_fails_is_named_and_what_was_finished_is_kept(kinds: list[str
     assert (store.has(a.key), store.has(bad.key), store.has(b.key)) == (True, False, False)
 
 
+def test_a_job_without_a_file_that_its_kind_leaves_is_not_taken_as_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(jobs.KINDS, "lazy", Kind(lambda job, needs, context: {"a": b""}, lambda job: ("a", "b")))
+    store, lazy = Store(tmp_path), job("lazy", kind="lazy")
+    with pytest.raises(JobFailed, match=r"expected the files that a job of kind 'lazy' leaves, without \['b'\]"):
+        execute([lazy], store, workers=1, progress=False)
+    assert not store.has(lazy.key)
+
+
 def test_a_store_that_cannot_be_written_is_told(kinds: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match=r"^expected a folder for the store .*file: it is a file$"):
@@ -134,3 +144,15 @@ def test_an_engine_that_nobody_knows_or_that_cannot_do_what_is_asked_is_refused(
     with pytest.raises(JobFailed, match="expected the engine 'here' in the 2 processes of a group, got 'processes'"):
         execute([job("a")], store, engine="processes", progress=False)
     assert kinds == []
+
+
+def test_an_engine_without_room_is_refused_in_place_of_waiting_for_ever(
+    kinds: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def full(store: Store, missing: Sequence[Job], workers: int | None) -> Iterator[Engine]:
+        yield Engine(lambda job: Future(), room=0)
+
+    monkeypatch.setitem(ENGINES, "full", full)
+    with pytest.raises(JobFailed, match="expected room for a job at least in the engine 'full', got 0"):
+        execute([job("a")], Store(tmp_path), engine="full", progress=False)
