@@ -271,7 +271,10 @@ class MeasureMeans(Accumulator):
         x, y = batch.wholes[0], batch.wholes[-1]
         broken = x.norms.isnan().unsqueeze(1) | y.norms.to(x.rows.device).isnan()
         for name, measure in self.table.items():
-            value = measure.of(x, y).to(broken.device)
+            value = torch.as_tensor(measure.of(x, y), device=broken.device)
+            if value.shape != broken.shape:
+                expected = f"[layers of x, layers of y], {tuple(broken.shape)}"
+                raise ValueError(f"measure {name!r}: expected values {expected}, got {tuple(value.shape)}")
             known = value.isfinite()  # else a layer has no structure in this minibatch, or is broken
             self.add((name, "value"), batch.x.n * value.where(known, 0.0).masked_fill(broken, torch.nan))
             self.add((name, "weight"), batch.x.n * (known | broken).to(torch.float64))

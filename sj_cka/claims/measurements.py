@@ -177,6 +177,9 @@ class Evidence:
         for key in OF_A_NETWORK:
             if (wanted := getattr(arm, key)) is not None and key in rows:
                 rows = rows[np.isclose(rows[key], wanted) if isinstance(wanted, float) else rows[key] == wanted]
+        if rows["seed"].duplicated().any():
+            got = f"got {len(rows)} of {rows['seed'].nunique()}"
+            raise ValueError(f"expected a row a seed for {arm.measure} of {arm.network}, {got} seeds")
         return _column(rows, measurement.column).set_axis(rows["seed"]).sort_index()
 
     def layers(self, arm: Arm, state: str, variant: str | None = None) -> pd.DataFrame:

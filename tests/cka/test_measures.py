@@ -1,5 +1,7 @@
 """Measures beside CKA: RSA and Procrustes, against their definitions."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -156,3 +158,12 @@ def test_a_measure_of_a_plugin_reaches_matrix_frames_pairs_figures_and_file_unde
     assert result.curve(another).layout.yaxis.title.text == "cosine of distances"
     with pytest.raises(ValueError, match="expected a measure of this result, got 'rsa'; it has cka, cosine"):
         result.frames("rsa")
+
+
+@pytest.mark.parametrize("shape", [(), (2, 1), (3, 2)])
+def test_a_measure_that_gives_other_than_a_value_a_pair_of_layers_is_refused(monkeypatch, shape):
+    monkeypatch.setitem(MEASURES, "short", Measure(lambda x, y: torch.zeros(shape), "short", adds=False))
+    X, Y = pair(20)
+    message = rf"measure 'short': expected values \[layers of x, layers of y\], \(2, 2\), got {re.escape(str(shape))}"
+    with pytest.raises(ValueError, match=message):
+        CKA(measures=["short"]).update({"a": X[None], "b": Y[None]})

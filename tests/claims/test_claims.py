@@ -631,3 +631,10 @@ def test_a_trend_under_attack_is_judged_without_a_floor() -> None:
     found = judged("trend", given, a={"measure": "paired_cka", "comparison": "twins"}, direction="up")
     assert (found.verdict, found.learned) == ("holds", None)
     assert found.estimate.mean == pytest.approx(0.2, abs=0.01)
+
+
+def test_several_rows_a_seed_are_not_taken_for_as_many_seeds() -> None:
+    twice = evidence(accuracy={"all.snn": [0.6] * 3})
+    twice = dataclasses.replace(twice, tables=twice.tables | {"accuracy": pd.concat([twice.tables["accuracy"]] * 2)})
+    with pytest.raises(ValueError, match=r"expected a row a seed for accuracy of all\.snn, got 6 of 3 seeds"):
+        judged("above", twice, a=accuracy_of("all.snn"), value=0.5)
