@@ -123,7 +123,8 @@ def list_names() -> None:
     from sj_cka.recipe.attack_block import NOISE
     from sj_cka.training import LEARNING_RULES
 
-    load_plugins()
+    with _told():
+        load_plugins()
     tables: dict[str, Iterable[str]] = {
         "data": DATASETS,
         "augment": AUGMENTATIONS,
@@ -145,9 +146,10 @@ def list_names() -> None:
 @app.command()
 def schema() -> None:
     """Prints the JSON schema of a recipe, for editors."""
-    from sj_cka.recipe import schema as made
+    with _told():
+        from sj_cka.recipe import schema as made
 
-    typer.echo(json.dumps(made(), indent=2))
+        typer.echo(json.dumps(made(), indent=2))
 
 
 @contextmanager
@@ -156,7 +158,7 @@ def _told() -> Iterator[None]:
     try:
         # imported here, and in each command: plotly, scipy and scikit-learn take time that --help does not need
         from sj_cka.engine import JobFailed
-        from sj_cka.plugins import UnknownName
+        from sj_cka.plugins import BrokenPlugin, UnknownName
         from sj_cka.recipe import RecipeError
 
         try:
@@ -165,7 +167,7 @@ def _told() -> Iterator[None]:
             raise
         except (RecipeError, UnknownName) as error:
             _stop(2, f"error: {error}", error)
-        except (JobFailed, OSError) as error:
+        except (JobFailed, BrokenPlugin, OSError) as error:
             _stop(1, f"error: {error}", error)
     except KeyboardInterrupt as error:
         _stop(130, "interrupted; what was finished is kept, run the same command to go on", error)

@@ -9,6 +9,10 @@ from typing import TypeVar
 Entry = TypeVar("Entry")
 
 
+class BrokenPlugin(RuntimeError):
+    """An installed plugin that cannot be loaded; the message says which, and why."""
+
+
 class UnknownName(ValueError):
     """A name that is in no table; the message lists the known ones, closest first."""
 
@@ -47,10 +51,17 @@ def load_plugins() -> tuple[str, ...]:
     """Calls every entry point of the group `sj_cka.plugins` once; each adds its functions to the tables it knows.
 
     A plugin is a function without arguments, e.g. `def register(): sj_cka.models.MODELS["mynet"] = mynet`.
+
+    Raises:
+        BrokenPlugin: one cannot be imported, or its function raised.
     """
     names = []
     for entry in entry_points(group="sj_cka.plugins"):
-        entry.load()()
+        try:
+            entry.load()()
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            raise BrokenPlugin(f"plugin {entry.name!r} ({entry.value}): {why}; mend or uninstall it") from error
         names.append(entry.name)
     return tuple(names)
 

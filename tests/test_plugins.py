@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 
 import pytest
+from typer.testing import CliRunner
 
 from sj_cka import plugins
 from sj_cka.claims import MEASUREMENTS
+from sj_cka.cli import app
 from sj_cka.data import DATASETS
 from sj_cka.engine import ENGINES
 from sj_cka.plugins import OptionError, UnknownName, closest, lookup
@@ -87,3 +89,18 @@ def test_a_bad_option_says_which_one() -> None:
     error = OptionError("depth", "expected 20, got 21")
     assert error.option == "depth"
     assert str(error) == "depth: expected 20, got 21"
+
+
+@pytest.mark.parametrize("command", [["list"], ["schema"], ["run", "tiny.yaml", "--dry-run"]], ids=" ".join)
+def test_a_plugin_that_cannot_be_loaded_is_named_in_one_sentence(
+    fresh: None, monkeypatch: pytest.MonkeyPatch, recipe_file: Callable[..., object], command: list[str]
+) -> None:
+    recipe_file()
+    entry = EntryPoint("theirs", "sj_cka_not_there:register", "sj_cka.plugins")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry])
+    told = CliRunner().invoke(app, command)
+    assert told.exit_code == 1
+    assert told.stderr == (
+        "error: plugin 'theirs' (sj_cka_not_there:register): ModuleNotFoundError: No module named 'sj_cka_not_there'; "
+        "mend or uninstall it\n"
+    )
