@@ -12,6 +12,7 @@ from sj_cka.data.samples import IMAGINED
 from sj_cka.engine import in_order, stand
 from sj_cka.job import Job
 from sj_cka.jobs import KINDS, Graph, Row
+from sj_cka.jobs.graph import TAKEN
 from sj_cka.jobs.machine import threads
 from sj_cka.plugins import UnknownName, load_plugins, lookup
 from sj_cka.preflight import Data, Preflight, Size, read_data
@@ -115,6 +116,9 @@ def plan(study: Study, *, imagined: bool = False) -> Plan:
         RecipeError: data that cannot be read, options out of range, layers that are not there, too few test images.
     """
     load_plugins()
+    for name, kind in KINDS.items():
+        if taken := TAKEN & kind.tables.keys():
+            raise ValueError(f"expected tables of names of their own from kind of job {name}, got {', '.join(taken)}")
     blocks = _blocks(study)
     preflight = Preflight(study, read_data(study, imagined=imagined))
     with threads(1):  # of few samples: more threads wait for each other longer than they work
@@ -158,9 +162,10 @@ def _blocks(study: Study) -> dict[str, BaseModel]:
     blocks = {}
     for name in study.recipe.jobs:
         try:
-            kind = lookup({name: kind for name, kind in KINDS.items() if kind.block}, name, "kind of job")
+            kind = lookup(KINDS, name, "kind of job")
         except UnknownName as error:
             raise study.error(("jobs", name), str(error)) from error
-        assert kind.block is not None
+        if kind.block is None:
+            raise study.error(("jobs", name), f"expected no key: what concerns {name} stands elsewhere in a recipe")
         blocks[name] = validated(kind.block, study.source, ("jobs", name))
     return blocks

@@ -20,6 +20,7 @@ from sj_cka import recipe
 from sj_cka.data import SHAPES, imagine
 from sj_cka.engine import in_order
 from sj_cka.job import Job, canonical
+from sj_cka.jobs import KINDS
 from sj_cka.jobs.weights import network_spec
 from sj_cka.models import build
 from sj_cka.plan import Plan, plan
@@ -471,3 +472,16 @@ def test_operations_are_counted_by_the_run_that_tries_a_network(recipe_file: Wri
     stem, classes = 8 * 6 * 9 * 16, 64 * 4  # of an image, whose first layer is computed once and its last at each step
     assert study.sizes["all.ann"].macs > stem + classes
     assert study.sizes["all.snn"].macs == 2 * study.sizes["all.ann"].macs - stem
+
+
+def test_a_kind_of_job_whose_keys_stand_elsewhere_is_told(recipe_file: Write) -> None:
+    path = recipe_file(("seeds: 2\n", "seeds: 2\njobs: {train: {}}\n"))
+    with pytest.raises(RecipeError, match=r"jobs\.train: expected no key: what concerns train stands elsewhere"):
+        planned(path)
+
+
+def test_a_kind_of_job_has_tables_of_names_of_their_own(recipe_file: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = KINDS["cost"]
+    monkeypatch.setitem(KINDS, "mine", cost._replace(tables={"cka": cost.tables["cost"]}))
+    with pytest.raises(ValueError, match="names of their own from kind of job mine, got cka"):
+        planned(recipe_file())

@@ -121,7 +121,7 @@ def compare(
 
     Raises:
         ValueError: no usable batch, networks in training mode, layers that are not there, a missing or wrong T.
-        TypeError: an argument that is not there; of one of before, how it is said now.
+        TypeError: an argument that is not there; of one of before, how it is said now; no CKA, no Space.
         ComparisonStopped: a later batch cannot be used; the result of those before is in its `so_far`.
 
     Example:
@@ -138,6 +138,9 @@ def compare(
         raise ValueError(f'expected no "y" in loader, layers or T beside y={y!r}: x is compared with the {y} alone')
     if batches is not None and batches < 1:
         raise ValueError(f"expected batches to be at least 1, got {batches}")
+    for name, value, kinds in (("into", into, (CKA, type(None))), ("space", space, (Space,))):
+        if not isinstance(value, kinds):
+            raise TypeError(f"expected {name}= to be a {kinds[0].__name__}, got {value!r}")
     into = CKA() if into is None else into.ready()
     models = {"x": x} if reference else {"x": x, "y": x if other is None else other}
     for side, model in models.items():

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -83,6 +83,11 @@ class CKAResult:
         }
         kept = dict(attrs or {}) | {"undefined": json.dumps([dict(row) for row in undefined])}
         return cls(xr.Dataset(variables, coords=coords, attrs=kept), also or {})
+
+    def __getattr__(self, name: str) -> NoReturn:
+        now = {"null": "permuted_steps", "heaviest": "influence"}.get(name)
+        hint = f": it is called {now} now" if now else ""
+        raise AttributeError(f"'CKAResult' object has no attribute {name!r}{hint}")
 
     @property
     def layers_x(self) -> list[str]:

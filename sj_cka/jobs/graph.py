@@ -77,6 +77,10 @@ def one_row(name: str) -> Reader:
     return lambda row, read: pd.DataFrame([json.loads(read(name))])
 
 
+# tables that a study makes of comparisons, claims and data
+TAKEN = {"cka", "paired", "dynamics", "undefined", "claims", "test_split"}
+
+
 class Kind(NamedTuple):
     """A kind of job.
 
@@ -86,7 +90,7 @@ class Kind(NamedTuple):
         rows: what a study asks for of this kind, in order.
         check: tries it before anything runs; a RecipeError names the key that is at fault.
         tables: name of a table -> what reads a measurement's part of it from the files of its job. Columns of `Row.at`
-            that it does not place itself stand in front.
+            that it does not place itself stand in front. TAKEN are not free.
         together: whether all processes of a `torch.distributed` group do it together; else the first does it alone.
         block: what a recipe may say of it under `jobs.<kind>`; None where that lies elsewhere.
     """

@@ -87,6 +87,7 @@ class Step:
 
         Raises:
             ValueError: in the first step, labels outside the network's classes.
+            RuntimeError: the learning rule leaves no gradient.
         """
         reset_states(self.network)
         self.optimiser.zero_grad(set_to_none=True)
@@ -95,6 +96,8 @@ class Step:
         loss = loss.detach()
         if look is not None:
             look(loss)
+        if all(parameter.grad is None for parameter in self.network.parameters()):
+            raise RuntimeError(f"expected the learning rule {self.settings.rule} to leave gradients, it left none")
         sum_gradients(self.network)
         if self.settings.clip is not None:
             self.scaler.unscale_(self.optimiser)

@@ -473,3 +473,21 @@ def test_a_stopped_comparison_leaves_what_was_seen_in_its_sums(ann):
         compare(ann, loader=[randn(10, 6), randn(10, 5)], into=into, progress=False)
     assert into.batches == 1
     assert into.compute().data.equals(stopped.value.so_far.data)
+
+
+@pytest.mark.parametrize(("old", "new"), [("null", "permuted_steps"), ("heaviest", "influence")])
+def test_what_a_result_was_asked_by_is_told_under_its_new_name(old, new):
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    result = compare(net, loader=torch.randn(8, 3), progress=False)
+    with pytest.raises(AttributeError, match=f"no attribute '{old}': it is called {new} now"):
+        getattr(result, old)
+    assert not hasattr(result, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"into": CKA}, "into= to be a CKA"), ({"space": 5}, "a Space, got 5")]
+)
+def test_what_is_accumulated_and_the_bounds_are_objects_of_their_kinds(options, message):
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    with pytest.raises(TypeError, match=message):
+        compare(net, loader=torch.randn(8, 3), progress=False, **options)
