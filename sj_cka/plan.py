@@ -14,7 +14,7 @@ from sj_cka.job import Job
 from sj_cka.jobs import KINDS, Graph, Row
 from sj_cka.jobs.graph import TAKEN
 from sj_cka.jobs.machine import threads
-from sj_cka.plugins import UnknownName, load_plugins, lookup
+from sj_cka.plugins import UnknownName, load_plugins, lookup, named
 from sj_cka.preflight import Data, Preflight, Size, read_data
 from sj_cka.processes import world
 from sj_cka.recipe import NetworkName, Study
@@ -122,11 +122,15 @@ def plan(study: Study, *, imagined: bool = False) -> Plan:
     blocks = _blocks(study)
     preflight = Preflight(study, read_data(study, imagined=imagined))
     with threads(1):  # of few samples: more threads wait for each other longer than they work
-        for kind in KINDS.values():
-            kind.check(preflight)
+        for name, kind in KINDS.items():
+            with named(f"check of kind of job {name!r}"):
+                kind.check(preflight)
         networks = {name: preflight.network(name) for name in preflight.names}
     graph = Graph(preflight, blocks, world()[1])
-    rows = {name: tuple(kind.rows(graph)) for name, kind in KINDS.items()}
+    rows: dict[str, tuple[Row, ...]] = {}
+    for name, kind in KINDS.items():
+        with named(f"rows of kind of job {name!r}"):
+            rows[name] = tuple(kind.rows(graph))
     _check_measured(study, rows)
     neurons = {
         name: tuple(layer for layer, module in network.named_modules() if is_neuron(module))

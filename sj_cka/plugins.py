@@ -2,7 +2,8 @@
 
 import difflib
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import TypeVar
 
@@ -64,6 +65,16 @@ def load_plugins() -> tuple[str, ...]:
             raise BrokenPlugin(f"plugin {entry.name!r} ({entry.value}): {why}; mend or uninstall it") from error
         names.append(entry.name)
     return tuple(names)
+
+
+@contextmanager
+def named(what: str) -> Iterator[None]:
+    """Notes at an exception in which entry of a table it was raised, for who reads the traceback."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"raised in {what}")
+        raise
 
 
 class OptionError(ValueError):

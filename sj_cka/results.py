@@ -14,6 +14,7 @@ from sj_cka.figures import Figure, Section
 from sj_cka.jobs import KINDS
 from sj_cka.over_seeds import Interval
 from sj_cka.plan import Plan
+from sj_cka.plugins import named
 from sj_cka.recipe import Comparison, FigureBlock, NetworkName, Sides, Study
 from sj_cka.recipe.choices import FIGURE, options_of
 from sj_cka.store import Store
@@ -81,7 +82,8 @@ class Results:
     def section(self, block: FigureBlock) -> Section:
         """The section of the page that a figure block of the recipe asks for."""
         figure: Figure = FIGURE.entry(block.name)
-        return figure.function(block, self, **options_of(FIGURE.typed(block.options())))
+        with named(f"figure {block.name!r}"):
+            return figure.function(block, self, **options_of(FIGURE.typed(block.options())))
 
     def for_all(self, name: str) -> pd.DataFrame:
         """A table of networks in which one that is the same for every variant stands once, as `*.<kind>`."""
@@ -124,7 +126,8 @@ def table(plan: Plan, store: Store, name: str) -> pd.DataFrame:
         if (reader := KINDS[kind].tables.get(name)) is None:
             continue
         for row in rows:
-            part = reader(row, functools.partial(store.read, row.job.key))
+            with named(f"table {name!r} of kind of job {kind!r}"):
+                part = reader(row, functools.partial(store.read, row.job.key))
             front = [column for column in row.at if column not in part]
             parts.append(part.assign(**{column: row.at[column] for column in front})[[*front, *part.columns]])
     if not parts:

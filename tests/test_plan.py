@@ -485,3 +485,10 @@ def test_a_kind_of_job_has_tables_of_names_of_their_own(recipe_file: Write, monk
     monkeypatch.setitem(KINDS, "mine", cost._replace(tables={"cka": cost.tables["cost"]}))
     with pytest.raises(ValueError, match="names of their own from kind of job mine, got cka"):
         planned(recipe_file())
+
+
+def test_what_a_kind_of_job_raises_is_noted_with_its_name(recipe_file: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "mine", KINDS["cost"]._replace(rows=lambda graph: [1 / 0], tables={}))
+    with pytest.raises(ZeroDivisionError) as caught:
+        planned(recipe_file())
+    assert caught.value.__notes__ == ["raised in rows of kind of job 'mine'"]
