@@ -3,8 +3,8 @@
 from sj_cka.training.checkpoint import Checkpoints, CheckpointSlot
 from sj_cka.training.device_loader import DeviceLoader
 from sj_cka.training.evaluation import accuracy, calibrate, class_scores
+from sj_cka.training.learning_rules import LEARNING_RULES, capturable
 from sj_cka.training.loop import Epoch, NotFinite, Trained, train
-from sj_cka.training.rules import LEARNING_RULES, capturable
 from sj_cka.training.settings import Settings
 
 

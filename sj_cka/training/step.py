@@ -18,7 +18,7 @@ from sj_cka.recording import reset_states
 from sj_cka.training.device_loader import check_labels
 from sj_cka.training.distributed import sum_gradients
 from sj_cka.training.evaluation import class_scores
-from sj_cka.training.rules import LEARNING_RULES
+from sj_cka.training.learning_rules import LEARNING_RULES
 from sj_cka.training.settings import Settings
 
 _log = logging.getLogger("sj_cka")

@@ -10,8 +10,8 @@ from sj_cka.data import digits
 from sj_cka.models import build
 from sj_cka.plugins import UnknownName
 from sj_cka.training import LEARNING_RULES, DeviceLoader, NotFinite, Settings, capturable, train
+from sj_cka.training.learning_rules import backprop
 from sj_cka.training.loop import _captured
-from sj_cka.training.rules import backprop
 
 PLAIN = Settings(epochs=2, batch_size=16, lr=0.1, weight_decay=0.0)
 
