@@ -62,6 +62,11 @@ def test_one_recipe_uses_all_that_a_package_brings(run: Run, tmp_path: Path) -> 
     [
         ("{samples: 4}", "{samples: 0}", "jobs.fisher.samples: expected at least 1, got 0"),
         ("jobs:\n  fisher: {samples: 4}\n", "", "claims[0].a.network: expected a network whose fisher_centroid"),
+        (
+            "    b: {measure: fisher_centroid, network: base.snn}",
+            "    b: {measure: accuracy, network: base.snn}",
+            "claims[0].b.measure: expected two arms that can be compared, got accuracy against fisher_centroid",
+        ),
         ("{name: stripes, eps: 0.1}", "{name: stripes, epsilon: 0.1}", "data.epsilon: unknown key; did you mean 'eps'"),
         ("{name: stripes, eps: 0.1}", "{name: stripes, eps: -1}", "data.eps: expected a standard deviation from 0"),
         ("    darken:\n", "", "attack.by: expected a gradient-free attack too"),

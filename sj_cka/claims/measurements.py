@@ -29,6 +29,8 @@ class Measurement(NamedTuple):
         parts: what the number is a mean over, given the layers.
         elsewhere: key of an arm -> the table in place of `table`, where the arm gives that key.
         beside: name and column of what is always shown with it.
+        scale: what its values are, where they may be set against those of other measurements that say the same; None:
+            of a network its own column, of a comparison all of its table.
     """
 
     of: Literal["network", "comparison"]
@@ -40,11 +42,12 @@ class Measurement(NamedTuple):
     parts: Callable[[list[str]], list[str]] = list
     elsewhere: Mapping[str, str] = MappingProxyType({})
     beside: tuple[str, Column] | None = None
+    scale: str | None = None
 
     @property
-    def scale(self) -> str:
-        """The two arms of a claim are on one: a share of samples, or what the layers of comparisons have."""
-        return self.of if self.of == "network" else self.table
+    def on(self) -> str:
+        """The scale that it is on: the two arms of a claim are on one."""
+        return self.scale or (self.table if self.of == "comparison" else f"{self.table}.{self.column}")
 
 
 def selected(layers: Iterable[str], patterns: Sequence[str] | None) -> list[str]:
@@ -83,11 +86,14 @@ def _beyond_timing(steps: pd.DataFrame) -> pd.Series:
     return steps["null"] - steps["cka"]
 
 
+_SHARE = "share of samples"
 MEASUREMENTS: dict[str, Measurement] = {
     "accuracy": Measurement(
-        "network", "accuracy", "accuracy", "accuracy", elsewhere={"T": "evaluated", "attack": "attacks"}
+        "network", "accuracy", "accuracy", "accuracy", elsewhere={"T": "evaluated", "attack": "attacks"}, scale=_SHARE
     ),
-    "backdoor_success": Measurement("network", "backdoors", "success rate of the backdoor", "success_rate"),
+    "backdoor_success": Measurement(
+        "network", "backdoors", "success rate of the backdoor", "success_rate", scale=_SHARE
+    ),
     "paired_cka": Measurement("comparison", "paired", "mean {similarity} of paired layers"),
     "restoration": Measurement(
         "comparison",

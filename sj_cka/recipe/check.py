@@ -140,7 +140,7 @@ def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
     for arm, measurement in arms.items():
         here = (*key, *(int(part) if part.isdigit() else part for part in arm.split(".")))
         entry = study.source.told((*here, "measure"), lookup, MEASUREMENTS, measurement.measure, "measure")
-        if entry.scale != MEASUREMENTS[first.measure].scale:
+        if entry.on != MEASUREMENTS[first.measure].on:
             got = f"got {measurement.measure} against {first.measure}"
             raise study.error((*here, "measure"), f"expected two arms that can be compared, {got}")
         _check_stray(study, here, measurement, entry.of)
