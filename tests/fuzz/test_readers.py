@@ -202,7 +202,7 @@ def unconverted(folder):
 
 
 def read_unconverted(folder):
-    [source] = preparation._known_broken([raw_files.Source("a.aedat", ("a.npz",))], folder, folder)
+    [source] = preparation._known_broken([raw_files.EventSource("a.aedat", ("a.npz",))], folder, folder)
     assert isinstance(source.wrong, str)
     return "known"
 
