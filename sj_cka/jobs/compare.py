@@ -54,8 +54,10 @@ def job(graph: Graph, comparison: Comparison, sides: Sides, seeds: tuple[int, in
 
 def _epoch(study: Study, name: NetworkName) -> int | None:
     """The epoch in which a name means a network, None for the last."""
-    epochs = study.conditions[name.variant].train.of(name.kind)["epochs"]
-    return None if name.moment in ("", *UNTRAINED) or int(name.moment) == epochs else int(name.moment)
+    if name.moment in ("", *UNTRAINED):
+        return None
+    epoch = int(name.moment)
+    return None if epoch == study.conditions[name.variant].train.of(name.kind)["epochs"] else epoch
 
 
 def rows(graph: Graph) -> Iterator[Row]:
