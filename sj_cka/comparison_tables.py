@@ -1,7 +1,7 @@
 """What networks have in common, as tidy tables: every comparison of a study with its result."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,11 @@ class Compared(NamedTuple):
     seed_y: int
     kind: str
     result: CKAResult
+
+    @property
+    def at(self) -> dict[str, Any]:
+        """What it is of, as columns."""
+        return {name: value for name, value in self._asdict().items() if name != "result"}
 
 
 def compared(plan: Plan, store: Store) -> list[Compared]:
@@ -79,11 +84,7 @@ def dynamics(results: Iterable[Compared]) -> pd.DataFrame:
     (pairs that are left out); a row for each layer with time of the comparisons that have a null.
     """
     keys = ["comparison", "variant", "state", "seed", "layer"]
-    parts = [
-        c.result.dynamics().reset_index().assign(comparison=c.comparison, variant=c.variant, state=c.state, seed=c.seed)
-        for c in results
-        if c.result.permuted_steps is not None
-    ]
+    parts = [c.result.dynamics().reset_index().assign(**c.at) for c in results if c.result.permuted_steps is not None]
     columns = [*keys, "cka", "null", "pairs", "undefined"]
     if not parts:
         return pd.DataFrame(columns=columns)
@@ -102,8 +103,7 @@ def tidy(results: Sequence[Compared]) -> pd.DataFrame:
             shared = diagonal(matrix)
             part = pd.DataFrame({"layer_x": shared.index, "layer_y": shared.index, "cka": shared.to_numpy()})
             state = f"ceiling, {c.kind}" if c.kind else c.state
-            of_all = {"comparison": c.comparison, "variant": c.variant, "state": state, "time": time}
-            parts.append(part.assign(**of_all, seed=c.seed, seed_y=c.seed_y, measure=c.measure, value=part["cka"]))
+            parts.append(part.assign(**c.at | {"state": state, "time": time, "value": part["cka"]}))
     columns = ["comparison", "variant", "state", "seed", "seed_y", "layer_x", "layer_y", "time"]
     columns += ["cka"] if all(c.measure == "cka" for c in results) else ["measure", "value"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
@@ -111,13 +111,7 @@ def tidy(results: Sequence[Compared]) -> pd.DataFrame:
 
 def undefined(results: Iterable[Compared]) -> pd.DataFrame:
     """Columns comparison, variant, state, seed, seed_y, side, layer, step, reason: all that has no CKA."""
-    parts = [
-        c.result.undefined.assign(
-            comparison=c.comparison, variant=c.variant, state=c.state, seed=c.seed, seed_y=c.seed_y
-        )
-        for c in results
-        if len(c.result.undefined)
-    ]
+    parts = [c.result.undefined.assign(**c.at) for c in results if len(c.result.undefined)]
     columns = ["comparison", "variant", "state", "seed", "seed_y", "side", "layer", "step", "reason"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 

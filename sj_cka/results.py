@@ -69,7 +69,9 @@ class Results:
 
     def comparison(self, block: FigureBlock) -> Comparison:
         """The comparison that a figure shows."""
-        return next(c for c in self.plan.study.recipe.compare if c.name == block.comparison)
+        comparison = self.study.comparison(block.comparison)
+        assert comparison is not None  # its recipe was checked
+        return comparison
 
     def similarity(self, block: FigureBlock) -> str:
         """What its measure of similarity is called, e.g. "CKA"."""
@@ -77,7 +79,7 @@ class Results:
 
     def sides(self, block: FigureBlock) -> dict[str, Sides]:
         """The networks that a figure shows, by variant."""
-        return self.plan.study.sides(self.comparison(block))
+        return self.study.sides(self.comparison(block))
 
     def section(self, block: FigureBlock) -> Section:
         """The section of the page that a figure block of the recipe asks for."""
@@ -90,7 +92,7 @@ class Results:
         table = self.tables[name]
         networks = map(NetworkName, set(table["network"]))
         alike = {network: f"*.{network.kind}" for network in networks if self.plan.for_all(network)}
-        first = {f"{next(iter(self.plan.study.conditions))}.{name[2:]}" for name in alike.values()}
+        first = {f"{next(iter(self.study.conditions))}.{name[2:]}" for name in alike.values()}
         once = table[table["network"].isin(first)]
         return pd.concat([table[~table["network"].isin(alike)], once.assign(network=once["network"].map(alike))])
 

@@ -5,9 +5,12 @@ from io import BytesIO
 from itertools import combinations, permutations
 from typing import Any
 
+from torch import Tensor
+
 from sj_cka import recording
 from sj_cka.cka import CKA, CKAResult, compare
 from sj_cka.claims import selected
+from sj_cka.data import Samples
 from sj_cka.figures import State
 from sj_cka.job import Context, Files, Inputs, Job
 from sj_cka.jobs import attack
@@ -172,35 +175,40 @@ def _check_named(
         of_variants = [by_variant[variant]] if variant is not None else by_variant.values()
         layers = dict.fromkeys(layer for layers in of_variants for layer in layers)
         if not selected(layers, [pattern]):
-            x = next(c.x for c in study.recipe.compare if c.name == comparison)
-            raise study.error((*key, j), f"{pattern!r} is no layer of {x}{closest(pattern, layers)}")
+            of = study.comparison(comparison)
+            assert of is not None  # it is one of `there`
+            raise study.error((*key, j), f"{pattern!r} is no layer of {of.x}{closest(pattern, layers)}")
 
 
 def run(job: Job, inputs: Inputs, context: Context) -> Files:
     """CKA of two networks on the test split; of one network with itself in one pass."""
     data, args = job.data.samples, job.args
-    size, T = args.get("batch_size", len(data.x_test)), {side: args.get(f"T_{side}") for side in "xy"}
+    T = {side: args.get(f"T_{side}") for side in "xy"}
     moment = {side: args.get(f"epoch_{side}") for side in "xy"}
     x = read_network(inputs["x"](weights_of(moment["x"])), T["x"], context.device)
     itself = job.inputs["x"].key == job.inputs["y"].key and (T["x"], moment["x"]) == (T["y"], moment["y"])
     y = x if itself else read_network(inputs["y"](weights_of(moment["y"])), T["y"], context.device)
-    starts = list(range(0, len(data.x_test), size))
-    if len(data.x_test) - starts[-1] < 4:  # the plan has told so
-        starts.pop()
-    starts = starts[: args.get("batches")][context.rank :: context.processes]  # all processes compare, each its share
-    batches = [data.as_input(data.x_test[i : i + size]) for i in starts]
     # two networks without time have no timing to permute
     steps = "null" in args and (data.T is not None or bool(neurons(x) or neurons(y)))
-    loader: Any = batches
+    loader: Any
     if "under" in inputs:
         attacked, axis = attack.read_inputs(inputs["under"](attack.INPUTS)), 0 if data.T is None else 1
-        batches = [data.as_input(data.x_test[: attacked.shape[axis]])]
-        loader = {"x": batches, "y": [attacked]}
+        loader = {"x": [data.as_input(data.x_test[: attacked.shape[axis]])], "y": [attacked]}
+    else:
+        loader = _minibatches(data, args["batch_size"], args.get("batches"), context)
     # intervals of a study are over seeds
     into = CKA(samples=False, measures=args.get("measure", ()), permutations={"steps": int(steps)})
     result = compare(x, y, loader, layers=args.get("layers"), layout=data.layout, into=into, progress=False)
     context.report(f"{len(result.layers_x)} x {len(result.layers_y)} layers")
     return {RESULT: result.to_bytes()}
+
+
+def _minibatches(data: Samples, size: int, count: int | None, context: Context) -> list[Tensor]:
+    """The share of this process in the first so many minibatches of the test split."""
+    starts = list(range(0, len(data.x_test), size))
+    if len(data.x_test) - starts[-1] < 4:  # the plan has told so
+        starts.pop()
+    return [data.as_input(data.x_test[i : i + size]) for i in starts[:count][context.rank :: context.processes]]
 
 
 def read_result(content: bytes, trusted: bool = False) -> CKAResult:

@@ -10,7 +10,6 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 import pandas as pd
 from pydantic import BaseModel
 
-from sj_cka.data import Samples
 from sj_cka.job import Context, DataBlock, Files, Inputs, Job, Read
 from sj_cka.preflight import Preflight
 from sj_cka.recipe import NetworkName
@@ -30,7 +29,7 @@ class Graph:
 
     def __init__(self, preflight: Preflight, blocks: Mapping[str, BaseModel] | None = None, processes: int = 1) -> None:
         self.study, self.data, self.networks = preflight.study, preflight.data, preflight.names
-        self.blocks, self.processes = blocks or {}, processes
+        self.samples, self.blocks, self.processes = preflight.samples, blocks or {}, processes
         self._made: dict[tuple[Any, ...], Any] = {}
 
     def once(self, make: Callable[Concatenate[Graph, P], Made], *args: P.args, **none: P.kwargs) -> Made:
@@ -43,10 +42,6 @@ class Graph:
     def block(self, network: NetworkName) -> DataBlock:
         """The data of a network, as a job names them."""
         return self.data[network.variant].block
-
-    def samples(self, network: NetworkName) -> Samples:
-        """The data of a network."""
-        return self.data[network.variant].samples
 
     def of_networks(
         self, make: Callable[[Graph, NetworkName, int], Job], wanted: Callable[[NetworkName], object] = bool
