@@ -7,7 +7,7 @@ from functools import cached_property
 
 from pydantic import BaseModel
 
-from sj_cka.claims import MEASUREMENTS
+from sj_cka.claims import MEASUREMENTS, path_of
 from sj_cka.data.samples import IMAGINED
 from sj_cka.engine import in_order, stand
 from sj_cka.job import Job
@@ -150,11 +150,11 @@ def _check_measured(study: Study, rows: Mapping[str, tuple[Row, ...]]) -> None:
         for table in KINDS[kind].tables:
             measured.setdefault(table, set()).update(row.at["network"] for row in of_kind if "network" in row.at)
     for i, claim in enumerate(study.recipe.claims):
-        for key, arm in claim.arms().items():
+        for name, arm in claim.arms().items():
             table = MEASUREMENTS[arm.measure].table
             if arm.network is not None and claim.test != "trend" and arm.network not in measured.get(table, ()):
                 message = f"expected a network whose {arm.measure} is measured, see jobs; got {arm.network!r}"
-                raise study.error(("claims", i, *key.split("."), "network"), message)
+                raise study.error(("claims", i, *path_of(name), "network"), message)
 
 
 def _blocks(study: Study) -> dict[str, BaseModel]:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sj_cka.job import Job
+from sj_cka.jobs.train import HISTORY, RATES
 from sj_cka.progress import repeated
 from sj_cka.store import Store
 
@@ -66,9 +67,7 @@ class _Curve:
                 self._add(entry["epoch"], entry["epoch"]["rates"])
         if self.store.has(self.key):
             self.finished = True
-            history, rates = (
-                pd.read_csv(BytesIO(self.store.read(self.key, name))) for name in ("history.csv", "firing_rates.csv")
-            )
+            history, rates = (pd.read_csv(BytesIO(self.store.read(self.key, name))) for name in (HISTORY, RATES))
             for row in history.to_dict("records"):
                 layers = rates[rates["epoch"] == row["epoch"]]
                 self._add(row, dict(zip(layers["layer"], layers["rate"], strict=True)))

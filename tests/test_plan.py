@@ -492,3 +492,16 @@ def test_what_a_kind_of_job_raises_is_noted_with_its_name(recipe_file: Write, mo
     with pytest.raises(ZeroDivisionError) as caught:
         planned(recipe_file())
     assert caught.value.__notes__ == ["raised in rows of kind of job 'mine'"]
+
+
+def test_a_layer_that_an_arm_of_several_pairs_names_is_pointed_at(recipe_file: Write) -> None:
+    arms = [f"{{measure: paired_cka, comparison: twins, variant: {variant}}}" for variant in ("all", "none")]
+    wrong = arms[1].replace("}", ", layers: [nowhere]}")
+    pairs = f"    pairs:\n      - {{a: {arms[0]}, b: {arms[1]}}}\n      - {{a: {arms[0]}, b: {wrong}}}\n"
+    path = recipe_file(
+        ("  - test: greater\n", "  - test: greater_in_all\n"),
+        (f"    a: {arms[0]}\n    b: {arms[1]}\n", pairs),
+    )
+    line = 1 + next(i for i, text in enumerate(path.read_text().splitlines()) if "nowhere" in text)
+    with pytest.raises(RecipeError, match=rf":{line}: claims\[0\]\.pairs\[1\]\.b\.layers\[0\]: 'nowhere' is no layer"):
+        planned(path)

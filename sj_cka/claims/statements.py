@@ -32,8 +32,18 @@ class Claim(Strict):
     source: str = Field(description="who states it, and how surely that is known")
 
     def arms(self) -> dict[str, Arm]:
-        """What is measured, by key."""
+        """What is measured, by key, see `path_of`; each test's own."""
         raise NotImplementedError
+
+
+def path_of(arm: str) -> tuple[str | int, ...]:
+    """The key path of an arm in its claim.
+
+    Example:
+        >>> path_of("pairs.0.a")
+        ('pairs', 0, 'a')
+    """
+    return tuple(int(part) if part.isdigit() else part for part in arm.split("."))
 
 
 class OneArm(Claim):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sj_cka import recording
 from sj_cka.cka import CKA, CKAResult, compare
-from sj_cka.claims import selected
+from sj_cka.claims import path_of, selected
 from sj_cka.data import Samples
 from sj_cka.figures import State
 from sj_cka.job import Context, Files, Inputs, Job
@@ -133,7 +133,7 @@ def _check_layers(preflight: Preflight) -> None:
     for i, claim in enumerate(study.recipe.claims):
         for key_of_arm, arm in claim.arms().items():
             which = None if claim.test == "trend" else arm.variant or ""
-            _check_named(study, ("claims", i, key_of_arm, "layers"), arm.layers, arm.comparison, which, there)
+            _check_named(study, ("claims", i, *path_of(key_of_arm), "layers"), arm.layers, arm.comparison, which, there)
 
 
 def _layers(preflight: Preflight, name: NetworkName, wanted: tuple[str, ...], key: KeyPath) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What the blocks of a recipe say about each other and about the tables: every name must lead somewhere."""
 
 from sj_cka.cka import MEASURES
-from sj_cka.claims import MEASUREMENTS, Arm, Claim
+from sj_cka.claims import MEASUREMENTS, Arm, Claim, path_of
 from sj_cka.claims.measurements import OF_A_NETWORK
 from sj_cka.claims.statements import NearCeiling
 from sj_cka.figures import Figure
@@ -138,7 +138,7 @@ def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
     arms = claim.arms()
     first = next(iter(arms.values()))
     for arm, measurement in arms.items():
-        here = (*key, *(int(part) if part.isdigit() else part for part in arm.split(".")))
+        here = (*key, *path_of(arm))
         entry = study.source.told((*here, "measure"), lookup, MEASUREMENTS, measurement.measure, "measure")
         if entry.on != MEASUREMENTS[first.measure].on:
             got = f"got {measurement.measure} against {first.measure}"
