@@ -1,8 +1,9 @@
-"""ResNets, spiking or artificial: the pre-activation one of Li et al. 2023, and the layout for ImageNet."""
+"""ResNets, spiking or artificial: the one of Li et al. 2023 for small images, and the layout for ImageNet."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
 
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from sj_cka.models.options import scaled, whole, wholes
 from sj_cka.models.time_axis import MakeNeuron, OverTime, in_time, step_mode
 from sj_cka.plugins import OptionError, check_option
 from sj_cka.typed import Depth
+
+Order = Literal["preact", "released"]
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -25,11 +28,18 @@ def resnet(
     depth: Depth = 20,
     width: int = 1,
     residual: Sequence[int] = (1, 2, 3),
-) -> PreActResNet:
-    """Pre-activation ResNet for small images (He et al. 2016), three stages of 16, 32 and 64 channels times `width`.
+    order: Order = "preact",
+) -> SmallResNet:
+    """ResNet for small images with neurons in front of convolutions, three stages of 16, 32, 64 channels times `width`.
 
     The neuron is the only difference between a spiking network and its twin: names and shapes are equal. A block
-    without shortcut has neither skip nor downsampling branch.
+    without shortcut has neither skip nor downsampling branch. Batch normalisation has one of two places, with as many
+    parameters and layers in both:
+
+    - "preact": a block is twice BN, neuron, convolution, and a last BN stands in front of the last neuron (He et al.
+      2016, "Identity mappings in deep residual networks");
+    - "released": a block is twice neuron, convolution, BN, and the first BN stands behind the first convolution, as in
+      the code that Li et al. 2023 published.
 
     Args:
         neuron: makes one neuron layer; multi-step spiking neurons where T is given, e.g. `nn.ReLU` where it is None.
@@ -39,13 +49,14 @@ def resnet(
         depth: 6 k + 2 layers, from 8; k blocks a stage.
         width: factor on the channels, from 1.
         residual: stages (of 1, 2, 3) that keep their shortcuts.
+        order: "preact" or "released", see above.
 
     Returns:
         A network that takes images `[N, C, H, W]` or frames `[T, N, C, H, W]` and gives logits `[T, N, num_classes]`;
         an artificial one gives `[N, num_classes]` for images.
 
     Raises:
-        OptionError: depth, width, residual or T out of range.
+        OptionError: depth, width, residual, order or T out of range.
     """
     layers = "6 k + 2 from 8 (8, 14, 20, ...)"
     if whole("depth", depth, f"a whole number, {layers}", least=0) < 8 or depth % 6 != 2:
@@ -55,7 +66,8 @@ def resnet(
     residual = wholes("residual", residual, expected := "stages out of 1, 2, 3, each once")
     fits = set(residual) <= {1, 2, 3} and len(set(residual)) == len(residual)
     check_option(fits, "residual", expected, residual)
-    return PreActResNet(neuron, T, in_channels, num_classes, (depth - 2) // 6, width, frozenset(residual))
+    check_option(order in get_args(Order), "order", f"one of {', '.join(get_args(Order))}", repr(order))
+    return SmallResNet(neuron, T, in_channels, num_classes, (depth - 2) // 6, width, frozenset(residual), order)
 
 
 def resnet_imagenet(
@@ -101,7 +113,7 @@ def _blocks(channels: Sequence[int], counts: Sequence[int]) -> Iterator[list[tup
         yield [(before, after, 1 if before == after else 2), *[(after, after, 1)] * (count - 1)]
 
 
-class PreActResNet(OverTime):
+class SmallResNet(OverTime):
     """See `resnet`."""
 
     def __init__(
@@ -113,15 +125,20 @@ class PreActResNet(OverTime):
         blocks: int,
         width: int,
         residual: frozenset[int],
+        order: Order,
     ) -> None:
         super().__init__(T, in_channels, num_classes)
-        mode = step_mode(T)
+        mode, self.order = step_mode(T), order
         channels = [16 * width, 32 * width, 64 * width]
         self.conv1 = layer.Conv2d(in_channels, channels[0], 3, padding=1, bias=False, step_mode=mode)
+        if order == "released":
+            self.bn1 = layer.BatchNorm2d(channels[0], step_mode=mode)
+        block = PreActBlock if order == "preact" else ReleasedBlock
         for stage, members in enumerate(_blocks(channels, [blocks] * 3), start=1):
-            made = [PreActBlock(neuron, mode, *member, stage in residual) for member in members]
+            made = [block(neuron, mode, *member, stage in residual) for member in members]
             self.add_module(f"layer{stage}", nn.Sequential(*made))
-        self.bn = layer.BatchNorm2d(channels[-1], step_mode=mode)
+        if order == "preact":
+            self.bn = layer.BatchNorm2d(channels[-1], step_mode=mode)
         self.lif = neuron()
         self.avgpool = layer.AdaptiveAvgPool2d(1, step_mode=mode)
         self.fc = layer.Linear(channels[-1], num_classes, step_mode=mode)
@@ -129,10 +146,14 @@ class PreActResNet(OverTime):
 
     def layers(self, x: Tensor, T: int | None) -> Tensor:
         x = self.conv1(x)
+        if self.order == "released":
+            x = self.bn1(x)
         for stage in ("layer1", "layer2", "layer3"):
             for block in self.get_submodule(stage).children():  # a Sequential would call them without T
                 x = block(x, T)
-        x = self.lif(in_time(self.bn(x), T))
+        if self.order == "preact":
+            x = self.bn(x)
+        x = self.lif(in_time(x, T))
         return self.fc(self.avgpool(x).flatten(-3))
 
 
@@ -160,6 +181,32 @@ class PreActBlock(nn.Module):
         if not self.residual:
             return out
         return out + (x if self.downsample is None else self.downsample(activation))
+
+
+class ReleasedBlock(nn.Module):
+    """Two times neuron, 3x3 convolution, BN, plus the shortcut.
+
+    The shortcut of a widening block goes off behind its first neuron, and is taken first: average pool, 1x1
+    convolution, BN.
+    """
+
+    def __init__(self, neuron: MakeNeuron, mode: str, before: int, after: int, stride: int, residual: bool) -> None:
+        super().__init__()
+        self.residual = residual
+        self.lif1 = neuron()
+        self.downsample = Shortcut(mode, before, after, stride, pooled=True) if residual and stride > 1 else None
+        self.conv1 = layer.Conv2d(before, after, 3, stride, padding=1, bias=False, step_mode=mode)
+        self.bn1 = layer.BatchNorm2d(after, step_mode=mode)
+        self.lif2 = neuron()
+        self.conv2 = layer.Conv2d(after, after, 3, padding=1, bias=False, step_mode=mode)
+        self.bn2 = layer.BatchNorm2d(after, step_mode=mode)
+
+    def forward(self, x: Tensor, T: int | None) -> Tensor:
+        """Output of the block; x may still be without time, `[1, N, C, H, W]`, where T is given."""
+        activation = self.lif1(in_time(x, T))
+        shortcut = x if self.downsample is None else self.downsample(activation)
+        out = self.bn2(self.conv2(self.lif2(self.bn1(self.conv1(activation)))))
+        return out + shortcut if self.residual else out
 
 
 class PostActResNet(OverTime):
