@@ -872,7 +872,7 @@ def test_the_schema_names_every_key_of_every_block() -> None:
     assert (
         names
         == list(DATASETS)
-        == ["digits", "digits_dvs", "npz", "cifar10", "cifar100", "mnist", "fashion_mnist", *EVENT_SETS]
+        == ["digits", "digits_dvs", "npz", "photos", "cifar10", "cifar100", "mnist", "fashion_mnist", *EVENT_SETS]
     )
     augmented = made["$defs"]["Train"]["properties"]["augment"]["items"]["oneOf"]
     assert augmented[0] == {"enum": list(AUGMENTATIONS)}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from sj_cka.data.augment import AUGMENTATIONS
 from sj_cka.data.events import EVENT_SETS, EVENT_SHAPES, bin_events, bin_spikes, digits_dvs, saccades
 from sj_cka.data.images import digits, npz
+from sj_cka.data.photographs import photos
 from sj_cka.data.samples import AbsentData, DataError, Frames, Images, Samples, Shape, imagine
 from sj_cka.data.torchvision_sets import TORCHVISION_SETS, TORCHVISION_SHAPES
 
@@ -24,6 +25,7 @@ __all__ = [
     "digits_dvs",
     "imagine",
     "npz",
+    "photos",
     "saccades",
 ]
 
@@ -31,6 +33,7 @@ DATASETS: dict[str, Callable[..., Samples]] = {
     "digits": digits,
     "digits_dvs": digits_dvs,
     "npz": npz,
+    "photos": photos,
     **TORCHVISION_SETS,
     **EVENT_SETS,
 }

@@ -58,6 +58,7 @@ class Samples:
         fingerprint: hash of the arrays.
         remarks: what a reader of results must know about how the samples were come by; whole sentences.
         held_out: what the test split holds, file by file, where it is no published split; else empty.
+        eps_note: what an eps is beside these samples, where its unit alone does not tell; a whole sentence.
     """
 
     x_train: Tensor
@@ -68,6 +69,7 @@ class Samples:
     fingerprint: str
     remarks: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
+    eps_note: str = ""
     called: ClassVar[str]  # what people call them
     channel_axis: ClassVar[int]  # of stored samples
 

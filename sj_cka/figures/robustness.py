@@ -113,7 +113,8 @@ def robustness_section(block: FigureBlock, results: Results) -> Section:
         "transfer shows a network what was made on another. Below: share of the samples classified right that are "
         "lost, and in brackets the mean L-inf and L2 norms of what was changed, measured; means over seeds."
     )
-    note += "".join(f" {sentence}" for sentence in masking(table))
+    of_data = dict.fromkeys(data.samples.eps_note for data in results.plan.sets)
+    note += "".join(f" {sentence}" for sentence in (*of_data, *masking(table)) if sentence)
     panels = (Panel("robustness", robustness(lines)),) if lines else ()
     return Section(block.title or "Accuracy under attack", note, panels, _measured(table))
 

@@ -169,7 +169,7 @@ def open_frames(folder: Path, meta: Mapping[str, Any]) -> Frames:
     Raises:
         DamagedFrames: a file is missing or is not what meta.json says.
     """
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name in _ARRAYS:
         path = folder / f"{name}.npy"
         try:
