@@ -49,7 +49,7 @@ def test_training_patches_lie_left_of_all_test_patches(name: str, colour: bool) 
     size, picture = 12, getattr(skimage.data, name)()
     picture = picture.transpose(2, 0, 1) if colour else picture[None]
     places, width = every_patch(picture, size)
-    train, test = patches_of(photos(size=size, colour=colour, samples=200), name, COLOURED if colour else NAMES)
+    train, test = patches_of(photos(size=size, colour=colour, samples=1000), name, COLOURED if colour else NAMES)
     left, right = ([places[patch.tobytes()] for patch in patches] for patches in (train, test))
     edge = int(0.65 * width)
     assert max(left) + size <= edge <= min(right)
@@ -58,7 +58,7 @@ def test_training_patches_lie_left_of_all_test_patches(name: str, colour: bool) 
     assert max(left) + size > edge - 0.05 * width
     assert min(right) < edge + 0.05 * width
     assert max(right) + size > 0.95 * width
-    assert len({patch.tobytes() for patch in train}) == 200
+    assert len({patch.tobytes() for patch in train}) == 1000
 
 
 def test_classes_are_balanced_in_any_part() -> None:
