@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sj_cka.cka.activity import Activity
 from sj_cka.cka.gram import as_tensor
 from sj_cka.cka.layer_grams import Grams, LayerSteps, flat, grams, summary
 from sj_cka.cka.measures import MEASURES
@@ -18,12 +20,12 @@ from sj_cka.cka.result import CKAResult
 from sj_cka.cka.sums import (
     DIMS,
     Accumulator,
-    Activity,
     BatchSums,
     Centred,
     FirstSamples,
     GroupSums,
     MeasureMeans,
+    OwnSums,
     SampleShares,
     StepSums,
 )
@@ -50,8 +52,8 @@ class CKA:
             interval needs 8 minibatches.
         permutations: also take so many baselines in which the samples of y are in another order, drawn anew each time,
             for `CKAResult.baseline`; or a mapping `{"samples": 200, "steps": 1}`, where "steps" also compares with the
-            order of the steps permuted for every unit and sample: `CKAResult.permuted_steps`, beside which `dynamics`
-            stands.
+            order of the steps permuted for every unit and sample: `CKAResult.permuted_steps`, for the `null` of
+            `dynamics`.
         measures: further names of `sj_cka.cka.MEASURES`, of all steps concatenated, e.g. "rsa", "procrustes":
             `CKAResult.matrix(measure=...)`.
         resume: `compare(..., into=)` may add to what is here already.
@@ -94,7 +96,7 @@ class CKA:
         self.parts: list[Accumulator] = [StepSums(), MeasureMeans(self.measures)]
         self.parts += [PermutedSamples(self.permutations["samples"])] if self.permutations["samples"] else []
         self.parts += [FirstSamples(), SampleShares()] if self.samples else []
-        self.parts += [GroupSums(), BatchSums(), Activity()]
+        self.parts += [GroupSums(), BatchSums(), Activity(), OwnSums()]
 
     @property
     def read(self) -> int:
@@ -304,7 +306,7 @@ class CKA:
             end, left_out = self.end, self.left_out
             self.__init__(**other.options, resume=self.resume)  # type: ignore[misc]
             self.end, self.left_out, self.asked = end, left_out, other.asked
-            self.sides = tuple(LayerSteps(side.layers, side.index, list(side.reasons)) for side in other.sides)
+            self.sides = tuple(replace(side, reasons=list(side.reasons), broken={}) for side in other.sides)
         for name, mine, theirs in zip("xy", self.sides, other.sides, strict=True):
             mine.expect(name, theirs)
         mine_asked, asked = ({**cka.options, **cka.asked} for cka in (self, other))

@@ -72,8 +72,10 @@ def compare(
     """CKA between every layer and every time step of two networks, in one pass over a loader.
 
     Grams are taken inside forward hooks, so that memory holds n^2 numbers for a layer and step and never the
-    activations. Whatever the networks are, their weights, buffers, neuron states, training flags and the random state
-    are the same afterwards, and so are the batches: each run is given a copy.
+    activations. (Of layers called once a step also what `CKAResult.dynamics` needs of some samples is held until the
+    last step: at most their features, or 16 numbers for a sample and channel of maps.) Whatever the networks are, their
+    weights, buffers, neuron states, training flags and the random state are the same afterwards, and so are the
+    batches: each run is given a copy.
 
     Each network is given the batch `[N, ...]` as it is. If it makes no time steps of that, it is shown the batch T
     times (multi-step neurons: as `[T, N, ...]`; single-step neurons: in T calls). A network without neurons has one

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sj_cka.cka.gram import BEYOND, as_real, as_tensor, centred_grams, pack, places, raw_grams, u_centre, unpack
+from sj_cka.cka.own_terms import MIN_UNITS, Units, own_terms, units_of
 
 MIN_SAMPLES = 4  # the unbiased HSIC divides by n - 3
 # |K~| of some samples at or below this fraction of what it is cut from is rounding of float32 products
@@ -105,6 +106,8 @@ class Grams:
         diagonal: float64 `[R, n]`, see `gram.RawGrams`.
         reasons: one a row; None where it is defined.
         counts: of layers of neurons: spikes of each unit at each step over the samples, `[S, D]`.
+        units: of layers whose units are known, their number.
+        own: float64 `[layers, T, T]`, see `own_terms`; NaN for fewer than 8 units, or where they are not known.
     """
 
     def __init__(
@@ -122,11 +125,19 @@ class Grams:
         self.filled = [False] * shape[0]
         self.redo: list[tuple[str, Tensor]] = []  # bools `[S]` on the device: true where to take a layer again
         self.counts: dict[str, Tensor] = {}
+        self.units: dict[str, int] = {}
+        self.own = torch.full((len(steps), T, T), torch.nan, dtype=torch.float64, device=device)
+        self.held: dict[str, Units] = {}  # of layers whose steps come one by one, until the last
+        self.held_as: dict[str, Tensor] = {}  # an empty one of the same dtype and device
 
-    def put(self, layer: str, step: int, X: Tensor, *, spikes: bool = False, again: bool = False) -> None:
+    def put(
+        self, layer: str, step: int, X: Tensor, *, units: int | None = None, spikes: bool = False, again: bool = False
+    ) -> None:
         """Takes the Grams of some steps `[S, n, D]` of a layer, from `step` on.
 
         Args:
+            units: number of units whose own terms are taken as well, if there is more than one step; the features of
+                each lie one after the other.
             spikes: the features are believed to be 0 or 1.
             again: do not put off what has to be taken twice. (The CPU never does: it need not wait for itself.)
         """
@@ -135,9 +146,38 @@ class Grams:
         self.filled[part] = [True] * len(X)
         if again or not defers(X.device):
             _, self.diagonal[part], self.reasons[part] = centred_grams(X, spikes=spikes, out=self.rows[part])
-            return
-        _, self.diagonal[part], redo = raw_grams(X, spikes=spikes, out=self.rows[part])
-        self.redo.append((layer, redo))
+        else:
+            _, self.diagonal[part], redo = raw_grams(X, spikes=spikes, out=self.rows[part])
+            self.redo.append((layer, redo))
+        if units is not None and self.own.shape[1] > 1:
+            self.units[layer] = units
+            if units >= MIN_UNITS and X.shape[2]:
+                self._take_own(layer, step, X, units)
+
+    def _take_own(self, layer: str, step: int, X: Tensor, units: int) -> None:
+        """Takes the own terms of a layer, or what they need of some steps until the last."""
+        place = self.layers.index(layer)
+        T = int(self.index[place, -1] - self.index[place, 0]) + 1
+        first = self.first[layer] + step
+        some = units_of(X, units, T, self.diagonal[first : first + len(X)])
+        if len(X) < T:
+            held = self.held.get(layer)
+            if held is None:
+                shape = (T, *some.values.shape[1:])
+                values = self.allocate(shape) if self.allocate else some.values.new_empty(shape)
+                held = self.held[layer] = Units(values, some.scale.new_empty(T))
+                self.held_as[layer] = some.values[:0]
+            for whole, part in zip(held, some, strict=True):
+                whole[step : step + len(X)] = part
+            if step + len(X) < T:
+                return
+            some = self._released(layer, T)
+        self.own[place] = own_terms(some)  # of one step, which stands for all, one number
+
+    def _released(self, layer: str, S: int) -> Units:
+        """What was held of the first S steps of a layer, in the dtype and on the device that it came in."""
+        values, scale = self.held.pop(layer)
+        return Units(values[:S].to(self.held_as.pop(layer)), scale[:S])
 
     def repeat(self, layer: str, S: int) -> None:
         """Copies the first step of a layer to its S - 1 others: it does not change."""
@@ -146,6 +186,8 @@ class Grams:
         self.rows[part], self.diagonal[part] = self.rows[first], self.diagonal[first]
         self.reasons[part] = [self.reasons[first]] * (S - 1)
         self.filled[part] = [True] * (S - 1)
+        if layer in self.held:
+            self.own[self.layers.index(layer)] = own_terms(self._released(layer, 1))
 
     def scale(self, layer: str, factor: float) -> None:
         """Multiplies the Gram of a layer of one step."""
@@ -193,12 +235,14 @@ class LayerSteps:
         layers, index: as of `Grams`.
         reasons: one a row; None once it was defined in any minibatch.
         broken: row -> first sample that is not finite, None where float64 does not hold the HSIC.
+        units: number of units of each layer, the smallest of any minibatch; 0 where it is not known.
     """
 
     layers: tuple[str, ...]
     index: Tensor
     reasons: list[str | None]
     broken: dict[int, int | None] = field(default_factory=dict)
+    units: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, batch: Grams, place: int) -> LayerSteps:
@@ -208,12 +252,14 @@ class LayerSteps:
             for row, reason in enumerate(batch.reasons)
             if reason is not None and (reason == BEYOND or reason.startswith("NaN"))
         }
-        return cls(batch.layers, batch.index, list(batch.reasons), broken)
+        units = [batch.units.get(layer, 0) for layer in batch.layers]
+        return cls(batch.layers, batch.index, list(batch.reasons), broken, units)
 
     def merge(self, other: LayerSteps, place: int = 0) -> None:
         """Notes those of other minibatches, which begin at `place`."""
         pairs = zip(self.reasons, other.reasons, strict=True)
         self.reasons = [None if theirs is None else mine for mine, theirs in pairs]
+        self.units = [min(both) for both in zip(self.units, other.units, strict=True)]
         for row, sample in other.broken.items():
             self.broken.setdefault(row, None if sample is None else place + sample)
 
@@ -269,8 +315,13 @@ def grams(features: Mapping[str, Any]) -> Grams:
     device = next(iter(features.values())).device
     centred = Grams({layer: shape[0] for layer, shape in shapes.items()}, T, n, device)
     for layer, X in features.items():
-        centred.put(layer, 0, flat(as_real(X)), again=True)
+        centred.put(layer, 0, flat(as_real(X)), units=units_in(X), again=True)
     return centred
+
+
+def units_in(X: Tensor) -> int:
+    """Number of units of features `[S, n, ...]`, see `own_terms`."""
+    return X.shape[2] if X.ndim > 2 else 1
 
 
 def flat(X: Tensor) -> Tensor:

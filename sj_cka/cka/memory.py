@@ -16,6 +16,7 @@ from sj_cka.cka.gram import raw_grams
 from sj_cka.cka.minibatches import Minibatch
 from sj_cka.cka.observables import Spatial, held_bytes, steps_of
 from sj_cka.cka.observed_network import ObservedNetwork
+from sj_cka.cka.own_terms import numbers_held
 from sj_cka.cka.permutations import STEPS
 from sj_cka.recording import own_run, preserved, reset_states, to_evaluation
 
@@ -90,8 +91,11 @@ def in_file(shape: tuple[int, ...]) -> Tensor:
 
 
 def size(networks: Iterable[ObservedNetwork], n: int) -> tuple[int, int, int]:
-    """Grams, their bytes, and bytes of features held, for a minibatch of n samples of these networks."""
-    count = rows = held = 0
+    """Grams, their bytes, and bytes of features held, for a minibatch of n samples of these networks.
+
+    The bytes of Grams hold those of single units that wait for their last step.
+    """
+    count = rows = held = units = 0
     for network in networks:
         T = network.plan.T
         for observable, taps in network.taps.items():
@@ -99,7 +103,10 @@ def size(networks: Iterable[ObservedNetwork], n: int) -> tuple[int, int, int]:
             count += sum(steps)
             rows += sum(steps) + (len(taps) if T > 1 else 0)  # and the sums over steps
             held += held_bytes(taps, T, n, observable)
-    return count, rows * (n * (n - 1) // 2) * 8, held
+            if observable in ("output", "membrane"):
+                called = (tap for tap in taps if tap.time == "calls")
+                units += sum(T * numbers_held(n, tap.width, tap.units, T) for tap in called)
+    return count, (rows * (n * (n - 1) // 2) + units) * 8, held
 
 
 def expect_held(networks: Iterable[ObservedNetwork], n: int, space: Space) -> None:

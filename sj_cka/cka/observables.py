@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sj_cka.cka.gram import as_real
-from sj_cka.cka.layer_grams import Allocate, Grams, defers, flat
+from sj_cka.cka.layer_grams import Allocate, Grams, defers, flat, units_in
 from sj_cka.cka.permutations import STEPS, permuted_steps
 from sj_cka.recording import ObservationPlan, Tap
 
@@ -76,10 +76,10 @@ class Observer:
             raise TypeError(f"layer {tap.layer!r}: {error}; or choose layers= without it") from error
         if self.spatial == "mean" and tap.maps:
             X = X.flatten(3).mean(3)
-        X = flat(X)
+        units, X = units_in(X), flat(X)
         grams = {name: centred for name, centred in self.grams.items() if tap.layer in centred.first}
         if what == "membrane":
-            grams["membrane"].put(tap.layer, step, X, again=again)
+            grams["membrane"].put(tap.layer, step, X, units=units, again=again)
             return
         unchanging = tap.time == "static" or self._steady(grams, tap, X)
         step, steps = (0, len(X)) if unchanging else (step, self.T)
@@ -91,10 +91,12 @@ class Observer:
             if name == "membrane":
                 continue  # is received by itself
             if unchanging and name != "latency":  # taken once: its rate is its output, all its orders are one
-                centred.put(tap.layer, 0, X[:1], spikes=tap.neuron, again=again)
+                # the orders of permuted steps stand for no single units
+                own = None if name == STEPS else units
+                centred.put(tap.layer, 0, X[:1], units=own, spikes=tap.neuron, again=again)
                 centred.repeat(tap.layer, 1 if name == "rate" else len(X))
             elif name == "output":
-                centred.put(tap.layer, step, X, spikes=tap.neuron, again=again)
+                centred.put(tap.layer, step, X, units=units, spikes=tap.neuron, again=again)
             else:
                 held = self._held(name, tap, X)
                 if step + len(X) < steps:

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from sj_cka.cka.measures import ratio
+from sj_cka.cka.own_terms import MIN_UNITS
 from sj_cka.plugins import closest
 
 if TYPE_CHECKING:
@@ -26,15 +27,28 @@ def within(data: xr.Dataset, side: Side) -> np.ndarray:
 
 
 def dynamics(result: CKAResult, side: Side = "x") -> pd.DataFrame:
-    """How much every layer changes over time: mean CKA between its different steps, 1 for a static layer.
+    """How much every layer changes over time, `split`, and the mean CKA between its different steps, `cka`.
 
-    Sparse firing and silent steps alone make a layer look dynamic, so the value stands beside that of
-    permuted steps (`CKA(permutations={"steps": 1})`): their order permuted for every unit and sample, counts kept. A
-    layer whose steps say different things lies below it.
+    The CKA of a static layer is 1, but sparse firing and noise of single units also bring it below. `split` does not
+    count what single units do by themselves: it is the mean of 1 - C_ts / sqrt(C_tt C_ss) over pairs of steps, where
+    C_ts is HSIC_1 of step t of one half of the layer's units with step s of the other, the mean over all splits into
+    halves: HSIC_1 of the whole less the own terms of the units (`own_terms`: of neurons, of channels of maps with all
+    their pixels, of the first axis behind the samples in any other features). 0 is a layer that says the same at all
+    steps, also where a time course is common to all samples; 1 one whose steps have nothing in common; beyond are codes
+    that turn. Of many samples the own terms are taken over some, in the mean right: under a reliability of
+    about .1 the value says little.
+
+    `null` is the CKA of permuted steps (`CKA(permutations={"steps": 1})`): their order permuted for every unit and
+    sample, counts kept. It shows what sparse firing at random times gives. It does not show whether a layer is dynamic:
+    permuting turns change between steps into variance between samples, so that a complete change of the code, or a
+    latency code, can lie above it, and synchrony without order below.
 
     Returns:
         A row for each layer: `cka`; `null`, that of permuted steps, NaN without; `pairs` of steps that both are means
-        over; `undefined` pairs, left out of both.
+        over; `undefined` pairs, left out of both; `split`, of the pairs of steps whose C_tt is above 0, NaN without
+        any; `reliability`, the smallest C_tt / HSIC_tt of a step, by which one knows how much `split` says;
+        `split_undefined`, what of it is undefined, and why: under 8 units; steps of a reliability at or below 0; one
+        step alone; own terms that were not kept, as in files of older versions.
 
     Raises:
         ValueError: another side, or neither time steps nor permuted ones.
@@ -59,6 +73,7 @@ def dynamics(result: CKAResult, side: Side = "x") -> pd.DataFrame:
             "undefined": int(upper.sum()) - pairs,
         }
     )
+    table["split"], table["reliability"], table["split_undefined"] = _split(result.data, side)
     table.index = pd.Index([str(layer) for layer in result.data[f"layer_{side}"].values], name="layer")
     return table
 
@@ -160,6 +175,32 @@ def place_of(layer: str, layers: Sequence[str], side: str) -> int:
     if layer not in layers:
         raise ValueError(f"expected a layer of {side}, got {layer!r}{closest(layer, layers)}")
     return list(layers).index(layer)
+
+
+def _split(data: xr.Dataset, side: Side) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Dynamics by split halves of every layer, its reliability, and what of it is undefined; see `dynamics`."""
+    hsic = data[f"hsic_{side}{side}"].values
+    L, T, _ = hsic.shape
+    if T == 1 or f"own_{side}{side}" not in data:
+        why = "one step" if T == 1 else "own terms of units were not kept"
+        return np.full(L, np.nan), np.full(L, np.nan), [why] * L
+    with np.errstate(invalid="ignore"):
+        across = hsic - data[f"own_{side}{side}"].values
+    same, whole = (np.einsum("ltt->lt", values) for values in (across, hsic))
+    reliability = (same / np.where(whole > 0, whole, np.nan)).min(1)
+    # one step that stands for all has no noise that could be taken for change
+    static = (across == across[:, :1, :1]).all((1, 2)) & (whole[:, 0] > 0)
+    apart = np.where(static[:, None, None], 0.0, 1 - ratio(across, same[:, :, None], same[:, None]))
+    pairs = apart[:, *np.triu_indices(T, 1)]
+    known = np.isfinite(pairs)
+    count = known.sum(1)
+    split = np.where(count > 0, np.where(known, pairs, 0.0).sum(1) / np.maximum(count, 1), np.nan)
+    reasons = []
+    for units, of_steps, unchanging in zip(data[f"units_{side}"].values, same, static, strict=True):
+        steps = ", ".join(map(str, 1 + np.flatnonzero(~(of_steps > 0))))
+        why = f"same-step reliability at or below 0 at step {steps}" if steps and not unchanging else ""
+        reasons.append(f"{units} units, under {MIN_UNITS}" if units < MIN_UNITS else why)
+    return split, reliability, reasons
 
 
 def _expect_steps(data: xr.Dataset, sides: str) -> None:

@@ -13,9 +13,10 @@ import pandas as pd
 import xarray as xr
 
 from sj_cka.cka import over_time, result_file, statistics
+from sj_cka.cka.activity import FIRING
 from sj_cka.cka.measures import MEASURES, ratio
 from sj_cka.cka.permutations import STEPS
-from sj_cka.cka.sums import DIMS, FIRING, Variables
+from sj_cka.cka.sums import DIMS, Variables
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -36,7 +37,9 @@ class CKAResult:
     Args:
         data: `cka` and `hsic_xy` `[layer_x, step_x, layer_y, step_y]`, `hsic_xx` `[layer_x, step_x, step_x_2]`,
             `hsic_yy` alike, `n` samples; steps count from 1. What is undefined is NaN. Of layers of neurons `rate_x`,
-            `silent_x`, `saturated_x` `[layer_x, step_x]` (see `activity`), and alike for y. What was asked for beside:
+            `silent_x`, `saturated_x` `[layer_x, step_x]` (see `activity`), and alike for y. Of sides with several steps
+            the `own_xx` of units, as `hsic_xx`, and their number `units_x` `[layer_x]` (see `dynamics`), and alike for
+            y. What was asked for beside:
             `sample_xy` ... (contributions), `size_xy` ..., `group_xy` ..., `permuted_xy`, `hsic_xz` ... (for
             `partial`), `measure_<name>` `[layer_x, layer_y]`. Of each minibatch `batch_n`, `batch_place` (of its first
             sample among all), its HSIC sums, and `batch_seed`, made from its inputs, if it is known.

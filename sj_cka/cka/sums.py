@@ -15,7 +15,6 @@ from sj_cka.cka.layer_grams import ALIKE, MIN_SAMPLES, Grams, LayerSteps, Whole
 from sj_cka.cka.measures import Measure, hsic, pair_products
 
 SIZES = tuple(2**k for k in range(6, 20))  # samples at which the value is taken as well: is n enough?
-FIRING = ("rate", "silent", "saturated")  # of the units of a layer of neurons
 Dims = Mapping[str, tuple[str, ...]]
 Variables = Mapping[str, tuple[Any, ...]]  # name -> axes, values and, where it has any, attributes
 DIMS: Dims = {
@@ -117,6 +116,24 @@ class StepSums(Accumulator):
         variables = super().variables(n, x, y)
         variables |= {name: (dims, values[at[name]]) for name, (dims, values) in variables.items() if name in at}
         return variables | {"hsic_xy": (self.dims["hsic_xy"], variables["hsic_xy"][1][at_x][:, :, at_y])}
+
+
+class OwnSums(Accumulator):
+    """n_b times the own terms of the units of layers between their steps, of sides with more than one."""
+
+    dims: ClassVar[Dims] = {"own_xx": DIMS["hsic_xx"], "own_yy": DIMS["hsic_yy"]}
+
+    def update(self, batch: Centred) -> None:
+        for name, side in (("own_xx", batch.x), ("own_yy", batch.y)):
+            if side.units and side.own.shape[1] > 1:
+                self.add(name, batch.x.n * side.own)
+
+    def variables(self, n: int, x: LayerSteps, y: LayerSteps) -> dict[str, tuple[Any, ...]]:
+        variables = super().variables(n, x, y)
+        for name, side in (("x", x), ("y", y)):
+            if f"own_{name}{name}" in variables:
+                variables[f"units_{name}"] = ((f"layer_{name}",), side.units)
+        return variables
 
 
 class BatchSums(Accumulator):
@@ -285,40 +302,6 @@ class MeasureMeans(Accumulator):
             value, weight = (self.array((name, part)) for part in ("value", "weight"))
             mean = np.where(weight > 0, value / np.maximum(weight, 1), np.nan)
             variables[f"measure_{name}"] = (_PAIR, mean, {"title": measure.title})
-        return variables
-
-
-class Activity(Accumulator):
-    """Spikes `[S, D]` of each unit over the samples, by (side, layer).
-
-    A layer whose number of units is not the same in all minibatches is forgotten, as a tensor of no units: shares of
-    units have no meaning there.
-    """
-
-    def update(self, batch: Centred) -> None:
-        for side, grams in (("x", batch.x), ("y", batch.y)):
-            for layer, counts in grams.counts.items():
-                self.add((side, layer), counts)
-
-    def add(self, key: Any, value: Tensor) -> None:
-        before = self.tensors.get(key, [value])[0]
-        if before.shape[-1] == value.shape[-1]:
-            super().add(key, value)
-        else:
-            self.tensors[key] = [value[:, :0]]
-
-    def variables(self, n: int, x: LayerSteps, y: LayerSteps) -> dict[str, tuple[Any, ...]]:
-        """Firing rate, share of units that never fire and of those that fire for every sample; NaN without neurons."""
-        variables: dict[str, tuple[Any, ...]] = {}
-        for side, layers, T in (("x", x.layers, x.index.shape[1]), ("y", y.layers, y.index.shape[1])):
-            shares = np.full((len(FIRING), len(layers), T), np.nan)
-            for i, layer in enumerate(layers):
-                if (side, layer) in self.tensors and (counts := self.array((side, layer))).size:
-                    always = counts > n * (1 - 1e-6)  # counts over all steps are divided by their number
-                    shares[:, i] = [counts.mean(1) / n, (counts == 0).mean(1), always.mean(1)]
-            if np.isfinite(shares).any():
-                dims = (f"layer_{side}", f"step_{side}")
-                variables |= {f"{name}_{side}": (dims, share) for name, share in zip(FIRING, shares, strict=True)}
         return variables
 
 

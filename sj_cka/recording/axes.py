@@ -211,4 +211,5 @@ def _described(tap: Tap, reading: Reading) -> Tap:
         steady=several and _steady(rows) and _steady(tap.split(reading.three, N_PROBE[1], reading.T)),
         maps=rows.ndim >= 5 and not folded and not before,
         width=rows[0, 0].numel(),
+        units=rows.shape[2] if rows.ndim > 2 else 1,
     )

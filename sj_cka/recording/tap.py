@@ -41,6 +41,7 @@ class Tap:
             before the first neuron.
         maps: whether `[S, n, ...]` are `[S, n, C, H, W, ...]`, so that an average over space makes sense.
         width: number of features of one sample at one step.
+        units: number of units that they are of: neurons, channels of maps, or the first axis of anything else.
     """
 
     layer: str
@@ -60,6 +61,7 @@ class Tap:
     steady: bool = False
     maps: bool = False
     width: int = 0
+    units: int = 1
 
     def step_of(self, call: int, T: int) -> int | None:
         """Step (from 0) that a call of the module gives of this layer; None if the call is another use of it."""
