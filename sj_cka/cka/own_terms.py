@@ -59,7 +59,7 @@ def samples_for(n: int, D: int, P: int, T: int) -> Samples:
 
 def numbers_held(n: int, D: int, C: int, T: int) -> int:
     """Numbers that are held of every step of C units where the steps come one by one."""
-    if T == 1 or C < MIN_UNITS:
+    if T == 1 or C < MIN_UNITS or not D:
         return 0
     blocks, b = samples_for(n, D, D // C, T)
     return b * C if C == D else blocks * C * b * b

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from itertools import zip_longest
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy import stats
 
+from sj_cka.cka.jackknife import (
+    OF_SAMPLES,
+    Over,
+    expect_held,
+    fisher_z,
+    half_width,
+    left_out,
+    on_z,
+    warn_of_few,
+    without_each_sample,
+)
 from sj_cka.cka.measures import ratio
 from sj_cka.cka.over_time import all_steps, place_of
 
 if TYPE_CHECKING:
     from sj_cka.cka.result import CKAResult
-
-Over = Literal["samples", "batches"]
-MIN_BATCHES = 8  # of a jackknife over batches: fewer say too little about their spread
 
 
 def interval(result: CKAResult, level: float = 0.95, *, over: Over | None = None) -> pd.DataFrame:
@@ -28,7 +35,17 @@ def interval(result: CKAResult, level: float = 0.95, *, over: Over | None = None
     Each sample is left out to first order, from what it contributes to HSIC_1: h_i = sum_j K~_ij L~_ij, HSIC
     without i = (S - 2 h_i) / ((n-1)(n-4)). The interval says how the value would move with other samples of the
     same kind, not with other networks: for that `pool` seeds. For independent features the estimator is degenerate
-    and the interval too wide; ask `baseline` whether a value is beyond chance.
+    and the interval too wide; ask `baseline` whether a value is beyond chance. The jackknife's half width h of a CKA c
+    is h / (1 - c^2) on Fisher's z = artanh c (the delta method), and the ends are those of z, so that none is beyond 1;
+    a CKA of 1 has no width. At a level of .95 it covers .94 to .98 of 400 draws of 256 Gaussian samples each, for CKAs
+    of .2, .65, .98 and .996, as the interval c - h to c + h does.
+
+    Where a few samples carry the variance, as with features of long tails, the interval can cover less than its level,
+    and a `UserWarning` says so: with v_i what the CKA moves without sample i, where (sum v^2)^2 / sum v^4, the number
+    of samples that as equals would carry it, is under .03 of all. At n = 512, over four populations of 100 draws each,
+    it comes for none of Gaussian latents; for 75 to 95 % where samples are as large as Student's t of three degrees of
+    freedom, 40 to 78 % where each latent is (which the interval covers in .80 to .98); and for 30 to 78 % of latents
+    that are 0 in nine of ten samples, which it covers.
 
     Args:
         level: of the interval.
@@ -41,9 +58,10 @@ def interval(result: CKAResult, level: float = 0.95, *, over: Over | None = None
         ValueError: a level outside (0, 1); samples that were not kept and fewer than 8 minibatches.
     """
     _check_level(level)
-    values = all_steps(result.data)
-    half = _half_width(_left_out(result.data, over), level)
-    return _table(result.data, {"cka": values, "low": values - half, "high": values + half})
+    values, left = all_steps(result.data), left_out(result.data, over)
+    warn_of_few(result.data, left, values)
+    low, high = on_z(values, half_width(left, level))
+    return _table(result.data, {"cka": values, "low": low, "high": high})
 
 
 def difference(result: CKAResult, other: CKAResult, level: float = 0.95, *, over: Over | None = None) -> pd.DataFrame:
@@ -52,7 +70,8 @@ def difference(result: CKAResult, other: CKAResult, level: float = 0.95, *, over
     Samples are paired by their place. Where both results know their inputs (`batch_seed`, as those of `compare`
     do) and these differ, a `UserWarning` names the first minibatch in which they do: the samples may be the same
     in another form, such as attacked images beside clean ones, or be others, which cannot be paired. Where a
-    result does not know them, the caller answers for the samples.
+    result does not know them, the caller answers for the samples. Another warns where a few samples carry the variance,
+    as in `interval`. Limits are on the scale of the difference itself.
 
     Returns:
         Rows (layer_x, layer_y) that both have, columns `difference`, `low`, `high`.
@@ -76,14 +95,18 @@ def difference(result: CKAResult, other: CKAResult, level: float = 0.95, *, over
     shared = [data.sel(layers) for data in (a, b)]
     if over is None:
         over = "samples" if all("sample_xy" in data for data in shared) else "batches"
-    left = [_left_out(data, over) for data in shared]
-    half = _half_width(left[0] - left[1], level)
+    left = [left_out(data, over) for data in shared]
+    warn_of_few(shared[0], left[0] - left[1])
+    half = half_width(left[0] - left[1], level)
     apart = all_steps(shared[0]) - all_steps(shared[1])
     return _table(shared[0], {"difference": apart, "low": apart - half, "high": apart + half})
 
 
 def pool(results: Sequence[CKAResult], level: float = 0.95) -> pd.DataFrame:
     """Mean CKA over networks trained from other seeds, with Student t intervals over the seeds.
+
+    The intervals are those of the mean of Fisher's z = artanh c, turned back to c: none goes beyond 1, and a value that
+    is the same for all seeds has no width. (Where seeds differ a lot near 1, the mean of z stands above that of c.)
 
     Args:
         results: one for each seed, of the same layers; all steps concatenated.
@@ -104,10 +127,13 @@ def pool(results: Sequence[CKAResult], level: float = 0.95) -> pd.DataFrame:
             raise ValueError(f"expected the layers of the first result in every one, result {number} has others")
     values = np.stack([all_steps(result.data) for result in results])
     n, mean = len(values), values.mean(0)
-    half = np.full_like(mean, np.nan)
+    low = high = np.full_like(mean, np.nan)
     if n > 1:
-        half = stats.t.ppf(0.5 + level / 2, n - 1) * values.std(0, ddof=1) / np.sqrt(n)
-    return _table(results[0].data, {"cka": mean, "low": mean - half, "high": mean + half}).assign(seeds=n)
+        z = fisher_z(values)
+        half = stats.t.ppf(0.5 + level / 2, n - 1) * z.std(0, ddof=1) / np.sqrt(n)
+        same = (values == values[0]).all(0)
+        low, high = (np.where(same, mean, np.tanh(z.mean(0) + sign * half)) for sign in (-1, 1))
+    return _table(results[0].data, {"cka": mean, "low": low, "high": high}).assign(seeds=n)
 
 
 def against_n(result: CKAResult, layer_x: str | None = None, layer_y: str | None = None) -> pd.DataFrame:
@@ -120,7 +146,7 @@ def against_n(result: CKAResult, layer_x: str | None = None, layer_y: str | None
         `[n, layer]` (or one column), n the samples of a minibatch.
     """
     data = result.data
-    _expect_held(data, "sample_xy", _OF_SAMPLES)
+    expect_held(data, "sample_xy", OF_SAMPLES)
     table = {}
     if "size_xy" in data:
         values = ratio(data.size_xy.values, data.size_xx.values[:, :, None], data.size_yy.values[:, None])
@@ -134,7 +160,7 @@ def against_n(result: CKAResult, layer_x: str | None = None, layer_y: str | None
 
 def of_group(data: xr.Dataset, group: str) -> np.ndarray:
     """CKA `[Lx, Ly]` of the samples of one group alone."""
-    _expect_held(data, "group_xy", "groups=")
+    expect_held(data, "group_xy", "groups=")
     group, known = str(group), [str(name) for name in data.group.values]
     if group not in known:
         raise ValueError(f"expected a group of {', '.join(known[:20])}, got {group!r}")
@@ -155,8 +181,8 @@ def influence(result: CKAResult, layer_x: str, layer_y: str | None = None, k: in
     """
     layer_x, layer_y = _cell(result, layer_x, layer_y)
     cell = result.data.sel(layer_x=[layer_x], layer_y=[layer_y])
-    _expect_held(cell, "sample_xy", _OF_SAMPLES)
-    left = _without_each_sample(cell)[:, 0, 0]
+    expect_held(cell, "sample_xy", OF_SAMPLES)
+    left = without_each_sample(cell)[:, 0, 0]
     value = all_steps(cell)[0, 0]
     if k < 1:
         raise ValueError(f"expected k, how many samples, from 1, got {k}")
@@ -179,7 +205,7 @@ def baseline(result: CKAResult) -> pd.DataFrame:
         ((1 + those at least as large) / (1 + all)), `permutations`.
     """
     data = result.data
-    _expect_held(data, "permuted_xy", "permutations, e.g. into=CKA(permutations=200)")
+    expect_held(data, "permuted_xy", "permutations, e.g. into=CKA(permutations=200)")
     own_x, own_y = data.hsic_xx.values.sum((1, 2))[:, None], data.hsic_yy.values.sum((1, 2))[None]
     value = all_steps(data)
     permuted = ratio(data.permuted_xy.values, own_x[None], own_y[None])
@@ -217,7 +243,7 @@ def partial(result: CKAResult) -> pd.DataFrame:
     (R_xy - R_xz R_yz) / sqrt((1 - R_xz^2)(1 - R_yz^2)). NaN where a layer is the given one.
     """
     data, xy = result.data, result.matrix().to_numpy()
-    _expect_held(data, "hsic_zz", 'given="input" or given="labels"')
+    expect_held(data, "hsic_zz", 'given="input" or given="labels"')
     own_z = data.hsic_zz.values
     xz, yz = (ratio(data[f"hsic_{s}z"].values.sum(1), data[f"hsic_{s}{s}"].values.sum((1, 2)), own_z) for s in "xy")
     left_x, left_y = (np.where(1 - r**2 > 1e-12, 1 - r**2, np.nan) for r in (xz, yz))
@@ -225,8 +251,6 @@ def partial(result: CKAResult) -> pd.DataFrame:
 
 
 _LAYERS = ("layer_x", "layer_y")
-_PARTS = ("xy", "xx", "yy")
-_OF_SAMPLES = "what every sample contributes, into=CKA(samples=True)"
 
 
 def _cell(result: CKAResult, layer_x: str, layer_y: str | None) -> tuple[str, str]:
@@ -235,70 +259,6 @@ def _cell(result: CKAResult, layer_x: str, layer_y: str | None) -> tuple[str, st
     for side, layers, layer in zip("xy", (result.layers_x, result.layers_y), cell, strict=True):
         place_of(layer, layers, side)
     return cell
-
-
-def _left_out(data: xr.Dataset, over: Over | None) -> np.ndarray:
-    """CKA without each sample, or each minibatch."""
-    if over not in (None, "samples", "batches"):
-        raise ValueError(f'expected over="samples" or over="batches", got {over!r}')
-    if over == "samples" or (over is None and "sample_xy" in data):
-        _expect_held(data, "sample_xy", _OF_SAMPLES)
-        return _without_each_sample(data)
-    _expect_held(data, "batch_xy", "its minibatches, as compare() and CKA() keep them")
-    return _without_each_batch(data)
-
-
-def _without_each_sample(data: xr.Dataset) -> np.ndarray:
-    """CKA without each sample, `[N, Lx, Ly]`, to first order, of a result with what every sample contributes.
-
-    HSIC_1 of a minibatch of n without sample i is (S - 2 h_i) / ((n-1)(n-4)); with the weight n - 1 of what is left, a
-    minibatch then adds (S - 2 h_i) / (n - 4) in place of S / (n - 3).
-    """
-    share_xy, share_xx, share_yy = (data[f"sample_{part}"].values.astype(np.float64) for part in _PARTS)
-    batch = np.repeat(np.arange(data.sizes["batch"]), data.batch_n.values)
-    root_x, root_y = (np.sqrt(np.where(S > 0, S, 1.0)) for S in (data.batch_xx.values, data.batch_yy.values))
-    h = share_xy * root_x[batch][:, :, None] * root_y[batch][:, None]
-    return _without(data, batch, (h, share_xx * root_x[batch] ** 2, share_yy * root_y[batch] ** 2))
-
-
-def _without_each_batch(data: xr.Dataset) -> np.ndarray:
-    """CKA without each minibatch, `[B, Lx, Ly]`."""
-    count = data.sizes["batch"]
-    if count < MIN_BATCHES:
-        raise ValueError(
-            f"expected at least {MIN_BATCHES} minibatches for an interval over minibatches, got {count}; compare with "
-            "CKA(samples=True) for an interval over samples"
-        )
-    return _without(data, np.arange(count))
-
-
-def _without(data: xr.Dataset, batch: np.ndarray, contributions: Sequence[np.ndarray] = ()) -> np.ndarray:
-    """CKA without each of some minibatches, or, where its contributions are given, without a sample of each."""
-    left = []
-    for part, h in zip_longest(_PARTS, contributions):
-        total = data[f"batch_{part}"].values
-        n = data.batch_n.values.astype(float).reshape(-1, *[1] * (total.ndim - 1))
-        weighted = total / (n - 3)
-        rest = weighted.sum(0) - weighted[batch]
-        if h is not None:
-            # of a minibatch of 4 nothing is left that HSIC_1 is defined for
-            rest = rest + np.where(n > 4, 1 / np.maximum(n - 4, 1), 0.0)[batch] * (total[batch] - 2 * h)
-        left.append(rest)
-    xy, xx, yy = left
-    root_x, root_y = (np.sqrt(np.where(hsic > 0, hsic, np.nan)) for hsic in (xx, yy))
-    return np.asarray(xy / root_x[..., :, None] / root_y[..., None, :])
-
-
-def _half_width(left_out: np.ndarray, level: float) -> np.ndarray:
-    """Half of the interval that delete-one values `[n, ...]` give: t_{n-1} sqrt((n-1)/n sum (theta_-i - mean)^2)."""
-    n = len(left_out)
-    spread = ((left_out - left_out.mean(0)) ** 2).sum(0)
-    return np.asarray(stats.t.ppf(0.5 + level / 2, n - 1) * np.sqrt((n - 1) / n * spread))
-
-
-def _expect_held(data: xr.Dataset, variable: str, what: str) -> None:
-    if variable not in data:
-        raise ValueError(f"expected a result of a comparison with {what}, got one without")
 
 
 def _check_level(level: float) -> None:
