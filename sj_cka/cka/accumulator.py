@@ -15,7 +15,7 @@ from sj_cka.cka.activity import Activity
 from sj_cka.cka.gram import as_tensor
 from sj_cka.cka.layer_grams import Grams, LayerSteps, flat, grams, summary
 from sj_cka.cka.measures import MEASURES
-from sj_cka.cka.permutations import STEPS, PermutedSamples, permutations_of, permuted_steps
+from sj_cka.cka.permutations import STEPS, PermutedSamples, classes_of, permutations_of, permuted_steps
 from sj_cka.cka.result import CKAResult
 from sj_cka.cka.sums import (
     DIMS,
@@ -51,9 +51,10 @@ class CKA:
             `interval`, `difference`, `against_n` and `influence` need: 4 bytes for each sample and pair. Without it an
             interval needs 8 minibatches.
         permutations: also take so many baselines in which the samples of y are in another order, drawn anew each time,
-            for `CKAResult.baseline`; or a mapping `{"samples": 200, "steps": 1}`, where "steps" also compares with the
-            order of the steps permuted for every unit and sample: `CKAResult.permuted_steps`, for the `null` of
-            `dynamics`.
+            for `CKAResult.baseline`; or a mapping `{"samples": 200, "classes": 200, "steps": 1}`. "classes" are
+            baselines in which samples of y change places within their class, `baseline(within="classes")`. "steps" also
+            compares with the order of the steps permuted for every unit and sample: `CKAResult.permuted_steps`, for the
+            `null` of `dynamics`.
         measures: further names of `sj_cka.cka.MEASURES`, of all steps concatenated, e.g. "rsa", "procrustes":
             `CKAResult.matrix(measure=...)`.
         resume: `compare(..., into=)` may add to what is here already.
@@ -94,7 +95,8 @@ class CKA:
         self.asked: dict[str, Any] = {}  # what every minibatch brings, or none
         self.also: dict[str, CKA] = {}  # of other observables, and of permuted steps
         self.parts: list[Accumulator] = [StepSums(), MeasureMeans(self.measures)]
-        self.parts += [PermutedSamples(self.permutations["samples"])] if self.permutations["samples"] else []
+        for within, count in ((False, self.permutations["samples"]), (True, self.permutations["classes"])):
+            self.parts += [PermutedSamples(count, within=within)] if count else []
         self.parts += [FirstSamples(), SampleShares()] if self.samples else []
         self.parts += [GroupSums(), BatchSums(), Activity(), OwnSums()]
 
@@ -110,6 +112,7 @@ class CKA:
         *,
         given: LayerFeatures | None = None,
         groups: Mapping[str, Tensor] | None = None,
+        labels: Any = None,
         place: int | None = None,
         seed: int | None = None,
     ) -> None:
@@ -121,6 +124,7 @@ class CKA:
             given: `{name: [1, N, ...]}`, one layer, for `CKAResult.partial`.
             groups: name -> bool `[N]`, samples whose CKA is taken for themselves; they may overlap.
             place: of the first sample among all, where some were left out; by default behind those before.
+            labels: of the samples, `[N]` or several numbers for each, for permutations within classes.
             seed: of the minibatch, made from its inputs: what its permutations are drawn from, so that they are the
                 same in whatever process it is seen, and by which `CKAResult.difference` knows the inputs again. By
                 default the permutations follow the number of the minibatch.
@@ -137,7 +141,9 @@ class CKA:
             draws = [torch.Generator().manual_seed(2 * (self.read if seed is None else seed) + i) for i in range(2)]
             permuted = [grams(_permuted(side, draw)) for side, draw in zip(sides, draws, strict=False)]
             also[STEPS] = permuted[0], permuted[-1]
-        self.update_grams(centred[0], centred[-1], given=z, groups=groups, place=place, seed=seed, also=also)
+        self.update_grams(
+            centred[0], centred[-1], given=z, groups=groups, labels=labels, place=place, seed=seed, also=also
+        )
 
     def update_grams(
         self,
@@ -146,6 +152,7 @@ class CKA:
         *,
         given: Grams | None = None,
         groups: Mapping[str, Tensor] | None = None,
+        labels: Any = None,
         place: int | None = None,
         seed: int | None = None,
         also: Mapping[str, tuple[Grams, Grams]] | None = None,
@@ -153,7 +160,8 @@ class CKA:
         """Adds one minibatch given as centred Grams, see `update`; `also` holds those of other observables by name."""
         place = self.end if place is None else place
         asked = {"given": given is not None, "seed": seed is not None, "also": sorted(also or {})}
-        batch = Centred(x, y, given, groups or {}, place, seed, self.batches)
+        classes = self._classes(labels, x.n)
+        batch = Centred(x, y, given, groups or {}, place, seed, self.batches, classes)
         self._expect(batch, asked)
         self.asked = asked
         sides = LayerSteps.of(x, place), LayerSteps.of(y, place)
@@ -275,6 +283,14 @@ class CKA:
     def empty(self) -> CKA:
         """One of the same options that has seen nothing."""
         return CKA(**self.options, resume=self.resume)
+
+    def _classes(self, labels: Any, n: int) -> Tensor | None:
+        """Classes of samples where permutations within them are asked for."""
+        if not self.permutations["classes"]:
+            return None
+        if labels is None:
+            raise ValueError('permutations={"classes": ...}: expected labels= of the samples, got none')
+        return classes_of(labels, n)
 
     def _expect(self, batch: Centred, asked: Mapping[str, Any]) -> None:
         """Raises ValueError where a minibatch does not fit itself or those before."""

@@ -14,7 +14,7 @@ from sj_cka.cka.accumulator import CKA
 from sj_cka.cka.arguments import by_side, expect_one_of, refuse_unknown
 from sj_cka.cka.layer_grams import MIN_SAMPLES, Allocate
 from sj_cka.cka.memory import Space, expect_held, forecast, in_file, in_words, size
-from sj_cka.cka.minibatches import Minibatch, Minibatches, Reference, group_masks, reference_grams
+from sj_cka.cka.minibatches import Minibatch, Minibatches, Reference, group_masks, labels_in, reference_grams
 from sj_cka.cka.observables import OBSERVABLES, Observable
 from sj_cka.cka.observed_network import (
     ObservedNetwork,
@@ -233,6 +233,7 @@ class _Pass:
         """Runs the networks on a batch and adds its Grams; all sums or none of them change."""
         given = None if self.given is None else reference_grams(self.given, batch)
         masks = group_masks(self.groups, batch)
+        labels = labels_in(batch) if self.sums.permutations["classes"] else None
         allocate = self.allocate(batch)
         grams = {
             side: network.grams(batch.inputs(side, network.device), batch.seed, allocate)
@@ -244,7 +245,7 @@ class _Pass:
             y = dict.fromkeys(x, reference_grams(self.reference, batch))
         main, *others = x
         also = {name: (x[name], y[name]) for name in others}
-        self.sums.update_grams(x[main], y[main], given=given, groups=masks, seed=batch.seed, also=also)
+        self.sums.update_grams(x[main], y[main], given=given, groups=masks, labels=labels, seed=batch.seed, also=also)
 
     def leave_out(self, batch: Minibatch) -> None:
         """Counts a batch that is too small, and warns."""

@@ -21,6 +21,7 @@ from sj_cka.cka.arguments import by_side, refuse_unknown
 from sj_cka.cka.gram import as_tensor
 from sj_cka.cka.layer_grams import MIN_SAMPLES
 from sj_cka.cka.minibatches import Minibatch, group_masks
+from sj_cka.cka.permutations import classes_of
 from sj_cka.cka.result import CKAResult
 from sj_cka.files import UnreadableFile, cause, check_hdf5, head_of, kind_of, obstacle, opened_npz, shown
 from sj_cka.plugins import closest
@@ -38,6 +39,7 @@ def compare_features(
     batch_size: int | None = None,
     given: Any = None,
     groups: Any = None,
+    labels: Any = None,
     into: CKA | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
@@ -55,6 +57,7 @@ def compare_features(
         batch_size: samples of a minibatch, at least 4; None takes all at once.
         given: array `[N, ...]` whose Gram `CKAResult.partial` takes out.
         groups: ids of all samples, or name -> mask over them.
+        labels: of all samples, for permutations within their classes (`CKA(permutations={"classes": 200})`).
         into, progress: as of `compare`.
         device: where Grams are taken.
 
@@ -78,6 +81,7 @@ def compare_features(
         sides = _sides(x, y, layers, files)
         N = _samples(sides, given)
         _warn_of_many_steps(sides.values())
+        classes = None if labels is None else classes_of(labels, N)
         for part in _parts(N, batch_size, progress):
             n = part.stop - part.start
             if n < MIN_SAMPLES:
@@ -86,7 +90,7 @@ def compare_features(
             parts = [{layer: as_tensor(X[:, part]).to(device) for layer, X in side.items()} for side in sides.values()]
             z = None if given is None else {"given": as_tensor(given[part]).to(device).unsqueeze(0)}
             masks = group_masks(groups, Minibatch(sums.read, part.start, n, (None, None), None, None))
-            sums.update(*parts, given=z, groups=masks)
+            sums.update(*parts, given=z, groups=masks, labels=None if classes is None else classes[part])
     names = {"x": "x", "y": "y" if y is not None else "x", "observe": "features"}
     return sums.compute(names | {"batches_left_out": str(sums.left_out)})
 

@@ -191,7 +191,7 @@ def reference_grams(what: Reference, batch: Minibatch) -> Grams:
         TypeError: a batch without labels, or without a tensor of its samples.
     """
     if what == "labels":
-        return grams({"labels": _as_features(_labels(batch))})
+        return grams({"labels": _as_features(labels_in(batch))})
     axis = batch.sample_axis
     given = batch.inputs("x", torch.device("cpu"))
     holding = [x for x in tensors_in(given) if x.ndim > axis and x.shape[axis] == batch.n]
@@ -204,7 +204,13 @@ def reference_grams(what: Reference, batch: Minibatch) -> Grams:
     return grams({"input": inputs.movedim(axis, 0).flatten(1).unsqueeze(0)})
 
 
-def _labels(batch: Minibatch) -> np.ndarray:
+def labels_in(batch: Minibatch) -> np.ndarray:
+    """The labels `[n, ...]` of a batch, numbers or text.
+
+    Raises:
+        TypeError: a batch without labels.
+        ValueError: not one for each sample.
+    """
     labels = labels_of(batch.items[0])
     if labels is None:
         raise TypeError(f"expected batches (inputs, labels), got {type(batch.items[0]).__name__} without labels")
@@ -239,7 +245,7 @@ def group_masks(groups: Any, batch: Minibatch) -> dict[str, Tensor] | None:
     if isinstance(groups, str):
         if groups != "labels":
             raise ValueError(f'expected groups="labels", ids, masks or a function of the batch, got {groups!r}')
-        chosen = _labels(batch)
+        chosen = labels_in(batch)
     elif callable(groups):
         chosen = groups(batch.items[0])
     elif isinstance(groups, Mapping):

@@ -1,9 +1,10 @@
-"""Permutations that a comparison stands beside: of the samples of y, and of the steps of every unit."""
+"""Permutations that a comparison stands beside: of the samples of y, of all or of each class, and of steps."""
 
 from collections.abc import Mapping
 from itertools import permutations
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,17 +19,21 @@ _UNITS = 1 << 17
 
 
 def permutations_of(asked: int | Mapping[str, int]) -> dict[str, int]:
-    """How often "samples" of y and "steps" of every unit and sample are permuted; a number is of the samples.
+    """How often samples of y, among all or within "classes", and "steps" of every unit and sample are permuted.
+
+    A number is of "samples", among all.
 
     Raises:
         ValueError: neither a number nor such a mapping, or steps that are permuted more than once.
     """
-    counts = {"samples": 0, "steps": 0} | (dict(asked) if isinstance(asked, Mapping) else {"samples": asked})
+    counts = {"samples": 0, "classes": 0, "steps": 0} | (
+        dict(asked) if isinstance(asked, Mapping) else {"samples": asked}
+    )
     sound = all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts.values())
-    if len(counts) > 2 or not sound or counts["steps"] > 1:
+    if len(counts) > 3 or not sound or counts["steps"] > 1:
         raise ValueError(
-            'expected a number of permutations from 0, of the samples of y, or {"samples": 200, "steps": 1}, steps at '
-            f"most once, got {asked!r}"
+            "expected a number of permutations from 0, of the samples of y, or "
+            f'{{"samples": 200, "classes": 200, "steps": 1}}, steps at most once, got {asked!r}'
         )
     return counts
 
@@ -38,13 +43,17 @@ class PermutedSamples(Accumulator):
 
     Args:
         count: of orders.
+        within: samples change places with those of their own class alone.
     """
 
-    dims: ClassVar[Dims] = {"permuted_xy": ("permutation", "layer_x", "layer_y")}
+    dims: ClassVar[Dims] = {
+        "permuted_xy": ("permutation", "layer_x", "layer_y"),
+        "permuted_within_xy": ("permutation_within", "layer_x", "layer_y"),
+    }
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, within: bool = False) -> None:
         super().__init__()
-        self.count = count
+        self.count, self.within = count, within
 
     def update(self, batch: Centred) -> None:
         x, y = batch.wholes[0], batch.wholes[-1]
@@ -54,12 +63,35 @@ class PermutedSamples(Accumulator):
         place = places(n, slice(0, n), device).to(torch.int32)
         size = max(1, _CHUNK // len(y.layers))
         for into in sums:
-            order = torch.randperm(n, generator=generator).to(device)
+            order = order_within(batch.classes, generator) if self.within else torch.randperm(n, generator=generator)
+            order = order.to(device)
             at = pack(place[order.unsqueeze(1), order])
             for rows, some in zip(x.rows.split(size, 1), at.split(size), strict=True):
                 moved = y.rows.index_select(1, some)
                 into += rows @ moved.to(rows.device).mT
-        self.add("permuted_xy", sums * (2.0 / (n - 3)))
+        self.add("permuted_within_xy" if self.within else "permuted_xy", sums * (2.0 / (n - 3)))
+
+
+def order_within(classes: Tensor | None, generator: torch.Generator) -> Tensor:
+    """An order of samples, int64 `[n]`, in which each place keeps its class `[n]`, any such order as likely."""
+    assert classes is not None
+    drawn = classes + torch.rand(len(classes), generator=generator, dtype=torch.float64)
+    order = torch.empty_like(classes)
+    order[classes.argsort(stable=True)] = drawn.argsort()
+    return order
+
+
+def classes_of(labels: Any, n: int) -> Tensor:
+    """Classes int64 `[n]`, from 0, of labels `[n, ...]`: numbers, text, or several numbers for each sample.
+
+    Raises:
+        ValueError: not one for each of n samples.
+    """
+    values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if values.ndim == 0 or len(values) != n:
+        raise ValueError(f"labels: expected one for each of {n} samples, got shape {values.shape}")
+    _, classes = np.unique(values, axis=0, return_inverse=True)
+    return torch.from_numpy(classes.reshape(n).astype(np.int64))
 
 
 def permuted_steps(X: Tensor, generator: torch.Generator) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy import stats
 
+from sj_cka.cka.arguments import expect_one_of
 from sj_cka.cka.jackknife import (
     OF_SAMPLES,
     Over,
@@ -197,18 +198,28 @@ def influence(result: CKAResult, layer_x: str, layer_y: str | None = None, k: in
     )
 
 
-def baseline(result: CKAResult) -> pd.DataFrame:
+def baseline(result: CKAResult, within: Literal["classes"] | None = None) -> pd.DataFrame:
     """What chance gives: CKA with the samples of y in another order (`CKA(permutations=200)`).
+
+    Args:
+        within: "classes" for orders in which samples change places within their class alone
+            (`CKA(permutations={"classes": 200})`): what classes that both sides tell apart give by themselves, beyond
+            which the sides agree on single samples. Of a minibatch with one sample of each class there is one order.
 
     Returns:
         Rows (layer_x, layer_y), columns `cka`, `chance` (mean over permutations), `high` (their 95 % quantile), `p`
         ((1 + those at least as large) / (1 + all)), `permutations`.
+
+    Raises:
+        ValueError: such permutations were not asked for, or `within` is something else.
     """
     data = result.data
-    expect_held(data, "permuted_xy", "permutations, e.g. into=CKA(permutations=200)")
+    expect_one_of("within", within, None, "classes")
+    name, asked = ("permuted_within_xy", '{"classes": 200}') if within else ("permuted_xy", "200")
+    expect_held(data, name, f"permutations, e.g. into=CKA(permutations={asked})")
     own_x, own_y = data.hsic_xx.values.sum((1, 2))[:, None], data.hsic_yy.values.sum((1, 2))[None]
     value = all_steps(data)
-    permuted = ratio(data.permuted_xy.values, own_x[None], own_y[None])
+    permuted = ratio(data[name].values, own_x[None], own_y[None])
     count = len(permuted)
     p = (1 + (permuted >= value).sum(0)) / (1 + count)
     columns = {

@@ -37,6 +37,7 @@ class Centred(NamedTuple):
         place: of the first sample among all.
         seed: made from the inputs, if it is known.
         number: of the minibatch.
+        classes: int64 `[n]` of the samples, where permutations within them are asked for.
     """
 
     x: Grams
@@ -46,6 +47,7 @@ class Centred(NamedTuple):
     place: int
     seed: int | None
     number: int
+    classes: Tensor | None = None
 
     @property
     def wholes(self) -> tuple[Whole, ...]:
