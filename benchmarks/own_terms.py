@@ -1,6 +1,6 @@
 """What dynamics by split halves costs beside the Grams of the same pass, by kind of layer, on one thread of the CPU.
 
-    python benchmarks/own_terms.py [--tries 7]
+    python benchmarks/own_terms.py [--tries 7] [--tiny]
 
 Each line: shape [T, n, C, ...] of the features, samples that the own terms are taken over, milliseconds of the Grams,
 and the time of the own terms over that of the Grams, of real features and of spikes (bytes, where the CPU has fast
@@ -35,6 +35,9 @@ SHAPES = (
 )
 
 
+TINY = ((2, 40, 9, 3, 3), (2, 40, 9))
+
+
 def seconds(function: Callable[[], object], tries: int) -> float:
     """The fastest of some tries."""
     function()
@@ -49,10 +52,12 @@ def seconds(function: Callable[[], object], tries: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tries", type=int, default=7)
-    tries = parser.parse_args().tries
+    parser.add_argument("--tiny", action="store_true", help="sizes that measure nothing")
+    given = parser.parse_args()
+    tries = given.tries
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
-    for T, n, C, *space in SHAPES:
+    for T, n, C, *space in TINY if given.tiny else SHAPES:
         P = prod(space)
         X = torch.rand(T, n, C * P, generator=generator)
         spikes = (X < 0.2).float()
@@ -63,6 +68,7 @@ def main() -> None:
         of_spikes = seconds(lambda X=spikes: raw_grams(X, spikes=True), tries)
         shape = [T, n, C, *space]
         print(f"{shape!s:24} {blocks * b:4} samples {1e3 * real:7.1f} ms   {own / real:.2f}   {own / of_spikes:.2f}")
+    print("time of own terms over that of Grams: of real features, of spikes")
 
 
 if __name__ == "__main__":

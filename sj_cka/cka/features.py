@@ -14,6 +14,7 @@ from typing import Any, Never
 import h5py
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from sj_cka.cka.accumulator import CKA
@@ -39,7 +40,6 @@ def compare_features(
     batch_size: int | None = None,
     given: Any = None,
     groups: Any = None,
-    labels: Any = None,
     into: CKA | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
@@ -56,8 +56,8 @@ def compare_features(
             file tracks it, else sorted with numbers as numbers (conv2 before conv10).
         batch_size: samples of a minibatch, at least 4; None takes all at once.
         given: array `[N, ...]` whose Gram `CKAResult.partial` takes out.
-        groups: ids of all samples, or name -> mask over them.
-        labels: of all samples, for permutations within their classes (`CKA(permutations={"classes": 200})`).
+        groups: ids of all samples, or name -> mask over them. Ids are also the classes of permutations within them
+            (`CKA(permutations={"classes": 200})`).
         into, progress: as of `compare`.
         device: where Grams are taken.
 
@@ -81,7 +81,7 @@ def compare_features(
         sides = _sides(x, y, layers, files)
         N = _samples(sides, given)
         _warn_of_many_steps(sides.values())
-        classes = None if labels is None else classes_of(labels, N)
+        classes = _classes(groups, N) if sums.permutations["classes"] else None
         for part in _parts(N, batch_size, progress):
             n = part.stop - part.start
             if n < MIN_SAMPLES:
@@ -104,6 +104,16 @@ def _sides(x: Features, y: Features | None, layers: Any, files: ExitStack) -> di
         name = side if isinstance(source, Mapping) else f"{side} ({source})"
         sides[name] = _opened(source, name, wanted[side], files)
     return sides
+
+
+def _classes(groups: Any, N: int) -> Tensor:
+    """Classes of all samples, from their ids."""
+    if groups is None or isinstance(groups, Mapping) or callable(groups):
+        raise ValueError(
+            'permutations={"classes": ...}: expected groups= as the class of each sample, got '
+            f"{'none' if groups is None else type(groups).__name__}"
+        )
+    return classes_of(groups, N)
 
 
 def _parts(N: int, batch_size: int | None, progress: bool) -> Iterator[slice]:

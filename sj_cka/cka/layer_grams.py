@@ -152,7 +152,8 @@ class Grams:
         if units is not None and self.own.shape[1] > 1:
             self.units[layer] = units
             if units >= MIN_UNITS and X.shape[2]:
-                self._take_own(layer, step, X, units)
+                with torch.autocast(X.device.type, enabled=False):  # it would multiply in bfloat16
+                    self._take_own(layer, step, X, units)
 
     def _take_own(self, layer: str, step: int, X: Tensor, units: int) -> None:
         """Takes the own terms of a layer, or what they need of some steps until the last."""
@@ -187,7 +188,8 @@ class Grams:
         self.reasons[part] = [self.reasons[first]] * (S - 1)
         self.filled[part] = [True] * (S - 1)
         if layer in self.held:
-            self.own[self.layers.index(layer)] = own_terms(self._released(layer, 1))
+            with torch.autocast(self.own.device.type, enabled=False):
+                self.own[self.layers.index(layer)] = own_terms(self._released(layer, 1))
 
     def scale(self, layer: str, factor: float) -> None:
         """Multiplies the Gram of a layer of one step."""

@@ -80,7 +80,7 @@ def test_labels_for_permutations_are_numbers_text_or_rows_and_come_with_features
         X = {"0": net[0](x)[None], "1": net(x)[None]}
     found = CKA(permutations=asked)
     found.update(X, labels=labels)
-    of_features = compare_features(X, labels=labels, batch_size=10, into=CKA(permutations=asked), progress=False)
+    of_features = compare_features(X, groups=labels, batch_size=10, into=CKA(permutations=asked), progress=False)
     of_loader = compare(net, loader=[(x, labels)], into=CKA(permutations=asked), layers=["0", "1"], progress=False)
     for result in (of_features, of_loader):
         assert (result.baseline(within="classes").permutations == 5).all()
@@ -98,8 +98,9 @@ def test_permutations_within_classes_need_labels_and_say_so():
         found.update({"a": X[None]})
     with pytest.raises(ValueError, match=r"one for each of 20 samples, got shape \(19,\)"):
         found.update({"a": X[None]}, labels=range(19))
-    with pytest.raises(ValueError, match="one for each of 20 samples"):
-        compare_features({"a": X[None]}, labels=range(19), into=found, progress=False)
+    for groups, got in ((None, "none"), ({"all": [True] * 20}, "dict")):
+        with pytest.raises(ValueError, match=f"expected groups= as the class of each sample, got {got}"):
+            compare_features({"a": X[None]}, groups=groups, into=found, progress=False)
     net = torch.nn.Sequential(torch.nn.Linear(6, 4)).eval()
     with pytest.raises(TypeError, match=r"batches \(inputs, labels\)"):
         compare(net, loader=X.float(), layers="0", into=CKA(permutations={"classes": 5}), progress=False)

@@ -159,7 +159,8 @@ def test_minibatches_of_four_are_left_out_whole_with_one_of_their_samples():
         value_of([p for k, p in enumerate(parts) if k != i]) for i in range(10) for _ in range(4)
     ]  # without any of four, the other three cannot be used
     half = stats.t.ppf(0.975, 39) * np.sqrt(39 / 40 * ((left - np.mean(left)) ** 2).sum())
-    assert row.high - row.cka == pytest.approx(half, rel=1e-5)
+    width = (np.arctanh(row.high) - np.arctanh(row.cka)) * (1 - row.cka**2)
+    assert width == pytest.approx(half, rel=1e-5)
     assert over_batches.high > over_batches.cka
 
 

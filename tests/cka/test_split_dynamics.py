@@ -223,6 +223,15 @@ def test_channels_of_maps_are_units_in_whatever_way_the_steps_come(trace_hsic):
     assert np.allclose(few.data.own_xx[0], own(spikes, trace_hsic), rtol=0, atol=1e-5)
 
 
+def test_a_network_in_bfloat16_has_own_terms_in_float32(trace_hsic):
+    x = images(20)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = compare(network(), loader=x, T=4, layers="1", progress=False)
+        with torch.no_grad():
+            spikes = network()[:2](x.expand(4, -1, -1, -1, -1))
+    assert np.allclose(found.data.own_xx[0], own(spikes.float(), trace_hsic), rtol=0, atol=1e-5)
+
+
 def test_space_and_other_observables_have_units_of_their_own():
     x = images(30)
     result = compare(
