@@ -73,7 +73,7 @@ def compare(
 
     Grams are taken inside forward hooks, so that memory holds n^2 numbers for a layer and step and never the
     activations. (Of layers called once a step also what `CKAResult.dynamics` needs of some samples is held until the
-    last step: at most their features, or 16 numbers for a sample and channel of maps.) Whatever the networks are, their
+    last step: at most their features, or 32 numbers for a sample and channel of maps.) Whatever the networks are, their
     weights, buffers, neuron states, training flags and the random state are the same afterwards, and so are the
     batches: each run is given a copy.
 
