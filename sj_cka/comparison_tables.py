@@ -1,21 +1,24 @@
 """What networks have in common, as tidy tables: every comparison of a study with its result."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from sj_cka.cka import CKAResult
-from sj_cka.claims import contrast, grid
+from sj_cka.cka.measures import ratio
+from sj_cka.cka.statistics import partial
+from sj_cka.claims import ORIGINS, contrast, grid, hanging_on
+from sj_cka.claims.arms import CONTROLS
 from sj_cka.figures import State
+from sj_cka.job import Job
+from sj_cka.jobs import origins
 from sj_cka.jobs.compare import RESULT, read_result
-from sj_cka.over_seeds import half_width
+from sj_cka.over_seeds import crossed_half_width
 from sj_cka.plan import Plan
 from sj_cka.recipe import Sides
 from sj_cka.store import Store
-
-CEILING_SEED = -1  # a noise ceiling belongs to all seeds together
 
 
 class Compared(NamedTuple):
@@ -29,11 +32,12 @@ class Compared(NamedTuple):
     seed_y: int
     kind: str
     result: CKAResult
+    job: Job | None = None
 
     @property
     def at(self) -> dict[str, Any]:
         """What it is of, as columns."""
-        return {name: value for name, value in self._asdict().items() if name != "result"}
+        return {name: value for name, value in self._asdict().items() if name not in ("result", "job")}
 
 
 def compared(plan: Plan, store: Store) -> list[Compared]:
@@ -42,54 +46,114 @@ def compared(plan: Plan, store: Store) -> list[Compared]:
     for row in plan.rows["compare"]:
         if row.job.key not in results:
             results[row.job.key] = read_result(store.read(row.job.key, RESULT), trusted=True)
-    return [Compared(**row.at, result=results[row.job.key]) for row in plan.rows["compare"]]
+    return [Compared(**row.at, result=results[row.job.key], job=row.job) for row in plan.rows["compare"]]
 
 
-def paired(results: Iterable[Compared]) -> pd.DataFrame:
-    """Columns comparison, variant, state, seed, layer, cka, contrast, grid: layers of the same name, all steps.
+Together = Literal["concatenated", "mean of steps", "rate"]
+"""How the steps of a layer are taken together."""
+_KEYS = ["comparison", "variant", "state", "kind", "seed", "seed_y"]
+_OF_PAIRS = ["cka", "contrast", "grid", "wrong", "best", "partial", *CONTROLS, "permuted"]
 
-    In the column cka stands the measure of the comparison, which is CKA unless the recipe says otherwise.
-    Contrast and grid of a layer are those of its place in the heatmap, see `sj_cka.claims.block_patterns`. A ceiling is
-    the geometric mean of the two networks' similarity to other seeds of themselves, NaN where one of the two is
-    negative; it has no place in a heatmap.
+
+def paired(results: Iterable[Compared], together: Together = "concatenated") -> pd.DataFrame:
+    """Layers of the same name: columns comparison, variant, state, kind, seed, seed_y, layer and those of `_of_pair`.
+
+    In the column cka stands the measure of the comparison, which is CKA unless the recipe says otherwise. Comparisons
+    that know no such steps are left out. With `origins`: what random numbers each row hangs on.
     """
-    columns = ["comparison", "variant", "state", "seed", "layer", "cka", "contrast", "grid"]
-    rows = []
+    parts = []
     for c in results:
-        matrix = c.result.matrix(measure=c.measure)
-        contrasts, grids = contrast(matrix).to_dict(), grid(matrix).to_dict()
-        rows += [
-            (c.comparison, c.variant, c.state, c.kind, c.seed, layer, value, contrasts[layer], grids[layer])
-            for layer, value in diagonal(matrix).items()
-        ]
-    table = pd.DataFrame(rows, columns=[*columns[:3], "kind", *columns[3:]])
-    plain = table[table.state != "ceiling"]
-    # over the other seeds of a seed, where a comparison is of different seeds
-    keys = ["comparison", "variant", "state", "seed", "layer"]
-    plain = plain.groupby(keys, sort=False)[["cka", "contrast", "grid"]].mean().reset_index()
-    ceilings = table[table.state == "ceiling"]
-    if ceilings.empty:
-        return plain[columns]
-    means = ceilings.groupby(["comparison", "variant", "layer", "kind"], sort=False)["cka"].mean()
-    two = means.groupby(level=["comparison", "variant", "layer"], sort=False)
-    ceiling = (two.prod(min_count=2).where(two.min() >= 0) ** 0.5).rename("cka").reset_index()
-    ceiling = ceiling.assign(state="ceiling", seed=CEILING_SEED, contrast=np.nan, grid=np.nan)
-    return pd.concat([plain, ceiling], ignore_index=True)[columns]
+        if (matrix := _matrix(c, together)) is None:
+            continue
+        part = _of_pairs(c, matrix, together).assign(**{key: c.at[key] for key in _KEYS})
+        if c.job is not None:
+            part = hanging_on(part, origins(c.job))
+        parts.append(part)
+    columns = [*_KEYS, "layer", *_OF_PAIRS]
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    table = pd.concat(parts, ignore_index=True)
+    return table[columns + ([ORIGINS] if ORIGINS in table else [])]
+
+
+def _matrix(c: Compared, together: Together) -> pd.DataFrame | None:
+    """Layers of x by layers of y; None where a comparison has no such steps."""
+    if together == "concatenated":
+        return c.result.matrix(measure=c.measure)
+    if c.measure != "cka":
+        return None
+    if together == "rate":
+        return c.result.matrix("rate") if "rate" in c.result.also else None
+    steps = [matrix for name, matrix in c.result.frames().items() if name != "all steps"]
+    return sum(steps[1:], steps[0]) / len(steps) if steps else None
+
+
+def _of_pairs(c: Compared, matrix: pd.DataFrame, together: Together) -> pd.DataFrame:
+    """What is known of layers of the same name.
+
+    contrast and grid are those of its place in the heatmap, see `sj_cka.claims.block_patterns`. `wrong` is the mean
+    over the other layers of either network; `best` is 1 where no layer of y is more like it. `partial` is given the
+    input, `pixels` the geometric mean of what both layers have in common with it; the two halves are of the samples;
+    `permuted` is with the samples of y in another order. NaN where a comparison does not hold it, and of other steps
+    than all concatenated.
+    """
+    own = diagonal(matrix)
+    values = matrix.loc[own.index, own.index].to_numpy(float)
+    off = np.where(np.eye(len(own), dtype=bool), np.nan, values)
+    others = np.concatenate([off, off.T], axis=1) if len(own) else off
+    known = np.isfinite(others).any(1) if len(own) else np.zeros(0, bool)
+    wrong = np.full(len(own), np.nan)
+    wrong[known] = np.nanmean(others[known], axis=1)
+    table = pd.DataFrame({"layer": own.index, "cka": own.to_numpy(), "wrong": wrong})
+    rows = matrix.loc[own.index]
+    table["best"] = np.where(own.isna(), np.nan, own >= rows.max(axis=1)).astype(float)
+    table["contrast"], table["grid"] = (table["layer"].map(of(matrix)) for of in (contrast, grid))
+    held = _controls(c) if together == "concatenated" and c.measure == "cka" else {}
+    for name in _OF_PAIRS[5:]:
+        table[name] = diagonal(held[name]).to_numpy() if name in held else np.nan
+    return table
+
+
+def _controls(c: Compared) -> dict[str, pd.DataFrame]:
+    """Name -> layers of x by layers of y, of what a result holds beside its CKA."""
+    data, result, held = c.result.data, c.result, {}
+    own = [data[f"hsic_{side}{side}"].values.sum((1, 2)) for side in "xy"]
+    if "hsic_zz" in data:
+        z = data.hsic_zz.values
+        x, y = (ratio(data[f"hsic_{s}z"].values.sum(1), of, z).clip(min=0) for s, of in zip("xy", own, strict=True))
+        held["pixels"] = result.framed(np.sqrt(x[:, None] * y[None]))
+        held["partial"] = partial(result)
+    if "group" in data:
+        held |= {half: result.matrix(group=half) for half in CONTROLS[1:]}
+    if "permuted_xy" in data:
+        permuted = data.permuted_xy.values.mean(0)
+        held["permuted"] = result.framed(ratio(permuted, own[0][:, None], own[1][None]))
+    return held
 
 
 def dynamics(results: Iterable[Compared]) -> pd.DataFrame:
-    """Mean CKA between different steps inside each layer of x, and in its timing null.
+    """How much every layer of x changes over time, see `sj_cka.cka.dynamics`.
 
-    Columns comparison, variant, state, seed, layer, cka, null, pairs (of steps, that both are means over), undefined
-    (pairs that are left out); a row for each layer with time of the comparisons that have a null.
+    Columns comparison, variant, state, kind, seed, seed_y, layer and those of `CKAResult.dynamics`; a row for each
+    layer of networks that are compared with themselves, and of comparisons with permuted steps.
     """
-    keys = ["comparison", "variant", "state", "seed", "layer"]
-    parts = [c.result.dynamics().reset_index().assign(**c.at) for c in results if c.result.permuted_steps is not None]
-    columns = [*keys, "cka", "null", "pairs", "undefined"]
+    parts = []
+    for c in results:
+        itself = c.job is not None and c.job.inputs["x"].key == c.job.inputs["y"].key
+        if c.result.permuted_steps is None and not (itself and c.result.data.sizes["step_x"] > 1):
+            continue
+        part = c.result.dynamics().reset_index().assign(**{key: c.at[key] for key in _KEYS})
+        if c.job is not None:
+            part = hanging_on(part, origins(c.job))
+        parts.append(part)
+    of_layers = ["split", "reliability", "split_undefined", "cka", "null", "pairs", "undefined"]
+    columns = [*_KEYS, "layer", *of_layers]
     if not parts:
         return pd.DataFrame(columns=columns)
-    table = pd.concat(parts, ignore_index=True)[columns]
-    return table.drop_duplicates(keys)  # x is the same whatever other seed it is compared with
+    table = pd.concat(parts, ignore_index=True)
+    # x is the same whatever other seed it is compared with
+    once = table.drop_duplicates(["comparison", "variant", "state", "seed", "layer"])
+    return once[columns + ([ORIGINS] if ORIGINS in table else [])]
 
 
 def tidy(results: Sequence[Compared]) -> pd.DataFrame:
@@ -136,15 +200,15 @@ def between(results: Iterable[Compared], comparison: str, sides: Mapping[str, Si
     empty = pd.DataFrame(np.nan, index=names, columns=names)
     mean, spread, floor = empty.copy(), empty.copy(), empty.copy()
 
-    def values(variant: str, state: str, kind: str = "") -> np.ndarray:
-        rows = [(c.seed, s[layers].mean()) for c, s in shared if (c.variant, c.state, c.kind) == (variant, state, kind)]
-        return pd.DataFrame(rows, columns=["seed", "cka"]).groupby("seed")["cka"].mean().to_numpy()
+    def values(variant: str, state: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        rows = [(s[layers].mean(), (c.seed, c.seed_y)) for c, s in shared if (c.variant, c.state) == (variant, state)]
+        return np.array([value for value, _ in rows]), [seeds for _, seeds in rows]
 
     for variant, (x, y, *_) in sides.items():
         for row, column in ((x, y), (y, x)):
-            mean.loc[row, column] = values(variant, "trained").mean()
-            spread.loc[row, column] = half_width(values(variant, "trained"))
-            floor.loc[row, column] = values(variant, "untrained").mean()
+            mean.loc[row, column] = values(variant, "trained")[0].mean()
+            spread.loc[row, column] = crossed_half_width(*values(variant, "trained"))
+            floor.loc[row, column] = values(variant, "untrained")[0].mean()
         for name in (x, y):
             pairs = [s[layers].mean() for c, s in shared if (c.variant, c.state, c.kind) == (variant, "ceiling", name)]
             mean.loc[name, name] = np.mean(pairs) if pairs else np.nan
@@ -152,20 +216,21 @@ def between(results: Iterable[Compared], comparison: str, sides: Mapping[str, Si
 
 
 def mean_frames(
-    by_seed: Sequence[Sequence[CKAResult]], measure: str = "cka"
+    results: Mapping[tuple[int, int], CKAResult], measure: str = "cka"
 ) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
     """A heatmap's matrices, mean over seeds, and half-widths of their 95 % intervals; NaN where any is undefined.
 
     Args:
-        by_seed: the results of each seed: one, or one for each other seed that it is compared with.
+        results: by seeds of x and y.
         measure: of similarity.
     """
-    frames = [[result.frames(measure) for result in results] for results in by_seed]
+    frames = [result.frames(measure) for result in results.values()]
     means, spread = {}, {}
-    for label, first in frames[0][0].items():
-        values = np.stack([np.mean([frame[label].to_numpy() for frame in of_seed], axis=0) for of_seed in frames])
+    for label, first in frames[0].items():
+        values = np.stack([frame[label].to_numpy() for frame in frames])
         means[label] = pd.DataFrame(values.mean(0), index=first.index, columns=first.columns)
-        spread[label] = pd.DataFrame(half_width(values), index=first.index, columns=first.columns)
+        half = crossed_half_width(values, list(results))
+        spread[label] = pd.DataFrame(half, index=first.index, columns=first.columns)
     return means, spread
 
 

@@ -1,6 +1,6 @@
 """Values over seeds: means with their 95 % intervals, as figures and readers of results take them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,36 @@ class Interval(NamedTuple):
     low: float
     high: float
     n: int
+
+
+def fisher_interval(values: pd.Series) -> Interval:
+    """Mean of correlations, such as CKA, with a 95 % interval on Fisher's z, so that it stays within -1 and 1.
+
+    Args:
+        values: by (seed of x, seed of y).
+    """
+    mean, z = float(values.mean()), np.arctanh(values.clip(-_NEAR_ONE, _NEAR_ONE).to_numpy(float))
+    half = float(crossed_half_width(z, list(values.index)))
+    centre = np.arctanh(np.clip(mean, -_NEAR_ONE, _NEAR_ONE))
+    low, high = (float(np.tanh(centre + by)) for by in (-half, half))
+    return Interval(mean, low, high, len({seed for seed, _ in values.index}))
+
+
+_NEAR_ONE = 1 - 1e-12
+
+
+def crossed_half_width(values: np.ndarray, seeds: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Half of the 95 % interval of values `[cell, ...]` of pairs of seeds; NaN under 2 seeds of x.
+
+    Where a seed of x meets several of y the values are two crossed samples: the squares of the half-widths over the
+    means of both add up. Where none meets its own, x and y have networks or weights in common (`seeds: across`), and
+    the half-widths themselves add up.
+    """
+    of_x, of_y = (np.array([pair[side] for pair in seeds]) for side in (0, 1))
+    if len(set(of_x)) == len(seeds):
+        return half_width(values)
+    x, y = (half_width(np.stack([values[of == s].mean(axis=0) for s in np.unique(of)])) for of in (of_x, of_y))
+    return np.asarray(np.hypot(x, y) if (of_x == of_y).any() else x + y)
 
 
 def interval(values: pd.Series | np.ndarray) -> Interval:
@@ -38,18 +68,46 @@ def half_width(values: np.ndarray) -> np.ndarray:
 
 
 def accuracy_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns network, split, mean, low, high, seeds: means with 95 % intervals over seeds, in the study's order."""
+    """Columns network, split, mean, low, high, seeds: means with 95 % intervals over seeds, in the study's order.
+
+    Bounds beyond 0 and 1, which no accuracy reaches, are cut there.
+    """
     rows = []
     for (network, split), group in table.groupby(["network", "split"], sort=False):
         over = interval(group["accuracy"].to_numpy())
-        rows.append((network, split, over.mean, over.low, over.high, over.n))
+        rows.append((network, split, over.mean, *np.clip([over.low, over.high], 0, 1).tolist(), over.n))
     return pd.DataFrame(rows, columns=["network", "split", "mean", "low", "high", "seeds"])
 
 
-def of_layers(table: pd.DataFrame, comparison: str, variant: str, state: str, column: str = "cka") -> pd.DataFrame:
-    """Mean, low, high of a value of each layer over seeds, by default of paired CKA; a ceiling has no interval."""
+def of_layers(
+    table: pd.DataFrame, comparison: str, variant: str, state: str, column: str = "cka", *, correlation: bool = False
+) -> pd.DataFrame:
+    """Mean, low, high of a value of each layer over seeds, by default of paired CKA.
+
+    A noise ceiling is the geometric mean of the two networks' means, NaN where one of them is negative, and has no
+    interval: pairs of seeds are not independent.
+
+    Args:
+        table: columns comparison, variant, state, kind, seed, seed_y, layer and that of the value.
+        comparison, variant, state: which rows.
+        column: of the value.
+        correlation: take the interval on Fisher's z.
+    """
     rows = table[(table.comparison == comparison) & (table.variant == variant) & (table.state == state)]
-    return over_seeds(rows, "layer", column)
+    layers = rows["layer"].drop_duplicates()
+    if state == "ceiling":
+        means = rows.groupby(["layer", "kind"], sort=False)[column].mean().groupby(level="layer", sort=False)
+        top = (means.prod(min_count=2).where(means.min() >= 0) ** 0.5).reindex(layers)
+        return pd.DataFrame({"mean": top, "low": np.nan, "high": np.nan}).rename_axis("layer")
+    cells = rows.set_index(["seed", "seed_y"])
+    of = fisher_interval if correlation else _interval
+    over = [of(cells.loc[cells["layer"] == layer, column])[:3] for layer in layers]
+    return pd.DataFrame(over, index=pd.Index(layers, name="layer"), columns=["mean", "low", "high"])
+
+
+def _interval(values: pd.Series) -> Interval:
+    mean, half = float(values.mean()), float(crossed_half_width(values.to_numpy(float), list(values.index)))
+    return Interval(mean, mean - half, mean + half, len(values))
 
 
 def over_seeds(rows: pd.DataFrame, index: str, column: str = "accuracy") -> pd.DataFrame:

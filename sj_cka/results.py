@@ -2,16 +2,19 @@
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
+import numpy as np
 import pandas as pd
 
 from sj_cka import comparison_tables
 from sj_cka.cka import MEASURES, CKAResult
-from sj_cka.claims import Evidence, Finding
+from sj_cka.claims import ORIGINS, Evidence, Finding, hanging_on
+from sj_cka.claims.arms import Levels
 from sj_cka.comparison_tables import Between, Compared
 from sj_cka.figures import Figure, Section
-from sj_cka.jobs import KINDS
+from sj_cka.jobs import KINDS, Row, origins
 from sj_cka.over_seeds import Interval
 from sj_cka.plan import Plan
 from sj_cka.plugins import named
@@ -58,10 +61,12 @@ class Results:
         Of a noise ceiling all pairs of seeds are as one: they are not independent, so there is no interval over them.
         """
         comparison = self.comparison(block)
-        by_seed = self.of(comparison.name, variant, block.state, kind)
-        if block.state == "ceiling" and by_seed:
-            by_seed = [[result for of_seed in by_seed for result in of_seed]]
-        return comparison_tables.mean_frames(by_seed, comparison.measure) if by_seed else ({}, {})
+        which = (comparison.name, variant, block.state, kind)
+        found = [c for c in self.compared if (c.comparison, c.variant, c.state, c.kind) == which]
+        if not found:
+            return {}, {}
+        means, spread = comparison_tables.mean_frames({(c.seed, c.seed_y): c.result for c in found}, comparison.measure)
+        return means, {} if block.state == "ceiling" else spread
 
     def between(self, block: FigureBlock) -> Between:
         """Every variant with every other, of a comparison of pairs of variants."""
@@ -76,6 +81,10 @@ class Results:
     def similarity(self, block: FigureBlock) -> str:
         """What its measure of similarity is called, e.g. "CKA"."""
         return MEASURES[self.comparison(block).measure].title
+
+    def by_distance(self, block: FigureBlock) -> bool:
+        """Whether its measure is a distance, and no correlation as CKA is."""
+        return MEASURES[self.comparison(block).measure].distance
 
     def sides(self, block: FigureBlock) -> dict[str, Sides]:
         """The networks that a figure shows, by variant."""
@@ -100,29 +109,50 @@ class Results:
 def read_results(plan: Plan, store: Store) -> Results:
     """The numbers that the finished jobs of a study left."""
     names = dict.fromkeys(name for kind in KINDS.values() for name in kind.tables)
-    tables = {name: table(plan, store, name) for name in names}
+    believed = {name: table(plan, store, name) for name in names}
     compared = comparison_tables.compared(plan, store)
-    tables |= {
-        "cka": comparison_tables.tidy(compared),
-        "paired": comparison_tables.paired(compared),
-        "dynamics": comparison_tables.dynamics(compared),
-        "undefined": comparison_tables.undefined(compared),
-    }
+    times = {time: comparison_tables.paired(compared, time) for time in get_args(comparison_tables.Together)}
+    believed |= {"paired": times["concatenated"], "dynamics": comparison_tables.dynamics(compared)}
+    tables = {name: table.drop(columns=ORIGINS, errors="ignore") for name, table in believed.items()}
+    tables |= {"cka": comparison_tables.tidy(compared), "undefined": comparison_tables.undefined(compared)}
     study = plan.study
     networks = {
         (comparison.name, variant): (sides.x, sides.y)
         for comparison in study.recipe.compare
         for variant, sides in study.sides(comparison).items()
     }
-    swept = {name: c.value for name, c in study.conditions.items() if c.value is not None}
     unequal = _unequal_success(study, tables["attacks"])
     titles = {c.name: MEASURES[c.measure].title for c in study.recipe.compare}
-    evidence = Evidence(tables, networks, study.recipe.train.trained_at, swept, unequal, titles)
+    neurons = frozenset(layer for layers in plan.neurons.values() for layer in layers)
+    trained_at = study.recipe.train.trained_at
+    evidence = Evidence(believed, networks, trained_at, study.swept, unequal, titles, times, neurons)
     return Results(plan, compared, tables, evidence)
 
 
+def evidence_so_far(plan: Plan, store: Store) -> Evidence | None:
+    """What is known of the seeds that are finished; None under two of them."""
+    done = {job.key: store.has(job.key) for job in plan.jobs}
+
+    def of_seeds(row: Row, seeds: set[int]) -> bool:
+        return {row.at.get("seed"), row.at.get("seed_y")} - {None} <= seeds
+
+    seeds, rows_of_all = set(plan.study.seeds), [row for rows in plan.rows.values() for row in rows]
+    while open_ := [row for row in rows_of_all if of_seeds(row, seeds) and not done[row.job.key]]:
+        latest = max(max(row.at.get("seed", -1), row.at.get("seed_y", -1)) for row in open_)
+        if latest not in seeds:
+            return None
+        seeds.remove(latest)
+    if len(seeds) < 2:
+        return None
+    rows = {kind: tuple(row for row in of if of_seeds(row, seeds)) for kind, of in plan.rows.items()}
+    return read_results(replace(plan, rows=rows), store).evidence
+
+
 def table(plan: Plan, store: Store, name: str) -> pd.DataFrame:
-    """A table of measurements, in the study's order of networks; empty where nothing was measured."""
+    """A table of measurements, in the study's order of networks; empty where nothing was measured.
+
+    Its column `origins` tells what random numbers a row hangs on.
+    """
     parts = []
     for kind, rows in plan.rows.items():
         if (reader := KINDS[kind].tables.get(name)) is None:
@@ -131,7 +161,8 @@ def table(plan: Plan, store: Store, name: str) -> pd.DataFrame:
             with named(f"table {name!r} of kind of job {kind!r}"):
                 part = reader(row, functools.partial(store.read, row.job.key))
             front = [column for column in row.at if column not in part]
-            parts.append(part.assign(**{column: row.at[column] for column in front})[[*front, *part.columns]])
+            part = part.assign(**{column: row.at[column] for column in front})[[*front, *part.columns]]
+            parts.append(hanging_on(part, origins(row.job)))
     if not parts:
         return pd.DataFrame()
     joined = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
@@ -163,15 +194,32 @@ def _unequal_success(study: Study, attacked: pd.DataFrame) -> dict[tuple[str, st
 
 
 def claims_table(findings: Iterable[Finding]) -> pd.DataFrame:
-    """The claims with their verdicts; effects are positive where a is larger, intervals are 95 % over seeds."""
-    nothing = Interval(float("nan"), float("nan"), float("nan"), 0)
-    rows = [
-        [
-            *(f.says, f.test, f.verdict, f.learned or ""),
-            *(*f.estimate[:3], *(f.learned_estimate or nothing)[:3], f.estimate.n),
-            *(f.measured, f.note, f.source),
-        ]
-        for f in findings
-    ]
-    effects = ["effect", "low", "high", "learned_effect", "learned_low", "learned_high", "seeds"]
-    return pd.DataFrame(rows, columns=["claim", "test", "verdict", "learned", *effects, "measured", "note", "source"])
+    """The claims with their verdicts; effects are positive where a is larger.
+
+    low and high are the interval over seeds that a claim is judged by, of 95 %, or of 90 % where it says that two
+    things are alike (confidence); low_all and high_all those of all primary claims together (Bonferroni), p_holm is p
+    after Holm over them. agree tells how many specifications of how many say the same. Columns of a and b are of the
+    first two arms.
+    """
+    return pd.DataFrame([_row(finding) for finding in findings], columns=list(_row(_NONE)))
+
+
+_NONE = Finding("", "", "", "undecided", False, "", Interval(np.nan, np.nan, np.nan, 0))
+
+
+def _row(f: Finding) -> dict[str, object]:
+    """A finding by column."""
+    levels = [*f.arms.values(), *[Levels(np.nan)] * 2][:2]
+    return {
+        **{"claim": f.says, "test": f.test, "role": f.role, "verdict": f.verdict},
+        **{"effect": f.estimate.mean, "low": f.estimate.low, "high": f.estimate.high},
+        **{"low_all": f.corrected.low, "high_all": f.corrected.high, "p": f.p, "p_holm": f.p_corrected},
+        **{"confidence": f.confidence, "margin": f.margin, "seeds": f.estimate.n},
+        **{f"{name}_{arm}": getattr(levels[i], name) for i, arm in enumerate("ab") for name in _LEVELS},
+        **{"agree": "" if f.agreement is None else str(f.agreement), "seeds_needed": f.needed},
+        **{"measured": f.measured, "controls": "; ".join(f.controls), "note": f.note, "reason": f.reason},
+        "source": f.source,
+    }
+
+
+_LEVELS = ("value", "floor", "ceiling", "change")

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from sj_cka import jobs, recipe
-from sj_cka.claims import Finding, judge
+from sj_cka import frozen, jobs, recipe
+from sj_cka.claims import Finding
+from sj_cka.claims import findings as judged
+from sj_cka.claims.foresight import foreseen, in_words
 from sj_cka.disk import try_folder, unfit
 from sj_cka.engine import ENGINES, JobFailed, execute, in_order, refuse_unguarded, stand
 from sj_cka.figures import Section
@@ -20,7 +22,7 @@ from sj_cka.plugins import lookup
 from sj_cka.processes import joined, world
 from sj_cka.provenance import backends, provenance, remarks
 from sj_cka.report import Edition, Page, answer, write_csv, write_page, write_pngs
-from sj_cka.results import Results, claims_table, read_results
+from sj_cka.results import Results, claims_table, evidence_so_far, read_results
 from sj_cka.store import Store
 from sj_cka.tensorboard import curves
 
@@ -57,8 +59,8 @@ class StudyResult:
             between = f"{100 * test.low:.1f} to {100 * test.high:.1f}" if test.seeds > 1 else "one seed"
             lines.append(f"{network:{width}}  {100 * train['mean']:5.1f} %  {100 * test['mean']:5.1f} %   {between}")
         if self.findings:
-            lines += ["", f"{'verdict':13} {'learned':13} claim"]
-            lines += [f"{f.verdict:13} {f.learned or '-':13} {f.says}" for f in self.findings]
+            lines += ["", f"{'verdict':13} {'role':12} claim"]
+            lines += [f"{f.verdict:13} {f.role:12} {f.says}" for f in self.findings]
         return "\n".join([*lines, "", f"report: {self.report}"])
 
 
@@ -114,6 +116,7 @@ def run(
             Edition(folder, _fixed(planned, finished)).try_out()
             if tensorboard:
                 try_folder(folder / "tensorboard", "TensorBoard")
+            _freeze(planned, finished)
         shown = curves(folder / "tensorboard", in_order(planned.jobs), finished) if tensorboard and first else None
         with shown or nullcontext():
             done = execute(planned.jobs, finished, workers=workers, progress=progress, engine=engine)
@@ -145,22 +148,34 @@ def redraw(
     return _finish(planned, finished, folder, 0, time.perf_counter() - began)
 
 
+def _freeze(planned: Plan, store: Store) -> list[frozen.Frozen]:
+    jobs = in_order(planned.jobs)
+    return frozen.freeze(planned.study, store, len(jobs) - len(stand(jobs, store).open), len(jobs))
+
+
 def outline(
     path: str | Path, *, profile: str = "quick", settings: Sequence[str] = (), store: str | Path | None = None
 ) -> str:
-    """What a study would run and what that costs, in words; of a public data set that is not there the shape is enough.
+    """What a study would run, what that costs, and what its seeds can decide, in words.
+
+    Of a public data set that is not there the shape is enough.
 
     Raises:
         RecipeError: as `run`.
     """
-    planned = plan(recipe.read(path, profile, settings), imagined=True)
-    return f"{planned.counted(Store(store))}\n{planned.costs()}"
+    planned, finished = plan(recipe.read(path, profile, settings), imagined=True), Store(store)
+    parts = [planned.counted(finished), planned.costs()]
+    if claims := planned.study.recipe.claims:
+        swept, seeds = planned.study.swept, len(planned.study.seeds)
+        parts.append(f"\n{in_words(foreseen(claims, seeds, swept, evidence_so_far(planned, finished)))}")
+    return "\n".join(parts)
 
 
 def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float, *, write: bool = True) -> StudyResult:
     """From finished jobs to tables, verdicts and the page."""
     study, results = planned.study, read_results(planned, store)
-    findings = tuple(judge(claim, results.evidence) for claim in study.recipe.claims)
+    held = _freeze(planned, store)
+    findings = judged(study.recipe.claims, results.evidence, frozen.late(held))
     result = StudyResult(folder, findings, accuracy_summary(results.for_all("accuracy")), results, done)
     if not write:
         return result
@@ -170,9 +185,9 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
         study.recipe.question,
         tuple(answer(finding) for finding in findings),
         tuple(shown),
-        provenance(planned, done, seconds),
+        provenance(planned, done, seconds) | {"claims fixed": frozen.told(held)},
         study.source.text,
-        remarks(planned, store, results.tables["undefined"]),
+        (*frozen.changes(held), *remarks(planned, store, results.tables["undefined"])),
     )
     safe = f"all finished jobs are safe in {store.root}, sj-cka report draws it from them"
     with Edition(folder, _fixed(planned, store)).made(safe) as made:

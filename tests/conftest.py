@@ -103,6 +103,7 @@ claims:
     says: It gains little.
     source: nobody
     margin: 0.01
+    reason: a point
     a: {measure: accuracy, network: T-4.snn, T: 2}
     b: {measure: accuracy, network: T-4.snn}
 """

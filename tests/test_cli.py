@@ -171,10 +171,13 @@ def test_a_dry_run_runs_nothing(recipe_file: Write, tmp_path: Path) -> None:
         "40 jobs (8 init, 8 train, 8 cost, 16 compare), 0 finished before",
         "data: npz: 64 training and 32 test images [1, 8, 6], 4 classes; training split as stored: 0 MB",
     ]
-    networks = {line.split()[0]: line.split()[1:] for line in lines[5:]}
+    networks = {line.split()[0]: line.split()[1:] for line in lines[5:10]}
     assert list(networks) == ["all.snn", "all.ann", "none.snn", "none.ann", "all"]
     assert networks["all.snn"][0] == networks["all.ann"][0] == "77,364"
     assert networks["all.snn"][2:4] == ["2", "1"]  # trainings, epochs
+    assert lines[11].startswith("What the seeds can decide with a power of 0.8")
+    assert lines[12].split()[0] == "exploratory"
+    assert lines[12].endswith("expected: Shortcuts help.")
     # what is behind the first neuron is multiplied twice, T = 2
     assert 1.8 < float(networks["all.snn"][1]) / float(networks["all.ann"][1]) <= 2  # of one decimal
     assert {file.name for file in tmp_path.iterdir()} == {"tiny.yaml", "images.npz"}

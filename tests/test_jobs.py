@@ -21,6 +21,7 @@ from sj_cka.job import Context, DataBlock, Job, canonical
 from sj_cka.jobs.compare import read_result
 from sj_cka.jobs.weights import read_network
 from sj_cka.plan import Plan, plan
+from sj_cka.recipe import NetworkName
 from sj_cka.recording import reset_states
 from sj_cka.store import Store
 from sj_cka.training import LEARNING_RULES
@@ -120,6 +121,27 @@ def test_what_changes_numbers_changes_the_key_of_every_spiking_network(what: str
 def test_what_only_a_spiking_network_has_changes_no_key_of_an_artificial_one(what: str, recipe_file: Write) -> None:
     before, after = planned(recipe_file()).trained, planned(recipe_file(*OTHER[what])).trained
     assert before["all.ann", 0].key == after["all.ann", 0].key
+
+
+def test_what_networks_hang_on_is_their_training_and_first_weights(recipe_file: Write) -> None:
+    def of(study: Plan, network: str, seed: int) -> frozenset[str]:
+        return jobs.origins(study.trained[NetworkName(network), seed])
+
+    study = plan(recipe.read(recipe_file()))
+    names = ["all.snn", "all.ann", "none.snn", "none.ann"]
+    apart = [of(study, name, seed) for name in names for seed in (0, 1)]
+    assert all(len(own) == 2 for own in apart)
+    assert len(frozenset().union(*apart)) == 16  # nothing in common
+    # a learning rate leaves the first weights as they are; `init: same` gives them to both kinds
+    rates = ("  none:\n    model: {residual: []}", "  none:\n    train: {lr: 0.2}")
+    other = plan(recipe.read(recipe_file(rates)))
+    assert len(of(other, "all.snn", 0) & of(other, "none.snn", 0)) == 1
+    assert not of(other, "all.snn", 0) & of(other, "none.snn", 1)
+    same = plan(recipe.read(recipe_file(("  epochs: 1", "  epochs: 1\n  init: same"))))
+    assert len(of(same, "all.snn", 0) & of(same, "all.ann", 0)) == 1
+    # a comparison hangs on both networks, a floor on first weights alone
+    row = next(r for r in study.rows["compare"] if r.at["comparison"] == "twins" and r.at["state"] == "trained")
+    assert jobs.origins(row.job) == of(study, "all.snn", 0) | of(study, "all.ann", 0)
 
 
 def test_how_cka_is_measured_changes_the_comparisons_alone(recipe_file: Write) -> None:

@@ -252,7 +252,7 @@ FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
     "a trend of a network's measure": (
         ("{name: curve, comparison: twins}", "{name: trend, comparison: twins, measure: accuracy} # <--"),
         "figures[0].measure",
-        "expected a measure of a comparison; known: paired_cka, restoration",
+        "expected a measure of a comparison; known: paired_cka, partial_cka, restoration",
     ),
     "measure for a curve": (
         ("{name: curve, comparison: twins}", "{name: curve, comparison: twins, measure: periodicity} # <--"),
@@ -462,20 +462,20 @@ TIME_FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
         "figures[3].comparison",
         "expected a comparison of pairs of variants, 'twins' is none",
     ),
-    "dynamics without a null": (
+    "dynamics of two networks": (
         ("{name: dynamics, comparison: inside}", "{name: dynamics, comparison: twins} # <--"),
         "figures[2].comparison",
-        "expected a comparison with permutation_test: true, 'twins' has no null",
+        "expected a comparison of a spiking network with itself, x and y alike, 'twins' is none",
     ),
     "the ceiling of dynamics": (
         ("{name: dynamics, comparison: inside}", "{name: dynamics, comparison: inside, state: ceiling} # <--"),
         "figures[2].state",
         "expected trained or untrained: dynamics shows no ceiling",
     ),
-    "dynamics claimed without a null": (
+    "dynamics claimed of two networks": (
         ("b: {measure: dynamics, comparison: inside", "b: {measure: dynamics, comparison: twins"),
         "claims[0].b.comparison",
-        "expected a comparison with permutation_test: true for dynamics, 'twins' has no null",
+        "expected a comparison of a spiking network with itself, x and y alike for dynamics, 'twins' is none",
     ),
     "dynamics against CKA": (
         ("b: {measure: dynamics, comparison: inside", "b: {measure: paired_cka, comparison: inside"),
@@ -511,10 +511,20 @@ TIME_FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
         "expected no layers: accuracy is that of a network",
     ),
     "margin below 0": (("margin: 0.01", "margin: -0.01 # <--"), "claims[2].margin", "expected at least 0, got -0.01"),
-    "margin of another test": (
-        ("  - test: near_ceiling", "  - test: near_ceiling\n    margin: 0.1 # <--"),
-        "claims[1].margin",
-        "unknown key",
+    "margin without a reason": (
+        ("  - test: greater", "  - test: greater # <--\n    margin: 0.1"),
+        "claims[0]",
+        "expected margin and reason together, reason is missing",
+    ),
+    "margin of a ceiling": (
+        ("  - test: near_ceiling", "  - test: near_ceiling # <--\n    margin: 0.1\n    reason: none"),
+        "claims[1]",
+        "expected no margin: near_ceiling asks for 0.95 of the ceiling",
+    ),
+    "steps of pairs that are no seconds": (
+        ("variants: pairs, layers: [conv1", "variants: pairs, seeds: others, layers: [conv1"),
+        "compare[1].seeds",
+        "expected 'same' or 'across', got 'others'",
     ),
 }
 
@@ -713,7 +723,7 @@ ARM_B = "    b: {measure: paired_cka, comparison: twins, variant: none}\n"
             "near_ceiling",
             "    a: {measure: accuracy, network: all.snn}",
             "a",
-            "expected a measure of a comparison of two kinds of network",
+            "expected paired_cka of a comparison of two kinds of network",
         ),
         ("near_ceiling", "    a: {measure: paired_cka, comparison: shortcuts}", "a", "only that has a noise ceiling"),
         ("trend\n    direction: up", ARM_A, "a.variant", "expected no variant: a trend is over all of them"),
@@ -795,9 +805,9 @@ def test_a_neuron_without_a_name_is_the_lif(recipe_file: Write) -> None:
 
 
 def test_other_seeds_need_two(recipe_file: Write) -> None:
-    changes = ("y: none.snn}", "y: none.snn, seeds: other}"), ("seeds: 2", "seeds: 1")
+    changes = ("y: none.snn}", "y: none.snn, seeds: across}"), ("seeds: 2", "seeds: 1")
     with pytest.raises(
-        RecipeError, match=r"compare\[1\]\.seeds: expected at least 2 seeds in the study for 'other', got 1"
+        RecipeError, match=r"compare\[1\]\.seeds: expected at least 2 seeds in the study for 'across', got 1"
     ):
         read(recipe_file(*changes))
 

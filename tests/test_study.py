@@ -250,9 +250,9 @@ def test_a_sweep_ends_with_a_curve_of_every_value_and_a_judged_trend(recipe_file
 def test_other_seeds_and_networks_at_init_are_compared(recipe_file: Write) -> None:
     compare = (
         "compare:\n"
-        "  - {name: twins, x: all.snn, y: all.ann, seeds: other}\n"
+        "  - {name: twins, x: all.snn, y: all.ann, seeds: across}\n"
         "  - {name: start, x: all.snn@init, y: all.snn}\n"
-        "  - {name: itself, x: none.snn, y: none.snn, seeds: other}\n"
+        "  - {name: itself, x: none.snn, y: none.snn, seeds: across}\n"
     )
     figures = "figures:\n" + "".join(
         f"  - {{name: {figure}, comparison: {name}}}\n"
@@ -265,7 +265,9 @@ def test_other_seeds_and_networks_at_init_are_compared(recipe_file: Write) -> No
     result = run(recipe_file(("  lr: 0.1", "  trained_at: 0"), *changes))
     table = pd.read_csv(result.folder / "cka.csv")
     seeds = table[(table.comparison == "twins") & (table.state == "trained")][["seed", "seed_y"]].drop_duplicates()
-    assert seeds.to_numpy().tolist() == [[0, 1], [1, 0]]
+    assert seeds.to_numpy().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    itself = table[(table.comparison == "itself") & (table.state == "trained")][["seed", "seed_y"]].drop_duplicates()
+    assert itself.to_numpy().tolist() == [[0, 1], [1, 0]]
     untrained = table[(table.comparison == "start") & (table.state == "untrained")]["cka"].dropna()
     assert untrained.to_numpy() == pytest.approx(1)  # at init, all.snn@init and all.snn are one network
     trained = table[(table.comparison == "start") & (table.state == "trained") & (table.time == "all steps")]["cka"]
@@ -401,7 +403,7 @@ def test_a_study_on_time_steps_ends_with_its_tables_figures_and_verdicts(
     assert set(dynamics["variant"]) == {"T-1", "T-2", "T-4"}
     assert set(dynamics["state"]) == {"trained", "untrained"}
     assert dynamics[dynamics["variant"] == "T-1"]["cka"].isna().all()
-    assert dynamics[dynamics["variant"] == "T-4"]["null"].notna().any()
+    assert dynamics[dynamics["variant"] == "T-4"][["null", "split"]].notna().any().all()
     assert set(zip(evaluated["network"], evaluated["T"], strict=True)) == {
         (f"T-{own}.snn", T) for own in (1, 2, 4) for T in {1, 2, own}
     }
@@ -410,7 +412,7 @@ def test_a_study_on_time_steps_ends_with_its_tables_figures_and_verdicts(
     assert as_trained == own
     assert set(cka[cka["comparison"] == "rerun"]["variant"]) == {"at T = 2", "at T = 3"}
     assert [finding.verdict for finding in result.findings] == ["undecided"] * 3  # two seeds
-    assert "timing null" in result.findings[0].measured
+    assert result.findings[0].measured.startswith("change between steps, over split halves of the units ")
     assert result.accuracy["network"].unique().tolist() == ["T-1.snn", "T-2.snn", "T-4.snn", "*.ann"]
     page = result.report.read_text()
     assert "*.ann is one network, the same for every variant" in page
@@ -559,7 +561,7 @@ def test_the_terminal_ends_with_accuracies_verdicts_and_the_path(recipe_file: Wr
     lines = run(recipe_file(QUICKER)).summary().splitlines()
     assert re.match(r"network +train +test +95 % interval of test", lines[1])
     assert re.match(r"all\.snn +\d+\.\d % +\d+\.\d % +one seed", lines[2])
-    assert lines[-3] == "not trained   not trained   Shortcuts help."
+    assert lines[-3] == "not trained   exploratory  Shortcuts help."
     assert lines[-1] == "report: figures/tiny/report.html"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sj_cka.cka import CKAResult
+from sj_cka.cka import CKA, CKAResult, cka, compare_features
 from sj_cka.comparison_tables import Compared, between, dynamics, mean_frames, paired, tidy, undefined
 from sj_cka.figures import State
 from sj_cka.over_seeds import accuracy_summary, interval, of_layers, over_seeds
@@ -54,14 +54,20 @@ def test_paired_values_are_those_of_layers_of_one_name() -> None:
     )
 
 
-def test_a_seed_against_others_is_the_mean_over_the_others() -> None:
-    table = paired(
-        [compared([0.8, 0.5], seed=0, seed_y=1), compared([0.6, 0.3], seed=0, seed_y=2), compared([0.1, 0.1], seed=1)]
-    )
-    found = rows(table)
-    assert found["trained", 0, "conv1"] == pytest.approx(0.7)
-    assert found["trained", 0, "lif"] == pytest.approx(0.4)
-    assert found["trained", 1, "lif"] == pytest.approx(0.1)
+def test_every_seed_against_every_other_is_a_row() -> None:
+    cells = [
+        compared([0.8, 0.5], seed=0, seed_y=1),
+        compared([0.6, 0.3], seed=1, seed_y=0),
+        compared([0.7, 0.4], seed=0, seed_y=0),
+        compared([0.7, 0.4], seed=1, seed_y=1),
+    ]
+    table = paired(cells)
+    conv1 = table[table.layer == "conv1"].set_index(["seed", "seed_y"])["cka"]
+    assert conv1.to_dict() == pytest.approx({(0, 1): 0.8, (1, 0): 0.6, (0, 0): 0.7, (1, 1): 0.7})
+    band = of_layers(table, "twins", "all", "trained", correlation=True).loc["conv1"]
+    assert band["mean"] == pytest.approx(0.7)
+    assert band["low"] < 0.6
+    assert band["high"] < 1
 
 
 def test_a_ceiling_is_the_geometric_mean_of_both_networks_against_their_other_seeds() -> None:
@@ -71,18 +77,49 @@ def test_a_ceiling_is_the_geometric_mean_of_both_networks_against_their_other_se
         compared([0.2, -0.1], "ceiling", 0, 1, "ann"),
         compared([0.2, -0.1], "ceiling", 0, 2, "ann"),
     ]
-    found = rows(paired(pairs))
-    assert found["ceiling", -1, "conv1"] == pytest.approx((0.8 * 0.2) ** 0.5)
-    assert np.isnan(found["ceiling", -1, "lif"])  # one is negative: no geometric mean
+    table = paired(pairs)
+    assert len(table) == 8  # every pair of seeds is a row
+    found = of_layers(table, "twins", "all", "ceiling")
+    assert found["mean"]["conv1"] == pytest.approx((0.8 * 0.2) ** 0.5)
+    assert found["mean"].isna()["lif"]  # one is negative: no geometric mean
+    assert found["low"].isna().all()
     both = [*pairs, compared([0.5, 0.5])]
     assert set(paired(both)["state"]) == {"ceiling", "trained"}
 
 
 def test_two_negative_similarities_have_no_geometric_mean_though_their_product_is_positive() -> None:
     pairs = [compared([-0.2, 0.4], "ceiling", 0, 1, kind) for kind in ("snn", "ann")]
-    found = rows(paired(pairs))
-    assert np.isnan(found["ceiling", -1, "conv1"])
-    assert found["ceiling", -1, "lif"] == pytest.approx(0.4)
+    found = of_layers(paired(pairs), "twins", "all", "ceiling")["mean"]
+    assert np.isnan(found["conv1"])
+    assert found["lif"] == pytest.approx(0.4)
+
+
+def test_what_layers_of_other_names_share_and_which_is_the_best_match() -> None:
+    hsic = np.zeros((2, 1, 2, 1))
+    hsic[:, 0, :, 0] = [[0.8, 0.5], [0.9, 0.6]]
+    own = np.ones((2, 1, 1))
+    made = CKAResult.from_hsic(LAYERS, LAYERS, hsic_xy=hsic, hsic_xx=own, hsic_yy=own, n=8)
+    table = paired([Compared("twins", "cka", "all", "trained", 0, 0, "", made)]).set_index("layer")
+    assert table["wrong"].to_dict() == pytest.approx({"conv1": (0.5 + 0.9) / 2, "lif": (0.9 + 0.5) / 2})
+    assert table["best"].to_dict() == {"conv1": 1.0, "lif": 0.0}
+    assert table[["pixels", "partial", "half_1", "permuted"]].isna().all(axis=None)
+
+
+def test_controls_are_those_of_the_features() -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(40, 5))
+    common = rng.normal(size=(40, 6))
+    x, y = (np.concatenate([z, common + rng.normal(size=(40, 6))], axis=1) for _ in range(2))
+    halves = {half: np.arange(len(x)) % 2 == i for i, half in enumerate(("half_1", "half_2"))}
+    into = CKA(samples=False, permutations=1)
+    made = compare_features({"a": x[None]}, {"a": y[None]}, given=z, groups=halves, into=into, progress=False)
+    (row,) = paired([Compared("twins", "cka", "all", "trained", 0, 0, "", made)]).to_dict("records")
+    assert row["half_1"] == pytest.approx(cka(x[::2], y[::2]))
+    assert row["half_2"] == pytest.approx(cka(x[1::2], y[1::2]))
+    xz, yz, xy = cka(x, z), cka(y, z), cka(x, y)
+    assert row["pixels"] == pytest.approx((xz * yz) ** 0.5)
+    assert row["partial"] == pytest.approx((xy - xz * yz) / ((1 - xz**2) * (1 - yz**2)) ** 0.5)
+    assert abs(row["permuted"]) < 0.2 < row["cka"]
 
 
 def test_networks_without_common_names_have_no_paired_rows() -> None:
@@ -141,22 +178,23 @@ def test_a_curve_has_a_row_a_layer_in_order_with_its_interval() -> None:
 
 
 def test_means_and_half_widths_of_heatmaps_are_those_of_each_cell() -> None:
-    means, spread = mean_frames([[result([v, 0.5])] for v in (0.6, 0.7, 0.8)])
+    means, spread = mean_frames({(i, i): result([v, 0.5]) for i, v in enumerate((0.6, 0.7, 0.8))})
     assert list(means) == ["all steps", "step 1", "step 2"]
     over = interval(np.array([0.6, 0.7, 0.8]))
     assert means["step 2"].loc["conv1", "conv1"] == pytest.approx(over.mean)
     assert spread["step 2"].loc["conv1", "conv1"] == pytest.approx(over.high - over.mean)
     assert means["all steps"].loc["conv1", "lif"] == 0
-    means, _ = mean_frames([[result([np.nan, 0.5])], [result([0.6, 0.5])]])
+    means, _ = mean_frames({(0, 0): result([np.nan, 0.5]), (1, 1): result([0.6, 0.5])})
     assert np.isnan(means["all steps"].loc["conv1", "conv1"])
 
 
-def test_a_heatmap_of_other_seeds_is_first_the_mean_over_the_others_of_each_seed() -> None:
-    by_seed = [[result([0.6, 0.5]), result([0.8, 0.5])], [result([0.5, 0.5]), result([0.3, 0.5])]]
-    means, spread = mean_frames(by_seed)
-    over = interval(np.array([0.7, 0.4]))
-    assert means["all steps"].loc["conv1", "conv1"] == pytest.approx(over.mean)
-    assert spread["all steps"].loc["conv1", "conv1"] == pytest.approx(over.high - over.mean)
+def test_a_heatmap_across_seeds_is_of_two_crossed_samples() -> None:
+    cells = {(0, 0): 0.6, (0, 1): 0.8, (1, 0): 0.5, (1, 1): 0.3}
+    means, spread = mean_frames({seeds: result([value, 0.5]) for seeds, value in cells.items()})
+    rows, columns = (interval(np.array(of)) for of in ([0.7, 0.4], [0.55, 0.55]))
+    assert means["all steps"].loc["conv1", "conv1"] == pytest.approx(rows.mean)
+    half = ((rows.high - rows.mean) ** 2 + (columns.high - columns.mean) ** 2) ** 0.5
+    assert spread["all steps"].loc["conv1", "conv1"] == pytest.approx(half)
 
 
 def test_accuracies_are_summed_up_in_the_order_of_the_study() -> None:
@@ -188,7 +226,8 @@ class Timed(CKAResult):
 def timed(seed: int, cka: float, seed_y: int | None = None, null: bool = True) -> Compared:
     made = Timed(result([0.5, 0.5]).data)
     table = pd.DataFrame(
-        {"cka": [cka, np.nan], "null": [cka + 0.1, np.nan], "pairs": [1, 0], "undefined": [0, 1]},
+        {"cka": [cka, np.nan], "null": [cka + 0.1, np.nan], "pairs": [1, 0], "undefined": [0, 1]}
+        | {"split": [1 - cka, np.nan], "reliability": [0.5, np.nan], "split_undefined": ["", "one step alone"]},
         index=pd.Index(LAYERS, name="layer"),
     )
     object.__setattr__(made, "table", table)
@@ -199,8 +238,8 @@ def timed(seed: int, cka: float, seed_y: int | None = None, null: bool = True) -
 def test_dynamics_are_a_row_a_layer_and_seed_of_comparisons_with_a_null() -> None:
     table = dynamics([timed(0, 0.8), timed(1, 0.6), timed(2, 0.1, null=False)])
     assert list(table.columns) == [
-        *("comparison", "variant", "state", "seed", "layer"),
-        *("cka", "null", "pairs", "undefined"),
+        *("comparison", "variant", "state", "kind", "seed", "seed_y", "layer"),
+        *("split", "reliability", "split_undefined", "cka", "null", "pairs", "undefined"),
     ]
     assert table[["seed", "layer"]].to_numpy().tolist() == [[seed, layer] for seed in (0, 1) for layer in LAYERS]
     conv1 = of_layers(table, "inside", "all", "trained", "null").loc["conv1"]
@@ -264,4 +303,5 @@ def test_a_layer_that_one_network_lacks_counts_in_no_cell() -> None:
 def test_a_ceiling_of_two_networks_of_one_kind_is_their_geometric_mean_too() -> None:
     both = {"a.snn": [0.9, 0.4], "b.snn": [0.4, -0.1]}
     table = paired([of_pair(values, "a and b", "ceiling", kind=name) for name, values in both.items()])
-    assert table["cka"].to_list() == pytest.approx([0.6, np.nan], nan_ok=True)
+    found = of_layers(table, "across", "a and b", "ceiling")["mean"]
+    assert found.to_list() == pytest.approx([0.6, np.nan], nan_ok=True)

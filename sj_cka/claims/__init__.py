@@ -1,26 +1,33 @@
-"""Claims of the papers as checkable statements: measurements, intervals over seeds, verdicts."""
+"""Claims of the papers as checkable statements: measurements, estimates over networks, verdicts."""
 
 from sj_cka.claims.block_patterns import contrast, grid
-from sj_cka.claims.judging import TESTS, ClaimTest, judge
-from sj_cka.claims.measurements import MEASUREMENTS, Evidence, Measurement, selected
+from sj_cka.claims.effects import swept
+from sj_cka.claims.evidence import ORIGINS, Evidence, hanging_on
+from sj_cka.claims.judging import TESTS, Answers, ClaimTest, Judged, Verdict, judge, margin_of
+from sj_cka.claims.measurements import MEASUREMENTS, Measurement, selected
 from sj_cka.claims.statements import Arm, Claim, path_of
-from sj_cka.claims.verdicts import Finding, Verdict, swept, verdict_of
+from sj_cka.claims.verdicts import Finding, findings
 
 __all__ = [
     "MEASUREMENTS",
+    "ORIGINS",
     "TESTS",
+    "Answers",
     "Arm",
     "Claim",
     "ClaimTest",
     "Evidence",
     "Finding",
+    "Judged",
     "Measurement",
     "Verdict",
     "contrast",
+    "findings",
     "grid",
+    "hanging_on",
     "judge",
+    "margin_of",
     "path_of",
     "selected",
     "swept",
-    "verdict_of",
 ]

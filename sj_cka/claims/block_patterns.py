@@ -59,13 +59,20 @@ def grid(matrix: pd.DataFrame) -> pd.Series:
         For each layer of x the mean of the periodicity of its row and, where y has a layer of that name, of its column;
         those of the layers that are defined with it. NaN where there is none.
     """
-    rows = {x: _of_one(row) for x, row in matrix.iterrows()}
-    columns = {y: _of_one(column) for y, column in matrix.items()}
-    return pd.Series({x: np.mean([value, columns[x]]) if x in columns else value for x, value in rows.items()})
+    rows, columns = _of_rows(matrix), _of_rows(matrix.T)
+    return rows.where(~rows.index.isin(columns.index), (rows + columns.reindex(rows.index)) / 2)
 
 
-def _of_one(values: pd.Series) -> float:
-    return float(periodicity(values.dropna().to_frame().T).iloc[0])
+def _of_rows(values: pd.DataFrame) -> pd.Series:
+    """The periodicity of each row over the columns that it has; rows that have the same ones at once."""
+    known, names = values.notna().to_numpy(), np.array(values.columns, dtype=object)
+    found = pd.Series(np.nan, index=values.index)
+    for pattern in np.unique(known, axis=0):
+        layers = in_blocks(list(names[pattern]))
+        if layers:
+            rows = (known == pattern).all(axis=1)
+            found[rows] = beyond_chance(values.loc[rows, layers].to_numpy(float), layers)
+    return found
 
 
 def beyond_chance(values: np.ndarray, layers: Sequence[str]) -> np.ndarray:

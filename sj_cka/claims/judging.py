@@ -1,11 +1,17 @@
 """The tests that a claim can be put to, each with all there is to know of it."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
-from sj_cka.claims import verdicts
-from sj_cka.claims.measurements import Evidence
+from sj_cka.claims.arms import Levels, Sample, high_layers, of_comparison, over_ceiling, shared_layers
+from sj_cka.claims.ceilings import low_layers
+from sj_cka.claims.effects import effect_of, weighted
+from sj_cka.claims.evidence import Evidence
+from sj_cka.claims.inference import LEVEL, UNKNOWN, Chances, Estimate, chances
+from sj_cka.claims.measurements import MEASUREMENTS, Column, beyond_wrong
 from sj_cka.claims.statements import (
+    NEAR,
     Above,
     Below,
     Claim,
@@ -14,10 +20,158 @@ from sj_cka.claims.statements import (
     GreaterInAll,
     Less,
     NearCeiling,
+    OneArm,
+    Same,
     Trend,
 )
-from sj_cka.claims.verdicts import Finding
 from sj_cka.plugins import lookup
+
+
+class Answers(NamedTuple):
+    """p-values of the answers to a claim; the least of them is its own."""
+
+    holds: float
+    contradicted: float
+    equivalent: float = 1.0
+
+
+class Part(NamedTuple):
+    """An effect that must be decided for a claim to be, and the margin that it is set against."""
+
+    estimate: Estimate
+    margin: float
+    open: bool
+
+
+class Judged(NamedTuple):
+    """A claim as its test judges it, before anything is corrected.
+
+    Args:
+        answers: p-values.
+        estimate: of the effect that is shown.
+        words: what was measured.
+        note: what a reader must know of it.
+        arms: what stands side by side, by key.
+        parts: what must be decided; empty for the estimate alone.
+        margin: that the estimate is set against.
+    """
+
+    answers: Answers
+    estimate: Estimate
+    words: str
+    note: str = ""
+    arms: Mapping[str, Levels] = {}
+    parts: tuple[Part, ...] = ()
+    margin: float = 0.0
+
+
+Verdict = Literal["holds", "contradicted", "equivalent", "undecided", "not trained"]
+
+
+def verdict_of(answers: Answers, p: float) -> Verdict:
+    """The answer with the least p-value, where that is, corrected, at most LEVEL."""
+    if not p <= LEVEL:
+        return "undecided"
+    said: tuple[Verdict, ...] = ("holds", "contradicted", "equivalent")
+    return said[answers.index(min(answers))]
+
+
+Read = Callable[[Chances], Answers]
+
+
+def _up(p: Chances) -> Answers:
+    return Answers(p.above, p.below, p.within)
+
+
+def _down(p: Chances) -> Answers:
+    return Answers(p.below, p.above, p.within)
+
+
+def _apart(p: Chances) -> Answers:
+    return Answers(min(p.above, p.below), p.within)
+
+
+def _together(p: Chances) -> Answers:
+    return Answers(p.within, min(p.above, p.below))
+
+
+def margin_of(claim: Claim) -> float:
+    """Differences within it are of no matter: what the claim says, or its measurement; of a line that is drawn, 0."""
+    if isinstance(claim, NearCeiling):
+        return 0.0
+    if claim.margin is not None:
+        return claim.margin
+    return MEASUREMENTS[next(iter(claim.arms().values())).measure].margin
+
+
+def reason_of(claim: Claim) -> str:
+    """Why differences within the margin are of no matter."""
+    if isinstance(claim, NearCeiling):
+        return f"{NEAR:g} of the ceiling is the line"
+    return claim.reason or MEASUREMENTS[next(iter(claim.arms().values())).measure].reason
+
+
+def one_effect(claim: OneArm, evidence: Evidence, *, read: Read, columns: Mapping[str, Column] | None = None) -> Judged:
+    """A claim on one effect.
+
+    Args:
+        claim: of the study.
+        evidence: its numbers.
+        read: what its p-values say of the claim.
+        columns: as of `effect_of`.
+    """
+    effect = effect_of(claim, evidence, columns)
+    margin = margin_of(claim)
+    answers = read(chances(effect.estimate, margin))
+    return Judged(answers, *effect[:3], _levels(effect.arms), margin=margin)
+
+
+def _levels(samples: Mapping[str, Sample]) -> dict[str, Levels]:
+    return {key: sample.levels for key, sample in samples.items()}
+
+
+def trend(claim: Trend, evidence: Evidence, columns: Mapping[str, Column] | None = None) -> Judged:
+    """A slope, in the direction that the claim says."""
+    return one_effect(claim, evidence, read=_up if claim.direction == "up" else _down, columns=columns)
+
+
+def near_ceiling(claim: NearCeiling, evidence: Evidence, columns: Mapping[str, Column] | None = None) -> Judged:
+    """Value over ceiling against NEAR, and layers of one name above those of different names."""
+    arm, column = claim.a, (columns or {}).get("a", "cka")
+    shared = shared_layers({"a": arm}, evidence)["a"]
+    layers = high_layers(arm, evidence, shared)
+    sample = over_ceiling(arm, evidence, layers, column=column)
+    value, right, best = (of_comparison(arm, evidence, layers, column=of) for of in (column, beyond_wrong, "best"))
+    share, apart = weighted([(1.0, sample)], NEAR), weighted([(1.0, right)])
+    p, above = chances(share, 0.0), chances(apart, 0.0)
+    levels = value.levels
+    words = (
+        f"{evidence.label(arm)} {levels.value:.3f}, ceiling {levels.ceiling:.3f}, floor {levels.floor:.3f}; "
+        f"{share.value + NEAR:.3f} of the ceiling; {apart.value:+.3f} above layers of other names; the layer of the "
+        f"same name is the best match for {100 * best.levels.value:.0f} % of the layers"
+    )
+    used = f"over the {len(layers)} layers defined in all arms" if layers else "no layer is defined in all arms"
+    note = "; ".join(filter(None, [used, low_layers(shared, layers), sample.note]))
+    # two answers, of which one is true: each has all of LEVEL, one-sided
+    answers = Answers(1.0, 1.0) if p == UNKNOWN else Answers(max(p.above, above.above) / 2, p.below / 2)
+    parts = Part(share, 0.0, p.above / 2 > LEVEL), Part(apart, 0.0, above.above / 2 > LEVEL)
+    return Judged(answers, share, words, note, {"a": levels}, parts)
+
+
+def in_all(claim: GreaterInAll, evidence: Evidence) -> Judged:
+    """Pairs that must all hold: p-values of all of them, or, to contradict, of one among so many."""
+    found = [one_effect(part, evidence, read=_up) for part in claim.parts()]
+    least = min(found, key=lambda judged: judged.estimate.value)
+    answers = Answers(
+        max(judged.answers.holds for judged in found),
+        min(1.0, len(found) * min(judged.answers.contradicted for judged in found)),
+        max(judged.answers.equivalent for judged in found),
+    )
+    words = "; ".join(f"{i}: {judged.words}" for i, judged in enumerate(found, 1))
+    note = "; ".join(dict.fromkeys(judged.note for judged in found if judged.note))
+    arms = {f"{i}.{key}": levels for i, judged in enumerate(found, 1) for key, levels in judged.arms.items()}
+    parts = tuple(Part(judged.estimate, margin_of(claim), min(judged.answers) > LEVEL) for judged in found)
+    return Judged(answers, least.estimate, words, note, arms, parts)
 
 
 class ClaimTest(NamedTuple):
@@ -26,26 +180,34 @@ class ClaimTest(NamedTuple):
     Args:
         block: what a recipe says of the claim; its field `test` is `Literal[<name of the entry>]`.
         effect: what the estimate of a finding is, in words.
-        judge: (claim, evidence) -> what was measured and how it was judged.
+        judge: (claim, evidence) -> what was measured and how it was judged; with `columns` as of `effect_of` where it
+            is a claim of sameness.
+        sameness: it states that two things are alike: it must then fail for wrong layers and for permuted samples.
+        confidence: in %, of the interval by which it is judged.
     """
 
     block: type[Claim]
     effect: str
-    judge: Callable[[Any, Evidence], Finding] = verdicts.verdict_on
+    judge: Callable[..., Judged]
+    sameness: bool = False
+    confidence: int = 95
 
 
 TESTS: dict[str, ClaimTest] = {
-    "greater": ClaimTest(Greater, "difference"),
-    "less": ClaimTest(Less, "difference"),
-    "differs": ClaimTest(Differs, "difference"),
-    "greater_in_all": ClaimTest(GreaterInAll, "least of the differences"),
-    "above": ClaimTest(Above, "distance from it"),
-    "below": ClaimTest(Below, "distance from it"),
-    "near_ceiling": ClaimTest(NearCeiling, "share beyond one half"),
-    "trend": ClaimTest(Trend, "slope"),
+    "greater": ClaimTest(Greater, "difference", functools.partial(one_effect, read=_up)),
+    "less": ClaimTest(Less, "difference", functools.partial(one_effect, read=_down)),
+    "differs": ClaimTest(Differs, "difference", functools.partial(one_effect, read=_apart)),
+    "same": ClaimTest(Same, "difference", functools.partial(one_effect, read=_together), True, 90),
+    "greater_in_all": ClaimTest(GreaterInAll, "least of the differences", in_all),
+    "above": ClaimTest(Above, "distance from it", functools.partial(one_effect, read=_up)),
+    "below": ClaimTest(Below, "distance from it", functools.partial(one_effect, read=_down)),
+    "near_ceiling": ClaimTest(NearCeiling, f"share of the ceiling beyond {NEAR:g}", near_ceiling, True, 90),
+    "trend": ClaimTest(Trend, "slope per doubling", trend),
 }
 
 
-def judge(claim: Claim, evidence: Evidence) -> Finding:
-    """The verdict on one claim, by its test."""
-    return lookup(TESTS, claim.test, "test").judge(claim, evidence)
+def judge(claim: Claim, evidence: Evidence, columns: Mapping[str, Column] | None = None) -> Judged:
+    """What the test of a claim says of it, before anything is corrected."""
+    test: ClaimTest = lookup(TESTS, claim.test, "test")
+    arguments: dict[str, Any] = {} if columns is None else {"columns": columns}
+    return test.judge(claim, evidence, **arguments)

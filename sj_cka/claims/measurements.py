@@ -1,7 +1,6 @@
-"""What a claim can be about, a number for each seed of a network or of a comparison, and the evidence that gives it."""
+"""What a claim can be about: a number for each seed of a network or of a comparison."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -10,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from sj_cka.claims.block_patterns import in_blocks, periodicity
-from sj_cka.claims.statements import Arm
 
 Column = str | Callable[[pd.DataFrame], pd.Series]
 
@@ -28,7 +26,10 @@ class Measurement(NamedTuple):
         unit: what `parts` are called.
         parts: what the number is a mean over, given the layers.
         elsewhere: key of an arm -> the table in place of `table`, where the arm gives that key.
-        beside: name and column of what is always shown with it.
+        margin: differences within it are of no matter, unless a claim says otherwise.
+        reason: why.
+        spread: standard deviation over seeds that is expected, unless a claim says otherwise.
+        over_ceiling: the value of each layer is taken over the noise ceiling of that layer.
         scale: what its values are, where they may be set against those of other measurements that say the same; None:
             of a network its own column, of a comparison all of its table.
     """
@@ -41,8 +42,16 @@ class Measurement(NamedTuple):
     unit: str = "layers"
     parts: Callable[[list[str]], list[str]] = list
     elsewhere: Mapping[str, str] = MappingProxyType({})
-    beside: tuple[str, Column] | None = None
+    margin: float = 0.02
+    reason: str = "a fiftieth of the way from unrelated to equal"
+    spread: float = 0.02
+    over_ceiling: bool = False
     scale: str | None = None
+
+    @property
+    def of_similarity(self) -> bool:
+        """Whether it is made of the similarity of layers of one name."""
+        return self.table == "paired" and self.column == "cka"
 
     @property
     def on(self) -> str:
@@ -74,27 +83,46 @@ def _blocks(layers: list[str]) -> list[str]:
     return [layer for layer in layers if f"{layer}.conv2" in layers]
 
 
-def _change(steps: pd.DataFrame) -> pd.Series:
-    return 1 - steps["cka"]
-
-
-def _change_by_timing(steps: pd.DataFrame) -> pd.Series:
-    return 1 - steps["null"]
-
-
-def _beyond_timing(steps: pd.DataFrame) -> pd.Series:
-    return steps["null"] - steps["cka"]
+def beyond_wrong(rows: pd.DataFrame) -> pd.Series:
+    """How much more alike layers of one name are than a layer and those of other names."""
+    return rows["cka"] - rows["wrong"]
 
 
 _SHARE = "share of samples"
+_POINT, _ONE = 0.01, "one sample in a hundred"
 MEASUREMENTS: dict[str, Measurement] = {
     "accuracy": Measurement(
-        "network", "accuracy", "accuracy", "accuracy", elsewhere={"T": "evaluated", "attack": "attacks"}, scale=_SHARE
+        "network",
+        "accuracy",
+        "accuracy",
+        "accuracy",
+        elsewhere={"T": "evaluated", "attack": "attacks"},
+        scale=_SHARE,
+        margin=_POINT,
+        reason=_ONE,
+        spread=_POINT,
     ),
     "backdoor_success": Measurement(
-        "network", "backdoors", "success rate of the backdoor", "success_rate", scale=_SHARE
+        "network",
+        "backdoors",
+        "success rate of the backdoor",
+        "success_rate",
+        scale=_SHARE,
+        margin=_POINT,
+        reason=_ONE,
+        spread=_POINT,
     ),
     "paired_cka": Measurement("comparison", "paired", "mean {similarity} of paired layers"),
+    "cka_over_ceiling": Measurement(
+        "comparison",
+        "paired",
+        "mean {similarity} of paired layers over that of two trainings of one network",
+        over_ceiling=True,
+        scale="share of the noise ceiling",
+    ),
+    "partial_cka": Measurement(
+        "comparison", "paired", "mean {similarity} of paired layers given the input", "partial", scale="partial"
+    ),
     "restoration": Measurement(
         "comparison",
         "paired",
@@ -126,98 +154,8 @@ MEASUREMENTS: dict[str, Measurement] = {
         unit="layers in blocks",
     ),
     "dynamics": Measurement(
-        "comparison",
-        "dynamics",
-        "1 - mean CKA between different steps",
-        _change,
-        beside=("timing null", _change_by_timing),
-    ),
-    "dynamics_beyond_timing": Measurement(
-        "comparison",
-        "dynamics",
-        "1 - mean CKA between different steps, beyond that of the timing null",
-        _beyond_timing,
+        "comparison", "dynamics", "change between steps, over split halves of the units", "split", spread=0.05
     ),
 }
 
 OF_A_NETWORK = ("network", "split", "T", "attack", "eps")  # keys of an arm that choose rows
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The numbers of a study that claims are judged on.
-
-    Args:
-        tables: name -> table, as the entries of MEASUREMENTS name them. Those of networks have the columns network and
-            seed; those of comparisons comparison, variant, state, seed and layer, where state is "trained",
-            "untrained" (the floor) or "ceiling" (seed against the other seeds; no interval: pairs of seeds are not
-            independent).
-        networks: (comparison, variant) -> names of the two networks.
-        trained_at: training accuracy below which a network counts as not trained.
-        swept: variant -> swept value.
-        unequal: (comparison, variant) that are not at the success rate that they were to have -> why, in words; claims
-            on them stay undecided.
-        titles: comparison -> title of its measure of similarity, where that is not CKA.
-    """
-
-    tables: Mapping[str, pd.DataFrame]
-    networks: Mapping[tuple[str, str], tuple[str, str]]
-    trained_at: float
-    swept: Mapping[str, float] = field(default_factory=dict)
-    unequal: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    titles: Mapping[str, str] = field(default_factory=dict)
-
-    def label(self, arm: Arm) -> str:
-        """What an arm measures, in words."""
-        return self.named(MEASUREMENTS[arm.measure].label, arm)
-
-    def named(self, text: str, arm: Arm) -> str:
-        """A text with the title of the measure of similarity of an arm's comparison."""
-        return text.replace("{similarity}", self.titles.get(str(arm.comparison), "CKA"))
-
-    def of_network(self, arm: Arm) -> pd.Series:
-        """What an arm measures of a network, by seed."""
-        measurement = MEASUREMENTS[arm.measure]
-        elsewhere = [name for key, name in measurement.elsewhere.items() if getattr(arm, key) is not None]
-        rows = self.tables[elsewhere[0] if elsewhere else measurement.table]
-        for key in OF_A_NETWORK:
-            if (wanted := getattr(arm, key)) is not None and key in rows:
-                rows = rows[np.isclose(rows[key], wanted) if isinstance(wanted, float) else rows[key] == wanted]
-        if rows["seed"].duplicated().any():
-            got = f"got {len(rows)} of {rows['seed'].nunique()}"
-            raise ValueError(f"expected a row a seed for {arm.measure} of {arm.network}, {got} seeds")
-        return _column(rows, measurement.column).set_axis(rows["seed"]).sort_index()
-
-    def layers(self, arm: Arm, state: str, variant: str | None = None) -> pd.DataFrame:
-        """What an arm of a comparison is made of, `[seed, layer]`, at the layers that it names.
-
-        Less the same of the comparison `minus`, at the layers that both have.
-        """
-        column = MEASUREMENTS[arm.measure].column
-        values = self._layers(arm, state, variant, column)
-        if arm.minus is None:
-            return values
-        other = self._layers(arm.model_copy(update={"comparison": arm.minus}), state, variant, column)
-        return (values - other)[[layer for layer in values if layer in other]]
-
-    def beside(self, arm: Arm, column: Column, layers: list[str]) -> pd.DataFrame:
-        """What is shown with a measurement, `[seed, layer]`."""
-        return self._layers(arm, "trained", None, column)[layers]
-
-    def _layers(self, arm: Arm, state: str, variant: str | None, column: Column) -> pd.DataFrame:
-        rows = self.tables[MEASUREMENTS[arm.measure].table]
-        variant = arm.variant or "" if variant is None else variant
-        rows = rows[(rows.comparison == arm.comparison) & (rows.variant == variant) & (rows.state == state)]
-        rows = rows.assign(value=_column(rows, column))
-        order = selected(rows["layer"].drop_duplicates(), arm.layers)
-        return rows.pivot_table(index="seed", columns="layer", values="value", aggfunc="mean", dropna=False)[order]
-
-    def not_trained(self, networks: tuple[str, ...]) -> list[str]:
-        """The networks, of those named, that miss `trained_at` with any seed."""
-        accuracy = self.tables["accuracy"]
-        lowest = accuracy[accuracy["split"] == "train"].groupby("network")["accuracy"].min()
-        return [n for n in networks if "@" not in n and not lowest.get(n, np.nan) >= self.trained_at]
-
-
-def _column(rows: pd.DataFrame, column: Column) -> pd.Series:
-    return rows[column] if isinstance(column, str) else column(rows)

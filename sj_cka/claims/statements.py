@@ -2,9 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictBool, model_validator
 
 from sj_cka.typed import MOST_STEPS, Float, Int, Strict
+
+NEAR = 0.95  # share of the noise ceiling from which on a value is near it
 
 
 class Arm(Strict):
@@ -30,6 +32,26 @@ class Claim(Strict):
     test: str
     says: str = Field(description="the statement, in a sentence")
     source: str = Field(description="who states it, and how surely that is known")
+    primary: StrictBool = Field(
+        False, description="one of the claims that the study is made for: corrected for their number; else exploratory"
+    )
+    margin: Float | None = Field(
+        None, ge=0, description="differences within it are of no matter; None for that of the measurement"
+    )
+    reason: str | None = Field(None, description="why a difference within the margin is of no matter")
+    spread: Float | None = Field(
+        None, gt=0, description="standard deviation over seeds that is expected; None for that of the measurement"
+    )
+
+    @model_validator(mode="after")
+    def _margin_with_a_reason(self) -> "Claim":
+        if (self.margin is None) != (self.reason is None):
+            missing = "reason" if self.reason is None else "margin"
+            raise ValueError(
+                f"expected margin and reason together, {missing} is missing: differences within the margin are of no "
+                "matter, and the reason says why"
+            )
+        return self
 
     def arms(self) -> dict[str, Arm]:
         """What is measured, by key, see `path_of`; each test's own."""
@@ -67,23 +89,27 @@ class TwoArms(OneArm):
 
 
 class Greater(TwoArms):
-    """a is greater than b, or less by no more than the margin."""
+    """a is greater than b, by more than the margin."""
 
     test: Literal["greater"]
-    margin: Float = Field(0.0, ge=0, description="how much less a may be than b")
 
 
 class Less(TwoArms):
-    """a is less than b, or greater by no more than the margin."""
+    """a is less than b, by more than the margin."""
 
     test: Literal["less"]
-    margin: Float = Field(0.0, ge=0, description="how much greater a may be than b")
 
 
 class Differs(TwoArms):
-    """a differs from b, either way."""
+    """a differs from b by more than the margin, either way."""
 
     test: Literal["differs"]
+
+
+class Same(TwoArms):
+    """a and b differ by less than the margin: contradicted where they differ by more."""
+
+    test: Literal["same"]
 
 
 class ArmPair(Strict):
@@ -94,7 +120,7 @@ class ArmPair(Strict):
 
 
 class GreaterInAll(Claim):
-    """a is greater than b in every pair: contradicted if it is in one of them."""
+    """a is greater than b in every pair, by more than the margin: contradicted where it is less in one of them."""
 
     test: Literal["greater_in_all"]
     pairs: list[ArmPair] = Field(min_length=2, max_length=100)
@@ -105,34 +131,38 @@ class GreaterInAll(Claim):
 
     def parts(self) -> list[Greater]:
         """Each pair as a claim of its own."""
-        return [Greater(test="greater", says=self.says, source=self.source, a=pair.a, b=pair.b) for pair in self.pairs]
+        rest = self.model_dump(exclude={"test", "pairs"})
+        return [Greater(test="greater", a=pair.a, b=pair.b, **rest) for pair in self.pairs]
 
 
 class Above(OneArm):
-    """a lies above a value."""
+    """a lies above a value, by more than the margin."""
 
     test: Literal["above"]
     value: Float
 
 
 class Below(OneArm):
-    """a lies below a value."""
+    """a lies below a value, by more than the margin."""
 
     test: Literal["below"]
     value: Float
 
 
 class NearCeiling(OneArm):
-    """(a - floor) / (ceiling - floor) is above 0.5."""
+    """a over its noise ceiling is above NEAR, and layers of one name are more alike than those of different names."""
 
     test: Literal["near_ceiling"]
 
+    @model_validator(mode="after")
+    def _no_margin(self) -> "NearCeiling":
+        if self.margin is not None:
+            raise ValueError(f"expected no margin: near_ceiling asks for {NEAR:g} of the ceiling")
+        return self
+
 
 class Trend(OneArm):
-    """a grows, or falls, with log2 of the swept value."""
+    """a grows, or falls, with log2 of the swept value, by more than the margin a doubling."""
 
     test: Literal["trend"]
     direction: Literal["up", "down"]
-
-
-Single = Greater | Less | Differs | Above | Below | NearCeiling | Trend

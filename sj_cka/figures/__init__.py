@@ -45,7 +45,7 @@ FIGURES: dict[str, Figure] = {
     "trend": Figure(trend_section, "sweep"),
     "variants": Figure(variants_section, "pairs of variants"),
     "steps": Figure(steps_section, "comparison"),
-    "dynamics": Figure(dynamics_section, "permutation test", ("trained", "untrained")),
+    "dynamics": Figure(dynamics_section, "network with itself", ("trained", "untrained")),
     "accuracy": Figure(accuracy_section),
     "accuracy_by_steps": Figure(accuracy_by_steps_section, "evaluations"),
     "training": Figure(training_section),

@@ -247,13 +247,25 @@ def curve_section(block: FigureBlock, results: Results) -> Section:
     return _curves(block, results, relative=False)
 
 
+def _identified(rows: pd.DataFrame, correlation: bool) -> str:
+    """How often the layer of the same name is the best match, in a sentence; "" of distances."""
+    known = rows.dropna(subset="best")
+    if known.empty or not correlation:
+        return ""
+    of_variants = known.groupby("variant", sort=False)["best"].mean()
+    shares = [f"{100 * share:.0f} %{f' ({name})' if name else ''}" for name, share in of_variants.items()]
+    return f"The layer of y that is most like a layer of x is the one of the same name in {', '.join(shares)} of cases."
+
+
 def _curves(block: FigureBlock, results: Results, *, relative: bool) -> Section:
     lines, reference, quantity = {}, {}, results.similarity(block)
+    correlation = not results.by_distance(block)
+    paired, comparison = results.tables["paired"], str(block.comparison)
     for variant in results.sides(block):
         name = variant or str(block.comparison)
-        lines[name] = over_seeds.of_layers(results.tables["paired"], str(block.comparison), variant, "trained")
+        lines[name] = over_seeds.of_layers(paired, comparison, variant, "trained", correlation=correlation)
         for state, label in (("untrained", "floor"), ("ceiling", "noise ceiling")):
-            table = over_seeds.of_layers(results.tables["paired"], str(block.comparison), variant, state)
+            table = over_seeds.of_layers(paired, comparison, variant, state, correlation=correlation)
             if len(table):
                 reference[f"{name}: {label}"] = table
     lines = {name: table for name, table in lines.items() if len(table)}
@@ -262,6 +274,8 @@ def _curves(block: FigureBlock, results: Results, *, relative: bool) -> Section:
         note += "Floor: the same networks untrained (batch normalisation calibrated). "
     if any(name.endswith(": noise ceiling") for name in reference):
         note += "Noise ceiling: a network against itself trained from another seed, geometric mean of the two. "
+    if best := _identified(paired[(paired.comparison == comparison) & (paired.state == "trained")], correlation):
+        note += f"{best} "
     note += "Click a name to hide it."
     panels = (Panel("curve", curve(lines, reference=reference, relative=relative, y_title=quantity)),) if lines else ()
     if not lines:

@@ -17,7 +17,7 @@ else:
     FigureBlock = Results = object
 
 Of = Literal[
-    "networks", "evaluations", "attacks", "backdoors", "comparison", "pairs of variants", "permutation test", "sweep"
+    "networks", "evaluations", "attacks", "backdoors", "comparison", "pairs of variants", "network with itself", "sweep"
 ]
 State = Literal["trained", "untrained", "ceiling"]
 
@@ -50,7 +50,7 @@ class Figure:
             other arguments are options of the recipe, checked against this signature.
         of: what it shows, and so what the study must have: its "networks"; networks that are run with other numbers
             of steps, "evaluations"; "attacks"; "backdoors"; or a comparison that the block names: any "comparison", one
-            of "pairs of variants", one with a "permutation test", one over all variants of a "sweep".
+            of "pairs of variants", of a "network with itself", one over all variants of a "sweep".
         states: of the networks of the comparison, those that it can show.
     """
 
@@ -61,7 +61,7 @@ class Figure:
     @property
     def compares(self) -> bool:
         """Whether it shows a comparison."""
-        return self.of in ("comparison", "pairs of variants", "permutation test", "sweep")
+        return self.of in ("comparison", "pairs of variants", "network with itself", "sweep")
 
 
 # One scale for every CKA figure, so that two pictures can be compared by eye. Viridis is perceptually uniform.

@@ -117,26 +117,27 @@ def _maps(of_seeds: Sequence[Any], layers: list[str]) -> dict[str, pd.DataFrame]
 
 
 def dynamics_section(block: FigureBlock, results: Results) -> Section:
-    """How alike the steps inside each layer of x are, along depth, beside the timing null."""
-    lines, null, left_out = {}, {}, []
+    """How much each layer of x changes over time, along depth."""
+    lines, left_out = {}, []
     for variant, sides in results.sides(block).items():
         name = variant or str(block.comparison)
-        value, other = (
-            over_seeds.of_layers(results.tables["dynamics"], str(block.comparison), variant, block.state, column)
-            for column in ("cka", "null")
+        value = over_seeds.of_layers(
+            results.tables["dynamics"], str(block.comparison), variant, block.state, "split"
         )
         if value["mean"].isna().all():
             left_out.append(sides.titles[0])
             continue
-        lines[name], null[f"{name}: timing null"] = value, other
+        lines[name] = value
     note = (
-        "Mean CKA between two different steps inside a layer, in order of depth, with 95 % intervals over seeds: a "
-        f"layer at 1 says the same at every step. {PERMUTED} A layer below its null changes more from step to step "
-        "than that, one above it less. dynamics.csv tells for every value how many pairs of steps it is a mean over."
+        "How much a layer changes from step to step, in order of depth, with 95 % intervals over seeds: 0 is a layer "
+        "that says the same at every step, however noisy its single units are, 1 one whose steps have nothing in "
+        "common. Each step of one half of the units is compared with each step of the other half, the mean over all "
+        "halves, over what the halves share at one step. dynamics.csv names what is undefined: layers of fewer than 8 "
+        "units, and steps at which the halves share nothing."
     )
     if left_out:
         note += f" Not shown, because no two steps can be compared: {', '.join(left_out)}."
-    y_title = "mean CKA between different steps (1 = static)"
-    panels = (Panel("dynamics", curve(lines, reference=null, y_title=y_title, from_zero=False)),) if lines else ()
+    y_title = "change between steps (0 = static)"
+    panels = (Panel("dynamics", curve(lines, y_title=y_title)),) if lines else ()
     state = "" if block.state == "trained" else ", untrained"
-    return Section(block.title or f"How static each layer is: {block.comparison}{state}", note, panels)
+    return Section(block.title or f"How dynamic each layer is: {block.comparison}{state}", note, panels)

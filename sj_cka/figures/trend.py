@@ -130,7 +130,7 @@ def _line(name: str, table: pd.DataFrame, aside: float, style: dict[str, Any]) -
 
 
 def _of_comparison(measure: str) -> str:
-    known = [name for name, entry in MEASUREMENTS.items() if entry.table == "paired"]
+    known = [name for name, entry in MEASUREMENTS.items() if entry.table == "paired" and not entry.over_ceiling]
     if measure not in known:
         raise ValueError(f"expected a measure of a comparison{closest(measure, known)}")
     return measure

@@ -8,5 +8,6 @@ from sj_cka.jobs.graph import Graph, Kind, Row
 from sj_cka.jobs.kinds import KINDS, run
 from sj_cka.jobs.machine import device, environment
 from sj_cka.jobs.moments import network, trained
+from sj_cka.jobs.weights import origins
 
-__all__ = ["KINDS", "Graph", "Kind", "Row", "device", "environment", "network", "run", "trained"]
+__all__ = ["KINDS", "Graph", "Kind", "Row", "device", "environment", "network", "origins", "run", "trained"]

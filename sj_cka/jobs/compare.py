@@ -1,8 +1,9 @@
 """CKA of two networks on the test split: trained, untrained (the floor), and seed against seed (the noise ceiling)."""
 
 from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
-from itertools import combinations, permutations
+from itertools import combinations, product
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from sj_cka import recording
 from sj_cka.cka import CKA, CKAResult, compare
 from sj_cka.claims import path_of, selected
+from sj_cka.claims.arms import CONTROLS
 from sj_cka.data import Samples
 from sj_cka.figures import State
 from sj_cka.job import Context, Files, Inputs, Job
@@ -17,7 +19,7 @@ from sj_cka.jobs import attack
 from sj_cka.jobs.evaluate import OF_RECORDINGS
 from sj_cka.jobs.graph import Graph, Kind, Row
 from sj_cka.jobs.moments import UNTRAINED, network
-from sj_cka.jobs.weights import read_network, weights_of
+from sj_cka.jobs.weights import origins, read_network, weights_of
 from sj_cka.plugins import closest
 from sj_cka.preflight import Preflight
 from sj_cka.recipe import Comparison, NetworkName, Sides, Study
@@ -25,7 +27,7 @@ from sj_cka.recipe.source import KeyPath
 from sj_cka.recording import neurons
 
 RESULT = "cka.nc"
-VERSION = 2
+VERSION = 3
 
 
 def job(graph: Graph, comparison: Comparison, sides: Sides, seeds: tuple[int, int], state: State, label: str) -> Job:
@@ -40,6 +42,9 @@ def job(graph: Graph, comparison: Comparison, sides: Sides, seeds: tuple[int, in
         options["measure"] = comparison.measure
     if state != "ceiling":  # the steps inside a layer are no matter of two networks
         options["null"] = "timing" if comparison.permutation_test else None
+        options["given"] = "input" if comparison.measure == "cka" else None
+    if state == "trained" and comparison.measure == "cka":
+        options["controls"] = True
     for side, name, T in (("x", sides.x, sides.T_x), ("y", sides.y, sides.T_y)):
         options[f"T_{side}"] = T if T is not None and T != study.steps_of(name) else None
         options[f"epoch_{side}"] = _epoch(study, name) if state != "untrained" else None
@@ -71,13 +76,12 @@ def rows(graph: Graph) -> Iterator[Row]:
     """
     study = graph.study
     for comparison in study.recipe.compare:
-        seeds = [(s, s) for s in study.seeds] if comparison.seeds == "same" else list(permutations(study.seeds, 2))
         # an attack on a network that knows nothing has nothing to overcome
         states: tuple[State, ...] = ("trained", "untrained") if comparison.attack_y is None else ("trained",)
         for variant, sides in study.sides(comparison).items():
             title = f"{comparison.name} {variant}".strip()
             for state in states:
-                for i, j in seeds:
+                for i, j in _seeds(graph, comparison, sides, state):
                     of_seeds = f"seed {i}" if i == j else f"seed {i} against {j}"
                     compared = job(graph, comparison, sides, (i, j), state, f"{title}, {state}, {of_seeds}")
                     yield _row(comparison, variant, state, (i, j), "", compared)
@@ -88,6 +92,15 @@ def rows(graph: Graph) -> Iterator[Row]:
                         label = f"{itself.titles[0]}, seed {i} against {j}"
                         compared = job(graph, comparison, itself, (i, j), "ceiling", label)
                         yield _row(comparison, variant, "ceiling", (i, j), kind, compared)
+
+
+def _seeds(graph: Graph, comparison: Comparison, sides: Sides, state: State) -> list[tuple[int, int]]:
+    """Which seeds of x are compared with which of y; not a seed with itself where the two networks share weights."""
+    seeds = graph.study.seeds
+    if comparison.seeds == "same":
+        return [(seed, seed) for seed in seeds]
+    x, y = (origins(network(graph, name, seeds[0], state)) for name in sides[:2])
+    return [(i, j) for i, j in product(seeds, repeat=2) if i != j or not x & y]
 
 
 def _row(comparison: Comparison, variant: str, state: State, seeds: tuple[int, int], kind: str, job: Job) -> Row:
@@ -196,11 +209,28 @@ def run(job: Job, inputs: Inputs, context: Context) -> Files:
         loader = {"x": [data.as_input(data.x_test[: attacked.shape[axis]])], "y": [attacked]}
     else:
         loader = _minibatches(data, args["batch_size"], args.get("batches"), context)
+    controls = "controls" in args
     # intervals of a study are over seeds
-    into = CKA(samples=False, measures=args.get("measure", ()), permutations={"steps": int(steps)})
-    result = compare(x, y, loader, layers=args.get("layers"), layout=data.layout, into=into, progress=False)
+    permuted = {"steps": int(steps), "samples": int(controls)}
+    into = CKA(samples=False, measures=args.get("measure", ()), permutations=permuted)
+    result = compare(
+        x,
+        y,
+        loader,
+        layers=args.get("layers"),
+        layout=data.layout,
+        given=args.get("given"),
+        groups=partial(_halves, axis=int(data.T is not None)) if controls else None,
+        into=into,
+        progress=False,
+    )
     context.report(f"{len(result.layers_x)} x {len(result.layers_y)} layers")
     return {RESULT: result.to_bytes()}
+
+
+def _halves(batch: Tensor, axis: int) -> list[str]:
+    """Which of the two halves of the samples each sample of a minibatch belongs to: every other one."""
+    return [CONTROLS[1:][i % 2] for i in range(batch.shape[axis])]
 
 
 def _minibatches(data: Samples, size: int, count: int | None, context: Context) -> list[Tensor]:

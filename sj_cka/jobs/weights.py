@@ -39,13 +39,32 @@ def network_args(condition: Condition, kind: str, samples: Samples) -> dict[str,
 def network_spec(job: Job, data: Samples) -> dict[str, Any]:
     """What `build` needs; its seed comes from the seed and the network, with `init: same` from the model alone."""
     spec = {"in_channels": data.channels, "num_classes": data.classes} | {
-        key: job.args[key] for key in ("kind", "model", "T", "neuron", "ann_input") if key in job.args
+        key: job.args[key] for key in _SEEDED if key in job.args
     }
     seeded: dict[str, Any] = (
         {"seed": job.seed, "model": spec["model"]} if job.args.get("init") == "same" else {"seed": job.seed, **spec}
     )
     digest = hashlib.sha256(canonical(seeded).encode()).digest()
     return spec | {"seed": int.from_bytes(digest[:6], "big")}
+
+
+def origins(job: Job) -> frozenset[str]:
+    """What random numbers the files of a job hang on: trainings beneath it, itself too, and their first weights.
+
+    The order of the data, which networks of one seed have in common, is not counted: it makes no likeness that could
+    be measured. Networks on other data count as others, though theirs may have as many channels and classes.
+    """
+    found = frozenset().union(*(origins(needed) for needed in job.inputs.values()))
+    if job.seed is None:
+        return found
+    first = {"seed": job.seed, "data": job.data.fingerprint}
+    first |= {key: job.args[key] for key in _SEEDED if key in job.args}
+    if job.args.get("init") == "same":
+        first = {"seed": job.seed, "model": first["model"]}
+    return found | {job.key} | ({canonical(first)} if "model" in first else set())
+
+
+_SEEDED = ("kind", "model", "T", "neuron", "ann_input")
 
 
 def read_network(weights: bytes, T: int | None = None, device: torch.device | str = "cpu") -> nn.Module:

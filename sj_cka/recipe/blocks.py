@@ -185,8 +185,10 @@ class Comparison(Strict):
     variants: Literal["same", "pairs"] = Field(
         "same", description="what * stands for: one variant in x and y, or every two different ones"
     )
-    seeds: Literal["same", "other"] = Field(
-        "same", description="x of a seed against y of the same seed, or of the others"
+    seeds: Literal["same", "across"] = Field(
+        "same",
+        description="x of a seed against y of the same seed, or every seed of x against every one of y; equal ones are "
+        "left out where x and y share weights",
     )
     T_x: StepNumbers | None = Field(
         None,

@@ -22,6 +22,8 @@ from sj_cka.recipe.network_checks import (
 from sj_cka.recipe.reading import Study
 from sj_cka.recipe.source import KeyPath
 
+ITSELF = "a comparison of a spiking network with itself, x and y alike"
+
 
 def check(study: Study) -> None:
     """Checks all that can be checked without data.
@@ -94,9 +96,9 @@ def _check_compared(study: Study, key: KeyPath, figure: Figure, comparison: Comp
         f"expected a comparison of pairs of variants, {comparison.name!r} is none",
     )
     study.refuse_if(
-        figure.of == "permutation test" and not comparison.permutation_test,
+        figure.of == "network with itself" and not _of_itself(comparison),
         at,
-        f"expected a comparison with permutation_test: true, {comparison.name!r} has no null",
+        f"expected {ITSELF}, {comparison.name!r} is none",
     )
     if figure.of == "sweep":
         check_over_variants(study, at, comparison)
@@ -159,12 +161,31 @@ def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
         check_sweep(study, (*key, "test"))
     if isinstance(claim, NearCeiling):
         comparison = study.comparison(claim.a.comparison)
-        has_one = MEASUREMENTS[claim.a.measure].column == "cka"
+        has_one = claim.a.measure == "paired_cka" and claim.a.minus is None
         if not has_one or comparison is None or not study.has_ceiling(comparison):
             got = f"got {claim.a.measure}" + (f" of {comparison.name!r}" if comparison else "")
-            raise study.error((*key, "a"), f"expected a measure of {WITH_CEILING}; {got}")
+            raise study.error((*key, "a"), f"expected paired_cka of {WITH_CEILING}; {got}")
         message = f"expected a measure of similarity for near_ceiling, {comparison.measure} is a distance"
         study.refuse_if(MEASURES[comparison.measure].distance, (*key, "a", "comparison"), message)
+
+
+def _check_held(study: Study, key: KeyPath, comparison: Comparison, arm: Arm) -> None:
+    """What a comparison must hold for a measurement of it."""
+    entry, at = MEASUREMENTS[arm.measure], (*key, "comparison")
+    if entry.table == "dynamics" and not _of_itself(comparison):
+        raise study.error(at, f"expected {ITSELF} for {arm.measure}, {comparison.name!r} is none")
+    if entry.over_ceiling and not study.has_ceiling(comparison):
+        raise study.error(at, f"expected {WITH_CEILING}, got {comparison.name!r}")
+    if entry.over_ceiling and arm.minus is not None:
+        raise study.error((*key, "minus"), f"expected none: {arm.measure} of a difference has no meaning")
+    if (entry.over_ceiling or entry.column == "partial") and comparison.measure != "cka":
+        raise study.error(at, f"expected a comparison by cka for {arm.measure}, {comparison.name!r} is by another")
+
+
+def _of_itself(comparison: Comparison) -> bool:
+    """Whether a comparison says what a spiking network does over time."""
+    alike = comparison.x == comparison.y and comparison.variants == "same" and comparison.seeds == "same"
+    return alike and NetworkName(comparison.x).spiking
 
 
 def _similarity(study: Study, name: str | None) -> str | None:
@@ -262,13 +283,16 @@ def _check_comparison_arm(study: Study, key: KeyPath, claim: Claim, measurement:
         message = f"expected a comparison by {comparison.measure} as {comparison.name} is, got one by {minus.measure}"
         study.refuse_if(minus.measure != comparison.measure, (*key, "minus"), message)
         study.refuse_if(
+            minus.seeds != comparison.seeds,
+            (*key, "minus"),
+            f"expected a comparison of seeds: {comparison.seeds} as {comparison.name} is, {measurement.minus} is not",
+        )
+        study.refuse_if(
             list(study.sides(minus)) != variants,
             (*key, "minus"),
             f"expected a comparison with the variants of {comparison.name}, {measurement.minus} has others",
         )
-    if MEASUREMENTS[measurement.measure].table == "dynamics" and not comparison.permutation_test:
-        expected = f"expected a comparison with permutation_test: true for {measurement.measure}"
-        raise study.error((*key, "comparison"), f"{expected}, {comparison.name!r} has no null")
+    _check_held(study, key, comparison, measurement)
     if claim.test == "trend":
         check_over_variants(study, (*key, "comparison"), comparison)
     if variants != [""] and claim.test != "trend":

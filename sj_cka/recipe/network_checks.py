@@ -94,9 +94,9 @@ def check_comparisons(study: Study) -> None:
                 f"expected a spiking x: {sides.x} has no steps",
             )
         study.refuse_if(
-            comparison.seeds == "other" and len(study.seeds) < 2,
+            comparison.seeds == "across" and len(study.seeds) < 2,
             (*key, "seeds"),
-            "expected at least 2 seeds in the study for 'other', got 1",
+            "expected at least 2 seeds in the study for 'across', got 1",
         )
 
 

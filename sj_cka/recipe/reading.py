@@ -85,6 +85,11 @@ class Study:
         """The seeds, in order."""
         return self.recipe.seeds
 
+    @property
+    def swept(self) -> dict[str, float]:
+        """Variant -> swept value, where that is a number."""
+        return {name: c.value for name, c in self.conditions.items() if c.value is not None}
+
     def error(self, key: KeyPath, message: str) -> RecipeError:
         """An error at a key path of this recipe."""
         return self.source.error(key, message)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -24,7 +24,6 @@ from plotly.offline import get_plotlyjs
 from sj_cka.claims import TESTS, Finding, Verdict
 from sj_cka.disk import whole
 from sj_cka.figures.drawing import Section
-from sj_cka.over_seeds import Interval
 
 logger = logging.getLogger(__name__)
 
@@ -35,40 +34,70 @@ class Answer:
 
     Attributes:
         sentence: the claim, as a statement that can be false.
-        verdict: the claim judged on the value, as the paper states it.
-        learned: the claim judged on trained minus untrained; None where that means nothing (a claim on accuracy).
+        verdict: what follows for it.
+        role: "primary" or "exploratory".
         value: the measured value and its interval, as text.
+        levels: value, floor and ceiling of each arm, side by side.
+        details: what stands beside it, a sentence each.
         source: where the claim was made.
     """
 
     sentence: str
     verdict: Verdict
-    learned: Verdict | None
+    role: str
     value: str
+    levels: tuple[str, ...]
+    details: tuple[str, ...]
     source: str
 
     def __post_init__(self) -> None:
-        for verdict in (self.verdict, self.learned):
-            if verdict is not None and verdict not in get_args(Verdict):
-                raise ValueError(f"expected a verdict out of {get_args(Verdict)}, got {verdict!r}")
+        if self.verdict not in get_args(Verdict):
+            raise ValueError(f"expected a verdict out of {get_args(Verdict)}, got {self.verdict!r}")
 
 
 def answer(finding: Finding) -> Answer:
     """A judged claim as the page states it."""
-    parts = [finding.measured, f"{TESTS[finding.test].effect} {_numbers(finding.estimate)}"]
-    if finding.learned_estimate is not None:
-        parts.append(f"training added {_numbers(finding.learned_estimate)}")
+    value = f"{finding.measured}; {TESTS[finding.test].effect} {_numbers(finding)}"
+    if finding.needed:
+        value += f"; {finding.needed} would decide it, if effect and spread stay as they are"
+    levels, details = tuple(_levels(finding)), tuple(_details(finding))
+    return Answer(finding.says, finding.verdict, finding.role, value, levels, details, finding.source)
+
+
+def _levels(finding: Finding) -> Iterator[str]:
+    """Arms that have a floor or a ceiling."""
+    for key, levels in finding.arms.items():
+        beside = {"floor": levels.floor, "noise ceiling": levels.ceiling, "change since first weights": levels.change}
+        known = [f"{name} {value:.3f}" for name, value in beside.items() if pd.notna(value)]
+        if known:
+            yield f"{key}: {levels.value:.3f}, {', '.join(known)}"
+
+
+def _details(finding: Finding) -> Iterator[str]:
     if finding.note:
-        parts.append(finding.note)
-    return Answer(finding.says, finding.verdict, finding.learned, "; ".join(parts), finding.source)
+        yield finding.note
+    why = f": {finding.reason}" if finding.reason else ""
+    yield f"margin of practical equivalence {finding.margin:g}{why}" if finding.margin else f"no margin{why}"
+    if finding.primary:
+        over = finding.corrected
+        together = f"{over.low:+.3f} to {over.high:+.3f}" if pd.notna(over.low) else "undefined"
+        yield f"p {finding.p:.2g}, {finding.p_corrected:.2g} after Holm; interval of all primary claims {together}"
+    else:
+        yield f"p {finding.p:.2g}, not corrected for the number of claims"
+    yield from finding.controls
+    if finding.agreement is not None:
+        others = f"; not {', '.join(finding.agreement.others)}" if finding.agreement.others else ""
+        yield f"{finding.agreement} specifications of layers, scale and time agree{others}"
 
 
-def _numbers(estimate: Interval) -> str:
+def _numbers(finding: Finding) -> str:
+    estimate = finding.estimate
     if pd.isna(estimate.mean):
         return "undefined"
     if estimate.n < 2:
         return f"{estimate.mean:+.3f} (one seed, no interval)"
-    return f"{estimate.mean:+.3f} (95 % interval {estimate.low:+.3f} to {estimate.high:+.3f}, {estimate.n} seeds)"
+    between = f"{estimate.low:+.3f} to {estimate.high:+.3f}"
+    return f"{estimate.mean:+.3f} ({finding.confidence} % interval {between}, {estimate.n} seeds)"
 
 
 @dataclass(frozen=True)
@@ -105,7 +134,7 @@ def write_page(page: Page, path: Path) -> Path:
         The path of the page.
 
     Example:
-        >>> answer = Answer("Shortcuts raise CKA.", "holds", "undecided", "0.31 [0.28, 0.34]", "Li et al. 2023")
+        >>> answer = Answer("Shortcuts raise CKA.", "holds", "primary", "0.31 [0.28, 0.34]", (), (), "Li")
         >>> page = Page("Shortcuts", "What do they do?", (answer,), (), {"seeds": "0, 1, 2"}, "name: shortcuts")
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_page(page, Path(folder) / "report.html").name
@@ -166,7 +195,6 @@ def _html(page: Page) -> str:
         page=page,
         verdicts=get_args(Verdict),
         counts=Counter(answer.verdict for answer in page.answers),
-        judged_twice=any(answer.learned for answer in page.answers),
         sections=[
             {
                 "title": section.title,

@@ -10,23 +10,34 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sj_cka.claims import TESTS, Claim, Evidence, Finding, judge, verdict_of
-from sj_cka.over_seeds import Interval, half_width, interval
+from sj_cka.claims import TESTS, Claim, Evidence, Finding, findings
+from sj_cka.over_seeds import fisher_interval, half_width, interval
 
 LAYERS = ("conv1", "layer1.0.conv2", "layer1.0")
 Arms = dict[str, Any]
 
 
 def paired(
-    variant: str, state: str, values: Any, layers: tuple[str, ...] = LAYERS, comparison: str = "twins"
+    variant: str,
+    state: str,
+    values: Any,
+    layers: tuple[str, ...] = LAYERS,
+    comparison: str = "twins",
+    **columns: float,
 ) -> pd.DataFrame:
-    """Paired CKA of a comparison: `values[seed]`, or `values[seed][layer]`."""
+    """Paired CKA of a comparison: `values[seed]`, or `values[seed][layer]`; of a ceiling by pairs of seeds."""
+    seeds_of = PAIRS if state == "ceiling" else [(i, i) for i in range(len(values))]
     rows = [
-        (comparison, variant, state, seed if state != "ceiling" else -1, layer, value)
-        for seed, own in enumerate(values)
+        (comparison, variant, state, kind, *seeds, layer, value)
+        for kind in (("snn", "ann") if state == "ceiling" else ("",))
+        for seeds, own in zip(seeds_of, values, strict=False)
         for layer, value in zip(layers, np.broadcast_to(own, len(layers)), strict=True)
     ]
-    return pd.DataFrame(rows, columns=["comparison", "variant", "state", "seed", "layer", "cka"])
+    table = pd.DataFrame(rows, columns=["comparison", "variant", "state", "kind", "seed", "seed_y", "layer", "cka"])
+    return table.assign(**columns)
+
+
+PAIRS = [(0, 1), (0, 2), (1, 2)]
 
 
 def evidence(
@@ -42,9 +53,9 @@ def evidence(
         for split, value in (("train", train), ("test", own))
     ]
     networks = {("twins", v): (f"{v}.snn", f"{v}.ann") for v in variants}
-    accuracy = pd.DataFrame(rows, columns=["network", "seed", "split", "accuracy"])
+    accuracies = pd.DataFrame(rows, columns=["network", "seed", "split", "accuracy"])
     return Evidence(
-        {"accuracy": accuracy, "paired": pd.concat(tables) if tables else paired("all", "trained", [])},
+        {"accuracy": accuracies, "paired": pd.concat(tables) if tables else paired("all", "trained", [])},
         networks,
         trained_at=0.9,
         swept=swept or {},
@@ -52,7 +63,9 @@ def evidence(
 
 
 def claim(test: str, **keys: Any) -> Claim:
-    made: Claim = TESTS[test].block.model_validate({"test": test, "says": "It is so.", "source": "nobody", **keys})
+    reason = {"reason": "it is so"} if "margin" in keys else {}
+    said = {"test": test, "says": "It is so.", "source": "nobody", **reason, **keys}
+    made: Claim = TESTS[test].block.model_validate(said)
     return made
 
 
@@ -65,7 +78,14 @@ def accuracy_of(network: str, split: str = "test") -> Arms:
 
 
 def judged(test: str, given: Evidence, **keys: Any) -> Finding:
-    return judge(claim(test, **keys), given)
+    (found,) = findings([claim(test, **keys)], given)
+    return found
+
+
+def welch(a: Any, b: Any) -> tuple[float, float, float, int]:
+    a, b = np.asarray(a), np.asarray(b)
+    over = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
+    return float(a.mean() - b.mean()), over.low, over.high, min(len(a), len(b))
 
 
 HIGH, LOW = [0.80, 0.82, 0.81], [0.50, 0.55, 0.52]
@@ -81,7 +101,7 @@ def two_arms(a: Any, b: Any, floor_a: Any = FLOOR, floor_b: Any = FLOOR) -> Evid
     )
 
 
-# intervals
+# intervals of figures
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
@@ -109,22 +129,25 @@ def test_one_seed_has_no_interval_and_none_no_mean() -> None:
     assert np.isnan(half_width(np.ones((1, 2)))).all()
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "n", "one_sided", "two_sided"),
-    [
-        (0.1, 0.3, 3, "holds", "holds"),
-        (-0.3, -0.1, 3, "contradicted", "holds"),
-        (-0.1, 0.3, 3, "undecided", "undecided"),
-        (0.0, 0.0, 3, "undecided", "undecided"),
-        (1e-9, 1e-8, 3, "undecided", "undecided"),  # rounding that is alike for every seed
-        (0.1, 0.3, 2, "undecided", "undecided"),
-        (np.nan, np.nan, 3, "undecided", "undecided"),
-    ],
-)
-def test_a_verdict_follows_from_the_interval(low: float, high: float, n: int, one_sided: str, two_sided: str) -> None:
-    estimate = Interval((low + high) / 2, low, high, n)
-    assert verdict_of(estimate) == one_sided
-    assert verdict_of(estimate, two_sided=True) == two_sided
+def test_intervals_on_fisher_s_z_stay_within_one_and_hold_the_mean() -> None:
+    values = pd.Series([0.90, 0.99, 0.999], index=[(i, i) for i in range(3)])
+    over = fisher_interval(values)
+    assert interval(values).high > 1
+    assert over.low < values.mean() == over.mean < over.high < 1
+    z = np.arctanh(values)
+    half = 4.302653 * z.std(ddof=1) / 3**0.5
+    assert over.high == pytest.approx(np.tanh(np.arctanh(values.mean()) + half))
+    assert fisher_interval(values * 0 + 1)[:3] == pytest.approx((1, 1, 1))
+    assert np.isnan(fisher_interval(values[:1]).low)
+
+
+def test_intervals_of_crossed_seeds_are_of_two_samples() -> None:
+    seeds = pd.MultiIndex.from_product([range(3), range(3)])
+    rows, columns = np.array([0.1, 0.2, 0.3]), np.array([0.0, 0.05, 0.01])
+    z = rows[:, None] + columns
+    over = fisher_interval(pd.Series(np.tanh(z).ravel(), index=seeds))
+    half = 4.302653 * (rows.var(ddof=1) / 3 + columns.var(ddof=1) / 3) ** 0.5
+    assert np.arctanh(over.high) - np.arctanh(over.mean) == pytest.approx(half)
 
 
 # two arms
@@ -134,54 +157,63 @@ def test_swapping_the_arms_turns_holds_into_contradicted() -> None:
     given = two_arms(HIGH, LOW)
     there = judged("greater", given, a=cka_of("all"), b=cka_of("none"))
     back = judged("greater", given, a=cka_of("none"), b=cka_of("all"))
-    assert (there.verdict, there.learned) == ("holds", "holds")
-    assert (back.verdict, back.learned) == ("contradicted", "contradicted")
+    assert (there.verdict, back.verdict) == ("holds", "contradicted")
     assert judged("less", given, a=cka_of("all"), b=cka_of("none")).verdict == "contradicted"
     assert judged("less", given, a=cka_of("none"), b=cka_of("all")).verdict == "holds"
-    assert there.estimate.mean == pytest.approx(np.mean(HIGH) - np.mean(LOW))
+    assert there.estimate == pytest.approx(welch(HIGH, LOW))
     assert back.estimate.mean == pytest.approx(-there.estimate.mean)
 
 
-@pytest.mark.parametrize("test", ["greater", "less", "differs"])
-def test_equal_arms_are_undecided(test: str) -> None:
-    found = judged(test, two_arms(HIGH, HIGH), a=cka_of("all"), b=cka_of("none"))
-    assert (found.verdict, found.learned) == ("undecided", "undecided")
-    same = judged(test, two_arms(HIGH, LOW), a=cka_of("all"), b=cka_of("all"))
-    assert (same.verdict, same.learned) == ("undecided", "undecided")
+@pytest.mark.parametrize(("test", "verdict"), [("greater", "equivalent"), ("less", "equivalent"), ("same", "holds")])
+def test_the_same_arm_twice_is_equivalent(test: str, verdict: str) -> None:
+    given = evidence(accuracy={"all.snn": HIGH})
+    assert judged(test, given, a=accuracy_of("all.snn"), b=accuracy_of("all.snn")).verdict == verdict
+    assert judged("differs", two_arms(HIGH, LOW), a=cka_of("all"), b=cka_of("all")).verdict == "contradicted"
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_fewer_than_three_seeds_are_undecided(seeds: int) -> None:
     given = two_arms([0.9] * seeds, [0.1] * seeds, [0.2] * seeds, [0.2] * seeds)
     found = judged("greater", given, a=cka_of("all"), b=cka_of("none"))
-    assert (found.verdict, found.learned) == ("undecided", "undecided")
-    assert found.estimate.n == seeds
+    assert (found.verdict, found.estimate.n) == ("undecided", seeds)
 
 
-def test_the_interval_is_over_the_differences_of_each_seed() -> None:
+def test_arms_are_independent_unless_they_share_networks() -> None:
     # each seed lies elsewhere, but within a seed a is always higher by about 0.1
     a, b = np.array([0.9, 0.5, 0.1]), np.array([0.8, 0.41, 0.01])
-    found = judged("greater", two_arms(a, b, [0] * 3, [0] * 3), a=cka_of("all"), b=cka_of("none"))
+    given = two_arms(a, b, [0] * 3, [0] * 3)
+    apart = judged("greater", given, a=cka_of("all"), b=cka_of("none"))
+    assert (apart.verdict, apart.estimate) == ("undecided", pytest.approx(welch(a, b)))
+    one_ann = given.networks | {("twins", "none"): ("none.snn", "all.ann")}
+    shared = judged("greater", dataclasses.replace(given, networks=one_ann), a=cka_of("all"), b=cka_of("none"))
+    assert (shared.verdict, shared.estimate) == ("holds", pytest.approx(interval(a - b)))
+
+
+def test_what_the_evidence_says_of_origins_goes_before_names() -> None:
+    a, b = np.array([0.9, 0.5, 0.1]), np.array([0.8, 0.41, 0.01])
+    given = two_arms(a, b, [0] * 3, [0] * 3)
+    table = given.tables["paired"]
+    table["origins"] = [frozenset({f"first weights {seed}"}) for seed in table["seed"]]
+    assert judged("greater", given, a=cka_of("all"), b=cka_of("none")).verdict == "holds"
+
+
+def test_floors_and_change_stand_beside_the_value_and_decide_nothing() -> None:
+    # higher by wiring alone, and lower though training added more: the floor is no part of the verdict
+    given = two_arms(HIGH, LOW, [v - 0.1 for v in HIGH], [v - 0.4 for v in LOW])
+    found = judged("greater", given, a=cka_of("all"), b=cka_of("none"))
     assert found.verdict == "holds"
-    assert found.estimate == pytest.approx(interval(a - b))
+    assert found.arms["a"].floor == pytest.approx(np.mean(HIGH) - 0.1)
+    assert found.arms["b"].change == pytest.approx(0.4)
+    assert found.estimate == pytest.approx(welch(HIGH, LOW))
 
 
-def test_learned_is_judged_on_trained_minus_untrained() -> None:
-    # higher by wiring alone: untrained networks differ just as much
-    given = two_arms(HIGH, LOW, [v - 0.1 for v in HIGH], [v - 0.1 for v in LOW])
-    found = judged("greater", given, a=cka_of("all"), b=cka_of("none"))
-    assert (found.verdict, found.learned) == ("holds", "undecided")
-    assert found.learned_estimate is not None
-    assert found.learned_estimate.mean == pytest.approx(0)
-    # lower, but training added more
-    given = two_arms(LOW, HIGH, [0.1, 0.11, 0.1], [0.75, 0.76, 0.75])
-    found = judged("greater", given, a=cka_of("all"), b=cka_of("none"))
-    assert (found.verdict, found.learned) == ("contradicted", "holds")
-
-
-def test_differs_holds_either_way_and_is_never_contradicted() -> None:
+def test_differs_holds_either_way_and_sameness_is_contradicted_either_way() -> None:
     for a, b in (("all", "none"), ("none", "all")):
         assert judged("differs", two_arms(HIGH, LOW), a=cka_of(a), b=cka_of(b)).verdict == "holds"
+    accuracy = evidence(accuracy={"all.snn": HIGH, "none.snn": LOW})
+    for a, b in (("all", "none"), ("none", "all")):
+        found = judged("same", accuracy, a=accuracy_of(f"{a}.snn"), b=accuracy_of(f"{b}.snn"))
+        assert found.verdict == "contradicted"
     noisy = two_arms([0.2, 0.9, 0.5], [0.8, 0.3, 0.4])
     assert judged("differs", noisy, a=cka_of("all"), b=cka_of("none")).verdict == "undecided"
 
@@ -194,50 +226,171 @@ def test_differs_holds_either_way_and_is_never_contradicted() -> None:
     [
         ("above", 0.5, "holds"),
         ("above", 0.95, "contradicted"),
-        ("above", 0.81, "undecided"),
+        ("above", 0.79, "undecided"),
+        ("above", 0.81, "equivalent"),
         ("below", 0.95, "holds"),
         ("below", 0.5, "contradicted"),
-        ("below", 0.81, "undecided"),
     ],
 )
 def test_above_and_below_compare_with_a_fixed_value(test: str, value: float, verdict: str) -> None:
     found = judged(test, two_arms(HIGH, LOW), a=cka_of("all"), value=value)
     assert found.verdict == verdict
-    assert found.estimate.mean == pytest.approx(0.81 - value)
-    # training raised the value: learned speaks for "above" and against "below", wherever the fixed value lies
-    assert found.learned == ("holds" if test == "above" else "contradicted")
-    assert found.learned_estimate == pytest.approx(interval(np.array(HIGH) - np.array(FLOOR)))
+    assert found.estimate == pytest.approx(interval(np.array(HIGH) - value))
 
 
-def ceiling(top: Any, floor: Any = FLOOR, values: Any = HIGH) -> Evidence:
+def ceiling(
+    top: Any, values: Any = HIGH, layers: tuple[str, ...] = LAYERS, wrong: float = 0.4, permuted: float = 0.0
+) -> Evidence:
+    columns = {"wrong": wrong, "best": 0.5, "permuted": permuted}
     return evidence(
-        paired("all", "trained", values), paired("all", "untrained", floor), paired("all", "ceiling", [top])
+        paired("all", "trained", values, layers, **columns),
+        paired("all", "untrained", FLOOR, layers, **columns),
+        paired("all", "ceiling", top, layers),
     )
+
+
+TOP = [0.82, 0.81, 0.83]
 
 
 @pytest.mark.parametrize(
     ("values", "verdict"),
-    [([0.80, 0.82, 0.81], "holds"), ([0.40, 0.42, 0.41], "contradicted"), ([0.50, 0.75, 0.60], "undecided")],
+    [
+        ([0.81, 0.815, 0.812], "holds"),
+        ([0.70, 0.701, 0.699], "contradicted"),
+        ([0.76, 0.81, 0.78], "undecided"),
+    ],
 )
-def test_near_ceiling_means_more_than_half_way_from_floor_to_ceiling(values: list[float], verdict: str) -> None:
-    found = judged("near_ceiling", ceiling(0.9, [0.3] * 3, values), a=cka_of("all"))
+def test_near_ceiling_means_at_least_95_of_100_of_the_ceiling(values: list[float], verdict: str) -> None:
+    found = judged("near_ceiling", ceiling(TOP, values), a=cka_of("all"))
     assert found.verdict == verdict
-    assert found.estimate == pytest.approx(interval((np.array(values) - 0.3) / (0.9 - 0.3) - 0.5))
-    assert found.learned_estimate == pytest.approx(interval(np.array(values) - 0.3))
+    assert found.estimate.mean == pytest.approx(np.mean(values) / np.mean(TOP) - 0.95)
+    assert "50 % of the layers" in found.measured
+    # by hand, leaving out one seed and all pairs of seeds that it is in
+    left = [
+        np.mean([v for i, v in enumerate(values) if i != gone])
+        / np.mean([t for pair, t in zip(PAIRS, TOP, strict=True) if gone not in pair])
+        for gone in range(3)
+    ]
+    se = (2 / 3 * np.sum((np.array(left) - np.mean(left)) ** 2)) ** 0.5
+    assert found.confidence == 90  # one-sided
+    assert found.estimate.high - found.estimate.mean == pytest.approx(stats.t.ppf(0.95, 2) * se)
 
 
-def test_a_ceiling_that_does_not_lie_above_the_floor_decides_nothing() -> None:
-    # the value is far below both: its "share" of a negative way would be large and positive
-    found = judged("near_ceiling", ceiling(0.3, [0.9] * 3, [0.1, 0.11, 0.12]), a=cka_of("all"))
+def test_near_ceiling_asks_for_right_layers_above_wrong_ones() -> None:
+    assert judged("near_ceiling", ceiling(TOP, [0.81, 0.815, 0.812], wrong=0.9), a=cka_of("all")).verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("control", "why"), [({"wrong": 0.81}, "layers of other names pass"), ({"permuted": 0.81}, "permuted samples pass")]
+)
+def test_sameness_is_not_believed_where_a_control_passes_too(control: dict[str, float], why: str) -> None:
+    values = [0.81, 0.815, 0.812]
+    given = two_arms(values, values)
+    given.tables["paired"]["wrong"], given.tables["paired"]["permuted"] = 0.3, 0.0
+    arms = {"a": cka_of("all"), "b": cka_of("none")}
+    assert judged("same", given, **arms).verdict == "holds"
+    for column, value in control.items():
+        given.tables["paired"][column] = value
+    found = judged("same", dataclasses.replace(given), **arms)  # with nothing looked up yet
     assert found.verdict == "undecided"
-    assert "the ceiling does not lie above the floor" in found.note
+    assert why in found.note
+
+
+def test_sameness_is_not_believed_where_a_control_could_not_be_tried() -> None:
+    found = judged("same", two_arms(HIGH, HIGH), a=cka_of("all"), b=cka_of("none"))
+    assert found.verdict == "undecided"
+    assert found.note.startswith("layers of other names could not be tried; permuted samples could not be tried")
+    assert found.needed == ""
+
+
+def test_a_control_that_is_undefined_somewhere_could_not_be_tried() -> None:
+    given = ceiling(TOP, [0.81, 0.815, 0.812], permuted=0.815)
+    assert "permuted samples pass as well" in judged("near_ceiling", given, a=cka_of("all")).note
+    table = given.tables["paired"]
+    table.loc[(table.seed == 1) & (table.layer == "conv1"), "permuted"] = np.nan
+    found = judged("near_ceiling", dataclasses.replace(given), a=cka_of("all"))
+    assert (found.verdict, "permuted samples could not be tried" in found.note) == ("undecided", True)
+
+
+def test_sameness_of_what_has_no_controls_is_not_believed() -> None:
+    given = two_arms(values := [0.81, 0.815, 0.812], values)
+    given.tables["paired"]["partial"], given.tables["paired"]["wrong"] = given.tables["paired"]["cka"], 0.3
+    found = judged("same", given, a=cka_of("all", "partial_cka"), b=cka_of("none", "partial_cka"))
+    assert (found.verdict, "could not be tried" in found.note) == ("undecided", True)
+
+
+def test_layers_whose_ceiling_may_be_low_are_left_out_and_named() -> None:
+    top = [[0.82, 0.2, 0.31], [0.81, 0.2, 0.29], [0.83, 0.2, 0.3]]
+    found = judged("near_ceiling", ceiling(top, [[0.81, 0.9, 0.9]] * 3), a=cka_of("all"))
+    assert "2 layers are left out, their ceiling not surely at least 0.3: layer1.0.conv2, layer1.0" in found.note
+    assert found.estimate.mean == pytest.approx(0.81 / 0.82 - 0.95)
+    assert "0.810, ceiling 0.820" in found.measured  # of what is left, too
 
 
 def test_without_a_ceiling_near_ceiling_is_undecided_and_says_why() -> None:
-    given = evidence(paired("all", "trained", [0.8]), paired("all", "untrained", [0.3]))
+    columns = {"wrong": 0.4, "best": 1.0}
+    given = evidence(paired("all", "trained", [0.8], **columns), paired("all", "untrained", [0.3], **columns))
     found = judged("near_ceiling", given, a=cka_of("all"))
     assert found.verdict == "undecided"
-    assert found.measured == "mean CKA of paired layers 0.800, floor 0.300, no ceiling (that takes two seeds)"
+    assert "no ceiling: that takes two seeds" in found.note
+    assert (found.p, found.needed) == (1.0, "")
+
+
+def test_value_over_ceiling_may_differ_where_the_value_does_not() -> None:
+    given = evidence(
+        *(paired(v, "trained", HIGH) for v in ("all", "none")),
+        *(paired(v, "untrained", FLOOR) for v in ("all", "none")),
+        paired("all", "ceiling", TOP),
+        paired("none", "ceiling", [0.95, 0.96, 0.94]),
+    )
+    arms = {"a": cka_of("all", "cka_over_ceiling"), "b": cka_of("none", "cka_over_ceiling")}
+    found = judged("greater", given, **arms)
+    assert found.verdict == "holds"
+    assert found.estimate.mean == pytest.approx(0.81 / 0.82 - 0.81 / 0.95)
+    assert found.arms["a"].ceiling == pytest.approx(0.82)
+
+
+def test_arms_over_their_ceilings_share_the_layers_that_are_high_in_both() -> None:
+    # the same share of the ceiling everywhere; the third layer is low in one arm alone
+    values, tops = {"all": [0.8, 0.8, 0.4], "none": [0.8, 0.8, 0.1]}, {"all": [0.9, 0.9, 0.8], "none": [0.9, 0.9, 0.2]}
+    noise = np.array([[0.001], [0.0], [-0.001]])
+    given = evidence(
+        *(paired(v, state, np.array(values[v]) + noise) for v in values for state in ("trained", "untrained")),
+        *(paired(v, "ceiling", np.array(tops[v]) + noise) for v in values),
+    )
+    arms = {"a": cka_of("all", "cka_over_ceiling"), "b": cka_of("none", "cka_over_ceiling")}
+    found = judged("differs", given, **arms)
+    assert found.estimate.mean == pytest.approx(0)
+    assert "1 layer is left out, their ceiling not surely at least 0.3: layer1.0" in found.note
+    swept = {"all": 1.0, "none": 2.0}
+    trended = dataclasses.replace(given, swept=swept)
+    keys = {"measure": "cka_over_ceiling", "comparison": "twins"}
+    slope = judged("trend", trended, direction="up", a=keys)
+    assert slope.estimate.mean == pytest.approx(0)
+    assert "layer1.0" in slope.note
+    assert "1: 0.889, 2: 0.889" in slope.measured
+
+
+def test_networks_from_equal_weights_have_no_share_of_the_ceiling() -> None:
+    given = ceiling(TOP, [0.81, 0.815, 0.812])
+    table = given.tables["paired"]
+    names = {"snn": "s", "ann": "a", "": "s"}
+    table["origins"] = [
+        frozenset({f"{names[r.kind]}{r.seed}", f"{names[r.kind or 'ann']}{r.seed_y}", f"w{r.seed}", f"w{r.seed_y}"})
+        for r in table.itertuples()
+    ]
+    found = judged("near_ceiling", given, a=cka_of("all"))
+    assert found.verdict == "undecided"
+    assert "start from equal weights" in found.note
+
+
+def test_partial_cka_is_that_of_its_column() -> None:
+    given = two_arms(HIGH, LOW)
+    given.tables["paired"]["partial"] = given.tables["paired"]["cka"] - 0.1
+    arms = {"a": cka_of("all", "partial_cka"), "b": cka_of("none", "partial_cka")}
+    found = judged("greater", given, **arms)
+    assert found.measured == "mean CKA of paired layers given the input 0.710 against 0.423"
+    assert np.isnan(found.arms["a"].ceiling)
 
 
 def test_restoration_is_the_rise_from_the_last_convolution_to_the_block() -> None:
@@ -283,7 +436,7 @@ def test_a_layer_that_one_arm_does_not_have_leaves_the_other_too() -> None:
         *(paired("none", state, [[0.5, 0.5]] * 3, layers=LAYERS[:2]) for state in ("trained", "untrained")),
     )
     found = judged("greater", given, a=cka_of("all"), b=cka_of("none"))
-    assert (found.verdict, found.estimate.mean) == ("undecided", 0)
+    assert (found.verdict, found.estimate.mean) == ("equivalent", 0)
 
 
 def test_without_a_common_layer_a_claim_is_undecided_and_says_so() -> None:
@@ -292,7 +445,7 @@ def test_without_a_common_layer_a_claim_is_undecided_and_says_so() -> None:
         *(paired("none", state, LOW) for state in ("trained", "untrained")),
     )
     found = judged("greater", given, a=cka_of("all"), b=cka_of("none"))
-    assert (found.verdict, found.learned) == ("undecided", "undecided")
+    assert found.verdict == "undecided"
     assert found.note == "no layer is defined in all arms"
 
 
@@ -302,7 +455,7 @@ def test_without_a_common_layer_a_claim_is_undecided_and_says_so() -> None:
 def test_a_claim_on_representations_of_untrained_networks_is_not_judged() -> None:
     given = evidence(*(paired(v, s, HIGH) for v in ("all", "none") for s in ("trained", "untrained")), train=0.89)
     found = judged("greater", given, a=cka_of("all"), b=cka_of("none"))
-    assert (found.verdict, found.learned) == ("not trained", "not trained")
+    assert (found.verdict, found.p_corrected) == ("not trained", 1)
     assert found.note.startswith("training accuracy below 0.9: all.snn, all.ann, none.snn, none.ann")
     assert np.isfinite(found.estimate).all()  # what was measured is still shown
 
@@ -320,13 +473,14 @@ def test_one_seed_below_is_enough_to_count_as_not_trained_and_at_the_limit_is_tr
     assert judged("above", given, a=cka_of("all"), value=0).verdict == "holds"  # about trained networks alone
 
 
-def test_accuracy_claims_are_never_gated_and_have_no_learned_verdict() -> None:
+def test_accuracy_claims_are_never_gated_and_have_no_floor() -> None:
     given = evidence(accuracy={"all.snn": [0.3, 0.31, 0.32], "none.snn": [0.1, 0.12, 0.11]}, train=0.2)
     found = judged("greater", given, a=accuracy_of("all.snn"), b=accuracy_of("none.snn"))
-    assert (found.verdict, found.learned, found.learned_estimate) == ("holds", None, None)
+    assert found.verdict == "holds"
+    assert np.isnan(found.arms["a"].floor)
     assert judged("less", given, a=accuracy_of("all.snn"), b=accuracy_of("none.snn")).verdict == "contradicted"
     on_training = judged("greater", given, a=accuracy_of("all.snn", "train"), b=accuracy_of("none.snn", "train"))
-    assert on_training.verdict == "undecided"
+    assert on_training.verdict == "equivalent"
 
 
 def test_an_untrained_network_in_a_comparison_need_not_be_trained() -> None:
@@ -347,28 +501,30 @@ def trend(trained: dict[str, list[float]], untrained: Any = FLOOR) -> Evidence:
     return evidence(*tables, *(paired(v, "untrained", untrained) for v in trained), swept=DEPTHS)
 
 
-def test_a_trend_is_one_slope_a_seed_against_log2_of_the_swept_value() -> None:
-    given = trend({"depth-8": [0.3, 0.31, 0.32], "depth-16": [0.4, 0.4, 0.44], "depth-32": [0.5, 0.53, 0.52]})
+def test_a_trend_is_a_slope_against_log2_of_the_swept_value_over_independent_networks() -> None:
+    values = {"depth-8": [0.3, 0.31, 0.32], "depth-16": [0.4, 0.4, 0.44], "depth-32": [0.5, 0.53, 0.52]}
+    given = trend(values)
     keys: Arms = {"a": {"measure": "paired_cka", "comparison": "twins"}}
     up = judged("trend", given, direction="up", **keys)
-    assert up.estimate == pytest.approx(interval(np.array([0.1, 0.11, 0.1])))  # by hand: (last - first) / 2
-    assert (up.verdict, up.learned) == ("holds", "holds")
-    down = judged("trend", given, direction="down", **keys)
-    assert (down.verdict, down.learned) == ("contradicted", "contradicted")
+    # by hand: (last - first) / 2, with Welch's variance
+    whole = welch(values["depth-32"], values["depth-8"])
+    assert up.estimate == pytest.approx((whole[0] / 2, whole[1] / 2, whole[2] / 2, 3))
+    assert (up.verdict, judged("trend", given, direction="down", **keys).verdict) == ("holds", "contradicted")
     assert "8: 0.310, 16: 0.413, 32: 0.517" in up.measured
 
 
-def test_a_trend_of_the_untrained_networks_is_taken_off_what_was_learned() -> None:
-    given = trend({v: [value, value, value + 0.01] for v, value in zip(DEPTHS, (0.3, 0.4, 0.5), strict=True)})
-    given.tables["paired"].loc[given.tables["paired"].state == "untrained", "cka"] = [0.1] * 9 + [0.2] * 9 + [0.3] * 9
-    found = judged("trend", given, direction="up", a={"measure": "paired_cka", "comparison": "twins"})
-    assert (found.verdict, found.learned) == ("holds", "undecided")
+def test_a_trend_over_twins_that_share_a_network_is_one_slope_a_seed() -> None:
+    given = trend({"depth-8": [0.3, 0.31, 0.32], "depth-16": [0.4, 0.4, 0.44], "depth-32": [0.5, 0.53, 0.52]})
+    one_ann = dataclasses.replace(given, networks={("twins", v): (f"{v}.snn", "one.ann") for v in DEPTHS})
+    found = judged("trend", one_ann, direction="up", a={"measure": "paired_cka", "comparison": "twins"})
+    assert found.estimate == pytest.approx(interval(np.array([0.1, 0.11, 0.1])))
 
 
-def test_a_flat_trend_is_undecided() -> None:
-    given = trend({v: [0.4, 0.5, 0.6] for v in DEPTHS})
+@pytest.mark.parametrize(("spread", "verdict"), [(0.1, "undecided"), (0.001, "equivalent")])
+def test_a_flat_trend_is_undecided_or_equivalent(spread: float, verdict: str) -> None:
+    given = trend({v: [0.5 - spread, 0.5, 0.5 + spread] for v in DEPTHS})
     found = judged("trend", given, direction="up", a={"measure": "paired_cka", "comparison": "twins"})
-    assert (found.verdict, found.estimate.mean) == ("undecided", pytest.approx(0))
+    assert (found.verdict, found.estimate.mean) == (verdict, pytest.approx(0))
 
 
 def test_a_layer_that_is_undefined_for_one_seed_is_left_out_of_a_trend_for_all() -> None:
@@ -407,8 +563,8 @@ def test_a_trend_of_accuracies_is_over_the_networks_of_that_kind() -> None:
     accuracy = {f"{v}.snn": [value, value + 0.01, value] for v, value in zip(DEPTHS, (0.9, 0.7, 0.5), strict=True)}
     given = evidence(accuracy=accuracy, train=0.1, swept=DEPTHS)
     found = judged("trend", given, direction="down", a={"measure": "accuracy", "network": "snn"})
-    assert (found.verdict, found.learned) == ("holds", None)
-    assert found.estimate == pytest.approx((-0.2, -0.2, -0.2, 3))
+    assert found.verdict == "holds"
+    assert found.estimate.mean == pytest.approx(-0.2)
 
 
 def test_a_trend_over_untrained_networks_is_not_judged() -> None:
@@ -424,70 +580,50 @@ def test_a_trend_over_untrained_networks_is_not_judged() -> None:
 NEURONS = ("layer1.0.lif1", "layer1.1.lif1", "layer3.0.lif1")
 
 
-def inside(state: str, cka: Any, null: Any, variant: str = "all") -> pd.DataFrame:
-    """Mean CKA between different steps and that of the timing null: `values[seed]`, or `values[seed][layer]`."""
-    value, other = (paired(variant, state, values, NEURONS, "inside") for values in (cka, null))
-    return value.assign(null=other["cka"])
+def inside(state: str, split: Any, variant: str = "all") -> pd.DataFrame:
+    """Change between steps over split halves: `values[seed]`, or `values[seed][layer]`."""
+    return paired(variant, state, split, NEURONS, "inside").rename(columns={"cka": "split"})
 
 
-def dynamic(trained: Any, null: Any, untrained: Any = 0.5, null_untrained: Any = 0.5) -> Evidence:
-    rows = [
-        inside(state, np.broadcast_to(cka, (3, 3)), np.broadcast_to(own, (3, 3)))
-        for state, cka, own in (("trained", trained, null), ("untrained", untrained, null_untrained))
-    ]
+def dynamic(trained: Any, untrained: Any = 0.5) -> Evidence:
+    rows = [inside(s, np.broadcast_to(v, (3, 3))) for s, v in (("trained", trained), ("untrained", untrained))]
     networks = {("inside", "all"): ("all.snn", "all.snn")}
     return dataclasses.replace(evidence(), tables=evidence().tables | {"dynamics": pd.concat(rows)}, networks=networks)
 
 
-def dynamics_of(layers: list[str] | None = None, measure: str = "dynamics") -> Arms:
-    return {"measure": measure, "comparison": "inside", "variant": "all"} | ({"layers": layers} if layers else {})
+def dynamics_of(layers: list[str] | None = None) -> Arms:
+    return {"measure": "dynamics", "comparison": "inside", "variant": "all"} | ({"layers": layers} if layers else {})
 
 
 DEEP, SHALLOW = ["layer3.*"], ["layer1.*"]
-TRAINED = [[0.98, 0.94, 0.70], [0.97, 0.95, 0.72], [0.99, 0.95, 0.71]]
+TRAINED = [[0.02, 0.06, 0.30], [0.03, 0.05, 0.28], [0.01, 0.05, 0.29]]
 
 
-def test_dynamics_is_one_minus_the_mean_cka_between_steps_and_stands_beside_its_null() -> None:
-    given = dynamic(TRAINED, [[0.96, 0.96, 0.8]] * 3, untrained=[[0.9, 0.9, 0.3]] * 3)
-    found = judged("greater", given, a=dynamics_of(DEEP), b=dynamics_of(SHALLOW))
-    # by hand: .30 - .04, .28 - .04, .29 - .03; untrained .7 - .1
+def test_dynamics_is_the_change_between_steps_over_split_halves() -> None:
+    found = judged("greater", dynamic(TRAINED), a=dynamics_of(DEEP), b=dynamics_of(SHALLOW))
+    # layers of one network: paired; by hand .30 - .04, .28 - .04, .29 - .03
     assert found.estimate == pytest.approx(interval(np.array([0.26, 0.24, 0.26])))
-    assert found.learned_estimate == pytest.approx(interval(np.array([0.26, 0.24, 0.26]) - 0.6))
-    assert (found.verdict, found.learned) == ("holds", "contradicted")
-    label = "1 - mean CKA between different steps"
-    assert found.measured == f"{label} 0.290 against 0.037; timing null 0.200 against 0.040"
-    assert found.note == "over 1 and 2 layers, those that are defined trained and untrained"
-
-
-def test_beyond_timing_is_how_far_the_value_lies_below_the_null() -> None:
-    given = dynamic(TRAINED, [[0.98, 0.95, 0.8]] * 3)
-    measure = "dynamics_beyond_timing"
-    found = judged("greater", given, a=dynamics_of(DEEP, measure), b=dynamics_of(SHALLOW, measure))
-    # by hand: .10 - .005, .08 - .005, .09 - -.005; untrained 0
-    assert found.estimate == pytest.approx(interval(np.array([0.095, 0.075, 0.095])))
-    assert found.learned_estimate == pytest.approx(found.estimate)
     assert found.verdict == "holds"
-    # a value that differs just as its null does is no dynamics
-    nothing = dynamic(TRAINED, TRAINED)
-    assert judged("above", nothing, a=dynamics_of(DEEP, measure), value=0).verdict == "undecided"
-    assert judged("above", nothing, a=dynamics_of(DEEP), value=0).verdict == "holds"
+    assert found.measured == "change between steps, over split halves of the units 0.290 against 0.037"
+    assert found.note == "over 1 and 2 layers, those that are defined trained and untrained"
+    assert found.arms["a"].floor == pytest.approx(0.5)
 
 
 def test_a_claim_on_time_is_not_judged_on_untrained_networks() -> None:
-    given = dynamic(TRAINED, TRAINED)
+    given = dynamic(TRAINED)
     given.tables["accuracy"].loc[given.tables["accuracy"].network == "all.snn", "accuracy"] = 0.5
     found = judged("greater", given, a=dynamics_of(DEEP), b=dynamics_of(SHALLOW))
-    assert (found.verdict, found.learned) == ("not trained", "not trained")
+    assert found.verdict == "not trained"
     assert found.note.startswith("training accuracy below 0.9: all.snn; ")
 
 
 def test_a_layer_without_two_steps_that_can_be_compared_leaves_its_arm() -> None:
     holed = np.array(TRAINED)
     holed[1, 1] = np.nan
-    found = judged("greater", dynamic(holed, 0.9), a=dynamics_of(DEEP), b=dynamics_of(SHALLOW))
+    found = judged("greater", dynamic(holed), a=dynamics_of(DEEP), b=dynamics_of(SHALLOW))
     assert found.note == "over 1 and 1 layers, those that are defined trained and untrained"
     holed[1, 2] = np.nan
-    found = judged("greater", dynamic(holed, 0.9), a=dynamics_of(DEEP), b=dynamics_of(SHALLOW))
+    found = judged("greater", dynamic(holed), a=dynamics_of(DEEP), b=dynamics_of(SHALLOW))
     assert (found.verdict, found.note) == ("undecided", "no layer is defined in all arms")
 
 
@@ -510,22 +646,34 @@ def test_a_trend_over_named_layers() -> None:
 @pytest.mark.parametrize(
     ("test", "a", "verdict"),
     [
-        ("less", [0.950, 0.951, 0.952], "holds"),  # a little more than b, but within the margin
-        ("less", [0.930, 0.931, 0.929], "holds"),
-        ("less", [0.970, 0.971, 0.972], "contradicted"),
-        ("less", [0.955, 0.965, 0.961], "undecided"),
-        ("greater", [0.945, 0.944, 0.946], "holds"),
+        ("greater", [0.970, 0.971, 0.972], "holds"),
+        ("greater", [0.956, 0.957, 0.955], "equivalent"),
         ("greater", [0.930, 0.931, 0.929], "contradicted"),
+        ("greater", [0.955, 0.970, 0.961], "undecided"),
+        ("less", [0.970, 0.971, 0.972], "contradicted"),
+        ("same", [0.950, 0.951, 0.952], "holds"),
+        ("same", [0.970, 0.971, 0.972], "contradicted"),
+        ("differs", [0.950, 0.951, 0.952], "contradicted"),
     ],
 )
-def test_a_margin_is_how_far_the_other_way_still_counts(test: str, a: list[float], verdict: str) -> None:
-    given = evidence(accuracy={"all.snn": a, "none.snn": [0.949, 0.951, 0.950]})
+def test_a_verdict_is_against_the_margin(test: str, a: list[float], verdict: str) -> None:
+    b = [0.949, 0.951, 0.950]
+    given = evidence(accuracy={"all.snn": a, "none.snn": b})
     arms = {"a": accuracy_of("all.snn"), "b": accuracy_of("none.snn")}
     found = judged(test, given, **arms, margin=0.01)
-    assert found.verdict == verdict
-    assert found.measured.endswith(" against 0.950, margin 0.01")
-    assert found.estimate.mean == pytest.approx(np.mean(a) - 0.950)  # what is shown is the difference itself
-    assert judged(test, given, **arms, margin=0.0) == judged(test, given, **arms)
+    assert (found.verdict, found.margin, found.reason) == (verdict, 0.01, "it is so")
+    over = stats.ttest_ind(a, b, equal_var=False).confidence_interval(found.confidence / 100)
+    assert found.confidence == (90 if test == "same" else 95)
+    assert found.estimate == pytest.approx((np.mean(a) - 0.95, over.low, over.high, 3))  # the difference itself
+    assert judged(test, given, **arms).verdict == verdict  # a point of accuracy is the margin unless told
+
+
+def test_a_margin_needs_a_reason() -> None:
+    arms = {"a": accuracy_of("all.snn"), "b": accuracy_of("none.snn")}
+    with pytest.raises(ValueError, match="expected margin and reason together, reason is missing"):
+        claim("greater", **arms, margin=0.01, reason=None)
+    with pytest.raises(ValueError, match="expected margin and reason together, margin is missing"):
+        claim("greater", **arms, reason="for nothing")
 
 
 def test_an_accuracy_may_be_that_of_a_run_with_other_steps() -> None:
@@ -534,7 +682,7 @@ def test_an_accuracy_may_be_that_of_a_run_with_other_steps() -> None:
     given = evidence(accuracy={"all.snn": [0.8, 0.801, 0.802]})
     given = dataclasses.replace(given, tables=given.tables | {"evaluated": other})
     less = judged("less", given, a=accuracy_of("all.snn") | {"T": 2}, b=accuracy_of("all.snn"))
-    assert less.estimate == pytest.approx((-0.1, -0.1, -0.1, 3))
+    assert less.estimate.mean == pytest.approx(-0.1)
     assert less.measured == "accuracy 0.701 against 0.801"
     assert (
         judged("less", given, a=accuracy_of("all.snn") | {"T": 8}, b=accuracy_of("all.snn")).verdict == "contradicted"
@@ -558,9 +706,9 @@ def under(comparison: str, **keys: Any) -> Arms:
 NEAR, FAR = [0.90, 0.91, 0.92], [0.60, 0.62, 0.61]
 
 
-def test_what_has_no_floor_is_judged_once() -> None:
+def test_what_has_no_floor_is_judged_all_the_same() -> None:
     found = judged("greater", under_attack(snn=NEAR, ann=FAR), a=under("snn"), b=under("ann"))
-    assert (found.verdict, found.learned, found.learned_estimate) == ("holds", None, None)
+    assert (found.verdict, np.isnan(found.arms["a"].floor)) == ("holds", True)
     assert found.estimate.mean == pytest.approx(0.3)
     untrained = dataclasses.replace(under_attack(snn=NEAR, ann=FAR), trained_at=1.0)
     assert judged("greater", untrained, a=under("snn"), b=under("ann")).verdict == "not trained"
@@ -588,7 +736,7 @@ def test_a_claim_in_all_pairs_holds_where_every_pair_does(values: tuple[list[flo
     given = under_attack(**dict(zip("abcd", values, strict=True)))
     pairs = [{"a": under("a"), "b": under("b")}, {"a": under("c"), "b": under("d")}]
     found = judged("greater_in_all", given, pairs=pairs)
-    assert (found.verdict, found.learned) == (verdict, None)
+    assert found.verdict == verdict
     assert found.estimate.mean == pytest.approx(0.0 if verdict == "undecided" else 0.3 if verdict == "holds" else -0.3)
     assert found.measured.count("mean CKA of paired layers") == 2
 
@@ -613,6 +761,16 @@ def test_accuracy_under_attack_and_the_success_of_a_backdoor_are_those_of_the_ta
     assert works.measured == "success rate of the backdoor 0.910 against the fixed 0.5"
 
 
+def test_networks_that_are_taken_off_must_be_trained_too() -> None:
+    given = under_attack(snn=NEAR, noise=FAR)
+    given = dataclasses.replace(given, networks=given.networks | {("noise", ""): ("none.snn", "none.snn")})
+    accuracy = given.tables["accuracy"]
+    accuracy.loc[accuracy.network == "none.snn", "accuracy"] = 0.1
+    found = judged("above", given, a=under("snn", minus="noise"), value=0.1)
+    assert found.verdict == "not trained"
+    assert "none.snn" in found.note
+
+
 def test_a_comparison_that_missed_its_success_rate_decides_nothing() -> None:
     given = dataclasses.replace(
         under_attack(snn=NEAR, ann=FAR), unequal={("ann", ""): "half did not reach success 0.5"}
@@ -620,6 +778,7 @@ def test_a_comparison_that_missed_its_success_rate_decides_nothing() -> None:
     found = judged("greater", given, a=under("snn"), b=under("ann"))
     assert found.verdict == "undecided"
     assert found.note.startswith("half did not reach success 0.5; over the 3 layers")
+    assert found.needed == ""
     pairs = [{"a": under("snn"), "b": under("snn")}, {"a": under("snn"), "b": under("ann")}]
     assert judged("greater_in_all", given, pairs=pairs).verdict == "undecided"
 
@@ -629,7 +788,7 @@ def test_a_trend_under_attack_is_judged_without_a_floor() -> None:
     tables = [paired(variant, "trained", own) for variant, own in values.items()]
     given = evidence(*tables, swept={"w-1": 1.0, "w-2": 2.0, "w-4": 4.0})
     found = judged("trend", given, a={"measure": "paired_cka", "comparison": "twins"}, direction="up")
-    assert (found.verdict, found.learned) == ("holds", None)
+    assert found.verdict == "holds"
     assert found.estimate.mean == pytest.approx(0.2, abs=0.01)
 
 
@@ -638,3 +797,91 @@ def test_several_rows_a_seed_are_not_taken_for_as_many_seeds() -> None:
     twice = dataclasses.replace(twice, tables=twice.tables | {"accuracy": pd.concat([twice.tables["accuracy"]] * 2)})
     with pytest.raises(ValueError, match=r"expected a row a seed for accuracy of all\.snn, got 6 of 3 seeds"):
         judged("above", twice, a=accuracy_of("all.snn"), value=0.5)
+
+
+# several claims
+
+
+def test_primary_claims_are_corrected_for_their_number_and_exploratory_ones_are_not() -> None:
+    given = two_arms([0.80, 0.82, 0.84], [0.72, 0.74, 0.76])
+    keys = {"a": cka_of("all"), "b": cka_of("none")}
+    alone = judged("greater", given, **keys)
+    assert 0.01 < alone.p <= 0.05
+    assert (alone.verdict, alone.role, alone.p_corrected) == ("holds", "exploratory", alone.p)
+    assert np.isnan(alone.corrected.low)
+    many = findings([claim("greater", primary=True, **keys)] * 4 + [claim("greater", **keys)], given)
+    assert [found.verdict for found in many] == ["undecided"] * 4 + ["holds"]
+    assert many[0].p_corrected == pytest.approx(4 * alone.p)
+    assert many[0].estimate == pytest.approx(alone.estimate)
+    wide = stats.t.ppf(1 - 0.05 / 8, 4) / stats.t.ppf(0.975, 4)
+    assert many[0].corrected.high - 0.08 == pytest.approx(wide * (alone.estimate.high - 0.08))
+    assert "seeds" in many[0].needed
+
+
+def test_a_claim_of_sameness_that_its_seeds_cannot_decide_is_exploratory() -> None:
+    given = evidence(accuracy={"all.snn": [0.5, 0.5001, 0.5002], "none.snn": [0.5, 0.5001, 0.5002]})
+    arms = {"a": accuracy_of("all.snn"), "b": accuracy_of("none.snn")}
+    weak = judged("same", given, primary=True, **arms)
+    assert (weak.role, weak.verdict) == ("exploratory", "holds")
+    assert weak.note == "exploratory: with 3 seeds its power is 0.02, 0.8 was needed"
+    assert judged("same", given, primary=True, spread=0.002, **arms).role == "primary"
+
+
+def test_claims_that_were_changed_after_a_first_run_are_exploratory() -> None:
+    keys = {"a": cka_of("all"), "b": cka_of("none"), "primary": True}
+    (found,) = findings([claim("greater", **keys)], two_arms(HIGH, LOW), {"It is so.": "exploratory: changed"})
+    assert (found.role, found.verdict) == ("exploratory", "holds")
+    assert found.note.startswith("exploratory: changed; ")
+    (found,) = findings([claim("greater", **keys)], two_arms(HIGH, LOW), {"Another.": "exploratory: changed"})
+    assert found.role == "primary"
+
+
+def test_what_is_not_trained_counts_among_the_primary_claims() -> None:
+    given = two_arms([0.80, 0.82, 0.84], [0.72, 0.74, 0.76])
+    keys = {"a": cka_of("all"), "b": cka_of("none"), "primary": True}
+    accuracy = given.tables["accuracy"]
+    accuracy.loc[accuracy.network == "none.ann", "accuracy"] = 0.1
+    low, fine = findings([claim("greater", **keys), claim("above", a=cka_of("all"), value=0.77, primary=True)], given)
+    assert (low.verdict, low.p_corrected) == ("not trained", 1)
+    assert fine.p_corrected == pytest.approx(2 * fine.p)
+
+
+def test_an_undecided_claim_says_how_many_seeds_would_decide_it() -> None:
+    found = judged("greater", two_arms([0.80, 0.86, 0.90], LOW_NOISY), a=cka_of("all"), b=cka_of("none"))
+    assert found.verdict == "undecided"
+    assert found.needed == "about 7 seeds"
+    assert judged("greater", two_arms(HIGH, LOW), a=cka_of("all"), b=cka_of("none")).needed == ""
+
+
+LOW_NOISY = [0.70, 0.80, 0.75]
+
+
+def test_other_specifications_agree_or_are_named() -> None:
+    given = two_arms(HIGH, LOW)
+    table = given.tables["paired"]
+    # step by step the arms stand the other way round
+    turned = table.assign(variant=table["variant"].map({"all": "none", "none": "all"}))
+    times = {"concatenated": table, "mean of steps": turned}
+    given = dataclasses.replace(given, times=times, neurons=frozenset({"conv1"}))
+    found = judged("greater", given, a=cka_of("all"), b=cka_of("none"))
+    assert found.agreement is not None
+    assert str(found.agreement) == "6 of 12"  # 3 layer sets, raw and angle, 2 times
+    sets, scales = ("all", "neurons", "block outputs"), ("raw", "angle")
+    assert set(found.agreement.others) == {f"{s}, {scale}, mean of steps" for s in sets for scale in scales}
+    assert judged("greater", two_arms(HIGH, LOW), a=cka_of("all"), b=cka_of("none")).agreement is None
+    # what is judged against a value or a margin is on the raw scale alone: 3 layer sets, 2 times
+    fixed = judged("above", given, a=cka_of("all"), value=0.7)
+    assert str(fixed.agreement) == "3 of 6"
+    apart = judged("differs", given, a=cka_of("all"), b=cka_of("all"))
+    assert (apart.verdict, str(apart.agreement)) == ("contradicted", "6 of 6")
+
+
+def test_pixels_and_two_halves_of_the_images_stand_beside_a_claim() -> None:
+    given = two_arms(HIGH, LOW)
+    table = given.tables["paired"]
+    table["pixels"], table["half_1"], table["half_2"] = 0.4, table["cka"] + 0.01, table["cka"] - 0.05
+    found = judged("greater", given, a=cka_of("all"), b=cka_of("none"))
+    assert found.controls[:2] == (
+        "a: 0.400 with the pixels",
+        "a: 0.820 and 0.760 on the two halves of the images, which do not agree",
+    )

@@ -18,8 +18,12 @@ import plotly.graph_objects as go
 import pytest
 from plotly.offline import get_plotlyjs
 
+from sj_cka.claims import Finding
+from sj_cka.claims.arms import Levels
+from sj_cka.claims.multiverse import Agreement
 from sj_cka.figures import Panel, Section, curve, heatmap
-from sj_cka.report import Answer, Page, page, write_page, write_pngs
+from sj_cka.over_seeds import Interval
+from sj_cka.report import Answer, Page, answer, page, write_page, write_pngs
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
@@ -49,9 +53,9 @@ def a_page() -> Page:
         title="Shortcuts",
         question="What do shortcuts do?",
         answers=(
-            Answer("Shortcuts raise CKA.", "holds", "undecided", "0.31 [0.28, 0.34]", "Li et al. 2023"),
-            Answer("Shortcuts raise accuracy.", "contradicted", None, "-0.02 [-0.03, -0.01]", "Li et al. 2023"),
-            Answer("CKA falls with depth.", "not trained", "not trained", "-0.1", "Li et al. 2023"),
+            Answer("Shortcuts raise CKA.", "holds", "primary", "0.31", ("a: 0.8, floor 0.5",), ("margin 0.02",), "Li"),
+            Answer("Shortcuts raise accuracy.", "contradicted", "primary", "-0.02 [-0.03, -0.01]", (), (), "Li"),
+            Answer("CKA falls with depth.", "not trained", "exploratory", "-0.1", (), (), "Li"),
         ),
         sections=(
             Section("Paired layers", "How to read it.", (Panel("curve", a_curve()),)),
@@ -101,16 +105,49 @@ def test_both_verdicts_of_a_claim_stand_beside_it(tmp_path: Path) -> None:
         if "sentence" in row
     }
     assert badges == {
-        "Shortcuts raise CKA.": [("holds", "holds"), ("undecided", "undecided")],
+        "Shortcuts raise CKA.": [("holds", "holds")],
         "Shortcuts raise accuracy.": [("contradicted", "contradicted")],
-        "CKA falls with depth.": [("not-trained", "not trained")] * 2,
+        "CKA falls with depth.": [("not-trained", "not trained")],
     }
 
 
-def test_a_page_of_claims_on_accuracy_alone_speaks_of_one_verdict_only(tmp_path: Path) -> None:
-    once = replace(a_page(), answers=(Answer("Shortcuts raise accuracy.", "holds", None, "0.2", "Li et al. 2023"),))
-    assert "Learned" in text_of(a_page(), tmp_path)
-    assert "Learned" not in text_of(once, tmp_path)
+def test_what_stands_beside_a_claim_is_on_the_page(tmp_path: Path) -> None:
+    text = text_of(a_page(), tmp_path)
+    assert "primary; Li" in text
+    assert "a: 0.8, floor 0.5" in text
+    assert text.count("<summary>margin, p, controls") == 1  # of the one claim that has any
+    assert "<li>margin 0.02</li>" in text
+
+
+def test_a_finding_becomes_an_answer_with_all_that_is_known_of_it() -> None:
+    finding = Finding(
+        *("Shortcuts help.", "Li", "greater", "undecided", True, "CKA 0.8 against 0.7"),
+        Interval(0.1, 0.05, 0.15, 8),
+        Interval(0.1, 0.0, 0.2, 8),
+        p=0.03,
+        p_corrected=0.06,
+        margin=0.02,
+        reason="it is small",
+        arms={"a": Levels(0.8, 0.5, 0.9), "b": Levels(0.7)},
+        needed="about 11 seeds",
+        note="over 3 layers",
+        controls=("a: 0.4 with the pixels",),
+        agreement=Agreement(5, 6, ("neurons, raw, rate",)),
+    )
+    found = answer(finding)
+    assert found.value == (
+        "CKA 0.8 against 0.7; difference +0.100 (95 % interval +0.050 to +0.150, 8 seeds); about 11 seeds would decide "
+        "it, if effect and spread stay as they are"
+    )
+    assert found.levels == ("a: 0.800, floor 0.500, noise ceiling 0.900, change since first weights 0.300",)
+    assert found.details == (
+        "over 3 layers",
+        "margin of practical equivalence 0.02: it is small",
+        "p 0.03, 0.06 after Holm; interval of all primary claims +0.000 to +0.200",
+        "a: 0.4 with the pixels",
+        "5 of 6 specifications of layers, scale and time agree; not neurons, raw, rate",
+    )
+    assert answer(replace(finding, primary=False)).details[2] == "p 0.03, not corrected for the number of claims"
 
 
 def test_a_page_without_claims_or_notes_has_no_empty_headings(tmp_path: Path) -> None:
@@ -122,7 +159,7 @@ def test_a_page_without_claims_or_notes_has_no_empty_headings(tmp_path: Path) ->
 
 def test_an_unknown_verdict_is_refused() -> None:
     with pytest.raises(ValueError, match="got 'maybe'"):
-        Answer("A claim.", "maybe", None, "", "")  # type: ignore[arg-type]
+        Answer("A claim.", "maybe", "primary", "", (), (), "")  # type: ignore[arg-type]
 
 
 def test_no_text_is_taken_for_html_wherever_it_stands(tmp_path: Path) -> None:
@@ -131,7 +168,7 @@ def test_no_text_is_taken_for_html_wherever_it_stands(tmp_path: Path) -> None:
     hostile = Page(
         HOSTILE,
         HOSTILE,
-        (Answer(HOSTILE, "holds", "holds", HOSTILE, HOSTILE),),
+        (Answer(HOSTILE, "holds", HOSTILE, HOSTILE, (HOSTILE,), (HOSTILE,), HOSTILE),),
         (Section(HOSTILE, HOSTILE, (Panel(HOSTILE, figure), Panel(HOSTILE, figure)), table),),
         {HOSTILE: HOSTILE},
         HOSTILE,
@@ -335,7 +372,7 @@ def test_printing_opens_what_is_folded_and_puts_everything_back(opened: Any, soo
         })"""
     )
     opened.pdf()
-    assert opened.evaluate("onPaper") == 2
+    assert opened.evaluate("onPaper") == 3
     assert max(opened.evaluate("widths")) <= 690
     assert opened.evaluate("document.querySelectorAll('details[open]').length") == 0
     soon(opened, "document.querySelector('#section-1 .svg-container').offsetWidth > 800")
