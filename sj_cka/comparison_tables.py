@@ -139,8 +139,7 @@ def dynamics(results: Iterable[Compared]) -> pd.DataFrame:
     """
     parts = []
     for c in results:
-        itself = c.job is not None and c.job.inputs["x"].key == c.job.inputs["y"].key
-        if c.result.permuted_steps is None and not (itself and c.result.data.sizes["step_x"] > 1):
+        if c.result.permuted_steps is None and not (_of_itself(c.job) and c.result.data.sizes["step_x"] > 1):
             continue
         part = c.result.dynamics().reset_index().assign(**{key: c.at[key] for key in _KEYS})
         if c.job is not None:
@@ -154,6 +153,11 @@ def dynamics(results: Iterable[Compared]) -> pd.DataFrame:
     # x is the same whatever other seed it is compared with
     once = table.drop_duplicates(["comparison", "variant", "state", "seed", "layer"])
     return once[columns + ([ORIGINS] if ORIGINS in table else [])]
+
+
+def _of_itself(job: Job | None) -> bool:
+    """Whether a network is compared with itself, both shown the same."""
+    return job is not None and job.inputs["x"].key == job.inputs["y"].key and "under" not in job.inputs
 
 
 def tidy(results: Sequence[Compared]) -> pd.DataFrame:
