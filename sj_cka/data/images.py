@@ -1,6 +1,7 @@
 """Static images with labels: scikit-learn's digits, and a user's own npz file."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -41,8 +42,13 @@ def digits(size: int | None = None, train: int | None = None) -> Images:
     if size is not None and size != 8:
         wider = (interpolate(torch.from_numpy(x), (size, size), mode="bilinear") for x in (x_train, x_test))
         x_train, x_test = (x.numpy() for x in wider)
-    return _images(x_train, y_train, x_test, y_test)
+    return replace(_images(x_train, y_train, x_test, y_test), remarks=(_SMALL,))
 
+
+_SMALL = (
+    "Digits are a small test: 3 nearest neighbours on their pixels name 98.6 % of the test images, so that a network "
+    "need not represent much. `data: {name: photos}` asks for more."
+)
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 

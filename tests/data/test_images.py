@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.neighbors import KNeighborsClassifier
 
 from sj_cka.data import DataError, digits, npz
 
@@ -37,6 +38,13 @@ def test_the_digits_are_split_as_stated_and_stratified():
     assert data.classes == 10
     train, test = data.y_train.bincount() / 1437, data.y_test.bincount() / 360
     assert (train - test).abs().max() < 0.003
+
+
+def test_how_small_a_test_the_digits_are_is_said_and_true():
+    data = digits()
+    nearest = KNeighborsClassifier(3).fit(data.x_train.flatten(1), data.y_train)
+    (remark,) = data.remarks
+    assert f"{100 * nearest.score(data.x_test.flatten(1), data.y_test):.1f} %" in remark
 
 
 def test_the_digits_are_scikit_learn_s_each_once():
