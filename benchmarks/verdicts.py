@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import runpy
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sj_cka import run
+from sj_cka import CKA, compare_features, run
 from sj_cka.claims import Arm, Evidence, judge
 from sj_cka.claims.arms import over_ceiling
 from sj_cka.claims.effects import weighted
@@ -237,6 +238,17 @@ def _trainings(rng: np.random.Generator, share: float, n: int) -> Evidence:
     return Evidence({"paired": table}, {("twins", ""): ("snn", "ann")}, 0.0)
 
 
+def trains(runs: int, rng: np.random.Generator) -> None:
+    """Change between steps of constructed trains, whose generators stand in the test, beside the timing null."""
+    made = runpy.run_path(str(ROOT / "tests" / "cka" / "test_split_dynamics.py"))["trains"]
+    print("change between steps of trains of known dynamics: split halves; null less value, as before (1 - mean CKA)")
+    for name, (X, known) in made(0).items():
+        into = CKA(samples=False, permutations={"steps": 1})
+        found = compare_features({"a": X}, into=into, progress=False).dynamics().loc["a"]
+        asked = "" if known is None else f"   ({known:.3f} asked for)"
+        print(f"  {name:10} {found['split']:6.3f}   {found['null'] - found['cka']:6.3f}{asked}")
+
+
 def networks(runs: int, rng: np.random.Generator) -> None:
     """What must not pass for near its ceiling: layers of other names, T = 1 for 8, a network without shortcuts."""
     recipes, store = ROOT / "recipes", os.environ.get("SJ_CKA_STORE")
@@ -279,6 +291,7 @@ PARTS: dict[str, Callable[[int, np.random.Generator], None]] = {
     "families": families,
     "foreseen": foreseen,
     "ceilings": ceilings,
+    "trains": trains,
     "networks": networks,
 }
 
