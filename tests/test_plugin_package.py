@@ -71,7 +71,7 @@ def test_one_recipe_uses_all_that_a_package_brings(run: Run, tmp_path: Path) -> 
         ("{name: stripes, eps: 0.1}", "{name: stripes, eps: -1}", "data.eps: expected a standard deviation from 0"),
         ("    darken:\n", "", "attack.by: expected a gradient-free attack too"),
         ("fisher: {samples: 4}", "fischer: {}", "jobs.fischer: unknown kind of job 'fischer'; did you mean 'fisher'"),
-        ("    margin: 1\n", "", "claims[0].margin: expected this key, it is missing"),
+        ("    at_most: 1\n", "", "claims[0].at_most: expected this key, it is missing"),
         (
             "measure: overlap",
             "measure: overlay",
