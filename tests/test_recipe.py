@@ -512,14 +512,19 @@ TIME_FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
     ),
     "margin below 0": (("margin: 0.01", "margin: -0.01 # <--"), "claims[2].margin", "expected at least 0, got -0.01"),
     "margin without a reason": (
-        ("  - test: greater", "  - test: greater # <--\n    margin: 0.1"),
-        "claims[0]",
-        "expected margin and reason together, reason is missing",
+        ("  - test: greater", "  - test: greater\n    margin: 0.1 # <--"),
+        "claims[0].margin",
+        "expected a reason beside it: differences within the margin are of no matter, and the reason says why",
+    ),
+    "reason without a margin": (
+        ("  - test: greater", "  - test: greater\n    reason: none # <--"),
+        "claims[0].reason",
+        "expected a margin beside it",
     ),
     "margin of a ceiling": (
-        ("  - test: near_ceiling", "  - test: near_ceiling # <--\n    margin: 0.1\n    reason: none"),
-        "claims[1]",
-        "expected no margin: near_ceiling asks for 0.95 of the ceiling",
+        ("  - test: near_ceiling", "  - test: near_ceiling\n    margin: 0.1 # <--\n    reason: none"),
+        "claims[1].margin",
+        "expected none: near_ceiling asks for 0.95 of the ceiling",
     ),
     "steps of pairs that are no seconds": (
         ("variants: pairs, layers: [conv1", "variants: pairs, seeds: others, layers: [conv1"),

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import Field, StrictBool
 
 from sj_cka.typed import MOST_STEPS, Float, Int, Strict
 
@@ -42,16 +42,6 @@ class Claim(Strict):
     spread: Float | None = Field(
         None, gt=0, description="standard deviation over seeds that is expected; None for that of the measurement"
     )
-
-    @model_validator(mode="after")
-    def _margin_with_a_reason(self) -> "Claim":
-        if (self.margin is None) != (self.reason is None):
-            missing = "reason" if self.reason is None else "margin"
-            raise ValueError(
-                f"expected margin and reason together, {missing} is missing: differences within the margin are of no "
-                "matter, and the reason says why"
-            )
-        return self
 
     def arms(self) -> dict[str, Arm]:
         """What is measured, by key, see `path_of`; each test's own."""
@@ -153,12 +143,6 @@ class NearCeiling(OneArm):
     """a over its noise ceiling is above NEAR, and layers of one name are more alike than those of different names."""
 
     test: Literal["near_ceiling"]
-
-    @model_validator(mode="after")
-    def _no_margin(self) -> "NearCeiling":
-        if self.margin is not None:
-            raise ValueError(f"expected no margin: near_ceiling asks for {NEAR:g} of the ceiling")
-        return self
 
 
 class Trend(OneArm):

@@ -3,7 +3,7 @@
 from sj_cka.cka import MEASURES
 from sj_cka.claims import MEASUREMENTS, Arm, Claim, path_of
 from sj_cka.claims.measurements import OF_A_NETWORK
-from sj_cka.claims.statements import NearCeiling
+from sj_cka.claims.statements import NEAR, NearCeiling
 from sj_cka.figures import Figure
 from sj_cka.plugins import closest, lookup
 from sj_cka.recipe.blocks import Comparison, FigureBlock
@@ -137,6 +137,7 @@ def _check_there(study: Study, key: KeyPath, figure: Figure) -> None:
 
 
 def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
+    _check_margin(study, key, claim)
     arms = claim.arms()
     first = next(iter(arms.values()))
     for arm, measurement in arms.items():
@@ -167,6 +168,15 @@ def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
             raise study.error((*key, "a"), f"expected paired_cka of {WITH_CEILING}; {got}")
         message = f"expected a measure of similarity for near_ceiling, {comparison.measure} is a distance"
         study.refuse_if(MEASURES[comparison.measure].distance, (*key, "a", "comparison"), message)
+
+
+def _check_margin(study: Study, key: KeyPath, claim: Claim) -> None:
+    near = isinstance(claim, NearCeiling) and claim.margin is not None
+    study.refuse_if(near, (*key, "margin"), f"expected none: near_ceiling asks for {NEAR:g} of the ceiling")
+    if (claim.margin is None) != (claim.reason is None):
+        given, missing = ("reason", "margin") if claim.margin is None else ("margin", "reason")
+        why = "differences within the margin are of no matter, and the reason says why"
+        raise study.error((*key, given), f"expected a {missing} beside it: {why}")
 
 
 def _check_held(study: Study, key: KeyPath, comparison: Comparison, arm: Arm) -> None:

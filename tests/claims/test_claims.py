@@ -668,14 +668,6 @@ def test_a_verdict_is_against_the_margin(test: str, a: list[float], verdict: str
     assert judged(test, given, **arms).verdict == verdict  # a point of accuracy is the margin unless told
 
 
-def test_a_margin_needs_a_reason() -> None:
-    arms = {"a": accuracy_of("all.snn"), "b": accuracy_of("none.snn")}
-    with pytest.raises(ValueError, match="expected margin and reason together, reason is missing"):
-        claim("greater", **arms, margin=0.01, reason=None)
-    with pytest.raises(ValueError, match="expected margin and reason together, margin is missing"):
-        claim("greater", **arms, reason="for nothing")
-
-
 def test_an_accuracy_may_be_that_of_a_run_with_other_steps() -> None:
     rows = [("all.snn", T, s, "test", value + s / 1000) for T, value in ((2, 0.7), (8, 0.9)) for s in (2, 0, 1)]
     other = pd.DataFrame(rows, columns=["network", "T", "seed", "split", "accuracy"])
