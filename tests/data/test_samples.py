@@ -60,4 +60,4 @@ def test_what_must_be_known_of_the_samples_is_told():
     made = frames(remarks=("Two were left out.",), held_out=("a.bin", "b.bin"))
     assert made.remarks == ("Two were left out.",)
     assert made.held_out == ("a.bin", "b.bin")
-    assert digits().remarks == digits().held_out == ()
+    assert frames().remarks == frames().held_out == digits().held_out == ()
