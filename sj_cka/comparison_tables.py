@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from sj_cka.cka import CKAResult
-from sj_cka.cka.measures import ratio
-from sj_cka.cka.statistics import partial
+from sj_cka.cka.statistics import with_given
 from sj_cka.claims import ORIGINS, contrast, grid, hanging_on
 from sj_cka.claims.arms import CONTROLS
 from sj_cka.figures import State
@@ -52,7 +51,8 @@ def compared(plan: Plan, store: Store) -> list[Compared]:
 Together = Literal["concatenated", "mean of steps", "rate"]
 """How the steps of a layer are taken together."""
 _KEYS = ["comparison", "variant", "state", "kind", "seed", "seed_y"]
-_OF_PAIRS = ["cka", "contrast", "grid", "wrong", "best", "partial", *CONTROLS, "permuted"]
+_HELD = ["partial", *CONTROLS, "permuted"]  # beside CKA, where a comparison holds it
+_OF_PAIRS = ["cka", "contrast", "grid", "wrong", "best", *_HELD]
 
 
 def paired(results: Iterable[Compared], together: Together = "concatenated") -> pd.DataFrame:
@@ -61,19 +61,21 @@ def paired(results: Iterable[Compared], together: Together = "concatenated") -> 
     In the column cka stands the measure of the comparison, which is CKA unless the recipe says otherwise. Comparisons
     that know no such steps are left out. With `origins`: what random numbers each row hangs on.
     """
-    parts = []
-    for c in results:
-        if (matrix := _matrix(c, together)) is None:
-            continue
-        part = _of_pairs(c, matrix, together).assign(**{key: c.at[key] for key in _KEYS})
-        if c.job is not None:
-            part = hanging_on(part, origins(c.job))
-        parts.append(part)
-    columns = [*_KEYS, "layer", *_OF_PAIRS]
-    if not parts:
-        return pd.DataFrame(columns=columns)
-    table = pd.concat(parts, ignore_index=True)
-    return table[columns + ([ORIGINS] if ORIGINS in table else [])]
+    matrices = ((c, _matrix(c, together)) for c in results)
+    return _joined(((c, _of_pairs(c, matrix, together)) for c, matrix in matrices if matrix is not None), _OF_PAIRS)
+
+
+def _joined(parts: Iterable[tuple[Compared, pd.DataFrame]], columns: Sequence[str]) -> pd.DataFrame:
+    """Rows of layers of comparisons: what they are of, layer, columns and, where jobs are known, `origins`."""
+    placed = []
+    for c, part in parts:
+        of = part.assign(**{key: c.at[key] for key in _KEYS})
+        placed.append(of if c.job is None else hanging_on(of, origins(c.job)))
+    names = [*_KEYS, "layer", *columns]
+    if not placed:
+        return pd.DataFrame(columns=names)
+    table = pd.concat(placed, ignore_index=True)
+    return table[names + ([ORIGINS] if ORIGINS in table else [])]
 
 
 def _matrix(c: Compared, together: Together) -> pd.DataFrame | None:
@@ -109,7 +111,7 @@ def _of_pairs(c: Compared, matrix: pd.DataFrame, together: Together) -> pd.DataF
     table["best"] = np.where(own.isna(), np.nan, own >= rows.max(axis=1)).astype(float)
     table["contrast"], table["grid"] = (table["layer"].map(of(matrix)) for of in (contrast, grid))
     held = _controls(c) if together == "concatenated" and c.measure == "cka" else {}
-    for name in _OF_PAIRS[5:]:
+    for name in _HELD:
         table[name] = diagonal(held[name]).to_numpy() if name in held else np.nan
     return table
 
@@ -117,17 +119,15 @@ def _of_pairs(c: Compared, matrix: pd.DataFrame, together: Together) -> pd.DataF
 def _controls(c: Compared) -> dict[str, pd.DataFrame]:
     """Name -> layers of x by layers of y, of what a result holds beside its CKA."""
     data, result, held = c.result.data, c.result, {}
-    own = [data[f"hsic_{side}{side}"].values.sum((1, 2)) for side in "xy"]
     if "hsic_zz" in data:
-        z = data.hsic_zz.values
-        x, y = (ratio(data[f"hsic_{s}z"].values.sum(1), of, z).clip(min=0) for s, of in zip("xy", own, strict=True))
+        x, y = (of.clip(min=0) for of in with_given(data))
         held["pixels"] = result.framed(np.sqrt(x[:, None] * y[None]))
-        held["partial"] = partial(result)
+        held["partial"] = result.partial()
     if "group" in data:
         held |= {half: result.matrix(group=half) for half in CONTROLS[1:]}
     if "permuted_xy" in data:
-        permuted = data.permuted_xy.values.mean(0)
-        held["permuted"] = result.framed(ratio(permuted, own[0][:, None], own[1][None]))
+        chance = result.baseline()["chance"].to_numpy()
+        held["permuted"] = result.framed(chance.reshape(len(result.layers_x), -1))
     return held
 
 
@@ -137,22 +137,15 @@ def dynamics(results: Iterable[Compared]) -> pd.DataFrame:
     Columns comparison, variant, state, kind, seed, seed_y, layer and those of `CKAResult.dynamics`; a row for each
     layer of networks that are compared with themselves, and of comparisons with permuted steps.
     """
-    parts = []
-    for c in results:
-        if c.result.permuted_steps is None and not (_of_itself(c.job) and c.result.data.sizes["step_x"] > 1):
-            continue
-        part = c.result.dynamics().reset_index().assign(**{key: c.at[key] for key in _KEYS})
-        if c.job is not None:
-            part = hanging_on(part, origins(c.job))
-        parts.append(part)
-    of_layers = ["split", "reliability", "split_undefined", "cka", "null", "pairs", "undefined"]
-    columns = [*_KEYS, "layer", *of_layers]
-    if not parts:
-        return pd.DataFrame(columns=columns)
-    table = pd.concat(parts, ignore_index=True)
+    changing = (
+        c
+        for c in results
+        if c.result.permuted_steps is not None or (_of_itself(c.job) and c.result.data.sizes["step_x"] > 1)
+    )
+    columns = ["split", "reliability", "split_undefined", "cka", "null", "pairs", "undefined"]
+    table = _joined(((c, c.result.dynamics().reset_index()) for c in changing), columns)
     # x is the same whatever other seed it is compared with
-    once = table.drop_duplicates(["comparison", "variant", "state", "seed", "layer"])
-    return once[columns + ([ORIGINS] if ORIGINS in table else [])]
+    return table.drop_duplicates(["comparison", "variant", "state", "seed", "layer"])
 
 
 def _of_itself(job: Job | None) -> bool:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _LONGEST = 100  # characters of a name that a temporary one is made of
 
 
@@ -37,7 +37,7 @@ def writing(path: Path, what: str, safe: str) -> Iterator[None]:
         way_out = "run the same command again"
         if error.errno in _FULL:
             way_out = f"make room and {way_out}"
-        elif error.errno in _FORBIDDEN:
+        elif error.errno in FORBIDDEN:
             way_out = f"give another place or the right to write there, and {way_out}"
         at = Path(error.filename) if isinstance(error.filename, str | os.PathLike) else path
         reason = f"{error.strerror or error}{'' if at == path else f': {at.name}'}"

@@ -1,6 +1,5 @@
 """Claims, margins and design of a study as they stood at its first run, so that a later change shows."""
 
-import errno
 import hashlib
 import json
 from datetime import UTC, datetime
@@ -10,12 +9,11 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from sj_cka.disk import whole
+from sj_cka.disk import FORBIDDEN, whole
 from sj_cka.job import canonical
 from sj_cka.recipe import Study
 from sj_cka.store import Store
 
-_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 _SHOWN = 60  # characters of a claim
 
 
@@ -51,7 +49,7 @@ def freeze(study: Study, store: Store, finished: int, jobs: int) -> list[Frozen]
         with whole(file) as written:
             written.write(json.dumps([frozen._asdict() for frozen in held], indent=1).encode())
     except OSError as error:
-        if error.errno not in _READ_ONLY:
+        if error.errno not in FORBIDDEN:
             raise
     return held
 

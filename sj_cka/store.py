@@ -5,7 +5,6 @@ A job that is not finished has at its place in the store its checkpoint, and the
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -17,12 +16,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from sj_cka.disk import beside, set_aside, try_folder, whole, writing
+from sj_cka.disk import FORBIDDEN, beside, set_aside, try_folder, whole, writing
 from sj_cka.integrity import MANIFEST, Damaged, Manifest
 
 _DONE = "done"  # in place of a manifest in the folders of earlier versions
 _DAMAGED = "damaged"  # folder of what was set aside
-_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Store:
@@ -147,7 +145,7 @@ class Store:
                 file.write(manifest.content())
             (folder / _DONE).unlink(missing_ok=True)
         except OSError as error:
-            if error.errno not in _READ_ONLY:
+            if error.errno not in FORBIDDEN:
                 raise
             self._given[key] = manifest
         self._sound.add(key)

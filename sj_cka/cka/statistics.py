@@ -246,6 +246,14 @@ def _compare_inputs(a: xr.Dataset, b: xr.Dataset) -> None:
         )
 
 
+def with_given(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """CKA of concatenated features with the third Gram, `[Lx]` and `[Ly]`."""
+    expect_held(data, "hsic_zz", 'given="input" or given="labels"')
+    own = data.hsic_zz.values
+    x, y = (ratio(data[f"hsic_{s}z"].values.sum(1), data[f"hsic_{s}{s}"].values.sum((1, 2)), own) for s in "xy")
+    return x, y
+
+
 def partial(result: CKAResult) -> pd.DataFrame:
     """CKA of concatenated features given a third Gram (`compare(..., given="input")`), layers of x by layers of y.
 
@@ -253,10 +261,7 @@ def partial(result: CKAResult) -> pd.DataFrame:
     partial distance correlation of Szekely & Rizzo 2014, eq. 4.6: with R the CKA,
     (R_xy - R_xz R_yz) / sqrt((1 - R_xz^2)(1 - R_yz^2)). NaN where a layer is the given one.
     """
-    data, xy = result.data, result.matrix().to_numpy()
-    expect_held(data, "hsic_zz", 'given="input" or given="labels"')
-    own_z = data.hsic_zz.values
-    xz, yz = (ratio(data[f"hsic_{s}z"].values.sum(1), data[f"hsic_{s}{s}"].values.sum((1, 2)), own_z) for s in "xy")
+    xy, (xz, yz) = result.matrix().to_numpy(), with_given(result.data)
     left_x, left_y = (np.where(1 - r**2 > 1e-12, 1 - r**2, np.nan) for r in (xz, yz))
     return result.framed((xy - xz[:, None] * yz[None]) / np.sqrt(left_x)[:, None] / np.sqrt(left_y)[None])
 

@@ -14,10 +14,6 @@ from sj_cka.claims.statements import Arm
 
 STATES = ("trained", "untrained")
 CONTROLS = ("pixels", "half_1", "half_2")  # columns of the table `paired`
-LEAST_CEILING = 0.3  # below it a share of the ceiling is mostly noise
-
-
-_NAMED = 5  # layers in a note
 
 
 class Levels(NamedTuple):
@@ -81,12 +77,11 @@ def of_comparison(
         column: in place of that of the measurement.
     """
     measurement = MEASUREMENTS[arm.measure]
-    trained = evidence.layers(arm, "trained", variant, column)[layers]
-    cells = evidence.cells(arm, variant)
-    levels = _levels(arm, evidence, layers, variant, measurement)
     if measurement.over_ceiling:
         return over_ceiling(arm, evidence, layers, variant=variant, column=column)
+    cells, trained = evidence.cells(arm, variant), evidence.layers(arm, "trained", variant, column)[layers]
     mean = _mean(measurement.value(trained).to_numpy(float), cells)
+    levels = _levels(arm, evidence, layers, variant, measurement)
     return Sample(cells, mean, levels._replace(value=mean(ALL)), tuple(layers))
 
 

@@ -1,6 +1,6 @@
 """What a claim is about, as one number: the effect over its arms, with its standard error."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -60,7 +60,7 @@ def effect_of(claim: OneArm, evidence: Evidence, columns: Mapping[str, Column] |
             for key, arm in arms.items()
         }
         low = [low_layers(shared[key], layers[key]) for key in arms]
-        notes = [_used(claim, samples), *low, *(sample.note for sample in samples.values())]
+        notes = [used(claim, samples), *low, *(sample.note for sample in samples.values())]
         note = "; ".join(dict.fromkeys(filter(None, notes)))
     value = claim.value if isinstance(claim, Above | Below) else 0.0
     found = weighted([(1.0, samples["a"]), *([(-1.0, samples["b"])] if "b" in samples else [])], value)
@@ -163,7 +163,8 @@ def _in_words(claim: OneArm, samples: Mapping[str, Sample]) -> str:
     return f"{label} {of['a']:.3f}{against}"
 
 
-def _used(claim: Claim, samples: Mapping[str, Sample]) -> str:
+def used(claim: Claim, samples: Mapping[str, Sample]) -> str:
+    """The layers that the arms of a claim are made of, in words."""
     measure = MEASUREMENTS[claim.arms()["a"].measure]
     parts = [measure.parts(list(sample.layers)) for sample in samples.values()]
     if not all(parts):
@@ -175,11 +176,12 @@ def _used(claim: Claim, samples: Mapping[str, Sample]) -> str:
 
 def networks_of(claim: Claim, evidence: Evidence) -> tuple[str, ...]:
     """The networks whose representations a claim is about."""
-    found: list[str] = []
+    return tuple(dict.fromkeys(name for place in compared_in(claim, evidence) for name in evidence.networks[place]))
+
+
+def compared_in(claim: Claim, evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """The comparisons that a claim is about, also those that are taken off, each with its variant."""
     for m in claim.arms().values():
-        if MEASUREMENTS[m.measure].of != "network":
-            variants = evidence.swept if isinstance(claim, Trend) else [m.variant or ""]
-            for comparison in filter(None, (m.comparison, m.minus)):
-                for variant in variants:
-                    found += evidence.networks[comparison, variant]
-    return tuple(dict.fromkeys(found))
+        for comparison in filter(None, (m.comparison, m.minus)):
+            for variant in evidence.swept if isinstance(claim, Trend) else [m.variant or ""]:
+                yield comparison, variant

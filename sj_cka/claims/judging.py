@@ -4,12 +4,12 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from sj_cka.claims.arms import Levels, Sample, high_layers, of_comparison, over_ceiling, shared_layers
+from sj_cka.claims.arms import Levels, high_layers, of_comparison, over_ceiling, shared_layers
 from sj_cka.claims.ceilings import low_layers
-from sj_cka.claims.effects import effect_of, weighted
+from sj_cka.claims.effects import effect_of, used, weighted
 from sj_cka.claims.evidence import Evidence
 from sj_cka.claims.inference import LEVEL, UNKNOWN, Chances, Estimate, chances
-from sj_cka.claims.measurements import MEASUREMENTS, Column, beyond_wrong
+from sj_cka.claims.measurements import MEASUREMENTS, Column, Measurement, beyond_wrong
 from sj_cka.claims.statements import (
     NEAR,
     Above,
@@ -95,20 +95,25 @@ def _together(p: Chances) -> Answers:
     return Answers(p.within, min(p.above, p.below))
 
 
+def measurement_of(claim: Claim) -> Measurement:
+    """What its arms measure, or the first of them: all are on one scale."""
+    return MEASUREMENTS[next(iter(claim.arms().values())).measure]
+
+
 def margin_of(claim: Claim) -> float:
     """Differences within it are of no matter: what the claim says, or its measurement; of a line that is drawn, 0."""
     if isinstance(claim, NearCeiling):
         return 0.0
     if claim.margin is not None:
         return claim.margin
-    return MEASUREMENTS[next(iter(claim.arms().values())).measure].margin
+    return measurement_of(claim).margin
 
 
 def reason_of(claim: Claim) -> str:
     """Why differences within the margin are of no matter."""
     if isinstance(claim, NearCeiling):
         return f"{NEAR:g} of the ceiling is the line"
-    return claim.reason or MEASUREMENTS[next(iter(claim.arms().values())).measure].reason
+    return claim.reason or measurement_of(claim).reason
 
 
 def one_effect(claim: OneArm, evidence: Evidence, *, read: Read, columns: Mapping[str, Column] | None = None) -> Judged:
@@ -123,11 +128,8 @@ def one_effect(claim: OneArm, evidence: Evidence, *, read: Read, columns: Mappin
     effect = effect_of(claim, evidence, columns)
     margin = margin_of(claim)
     answers = read(chances(effect.estimate, margin))
-    return Judged(answers, *effect[:3], _levels(effect.arms), margin=margin)
-
-
-def _levels(samples: Mapping[str, Sample]) -> dict[str, Levels]:
-    return {key: sample.levels for key, sample in samples.items()}
+    levels = {key: sample.levels for key, sample in effect.arms.items()}
+    return Judged(answers, *effect[:3], levels, margin=margin)
 
 
 def trend(claim: Trend, evidence: Evidence, columns: Mapping[str, Column] | None = None) -> Judged:
@@ -150,8 +152,7 @@ def near_ceiling(claim: NearCeiling, evidence: Evidence, columns: Mapping[str, C
         f"{share.value + NEAR:.3f} of the ceiling; {apart.value:+.3f} above layers of other names; the layer of the "
         f"same name is the best match for {100 * best.levels.value:.0f} % of the layers"
     )
-    used = f"over the {len(layers)} layers defined in all arms" if layers else "no layer is defined in all arms"
-    note = "; ".join(filter(None, [used, low_layers(shared, layers), sample.note]))
+    note = "; ".join(filter(None, [used(claim, {"a": value}), low_layers(shared, layers), sample.note]))
     # two answers, of which one is true: each has all of LEVEL, one-sided
     answers = Answers(1.0, 1.0) if p == UNKNOWN else Answers(max(p.above, above.above) / 2, p.below / 2)
     parts = Part(share, 0.0, p.above / 2 > LEVEL), Part(apart, 0.0, above.above / 2 > LEVEL)
@@ -171,7 +172,7 @@ def in_all(claim: GreaterInAll, evidence: Evidence) -> Judged:
     note = "; ".join(dict.fromkeys(judged.note for judged in found if judged.note))
     arms = {f"{i}.{key}": levels for i, judged in enumerate(found, 1) for key, levels in judged.arms.items()}
     parts = tuple(Part(judged.estimate, margin_of(claim), min(judged.answers) > LEVEL) for judged in found)
-    return Judged(answers, least.estimate, words, note, arms, parts)
+    return Judged(answers, least.estimate, words, note, arms, parts, margin_of(claim))
 
 
 class ClaimTest(NamedTuple):

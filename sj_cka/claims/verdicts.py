@@ -8,14 +8,14 @@ import numpy as np
 
 from sj_cka.claims import controls
 from sj_cka.claims.arms import Levels
-from sj_cka.claims.effects import networks_of
+from sj_cka.claims.effects import compared_in, networks_of
 from sj_cka.claims.evidence import Evidence
 from sj_cka.claims.foresight import demoted
 from sj_cka.claims.inference import holm
 from sj_cka.claims.judging import TESTS, Answers, Judged, Part, Verdict, judge, margin_of, reason_of, verdict_of
 from sj_cka.claims.multiverse import Agreement, agreement
 from sj_cka.claims.power import MOST_SEEDS, seeds_needed
-from sj_cka.claims.statements import Claim, Trend
+from sj_cka.claims.statements import Claim
 from sj_cka.over_seeds import Interval
 
 _NOTHING = Interval(np.nan, np.nan, np.nan, 0)
@@ -120,15 +120,8 @@ def _case(claim: Claim, evidence: Evidence, late: str) -> _Case:
 
 def _missed(claim: Claim, evidence: Evidence) -> list[str]:
     """Comparisons that are not at the success rate that they were to have."""
-    return list(
-        dict.fromkeys(
-            evidence.unequal[place]
-            for m in claim.arms().values()
-            for name in (m.comparison, m.minus)
-            for variant in (evidence.swept if isinstance(claim, Trend) else [m.variant or ""])
-            if (place := (str(name), variant)) in evidence.unequal
-        )
-    )
+    places = (place for place in compared_in(claim, evidence) if place in evidence.unequal)
+    return list(dict.fromkeys(evidence.unequal[place] for place in places))
 
 
 def _finding(case: _Case, p: float, count: int, evidence: Evidence) -> Finding:
