@@ -10,16 +10,18 @@ from spikingjelly.activation_based import base, functional, neuron
 from spikingjelly.activation_based import surrogate as surrogates
 
 from sj_cka.neurons import compiling
+from sj_cka.neurons.current import CurrentLIFNode
 from sj_cka.neurons.surrogates import gradient_of
 from sj_cka.plugins import OptionError, check_option
 
 BackendName = Literal["cupy", "native", "triton", "fused", "torch"]
-NeuronKind = Literal["lif", "if", "plif"]
+NeuronKind = Literal["lif", "if", "plif", "current_lif"]
 
 NODES: dict[NeuronKind, type[neuron.BaseNode]] = {
     "lif": neuron.LIFNode,
     "if": neuron.IFNode,
     "plif": neuron.ParametricLIFNode,
+    "current_lif": CurrentLIFNode,
 }
 
 # those that 2.0.0's kernels, native and Triton, and 2.0.0rc1's Triton kernels know
@@ -148,6 +150,8 @@ def _why_not_chosen(
     name: BackendName, kind: NeuronKind, device: torch.device, surrogate: surrogates.SurrogateFunctionBase
 ) -> str | None:
     """Why SpikingJelly 2.0.0 does not run this on the CUDA device, as the end of a sentence; None if it does."""
+    if kind == "current_lif":
+        kind = "lif"  # whose kernels take its currents
     variable = f"SJ_{kind.upper()}_CUDA_IMPLEMENTATION"
     if name == "torch" and not _has_kernels(name, surrogate):
         asked = os.environ.get(variable, "auto")

@@ -10,7 +10,7 @@ import torch
 from spikingjelly.activation_based import neuron
 
 from sj_cka.neurons import backends, compiling
-from sj_cka.neurons.nodes import FusedIFNode, FusedLIFNode, FusedPLIFNode
+from sj_cka.neurons.nodes import FusedCurrentLIFNode, FusedIFNode, FusedLIFNode, FusedPLIFNode
 from sj_cka.neurons.surrogates import SurrogateName, make_surrogate
 from sj_cka.plugins import OptionError, check_option
 
@@ -18,6 +18,7 @@ _FUSED: dict[backends.NeuronKind, type[neuron.BaseNode]] = {
     "lif": FusedLIFNode,
     "if": FusedIFNode,
     "plif": FusedPLIFNode,
+    "current_lif": FusedCurrentLIFNode,
 }
 
 
@@ -132,6 +133,44 @@ def plif(
         device,
         init_tau=_time_constant("init_tau", init_tau),
         decay_input=decay_input,
+    )
+
+
+def current_lif(
+    *,
+    tau_syn: float = 2.0,
+    tau: float = 2.0,
+    v_threshold: float = 1.0,
+    detach_reset: bool = False,
+    surrogate: SurrogateName = "sigmoid",
+    alpha: float | None = None,
+    backend: Literal["auto", "cupy", "native", "triton", "fused", "torch"] = "auto",
+    compiled: bool = False,
+    device: torch.device | str = "cpu",
+) -> neuron.BaseNode:
+    """One layer of LIF neurons with a synaptic current that decays, soft reset (`sj_cka.neurons.current`).
+
+    Args:
+        tau_syn: time constant of the synaptic current, in time steps, > 1.
+        tau: membrane time constant, in time steps, > 1; other arguments as of `lif`. Backends and `compiled` are those
+            of the LIF part: the current is torch's own operations everywhere.
+
+    Example:
+        >>> current_lif()(torch.tensor([[0.875], [0.5], [0.0]])).flatten()  # h = .875, 1.375, .65625
+        tensor([0., 1., 0.])
+    """
+    return _node(
+        "current_lif",
+        v_threshold,
+        None,
+        detach_reset,
+        surrogate,
+        alpha,
+        backend,
+        compiled,
+        device,
+        tau_syn=_time_constant("tau_syn", tau_syn),
+        tau=_time_constant("tau", tau),
     )
 
 

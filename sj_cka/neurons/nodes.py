@@ -7,6 +7,7 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor
 
 from sj_cka.neurons import compiling, cupy_launch, fused
+from sj_cka.neurons.current import SynapticCurrent
 from sj_cka.neurons.surrogates import gradient_of
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -123,6 +124,18 @@ class FusedLIFNode(FusedNode, neuron.LIFNode):
 
     def _leak(self) -> tuple[float | None, Tensor | None, bool]:
         return self.tau, None, self.decay_input
+
+
+class FusedCurrentLIFNode(SynapticCurrent, FusedLIFNode):
+    """`CurrentLIFNode`, whose LIF is fused on the CPU; see `SynapticCurrent` and `FusedNode`.
+
+    Example:
+        >>> node = FusedCurrentLIFNode(step_mode="m")
+        >>> node(torch.full((3, 1), 0.75)).flatten()  # I = .75, 1.125, 1.3125; h = .75, 1.5, 1.5625
+        tensor([0., 1., 1.])
+        >>> node.v
+        tensor([0.5625])
+    """
 
 
 class FusedPLIFNode(FusedNode, neuron.ParametricLIFNode):

@@ -27,7 +27,7 @@ KINDS = tuple(backends.NODES)
 
 
 def test_on_the_cpu_fused_runs_and_torch_can_be_asked_for() -> None:
-    assert [neuron_backend(kind).name for kind in KINDS] == ["fused"] * 3
+    assert [neuron_backend(kind).name for kind in KINDS] == ["fused"] * len(KINDS)
     assert lif_backend().name == "fused"
     assert 'cupy" needs a CUDA device' in lif_backend(torch.device("cpu")).reason
     assert lif_backend("cpu", "torch") == ("torch", "asked for")
@@ -45,7 +45,7 @@ def test_a_surrogate_that_is_not_fused_runs_torch_on_the_cpu() -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected a kind of neuron: lif, if, plif; got 'qif'"):
+    with pytest.raises(ValueError, match="expected a kind of neuron: lif, if, plif, current_lif; got 'qif'"):
         neuron_backend("qif")  # type: ignore[arg-type]
 
 
@@ -219,12 +219,17 @@ def test_kernels_of_a_later_release_that_have_no_name_here_are_no_silent_torch(r
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_with_the_release_each_kind_is_asked_for_by_itself(release: dict[str, Any], kind: backends.NeuronKind) -> None:
-    release.update(kind=kind, implementation="triton", unavailable={"cuda": "was not built"})
+def test_with_the_release_each_kind_is_asked_for_by_its_own_kernels(
+    release: dict[str, Any], kind: backends.NeuronKind
+) -> None:
+    kernels = {other: "lif" if other == "current_lif" else other for other in KINDS}
+    release.update(kind=kernels[kind], implementation="triton", unavailable={"cuda": "was not built"})
     assert {other: neuron_backend(other, "cuda").name for other in KINDS} == {
-        other: "triton" if other == kind else "torch" for other in KINDS
+        other: "triton" if kernels[other] == kernels[kind] else "torch" for other in KINDS
     }
-    with pytest.raises(ValueError, match=f"chose \\(triton; SJ_{kind.upper()}_CUDA_IMPLEMENTATION=torch asks for it"):
+    with pytest.raises(
+        ValueError, match=f"chose \\(triton; SJ_{kernels[kind].upper()}_CUDA_IMPLEMENTATION=torch asks for it"
+    ):
         neuron_backend(kind, "cuda", "torch")
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from spikingjelly.activation_based import neuron, surrogate
 
-from sj_cka.neurons import NEURONS, SURROGATES, FusedIFNode, FusedLIFNode, FusedPLIFNode, if_, lif, plif
+from sj_cka.neurons import NEURONS, SURROGATES, FusedIFNode, FusedLIFNode, FusedPLIFNode, backends, if_, lif, plif
+from sj_cka.neurons.current import SynapticCurrent
 
 
 def test_the_default_surrogate_is_the_tanh_of_the_papers_code() -> None:
@@ -25,8 +26,9 @@ def test_the_default_surrogate_is_the_tanh_of_the_papers_code() -> None:
 @pytest.mark.parametrize("name", NEURONS)
 def test_every_neuron_of_the_table_is_a_fused_multi_step_node_of_spikingjelly(name: str) -> None:
     node = NEURONS[name]()
-    kind = {"lif": neuron.LIFNode, "if": neuron.IFNode, "plif": neuron.ParametricLIFNode}[name]
-    assert isinstance(node, kind)
+    kind = backends.NODES[name]  # type: ignore[index]
+    assert issubclass(kind, neuron.BaseNode)
+    assert isinstance(node, SynapticCurrent if name == "current_lif" else kind)
     assert type(node).__module__ == FusedLIFNode.__module__
     assert type(NEURONS[name](backend="torch")) is kind
     assert node.step_mode == "m"
@@ -36,8 +38,9 @@ def test_every_neuron_of_the_table_is_a_fused_multi_step_node_of_spikingjelly(na
 @pytest.mark.parametrize("name", NEURONS)
 @pytest.mark.parametrize("v_reset", [-0.2, None])
 def test_every_neuron_passes_the_options_on_that_all_have(name: str, v_reset: float | None) -> None:
-    node = NEURONS[name](v_threshold=0.5, v_reset=v_reset, detach_reset=True, surrogate="erf", alpha=3)
-    assert (node.v_threshold, node.v_reset, node.detach_reset) == (0.5, v_reset, True)
+    reset = {} if name == "current_lif" else {"v_reset": v_reset}  # which always has a soft one
+    node = NEURONS[name](v_threshold=0.5, **reset, detach_reset=True, surrogate="erf", alpha=3)
+    assert (node.v_threshold, node.v_reset, node.detach_reset) == (0.5, reset.get("v_reset"), True)
     assert type(node.surrogate_function) is surrogate.Erf
     assert node.surrogate_function.alpha == 3.0
 
