@@ -130,6 +130,8 @@ def _matrices(first: int) -> Rule:
 
     def rule(counter: Counter, args: Any, kwargs: Any, out: Tensor) -> float | None:
         x, y = args[first : first + 2]
+        if 0 in (counter.held(x), counter.held(y)):
+            return None
         a, b = counter.worth(x), counter.worth(y)
         if a is not None and b is not None:
             pairs = (x != 0).sum(-2, dtype=torch.float64) * (y != 0).sum(-1, dtype=torch.float64)
@@ -149,6 +151,8 @@ def _matrices(first: int) -> Rule:
 def _convolution(counter: Counter, args: Any, kwargs: Any, out: Tensor) -> None:
     """A convolution `[N, C, *]`, also a transposed one; a value goes to reach x channels places of the output."""
     x, weight, _, stride, padding, dilation, transposed, _, groups = args
+    if counter.held(x) == 0:
+        return
     kernel, sizes, made = weight.shape[2:], x.shape[2:], out.shape[2:]
     axes = zip(sizes, made, kernel, stride, padding, dilation, strict=True)
     reaches = [_reach(*axis, transposed) for axis in axes]

@@ -166,6 +166,8 @@ def _axes(
     if len(candidates) > 1 and (other := _of_noise(tap, reading, noise)) is not None:
         candidates = narrow(folding, candidates, other)
     tap = replace(folding, factors=candidates[0])
+    if tap.time == "calls" and tap.axis == 1 and a[0] == b[0] == 1:  # multi-step modules called with [1, N, ...]
+        tap = replace(tap, time_axis=0, time_factors=())
     if lengthens and not folds_time:
         tap = replace(tap, time="axis", time_axis=lengthens[0])
         extra = a[lengthens[0]] // T

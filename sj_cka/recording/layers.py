@@ -104,16 +104,21 @@ def default_layers(model: nn.Module, trace: Trace) -> list[str]:
     """Every neuron, every other leaf and every block output, in order of execution, but the last Linear.
 
     Of modules that put out the very same tensor only the first to do so counts: the innermost, or the one before an
-    Identity or a dropout in evaluation. What only passes the network's input on (a Flatten before all else) is none.
+    Identity or a dropout in evaluation. What only passes the network's input on (a Flatten before all else) is none,
+    nor what only lays out time: SpikingJelly's containers, and a module that says so by an attribute `lays_out_time`.
     """
     modules = candidates(model)
-    called = (name for name in trace.called if name in modules and not isinstance(modules[name], _CONTAINERS))
+    called = (name for name in trace.called if name in modules and not _lays_out_time(modules[name]))
     chosen = [name for name in called if not trace.repeats(name)]
     linear = [name for name in chosen if isinstance(modules[name], nn.Linear)]
     chosen = [name for name in chosen if not linear or name != linear[-1]]
     if not chosen:
         raise ValueError("the network calls no module that could be a layer; give it submodules, or name layers=")
     return chosen
+
+
+def _lays_out_time(module: nn.Module) -> bool:
+    return isinstance(module, _CONTAINERS) or bool(getattr(module, "lays_out_time", False))
 
 
 def _names(model: nn.Module) -> dict[str, str]:

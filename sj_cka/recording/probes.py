@@ -174,13 +174,15 @@ class Probes:
 def own_steps(model: nn.Module, run: Trace) -> int | None:
     """Number of time steps that a run has: the neurons' time axis, or their number of calls, or those of the network.
 
-    Where there are no neurons, other modules that keep time stand for them; a network without either has none, unless
-    it was itself called several times.
+    Multi-step neurons of which each is called several times, with one step, are called as single-step ones are. Where
+    there are no neurons, other modules that keep time stand for them; a network without either has none, unless it was
+    itself called several times.
     """
     modules = named(model)
     timed = [name for name in run.inputs if is_neuron(modules[name])] or list(run.inputs)
     multi = [run.inputs[name][0][0] for name in timed if is_multi_step(modules[name]) and run.inputs[name][0]]
-    if multi:
+    one_by_one = all(is_neuron(modules[name]) and len(run.inputs[name]) > 1 for name in timed)
+    if multi and not (max(multi) == 1 and one_by_one):
         return max(multi)
     single = {name: len(run.inputs[name]) for name in timed}
     if not single:

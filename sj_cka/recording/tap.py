@@ -31,7 +31,8 @@ class Tap:
         axis: axis that counts samples.
         factors: what that axis folds, slowest first: T steps, N samples, F windows or tokens (they are features).
         time_axis: axis of the steps where it is one of its own.
-        time_factors: what that axis folds, slowest first: T steps and F features of each.
+        time_factors: what that axis folds, slowest first: T steps and F features of each; nothing where every call
+            gives one step, of length 1.
         step_first: whether the calls of several uses run step by step (else use by use, as in a container over time).
         by_number: whether the calls are taken for steps by their number alone.
         select: takes the layer's tensor out of an output that holds several; None where it is a tensor.
