@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
+from sj_cka.models.normalisation import Norm, check_norm, draw_unnormalised, normalised
 from sj_cka.models.options import scaled, whole, wholes
+from sj_cka.models.recurrence import Recurrent, add_recurrence, check_recurrent
 from sj_cka.models.time_axis import MakeNeuron, NeuronLayer, OverTime, step_mode
 from sj_cka.plugins import check_option
 
@@ -28,11 +31,14 @@ def convnet(
     num_classes: int = 10,
     channels: Sequence[int] = (16, 32),
     pools: int | None = None,
+    recurrent: bool | Literal["elementwise"] = False,
+    norm: Literal["batch", "step", "none"] = "batch",
 ) -> ConvNet:
     """A few layers for tests and small studies: 3x3 convolution, BN and neuron each, average over the image, Linear.
 
     A stage is one such layer and its 2x2 average pooling: `stage1.0.conv`, `.bn`, `.lif`, `stage1.pool`, `stage2.0...`
-    The layout is a common one, of no paper. Parameters at the default channels, 3 input channels and 10 classes: 5,466.
+    The layout is a common one, of no paper. Parameters at the default channels, 3 input channels and 10 classes: 5,466;
+    recurrent, 16,986.
 
     Args:
         neuron: makes one neuron layer; multi-step spiking neurons where T is given, e.g. `nn.ReLU` where it is None.
@@ -41,16 +47,28 @@ def convnet(
         num_classes: size of the output.
         channels: of each layer.
         pools: how many of the layers, from the first, have their pooling; None: all of them.
+        recurrent: whether a layer feeds its spikes back: its neurons see x[t] + V s[t-1], V = `stage1.0.recurrent.v`.
+            True: V is a 3x3 convolution of its feature map, "elementwise": one weight a channel; else as of `mlp`.
+        norm: as of `mlp`.
 
     Returns:
         A network that takes images `[N, C, H, W]` or frames `[T, N, C, H, W]` and gives logits `[T, N, num_classes]`;
         an artificial one gives `[N, num_classes]` for images.
 
     Raises:
-        OptionError: channels, pools or T out of range.
+        OptionError: channels, pools, recurrent, norm or T out of range.
     """
     channels = wholes("channels", channels, "a list of the channels of one layer or more, each from 1", count=1)
-    return ConvNet(neuron, T, in_channels, num_classes, [[after] for after in channels], pools)
+    return ConvNet(
+        neuron,
+        T,
+        in_channels,
+        num_classes,
+        [[after] for after in channels],
+        pools,
+        check_recurrent(recurrent),
+        check_norm(norm),
+    )
 
 
 def vgg(
@@ -114,6 +132,8 @@ class ConvNet(OverTime):
         num_classes: int,
         stages: Sequence[Sequence[int]],
         pools: int | None,
+        recurrent: Recurrent = False,
+        norm: Norm = "batch",
     ) -> None:
         expected = f"a whole number, 0 to {len(stages)}, one for each stage at most"
         pools = len(stages) if pools is None else whole("pools", pools, expected, least=0)
@@ -124,11 +144,13 @@ class ConvNet(OverTime):
         before = in_channels
         self._stages = [f"stage{i}" for i in range(1, len(stages) + 1)]
         for i, (name, channels) in enumerate(zip(self._stages, stages, strict=True)):
-            self.add_module(name, Stage(neuron, mode, before, channels, i < self.pools))
+            self.add_module(name, Stage(neuron, mode, before, channels, i < self.pools, norm))
             before = channels[-1]
         self.avgpool = layer.AdaptiveAvgPool2d(1, step_mode=mode)
         self.fc = layer.Linear(before, num_classes, step_mode=mode)
-        draw_convolutions(self)
+        if norm != "none":
+            draw_convolutions(self)
+        add_recurrence(self, recurrent, T)
 
     def layers(self, x: Tensor, T: int | None) -> Tensor:
         H, W = x.shape[-2:]
@@ -146,11 +168,16 @@ class ConvNet(OverTime):
 class Stage(nn.Module):
     """Convolutions at one size of the image, then 2x2 average pooling."""
 
-    def __init__(self, neuron: MakeNeuron, mode: str, before: int, channels: Sequence[int], pooled: bool) -> None:
+    def __init__(
+        self, neuron: MakeNeuron, mode: str, before: int, channels: Sequence[int], pooled: bool, norm: Norm
+    ) -> None:
         super().__init__()
         for i, after in enumerate(channels):
-            conv = layer.Conv2d(before, after, 3, padding=1, bias=False, step_mode=mode)
-            self.add_module(str(i), NeuronLayer(conv=conv, bn=layer.BatchNorm2d(after, step_mode=mode), lif=neuron()))
+            conv = layer.Conv2d(before, after, 3, padding=1, bias=norm == "none", step_mode=mode)
+            if norm == "none":
+                draw_unnormalised(conv)
+            bn = normalised(norm, after, mode, images=True)
+            self.add_module(str(i), NeuronLayer(conv=conv, **bn, lif=neuron()))
             before = after
         self.pool = layer.AvgPool2d(2, step_mode=mode) if pooled else None
 

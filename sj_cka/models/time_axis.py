@@ -67,23 +67,28 @@ class OverTime(nn.Module):
 
 
 class NeuronLayer(nn.Module):
-    """Modules in turn, the last of them the neurons.
+    """Modules in turn, the last of them the neurons, which may feed their spikes back.
 
     Args:
         modules: name -> module, such as conv, bn and lif.
     """
 
+    lays_out_time = True  # to sj_cka.recording: its output is that of the neurons, if need be step after step
+    recurrent: Any  # see sj_cka.models.recurrence; None: nothing is fed back
+
     def __init__(self, **modules: nn.Module) -> None:
         super().__init__()
         for name, module in modules.items():
             self.add_module(name, module)
+        self.register_module("recurrent", None)
 
     def forward(self, x: Tensor, T: int | None) -> Tensor:
         """What the neurons put out; x may still be without time, `[1, N, ...]`, where T is given."""
-        *others, neuron = self.children()
+        *others, neuron = (module for module in self.children() if module is not self.recurrent)
         for module in others:
             x = module(x)
-        return neuron(in_time(x, T))
+        x = in_time(x, T)
+        return neuron(x) if self.recurrent is None else self.recurrent.over_time(neuron, x)
 
 
 def in_time(x: Tensor, T: int | None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sj_cka.recording.state import is_multi_step, is_neuron, neurons, outside_neurons
 from sj_cka.recording.wrappers import bare, check_network, listed
-from sj_cka.twins.refusals import check_translatable, warn_of_logic
+from sj_cka.twins.refusals import check_translatable, warn_of_logic, without_time
 from sj_cka.twins.untimed import live_tensors, no_hooks, no_watching, takes_steps, untimed, watches_nothing
 
 Activation = Callable[[], nn.Module]
@@ -32,7 +32,8 @@ def ann_twin(
     """The artificial twin of a spiking network: equal module names and parameter shapes, without time.
 
     Every spiking neuron becomes an activation, a non-spiking read-out `nn.Identity`, and `layer.Dropout`, which keeps
-    its mask until a reset, `nn.Dropout`. All else is copied as it is (see `_copied`), and neurons take their own
+    its mask until a reset, `nn.Dropout`. A module with a method `without_time()`, as the recurrence of our networks,
+    becomes what that gives. All else is copied as it is (see `_copied`), and neurons take their own
     parameters (PLIF's, PSN's) with them. The twin of what `snn_twin` or `converted_snn` gave is the network that it was
     made of, with one activation for all uses. The twin takes `[N, ...]` and gives `[N, ...]`, see `Untimed`.
 
@@ -93,6 +94,10 @@ def _copied(net: nn.Module, activation: Activation) -> nn.Module:
     """
     replaced = _replacements(net, activation)
     twin = copy.deepcopy(net, {**replaced, **live_tensors(net), **no_hooks(net), **no_watching(net)})
+    for parent in list(twin.modules()):
+        for name, child in parent.named_children():
+            if (make := without_time(child)) is not None:
+                setattr(parent, name, make().train(child.training))
     for module in twin.modules():
         for key in [key for key, hook in module._forward_pre_hooks.items() if hook is watches_nothing]:
             del module._forward_pre_hooks[key]

@@ -50,7 +50,7 @@ _REFUSED: tuple[tuple[tuple[type, ...], str], ...] = (
         ),
         "codes its input in spikes; take the network behind it",
     ),
-    # the two dropouts are translated; all else that has a memory comes here
+    # the two dropouts are translated, and what brings its counterpart; all else that has a memory comes here
     ((base.MemoryModule,), "keeps a state from step to step"),
 )
 
@@ -68,12 +68,21 @@ def check_translatable(net: nn.Module) -> None:
         )
     inside = {id(m) for neuron in net.modules() if is_neuron(neuron) for m in neuron.modules()}
     for name, module in outside_neurons(net).items():
-        if type(module) in (sj_layer.Dropout, sj_layer.Dropout2d):
+        if type(module) in (sj_layer.Dropout, sj_layer.Dropout2d) or without_time(module):
             continue
         if reason := _reason(module, id(module) in inside):
             raise ValueError(f"{in_words(name, module)} has no artificial twin: it {reason}")
     if not any(map(is_neuron, net.modules())):
         raise ValueError(f"expected a network with neurons of SpikingJelly, found none in {type(net).__name__}")
+
+
+def without_time(module: nn.Module) -> Callable[[], nn.Module] | None:
+    """What makes the counterpart of a module in a network without time, where it brings one: its method of this name.
+
+    The counterpart takes over the parameters of the module, and has no state.
+    """
+    own = getattr(module, "without_time", None)
+    return own if callable(own) else None
 
 
 class Untranslatable(Refusal, ValueError):

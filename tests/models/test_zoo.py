@@ -177,7 +177,9 @@ def test_another_neuron_and_no_steps_and_other_input_are_taken_or_refused(name: 
     [
         ({"name": "vgg", "depth": 11}, 3, 10, 9_228_362),
         ({"name": "convnet"}, 3, 10, 5_466),
+        ({"name": "convnet", "recurrent": True}, 3, 10, 16_986),
         ({"name": "mlp", "inputs": 64}, 1, 10, 85_514),
+        ({"name": "mlp", "inputs": 64, "recurrent": True}, 1, 10, 216_586),
         ({"name": "resnet_imagenet", "depth": 18}, 3, 1000, 11_689_512),
         ({"name": "sew_resnet", "depth": 18}, 3, 1000, 11_689_512),
         ({"name": "spikformer"}, 3, 10, 9_310_906),
