@@ -315,3 +315,21 @@ def test_state_that_nobody_sets_back_is_reset_where_it_lies_open_and_refused_whe
         compare(net, loader=x, layers=["lif"], progress=False)
     with pytest.raises(ValueError, match=r"module 'lif' \(_Step\) .* keeps a state from one batch to the next"):
         plan_observation(Keeping(hidden=True).eval(), x, layers=["lif"])
+
+
+@pytest.mark.parametrize("between", [False, True])
+def test_a_multi_step_neuron_called_with_one_step_at_a_time_makes_steps_unless_it_is_used_twice_in_one(between):
+    class Looped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.spike, self.out = nn.Linear(6, 4), neuron.IFNode(step_mode="m"), nn.Linear(4, 4)
+
+        def forward(self, x):
+            y = self.fc(x)[None]
+            steps = [self.spike(y)]
+            steps += [self.spike(self.out(steps[0]) if between else y) for _ in range(1 if between else 3)]
+            return torch.cat(steps)
+
+    plan = plan_observation(Looped().eval(), torch.randn(5, 6), layers="spike")
+    expected = (1, ["spike#0", "spike#1"]) if between else (4, ["spike"])
+    assert (plan.T, [tap.layer for tap in plan.taps]) == expected
