@@ -95,8 +95,7 @@ def _said(study: Study) -> dict[str, str]:
     parts |= {
         "seeds": list(study.seeds),
         "networks": {
-            name: [c.data, c.model, _plain(c.snn), c.ann_input, _plain(c.train)]
-            for name, c in study.conditions.items()
+            name: [c.data, c.model, _plain(c.snn), c.ann_input, _plain(c.train)] for name, c in study.conditions.items()
         },
         "conversion": _plain(recipe.converted),
         "comparisons": [*map(_plain, recipe.compare), _plain(recipe.cka)],

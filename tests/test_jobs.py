@@ -87,7 +87,7 @@ SAME = {
             "  lr: 1e-1\n  momentum: 0.9\n  weight_decay: 0.0001\n  init: fresh\n  threads: 1\n  ann: {epochs: 1}",
         ),
     ],
-    "learning rule at its default": [("  lr: 0.1", "  rule: backprop\n  ann: {rule: {name: backprop}}")],
+    "learning rule at its default": [("  lr: 0.1", "  rule: bptt\n  ann: {rule: {name: bptt}}")],
     "numbers written otherwise": [("depth: 8}", 'depth: "8"}'), ("tau: 2.0", "tau: 2"), ("  lr: 0.1", "  lr: 1/10")],
     "seeds listed": [("seeds: 2", "seeds: [0, 1]")],
 }

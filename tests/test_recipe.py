@@ -188,12 +188,12 @@ FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
         "unknown augmentation 'flop'; did you mean 'flip'",
     ),
     "unknown learning rule": (
-        ("batch_size: 32", "rule: backpop # <--"),
+        ("batch_size: 32", "rule: bpt # <--"),
         "train.rule",
-        "unknown learning rule 'backpop'; did you mean 'backprop'",
+        "unknown learning rule 'bpt'; did you mean 'bptt'",
     ),
     "unknown option of a learning rule": (
-        ("batch_size: 32", "ann: {rule: {name: backprop, depth: 4}} # <--"),
+        ("batch_size: 32", "ann: {rule: {name: bptt, depth: 4}} # <--"),
         "train.ann.rule.depth",
         "unknown key",
     ),
@@ -897,7 +897,7 @@ def test_the_schema_names_every_key_of_every_block() -> None:
 @pytest.mark.parametrize("setting", dataclasses.fields(Settings), ids=lambda setting: setting.name)
 def test_every_setting_of_a_training_is_a_key_of_train_and_of_both_kinds(setting: Any) -> None:
     others = {int: 7, float: 0.7, bool: not setting.default, type(None): 0.7}
-    words = {"decay": "weights", "loss": "tet", "precision": "bf16", "layout": "contiguous", "rule": "backprop"}
+    words = {"decay": "weights", "loss": "tet", "precision": "bf16", "layout": "contiguous", "rule": "bptt"}
     other = words.get(setting.name, others.get(type(setting.default)))
     assert Train().of("snn")[setting.name] == setting.default
     assert Train.model_validate({setting.name: other}).of("snn")[setting.name] == other

@@ -134,9 +134,7 @@ def ceiling_of(arm: Arm, evidence: Evidence, layers: list[str], variant: str | N
     return float(measurement.value(pd.DataFrame([ceilings.mean()], columns=layers)).iloc[0])
 
 
-def _levels(
-    arm: Arm, evidence: Evidence, layers: list[str], variant: str | None, measurement: Measurement
-) -> Levels:
+def _levels(arm: Arm, evidence: Evidence, layers: list[str], variant: str | None, measurement: Measurement) -> Levels:
     def level(state: str, column: str | None = None) -> float:
         table = evidence.layers(arm, state, variant, column)
         there = [layer for layer in layers if layer in table]

@@ -56,8 +56,7 @@ def effect_of(claim: OneArm, evidence: Evidence, columns: Mapping[str, Column] |
         shared = shared_layers(arms, evidence)
         layers = _of_high_ceilings(arms, evidence, shared) if MEASUREMENTS[claim.a.measure].over_ceiling else shared
         samples = {
-            key: of_comparison(arm, evidence, layers[key], column=(columns or {}).get(key))
-            for key, arm in arms.items()
+            key: of_comparison(arm, evidence, layers[key], column=(columns or {}).get(key)) for key, arm in arms.items()
         }
         low = [low_layers(shared[key], layers[key]) for key in arms]
         notes = [used(claim, samples), *low, *(sample.note for sample in samples.values())]

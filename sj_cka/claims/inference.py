@@ -147,9 +147,7 @@ def estimate(effect: Callable[[frozenset[str]], float], arms: Sequence[Cells]) -
     return Estimate(value, variance**0.5, df, n)
 
 
-def spread(
-    effect: Callable[[frozenset[str]], Any], arms: Sequence[Cells]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def spread(effect: Callable[[frozenset[str]], Any], arms: Sequence[Cells]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Effects `[...]` with their variance by the jackknife over `units`, and its degrees of freedom.
 
     Args:

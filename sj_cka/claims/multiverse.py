@@ -52,9 +52,7 @@ def agreement(claim: Claim, judged: Judged, verdict: str, evidence: Evidence) ->
     return Agreement(sum(found.values()), len(found), tuple(name for name, agrees in found.items() if not agrees))
 
 
-def _specifications(
-    claim: Claim, evidence: Evidence, scales: tuple[str, ...]
-) -> Iterator[tuple[str, Evidence, Claim]]:
+def _specifications(claim: Claim, evidence: Evidence, scales: tuple[str, ...]) -> Iterator[tuple[str, Evidence, Claim]]:
     """Name, evidence and claim of every specification of a claim on similarity."""
     arms = list(claim.arms().values())
     if any(MEASUREMENTS[arm.measure].table != "paired" for arm in arms):

@@ -121,9 +121,7 @@ def dynamics_section(block: FigureBlock, results: Results) -> Section:
     lines, left_out = {}, []
     for variant, sides in results.sides(block).items():
         name = variant or str(block.comparison)
-        value = over_seeds.of_layers(
-            results.tables["dynamics"], str(block.comparison), variant, block.state, "split"
-        )
+        value = over_seeds.of_layers(results.tables["dynamics"], str(block.comparison), variant, block.state, "split")
         if value["mean"].isna().all():
             left_out.append(sides.titles[0])
             continue

@@ -53,6 +53,18 @@ class OverTime(nn.Module):
             return y.unflatten(0, x.shape[:2]) if frames else y
         return self.layers(x, len(x)) if frames else self.layers(x.unsqueeze(0), self.T)
 
+    def in_steps(self, x: Tensor) -> Tensor:
+        """What `forward` takes as frames, `[T, N, ...]`: an image shown T times, without a copy.
+
+        Raises:
+            ValueError: an artificial network, which has no steps.
+        """
+        if x.ndim % 2 == 1:
+            return x
+        if self.T is None:
+            raise ValueError("expected a spiking network for what goes step by step, got an artificial one")
+        return x.unsqueeze(0).expand(self.T, *x.shape)
+
     def layers(self, x: Tensor, T: int | None) -> Tensor:
         """All layers in turn.
 

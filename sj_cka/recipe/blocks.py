@@ -40,7 +40,7 @@ Epochs = Annotated[tuple[Int, ...], AfterValidator(_ascending)]
 
 
 # what a recipe writes otherwise than `Settings` has it
-_OTHERWISE: dict[str, tuple[Any, Any]] = {"rule": (ByName, ByName(name="backprop"))}
+_OTHERWISE: dict[str, tuple[Any, Any]] = {"rule": (ByName, ByName(name="bptt"))}
 
 
 def _of_settings(*, optional: bool) -> type[BaseModel]:

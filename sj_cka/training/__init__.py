@@ -1,6 +1,10 @@
-"""Training of one network."""
+"""Training of one network, and what its learning rule computes."""
 
 from sj_cka.training.checkpoint import Checkpoints, CheckpointSlot
+from sj_cka.training.credit.alignment import Alignment, alignment
+from sj_cka.training.credit.certificate import Certificate, certify
+from sj_cka.training.credit.locality import Locality, locality
+from sj_cka.training.credit.rule import Rule
 from sj_cka.training.device_loader import DeviceLoader
 from sj_cka.training.evaluation import accuracy, calibrate, class_scores
 from sj_cka.training.learning_rules import LEARNING_RULES, capturable
@@ -15,16 +19,23 @@ def __getattr__(name: str) -> object:
 
 __all__ = [
     "LEARNING_RULES",
+    "Alignment",
+    "Certificate",
     "CheckpointSlot",
     "Checkpoints",
     "DeviceLoader",
     "Epoch",
+    "Locality",
     "NotFinite",
+    "Rule",
     "Settings",
     "Trained",
     "accuracy",
+    "alignment",
     "calibrate",
     "capturable",
+    "certify",
     "class_scores",
+    "locality",
     "train",
 ]

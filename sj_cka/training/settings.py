@@ -54,7 +54,7 @@ class Settings:
     layout: Annotated[MemoryLayout, Field(description="of images and convolutions in memory")] = "auto"
     compile: Annotated[bool, Field(description="let torch.compile make the forward pass")] = False
     graph: Annotated[bool, Field(description="on CUDA, capture a step as a CUDA graph and replay it")] = True
-    rule: Annotated[str | Mapping[str, Any], Field(description="learning rule that gradients come from")] = "backprop"
+    rule: Annotated[str | Mapping[str, Any], Field(description="learning rule that gradients come from")] = "bptt"
     sync_bn: Annotated[bool, Field(description="with several processes: batch normalisation over the whole batch")] = (
         False
     )

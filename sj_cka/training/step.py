@@ -6,19 +6,20 @@ step can be one graph: the processor launches it once, in place of some thousand
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sj_cka.plugins import lookup
+from sj_cka.plugins import OptionError, lookup
 from sj_cka.recording import reset_states
+from sj_cka.training.credit.rule import Rule
 from sj_cka.training.device_loader import check_labels
 from sj_cka.training.distributed import sum_gradients
 from sj_cka.training.evaluation import class_scores
-from sj_cka.training.learning_rules import LEARNING_RULES
+from sj_cka.training.learning_rules import LEARNING_RULES, LearningRule, Preset
 from sj_cka.training.settings import Settings
 
 _log = logging.getLogger("sj_cka")
@@ -56,6 +57,7 @@ class Step:
         self.scaler = self.new_scaler()
         options = {"name": settings.rule} if isinstance(settings.rule, str) else dict(settings.rule)
         rule = lookup(LEARNING_RULES, options.pop("name"), "learning rule")
+        _check_rule(rule, options, settings)
         self.rule = functools.partial(rule, network, **options)
         self.capturable: bool = getattr(rule, "capturable", False)
 
@@ -89,15 +91,7 @@ class Step:
             ValueError: in the first step, labels outside the network's classes.
             RuntimeError: the learning rule leaves no gradient.
         """
-        reset_states(self.network)
-        self.optimiser.zero_grad(set_to_none=True)
-        mean_loss = functools.partial(self._loss, size=size)
-        logits, loss = self.rule(x, y, forward=self._logits, loss=mean_loss, scale=self.scaler.scale)
-        loss = loss.detach()
-        if look is not None:
-            look(loss)
-        if all(parameter.grad is None for parameter in self.network.parameters()):
-            raise RuntimeError(f"expected the learning rule {self.settings.rule} to leave gradients, it left none")
+        logits, loss = self.gradients(x, y, size, look)
         sum_gradients(self.network)
         if self.settings.clip is not None:
             self.scaler.unscale_(self.optimiser)
@@ -107,6 +101,26 @@ class Step:
         hits = (class_scores(logits.detach()).argmax(1) == y).sum()
         self.sums += torch.stack([loss.double() * size, hits.double()])
         return loss
+
+    def gradients(
+        self, x: Tensor, y: Tensor, size: int, look: Callable[[Tensor], None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Leaves the gradients of a batch, as the learning rule has them; gives logits and loss. Arguments of a step.
+
+        Raises:
+            ValueError: the learning rule does not go with the network, or labels outside its classes.
+            RuntimeError: the learning rule leaves no gradient.
+        """
+        reset_states(self.network)
+        self.optimiser.zero_grad(set_to_none=True)
+        mean_loss = functools.partial(self._loss, size=size)
+        logits, loss = self.rule(x, y, forward=self._logits, loss=mean_loss, scale=self.scaler.scale)
+        loss = loss.detach()
+        if look is not None:
+            look(loss)
+        if all(parameter.grad is None for parameter in self.network.parameters()):
+            raise RuntimeError(f"expected the learning rule {self.settings.rule} to leave gradients, it left none")
+        return logits, loss
 
     def _logits(self, x: Tensor) -> Tensor:
         with autocast(self.settings, self.device):
@@ -140,6 +154,23 @@ class Step:
         for group in self.optimiser.param_groups:
             group.update(self.options)
         self.scaler.load_state_dict(state["scaler"])
+
+
+def _check_rule(rule: LearningRule, options: Mapping[str, Any], settings: Settings) -> None:
+    """Raises OptionError where a learning rule does not go with other settings."""
+    made = rule.rule(**options) if isinstance(rule, Preset) else None
+    if made is None or made == Rule():
+        return
+    if made.per_step and settings.loss != "tet":
+        raise OptionError(
+            "loss",
+            f'expected loss "tet", the mean of that of every step, for a rule that learns step by step ({made.time}); '
+            f'got "{settings.loss}"',
+        )
+    if settings.compile:
+        raise OptionError(
+            "compile", f"expected no compile for a learning rule that looks into layers, got {made.space} x {made.time}"
+        )
 
 
 def summed_loss(logits: Tensor, y: Tensor, kind: str) -> Tensor:

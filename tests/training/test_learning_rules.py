@@ -1,4 +1,4 @@
-"""Learning rules: what backprop leaves, and rules of others between the forward pass and the update."""
+"""Learning rules: what BPTT leaves, and rules of others between the forward pass and the update."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from sj_cka.data import digits
 from sj_cka.models import build
 from sj_cka.plugins import UnknownName
 from sj_cka.training import LEARNING_RULES, DeviceLoader, NotFinite, Settings, capturable, train
-from sj_cka.training.learning_rules import backprop
+from sj_cka.training.learning_rules import bptt
 from sj_cka.training.loop import _captured
 
 PLAIN = Settings(epochs=2, batch_size=16, lr=0.1, weight_decay=0.0)
@@ -38,7 +38,7 @@ def rules(monkeypatch):
     """Rules of another package."""
 
     def scaled(net, x, y, *, by: float = 0.5, **given):
-        logits, loss = backprop(net, x, y, **given)
+        logits, loss = bptt(net, x, y, **given)
         for parameter in net.parameters():
             parameter.grad *= by
         return logits, loss
@@ -56,7 +56,7 @@ def rules(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["snn", "ann"])
-def test_backprop_leaves_the_gradients_of_autograd_and_none_is_dead(kind):
+def test_bptt_leaves_the_gradients_of_autograd_and_none_is_dead(kind):
     torch.manual_seed(0)
     x, y = torch.randn(8, 1, 8, 8), torch.arange(8)
 
@@ -64,7 +64,7 @@ def test_backprop_leaves_the_gradients_of_autograd_and_none_is_dead(kind):
         return nn.functional.cross_entropy(logits.mean(0) if logits.ndim == 3 else logits, y)
 
     one, other = network(kind).train(), network(kind).train()
-    logits, loss = backprop(one, x, y, forward=one, loss=mean_loss, scale=lambda loss: 8 * loss)
+    logits, loss = bptt(one, x, y, forward=one, loss=mean_loss, scale=lambda loss: 8 * loss)
     expected = torch.autograd.grad(mean_loss(other(x), y), list(other.parameters()))
     assert torch.equal(loss, mean_loss(logits, y))
     for parameter, gradient in zip(one.parameters(), expected, strict=True):
@@ -72,14 +72,14 @@ def test_backprop_leaves_the_gradients_of_autograd_and_none_is_dead(kind):
     assert all(gradient.any() for gradient in expected)
 
 
-def test_the_rule_is_backprop_unless_another_is_named():
-    assert same(trained("backprop"), trained({"name": "backprop"}))
-    assert Settings().rule == "backprop"
+def test_the_rule_is_bptt_unless_another_is_named():
+    assert same(trained("bptt"), trained({"name": "bptt"}))
+    assert Settings().rule == "bptt"
 
 
 @pytest.mark.usefixtures("rules")
 def test_a_training_takes_the_gradients_that_a_rule_leaves_with_its_options():
-    halved, backpropagated = trained("scaled", lr=0.2), trained("backprop")
+    halved, backpropagated = trained("scaled", lr=0.2), trained("bptt")
     assert same(halved, backpropagated)  # half the gradient at twice the rate
     assert same(trained({"name": "scaled", "by": 0.25}, lr=0.4), backpropagated)
     assert not same(trained({"name": "scaled", "by": 0.25}, lr=0.2), backpropagated)
@@ -106,8 +106,8 @@ def test_a_loss_that_is_no_number_ends_a_training_by_any_rule():
 
 
 def test_a_rule_that_nobody_knows_is_told():
-    with pytest.raises(UnknownName, match="unknown learning rule 'backdrop'; did you mean 'backprop'"):
-        trained("backdrop")
+    with pytest.raises(UnknownName, match="unknown learning rule 'btpt'; did you mean .*'bptt'"):
+        trained("btpt")
 
 
 @pytest.mark.parametrize(
@@ -130,4 +130,4 @@ def test_only_a_rule_that_says_so_is_captured():
 
     assert not hasattr(rule, "capturable")
     assert capturable(rule).capturable
-    assert backprop.capturable
+    assert bptt.capturable

@@ -112,7 +112,7 @@ def signs(
     size: float = 0.01,
 ) -> tuple[Tensor, Tensor]:
     """Backpropagation of which only the signs are kept, `size` each."""
-    logits, value = LEARNING_RULES["backprop"](network, x, y, forward=forward, loss=loss, scale=scale)
+    logits, value = LEARNING_RULES["bptt"](network, x, y, forward=forward, loss=loss, scale=scale)
     for parameter in network.parameters():
         if parameter.grad is not None:
             parameter.grad = size * parameter.grad.sign()

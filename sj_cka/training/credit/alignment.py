@@ -1,0 +1,153 @@
+"""The updates of a learning rule beside those of BPTT, at the same weights, on the same batch."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from sj_cka.recording import kept, reset_states
+from sj_cka.training.credit.rule import Rule, in_steps
+from sj_cka.training.credit.wiring import Wiring, without_noise
+from sj_cka.training.learning_rules import rule_of
+
+Updates = dict[str, Tensor]
+"""Module -> the gradients of its parameters, in one vector."""
+
+
+class Alignment(NamedTuple):
+    """How the updates of a rule lie to BPTT's.
+
+    Args:
+        whole: a row a layer: `layer`, `cosine`, `norm_ratio` (rule over BPTT). NaN where either is 0.
+        by_step: a row a layer and step (from 1), with `step`: both updates of the loss of that step alone.
+    """
+
+    whole: pd.DataFrame
+    by_step: pd.DataFrame
+
+
+def alignment(rule: str | Mapping[str, Any] | Rule, network: nn.Module, x: Tensor, y: Tensor) -> Alignment:
+    """Cosine and ratio of norms of a rule's updates and BPTT's, with a loss of every step, in evaluation mode.
+
+    Args:
+        rule: a name of LEARNING_RULES, a mapping with `name` and options, or a `Rule`.
+        network: left as it was; numbers are taken in float64, of a copy.
+        x: as the network takes it: images that it shows T times, or steps `[T, N, ...]`.
+        y: labels `[N]`.
+
+    Raises:
+        ValueError: neurons that are silent or a layer that BPTT gives no gradient, so that every rule would agree with
+            it; or a rule that does not go with the network.
+    """
+    made = rule_of(rule)
+    with in_float64(network, x) as (twin, steps):
+        check_alive(twin, made.wiring(twin, steps), steps)
+        return beside_bptt(made, twin, steps, y)
+
+
+def beside_bptt(rule: Rule, network: nn.Module, steps: Tensor, y: Tensor) -> Alignment:
+    """`alignment` of a network that is live, in float64."""
+    rows = []
+    for t in (None, *range(len(steps))):
+        own, back = (updates(one, network, steps, y, only=t) for one in (rule, Rule()))
+        if t is None:
+            _check_learning(back)
+        rows += [(layer, 0 if t is None else t + 1, *_beside(own[layer], back[layer])) for layer in back]
+    table = pd.DataFrame(rows, columns=["layer", "step", "cosine", "norm_ratio"])
+    whole = table[table["step"] == 0].drop(columns="step")
+    return Alignment(whole, table[table["step"] > 0].reset_index(drop=True))
+
+
+def _beside(own: Tensor, back: Tensor) -> tuple[float, float]:
+    norms = own.norm(), back.norm()
+    if not all(norms):
+        return float("nan"), float("nan") if not norms[1] else 0.0
+    return float(own @ back / (norms[0] * norms[1])), float(norms[0] / norms[1])
+
+
+def per_step(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of logits `[T, N, classes]`, mean over steps and samples."""
+    return nn.functional.cross_entropy(logits.flatten(0, 1), y.repeat(len(logits)))
+
+
+def updates(
+    rule: Callable[..., tuple[Tensor, Tensor]],
+    network: nn.Module,
+    steps: Tensor,
+    y: Tensor,
+    *,
+    loss: Callable[[Tensor, Tensor], Tensor] = per_step,
+    **options: Any,
+) -> Updates:
+    """What a rule leaves, by module; zeros where it leaves nothing.
+
+    Args:
+        rule: a function like those of LEARNING_RULES.
+        network: as it is to be run.
+        steps: `[T, N, ...]`.
+        y: labels `[N]`.
+        loss: the mean over steps.
+        options: more of the rule's arguments.
+    """
+    reset_states(network)
+    network.zero_grad(set_to_none=True)
+    rule(network, steps, y, forward=network, loss=loss, scale=lambda value: value, **options)
+    return by_module({name: p.grad for name, p in network.named_parameters()}, network)
+
+
+def by_module(gradients: Mapping[str, Tensor | None], network: nn.Module) -> Updates:
+    """Gradients of parameters by the module that holds these; a copy."""
+    parts: dict[str, list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            gradient = gradients.get(name)
+            flat = torch.zeros_like(parameter) if gradient is None else gradient.detach().clone()
+            parts.setdefault(name.rpartition(".")[0], []).append(flat.flatten())
+    return {module: torch.cat(of_module) for module, of_module in parts.items()}
+
+
+@contextmanager
+def in_float64(network: nn.Module, x: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
+    """A copy of a network in float64 and in evaluation mode, and what it is given, as steps `[T, N, ...]`."""
+    with kept(network):
+        reset_states(network)
+        twin = copy.deepcopy(network).double()
+    with without_noise(twin), torch.enable_grad():
+        yield twin, in_steps(twin, x).double()
+
+
+def check_alive(network: nn.Module, wiring: Wiring, steps: Tensor) -> None:
+    """Raises ValueError where a layer of neurons never spikes: no error goes through it, and all rules agree there."""
+    counts = dict.fromkeys(wiring.neurons, 0.0)
+
+    def count(name: str, module: nn.Module, args: Any, out: Tensor) -> None:
+        counts[name] += float(out.detach().abs().sum())
+
+    reset_states(network)
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in wiring.neurons.items():
+            hooks.callback(module.register_forward_hook(functools.partial(count, name)).remove)
+        network(steps)
+    reset_states(network)
+    if not counts:
+        raise ValueError("expected a network with neurons, found none that is called")
+    if silent := [name for name, total in counts.items() if not total]:
+        raise ValueError(
+            f"expected neurons that spike, those of {silent[0]!r} are silent on these samples: all rules would agree; "
+            "take other samples, larger weights or a lower threshold"
+        )
+
+
+def _check_learning(back: Updates) -> None:
+    if dead := [layer for layer, gradient in back.items() if not gradient.any()]:
+        raise ValueError(
+            f"expected samples on which BPTT has a gradient for every layer, it has none for {dead[0]!r}: every rule "
+            "would agree with it; take other samples, or weights with which more neurons spike"
+        )

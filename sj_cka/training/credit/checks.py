@@ -1,0 +1,152 @@
+"""Whether a learning rule goes with a network, and if not, why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from sj_cka.models.normalisation import StepBatchNorm1d, StepBatchNorm2d
+from sj_cka.recording import kept, reset_states
+from sj_cka.training.credit.traces import decays
+from sj_cka.training.credit.wiring import Wiring
+
+if TYPE_CHECKING:
+    from sj_cka.training.credit.rule import Rule
+
+
+def check_fits(rule: Rule, network: nn.Module, wiring: Wiring, T: int | None) -> None:
+    """Raises ValueError where a rule would compute something else on a network than it says.
+
+    Args:
+        rule: the rule.
+        network: to be trained, or looked at in evaluation mode.
+        wiring: of the network.
+        T: steps; None where the rule does not run step by step.
+    """
+    if rule.space != "backprop" or rule.time in ("presynaptic_trace", "eligibility_trace"):
+        _check_layers(rule, wiring)
+    if T is not None:
+        _check_steps(rule, network, wiring, T)
+    if rule.space in ("direct_feedback_alignment", "local_error"):
+        _check_blocks(rule, wiring)
+    if rule.time in ("presynaptic_trace", "eligibility_trace"):
+        _check_traced(rule, wiring)
+    if rule.time == "eligibility_trace":
+        _check_synapses(wiring)
+
+
+def _check_layers(rule: Rule, wiring: Wiring) -> None:
+    if wiring.others:
+        raise ValueError(
+            f"expected weights of linear layers and convolutions, which {_named(rule)} can tell from other "
+            f"computations; got {wiring.others[0]!r}"
+        )
+
+
+def _check_steps(rule: Rule, network: nn.Module, wiring: Wiring, T: int) -> None:
+    if T < 2:
+        raise ValueError(
+            f"expected at least two steps for the time rule {rule.time!r}, got T = {T}: with one step it is the same "
+            "as bptt"
+        )
+    merged = [name for name in wiring.norms if not isinstance(network.get_submodule(name), _OF_A_STEP)]
+    if merged and network.get_submodule(merged[0]).training:
+        raise ValueError(
+            f"expected batch normalisation of each step, or none (model: norm: step, or none), for the time rule "
+            f"{rule.time!r}: the statistics of {merged[0]!r} are over all steps, which cannot be had step by step"
+        )
+    if wiring.spiking_logits:
+        raise ValueError(
+            f"expected logits of a layer of weights, without a state, for the time rule {rule.time!r}: they come from "
+            f"the neurons {wiring.spiking_logits[0]!r}"
+        )
+
+
+def _check_blocks(rule: Rule, wiring: Wiring) -> None:
+    if wiring.spiking_logits or not wiring.classifier:
+        got = f"neurons {wiring.spiking_logits[0]!r}" if wiring.spiking_logits else "no layer"
+        raise ValueError(f"expected logits of a layer of weights for {_named(rule)}, they come from {got}")
+    if not wiring.neurons:
+        raise ValueError(f"expected neurons, or activations, that {_named(rule)} can give errors to; found none")
+    if wiring.past:
+        first, second = wiring.past[0]
+        raise ValueError(
+            f"expected blocks one behind the other for {_named(rule)}: the output of {first!r} reaches {second!r} past "
+            "its layers (a shortcut)"
+        )
+    _check_one_block(rule, wiring)
+
+
+def _check_one_block(rule: Rule, wiring: Wiring) -> None:
+    for layer, neurons in wiring.into.items():
+        if len(neurons) > 1 or (neurons and layer in wiring.classifier):
+            others = [*map(repr, neurons), *(["the logits"] if layer in wiring.classifier else [])]
+            raise ValueError(
+                f"expected layers that feed neurons each of one place for {_named(rule)}: {layer!r} feeds "
+                f"{' and '.join(others[:2])} (a shortcut)"
+            )
+
+
+def _check_traced(rule: Rule, wiring: Wiring) -> None:
+    _check_one_block(rule, wiring)
+    for name, calls in wiring.calls.items():
+        if calls > 1:
+            raise ValueError(
+                f"expected layers and neurons that run once a step for the time rule {rule.time!r}: {name!r} runs "
+                f"{calls:g} times"
+            )
+    for name, module in wiring.neurons.items():
+        if rule.time == "presynaptic_trace" and decays(module) is None:
+            raise ValueError(
+                f"expected neurons whose trace is known for the time rule 'presynaptic_trace' (LIF, IF, and LIF with a "
+                f"synaptic current): {name!r} is a {type(module).__name__}; an eligibility_trace follows any neuron"
+            )
+
+
+def _check_synapses(wiring: Wiring) -> None:
+    if wiring.norms:
+        raise ValueError(
+            f"expected no batch normalisation for the time rule 'eligibility_trace' (model: norm: none): "
+            f"{wiring.norms[0]!r} makes what a synapse left in a neuron depend on other samples"
+        )
+    for name, module in wiring.layers.items():
+        if name in wiring.behind:
+            raise ValueError(
+                f"expected layers right before their neurons for the time rule 'eligibility_trace': between "
+                f"{name!r} and its neurons stands another layer"
+            )
+        if any(wiring.shapes[name] != wiring.shapes[neurons] for neurons in wiring.into[name]):
+            raise ValueError(
+                f"expected a neuron for every output of a layer for the time rule 'eligibility_trace': {name!r} puts "
+                f"out {tuple(wiring.shapes[name])}, its neurons are given {tuple(wiring.shapes[wiring.into[name][0]])}"
+            )
+        if isinstance(module, nn.Conv1d | nn.Conv3d) or (isinstance(module, nn.Conv2d) and module.groups > 1):
+            raise ValueError(
+                f"expected linear layers and two-dimensional convolutions of one group for the time rule "
+                f"'eligibility_trace', {name!r} is a {type(module).__name__}"
+            )
+
+
+def _named(rule: Rule) -> str:
+    return f"the learning rule {rule.space} x {rule.time}"
+
+
+_OF_A_STEP = (StepBatchNorm1d, StepBatchNorm2d)
+
+
+def check_own(name: str, module: nn.Module, x: Tensor) -> None:
+    """Raises ValueError where neurons of one layer act on each other, so that no synapse can follow its own alone."""
+    drawn = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+    with kept(module), torch.enable_grad():
+        reset_states(module)
+        given = (x.detach() + drawn).requires_grad_()
+        out = module(given)
+        [each] = torch.autograd.grad(out.sum(), [given], retain_graph=True)
+        [weighted] = torch.autograd.grad((drawn * out).sum(), [given])
+    if not torch.allclose(weighted, drawn * each, rtol=1e-4, atol=1e-6):
+        raise ValueError(
+            f"expected neurons that act each on itself alone for the time rule 'eligibility_trace': those of {name!r} "
+            f"({type(module).__name__}) act on each other"
+        )
