@@ -18,7 +18,16 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from sj_cka.recording import as_written, check_network, from_rest, named, preserved, to_evaluation, unwrapped
+from sj_cka.recording import (
+    as_written,
+    check_network,
+    from_rest,
+    keep_gradients,
+    named,
+    preserved,
+    to_evaluation,
+    unwrapped,
+)
 
 ALL = "all"  # what stands in place of a layer for all of them together
 
@@ -111,6 +120,7 @@ def _information(network: nn.Module, x: Tensor, labels: Sequence[int] | None, ax
     of_samples = []
     with as_written(), preserved(network), torch.enable_grad():
         to_evaluation(network)
+        keep_gradients(network)
         for i in range(N):
             log_p = _log_p(network, x.narrow(axis, i, 1), i)
             label = None if labels is None else labels[i]

@@ -128,7 +128,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         "centroid",
         margin=0.1,
         reason="a tenth of a time step",
-        spread=0.1,
+        spread=0.05,
     ),
     "paired_cka": Measurement("comparison", "paired", "mean {similarity} of paired layers"),
     "cka_over_ceiling": Measurement(

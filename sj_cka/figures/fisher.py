@@ -57,15 +57,16 @@ def fisher(information: pd.DataFrame, *, title: str = "") -> go.Figure:
     figure, places, _, height = small_multiples(headings, columns, size, gap, 12, **shared)
     logarithms = information.assign(log=np.log10(information["fisher"].where(information["fisher"] > 0)))
     aside = 0.05 * (np.arange(len(networks)) - (len(networks) - 1) / 2)
-    for layer, at in zip(layers, places, strict=True):
-        of_layer = logarithms[logarithms["layer"] == layer]
-        for i, network in enumerate(networks):
-            table = 10 ** over_seeds(of_layer[of_layer["network"] == network], "step", "log")
-            line = _line(str(network), i, table, float(aside[i]))
-            figure.add_trace(line.update(showlegend=layer == layers[0]), **at)
+    named = set[str]()
+    for of, rows in logarithms.groupby(["layer", "network"], sort=False):
+        layer, network = map(str, of)
+        i = networks.index(network)
+        line = _line(network, i, 10 ** over_seeds(rows, "step", "log"), float(aside[i]))
+        figure.add_trace(line.update(showlegend=network not in named), **places[layers.index(layer)])
+        named.add(network)
     steps = sorted(information["step"].unique().tolist())
     figure.update_xaxes({"tickvals": steps} if len(steps) <= _FEW else {"nticks": 5})
-    figure.update_yaxes(type="log", exponentformat="power", dtick=1)
+    figure.update_yaxes(type="log", tickformat="~g", dtick=None if one else 1)
     last_row = range(len(layers) - columns, len(layers))
     for i, at in enumerate(places):
         if i in last_row:
