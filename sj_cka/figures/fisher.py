@@ -104,7 +104,7 @@ def _line(network: str, i: int, table: pd.DataFrame, aside: float) -> go.Scatter
 def fisher_section(block: FigureBlock, results: Results) -> Section:
     """Fisher information of all weights, of every layer, and where over the steps it lies."""
     information, networks = results.for_all("fisher"), results.for_all("information")
-    true = bool((networks["labels"] == "true").any())
+    true = bool((networks["labels"] == "data").any())
     of_whom = "labels of the data (empirical)" if true else "labels drawn from the network's own probabilities"
     note = (
         "Trace of the Fisher information of the weights in the first 1..T steps, of single samples of the test split "

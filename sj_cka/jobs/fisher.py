@@ -1,6 +1,6 @@
 """Fisher information of the weights of networks, by layer and number of steps; see `sj_cka.fisher`.
 
-Its cost is samples x steps x classes backward passes a network and seed (`labels: true`: samples x steps), one sample
+Its cost is samples x steps x classes backward passes a network and seed (`labels: data`: samples x steps), one sample
 at a time.
 """
 
@@ -33,7 +33,7 @@ class FisherBlock(Strict):
         description="<variant>.<snn|ann|converted>, with @init or @<epoch>; `*`: every variant",
     )
     samples: Int = Field(128, ge=1, description="the first so many test samples")
-    labels: Literal["model", "true"] = Field(
+    labels: Literal["model", "data"] = Field(
         "model", description="labels that are expected under the network's own probabilities, or those of the data"
     )
 
@@ -89,7 +89,7 @@ def run(job: Job, inputs: Inputs, context: Context) -> Files:
     measured = read_network(inputs["network"](weights_of(args.get("epoch"))), device=context.device)
     x, y = (part[: args["samples"]].to(context.device) for part in (data.x_test, data.y_test))
     x, axis = data.as_input(x), 0 if data.T is None else 1
-    of_labels = args.get("labels", "model") == "true"
+    of_labels = args.get("labels", "model") == "data"
     found = empirical_fisher(measured, x, y, axis=axis) if of_labels else fisher_information(measured, x, axis=axis)
     return {FISHER: json.dumps(found.to_dict("list")).encode()}
 
