@@ -35,7 +35,7 @@ ALL = "all"  # what stands in place of a layer for all of them together
 def fisher_information(network: nn.Module, x: Tensor, *, axis: int = 0) -> pd.DataFrame:
     """Fisher information of the weights of every layer in the first 1..T steps, the expectation over y taken exactly.
 
-    See `sj_cka.fisher` for the equation. It takes N T classes backward passes: on 128 digits at T = 4, 18 s of one
+    See `sj_cka.fisher` for the equation. It takes N T classes backward passes: on 128 digits at T = 4, 19 s of one
     CPU core for a ResNet-8, 4 s for an MLP with two hidden layers of 256.
 
     Args:

@@ -66,13 +66,13 @@ def fisher(information: pd.DataFrame, *, title: str = "") -> go.Figure:
         named.add(network)
     steps = sorted(information["step"].unique().tolist())
     figure.update_xaxes({"tickvals": steps} if len(steps) <= _FEW else {"nticks": 5})
-    figure.update_yaxes(type="log", tickformat="~g", dtick=None if one else 1)
+    figure.update_yaxes(type="log", tickformat="~g", dtick="D2" if one else 1)
     last_row = range(len(layers) - columns, len(layers))
     for i, at in enumerate(places):
         if i in last_row:
             figure.update_xaxes(title_text="number of steps", title_standoff=4, showticklabels=True, **at)
     for at in places[::columns]:
-        figure.update_yaxes(title_text="F", **at)
+        figure.update_yaxes(title_text="Fisher information" if one else "F", **at)
     legend = {**LEGEND_ABOVE, "y": 1 + 24 / height}  # above the headings
     lay_out(figure, title, height + 130, above=70, margin_b=60, legend=legend)
     return figure
