@@ -1,7 +1,8 @@
 """What the answers of a network tell of its weights: Fisher information, by layer and by number of time steps.
 
 The trace of the Fisher information of the weights theta of a layer in the first t steps (Kim et al. 2023, "Exploring
-temporal information dynamics in spiking neural networks", AAAI, arXiv 2211.14406, there of all weights together):
+temporal information dynamics in spiking neural networks", arXiv 2211.14406, there of all weights together; with CKA in
+the index terms of Lin et al. 2024, arXiv 2402.01782v1, the first version):
 
     F_t = E_x E_{y ~ p_t(.|x)} |d log p_t(y|x) / d theta|^2,    p_t = softmax(mean of the logits of steps 1..t)
 
