@@ -19,6 +19,7 @@ from sj_cka.preflight import Data, Preflight, Size, read_data
 from sj_cka.processes import world
 from sj_cka.recipe import NetworkName, Study
 from sj_cka.recipe.faults import validated
+from sj_cka.recipe.network_checks import check_network
 from sj_cka.recording import is_neuron
 from sj_cka.store import Store
 
@@ -120,13 +121,13 @@ def plan(study: Study, *, imagined: bool = False) -> Plan:
         if taken := TAKEN & kind.tables.keys():
             raise ValueError(f"expected tables of names of their own from kind of job {name}, got {', '.join(taken)}")
     blocks = _blocks(study)
-    preflight = Preflight(study, read_data(study, imagined=imagined))
+    preflight = Preflight(study, read_data(study, imagined=imagined), blocks)
     with threads(1):  # of few samples: more threads wait for each other longer than they work
         for name, kind in KINDS.items():
             with named(f"check of kind of job {name!r}"):
                 kind.check(preflight)
         networks = {name: preflight.network(name) for name in preflight.names}
-    graph = Graph(preflight, blocks, world()[1])
+    graph = Graph(preflight, world()[1])
     rows: dict[str, tuple[Row, ...]] = {}
     for name, kind in KINDS.items():
         with named(f"rows of kind of job {name!r}"):
@@ -161,7 +162,8 @@ def _blocks(study: Study) -> dict[str, BaseModel]:
     """What the recipe says under `jobs`, by kind of job.
 
     Raises:
-        RecipeError: no such kind, one that has its keys elsewhere, or a block that does not fit.
+        RecipeError: no such kind, one that has its keys elsewhere, a block that does not fit, or a network in it that
+            the study does not have.
     """
     blocks = {}
     for name in study.recipe.jobs:
@@ -171,5 +173,8 @@ def _blocks(study: Study) -> dict[str, BaseModel]:
             raise study.error(("jobs", name), str(error)) from error
         if kind.block is None:
             raise study.error(("jobs", name), f"expected no key: what concerns {name} stands elsewhere in a recipe")
-        blocks[name] = validated(kind.block, study.source, ("jobs", name))
+        blocks[name] = block = validated(kind.block, study.source, ("jobs", name))
+        for i, wanted in enumerate(getattr(block, "networks", ())):
+            for network in study.networks(wanted):
+                check_network(study, ("jobs", name, "networks", i), network)
     return blocks

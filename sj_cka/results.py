@@ -99,10 +99,10 @@ class Results:
     def for_all(self, name: str) -> pd.DataFrame:
         """A table of networks in which one that is the same for every variant stands once, as `*.<kind>`."""
         table = self.tables[name]
-        networks = map(NetworkName, set(table["network"]))
-        alike = {network: f"*.{network.kind}" for network in networks if self.plan.for_all(network)}
-        first = {f"{next(iter(self.study.conditions))}.{name[2:]}" for name in alike.values()}
-        once = table[table["network"].isin(first)]
+        networks = map(NetworkName, table["network"].unique())
+        alike = {n: f"*{n.removeprefix(n.variant)}" for n in networks if self.plan.for_all(n)}
+        first = {alike[network]: network for network in reversed(alike)}
+        once = table[table["network"].isin(first.values())]
         return pd.concat([table[~table["network"].isin(alike)], once.assign(network=once["network"].map(alike))])
 
 
@@ -169,7 +169,8 @@ def table(plan: Plan, store: Store, name: str) -> pd.DataFrame:
     if "network" not in joined:
         return joined
     order = {network: i for i, network in enumerate(plan.sizes)}
-    return joined.sort_values("network", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    places = joined["network"].map(lambda name: order.get(NetworkName(name).trained))
+    return joined.loc[places.sort_values(kind="stable").index].reset_index(drop=True)
 
 
 def _unequal_success(study: Study, attacked: pd.DataFrame) -> dict[tuple[str, str], str]:

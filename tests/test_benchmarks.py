@@ -24,6 +24,7 @@ SCRIPTS = {
     "events": "events by time",
     "cka_vs_peers": "time of raw Grams",
     "planning": "exponent",
+    "fisher": "with labels of the data",
     "verdicts": "share that pass .95",
     "own_terms": "time of own terms over that of Grams",
 }

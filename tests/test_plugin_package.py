@@ -42,13 +42,13 @@ def test_one_recipe_uses_all_that_a_package_brings(run: Run, tmp_path: Path) -> 
     page = (tmp_path / "out" / "report.html").read_text()
     assert "subspace overlap of every layer" in page
     assert "mean subspace overlap of paired layers" in page
-    assert "Fisher information: trace" in page
-    assert "time step at the centre of the Fisher information" in page
+    assert "Over time: trace" in page
+    assert "step in the middle of what is known" in page
     assert "darken" in page
-    fisher = pd.read_csv(tmp_path / "out" / "fisher.csv")
-    assert list(fisher.columns) == ["network", "seed", "trace", "centroid"]
-    assert fisher["centroid"].between(1, 3, inclusive="neither").all()
-    assert len(fisher) == 3
+    centroids = pd.read_csv(tmp_path / "out" / "centroids.csv")
+    assert list(centroids.columns) == ["network", "seed", "trace", "centroid"]
+    assert centroids["centroid"].between(1, 3, inclusive="neither").all()
+    assert len(centroids) == 3
     cka = pd.read_csv(tmp_path / "out" / "cka.csv")
     assert set(cka["measure"]) == {"overlap"}
     assert cka["value"].dropna().between(0, 1 + 1e-9).all()
@@ -60,17 +60,18 @@ def test_one_recipe_uses_all_that_a_package_brings(run: Run, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("{samples: 4}", "{samples: 0}", "jobs.fisher.samples: expected at least 1, got 0"),
-        ("jobs:\n  fisher: {samples: 4}\n", "", "claims[0].a.network: expected a network whose fisher_centroid"),
+        ("{samples: 4}", "{samples: 0}", "jobs.centroid.samples: expected at least 1, got 0"),
+        ("jobs:\n  centroid: {samples: 4}\n", "", "claims[0].a.network: expected a network whose middle_step"),
         (
-            "    b: {measure: fisher_centroid, network: base.snn}",
+            "    b: {measure: middle_step, network: base.snn}",
             "    b: {measure: accuracy, network: base.snn}",
-            "claims[0].b.measure: expected two arms that can be compared, got accuracy against fisher_centroid",
+            "claims[0].b.measure: expected two arms that can be compared, got accuracy against middle_step",
         ),
         ("{name: stripes, eps: 0.1}", "{name: stripes, epsilon: 0.1}", "data.epsilon: unknown key; did you mean 'eps'"),
         ("{name: stripes, eps: 0.1}", "{name: stripes, eps: -1}", "data.eps: expected a standard deviation from 0"),
         ("    darken:\n", "", "attack.by: expected a gradient-free attack too"),
-        ("fisher: {samples: 4}", "fischer: {}", "jobs.fischer: unknown kind of job 'fischer'; did you mean 'fisher'"),
+        ("centroid: {samples: 4}", "centrode: {}", "jobs.centrode: unknown kind of job 'centrode'; did you mean"),
+        ("{samples: 4}", "{networks: [bas.snn]}", "jobs.centroid.networks[0]: 'bas.snn': nobody trains a variant"),
         ("    at_most: 1\n", "", "claims[0].at_most: expected this key, it is missing"),
         (
             "measure: overlap",
@@ -103,8 +104,8 @@ def test_the_names_of_a_package_are_listed(run: Run) -> None:
         "darken",
         "overlap",
         "signs",
-        "fisher",
-        "fisher_centroid",
+        "centroid",
+        "middle_step",
         "within",
     )
     assert [name for name in (*names, "thread") if name not in listed] == []

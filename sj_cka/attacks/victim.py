@@ -5,19 +5,13 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
 from sj_cka.attacks import checks
 from sj_cka.ranges import Range
-from sj_cka.recording import preserved, reset_states
+from sj_cka.recording import keep_gradients, preserved, reset_states
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-# SpikingJelly's torch code of these cuts the surrogate gradient off in evaluation mode (IF and LIF in 2.0.0rc1); the
-# training mode of the node itself changes nothing else in them. OTTT's hands traces to the next layer then.
-_CUT_IN_EVALUATION = (neuron.IFNode, neuron.LIFNode, neuron.ComplementaryLIFNode)
-_NOT_ONLY = (neuron.OTTTLIFNode,)
 
 
 class NoGradient(RuntimeError):
@@ -154,9 +148,7 @@ def at_rest(net: nn.Module) -> Iterator[None]:
     with preserved(net):
         try:
             _evaluating(net)
-            for module in net.modules():
-                if isinstance(module, _CUT_IN_EVALUATION) and not isinstance(module, _NOT_ONLY):
-                    module.training = True
+            keep_gradients(net)
             for parameter, _ in learnt:
                 parameter.requires_grad_(False)
             yield

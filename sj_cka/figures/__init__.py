@@ -8,6 +8,7 @@ picture without them.
 from sj_cka.figures.accuracy import accuracy, accuracy_by_steps, accuracy_by_steps_section, accuracy_section
 from sj_cka.figures.curve import curve, curve_section, relative_curve_section
 from sj_cka.figures.drawing import GREY, PALETTE, TEMPLATE, Figure, Panel, Section, State
+from sj_cka.figures.fisher import fisher, fisher_section
 from sj_cka.figures.heatmap import heatmap, heatmap_section, heatmaps, heatmaps_section
 from sj_cka.figures.robustness import backdoors, backdoors_section, robustness, robustness_section
 from sj_cka.figures.steps_map import dynamics_section, steps_map, steps_section
@@ -28,6 +29,7 @@ __all__ = [
     "accuracy_by_steps",
     "backdoors",
     "curve",
+    "fisher",
     "heatmap",
     "heatmaps",
     "robustness",
@@ -51,4 +53,5 @@ FIGURES: dict[str, Figure] = {
     "training": Figure(training_section),
     "robustness": Figure(robustness_section, "attacks"),
     "backdoors": Figure(backdoors_section, "backdoors"),
+    "fisher": Figure(fisher_section, "fisher"),
 }

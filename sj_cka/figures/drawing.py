@@ -17,7 +17,15 @@ else:
     FigureBlock = Results = object
 
 Of = Literal[
-    "networks", "evaluations", "attacks", "backdoors", "comparison", "pairs of variants", "network with itself", "sweep"
+    "networks",
+    "evaluations",
+    "attacks",
+    "backdoors",
+    "fisher",
+    "comparison",
+    "pairs of variants",
+    "network with itself",
+    "sweep",
 ]
 State = Literal["trained", "untrained", "ceiling"]
 
@@ -49,8 +57,9 @@ class Figure:
             the recipe says of the figure: name, comparison, state, title; `results` is a `sj_cka.results.Results`; the
             other arguments are options of the recipe, checked against this signature.
         of: what it shows, and so what the study must have: its "networks"; networks that are run with other numbers
-            of steps, "evaluations"; "attacks"; "backdoors"; or a comparison that the block names: any "comparison", one
-            of "pairs of variants", of a "network with itself", one over all variants of a "sweep".
+            of steps, "evaluations"; "attacks"; "backdoors"; what `jobs.fisher` measures, "fisher"; or a comparison that
+            the block names: any "comparison", one of "pairs of variants", of a "network with itself", one over all
+            variants of a "sweep".
         states: of the networks of the comparison, those that it can show.
     """
 

@@ -18,7 +18,7 @@ from sj_cka.job import Context, Files, Inputs, Job
 from sj_cka.jobs import attack
 from sj_cka.jobs.evaluate import OF_RECORDINGS
 from sj_cka.jobs.graph import Graph, Kind, Row
-from sj_cka.jobs.moments import UNTRAINED, network
+from sj_cka.jobs.moments import epoch, network
 from sj_cka.jobs.weights import origins, read_network, weights_of
 from sj_cka.plugins import closest
 from sj_cka.preflight import Preflight
@@ -47,7 +47,7 @@ def job(graph: Graph, comparison: Comparison, sides: Sides, seeds: tuple[int, in
         options["controls"] = True
     for side, name, T in (("x", sides.x, sides.T_x), ("y", sides.y, sides.T_y)):
         options[f"T_{side}"] = T if T is not None and T != study.steps_of(name) else None
-        options[f"epoch_{side}"] = _epoch(study, name) if state != "untrained" else None
+        options[f"epoch_{side}"] = epoch(study, name) if state != "untrained" else None
     args |= {key: value for key, value in options.items() if value is not None}
     x, y = (network(graph, name, seed, state) for name, seed in zip(sides[:2], seeds, strict=True))
     inputs = {"x": x, "y": y}
@@ -58,14 +58,6 @@ def job(graph: Graph, comparison: Comparison, sides: Sides, seeds: tuple[int, in
         del args["batch_size"]  # all samples under attack are one minibatch
     threads = study.recipe.train.threads
     return Job("compare", args, inputs, graph.block(sides.x), None, threads, label, version=VERSION)
-
-
-def _epoch(study: Study, name: NetworkName) -> int | None:
-    """The epoch in which a name means a network, None for the last."""
-    if name.moment in ("", *UNTRAINED):
-        return None
-    epoch = int(name.moment)
-    return None if epoch == study.conditions[name.variant].train.of(name.kind)["epochs"] else epoch
 
 
 def rows(graph: Graph) -> Iterator[Row]:

@@ -23,13 +23,12 @@ class Graph:
 
     Args:
         preflight: the study, tried.
-        blocks: kind of job -> what the recipe says of it under `jobs`.
         processes: among which each training is shared.
     """
 
-    def __init__(self, preflight: Preflight, blocks: Mapping[str, BaseModel] | None = None, processes: int = 1) -> None:
+    def __init__(self, preflight: Preflight, processes: int = 1) -> None:
         self.study, self.data, self.networks = preflight.study, preflight.data, preflight.names
-        self.samples, self.blocks, self.processes = preflight.samples, blocks or {}, processes
+        self.samples, self.blocks, self.processes = preflight.samples, preflight.blocks, processes
         self._made: dict[tuple[Any, ...], Any] = {}
 
     def once(self, make: Callable[Concatenate[Graph, P], Made], *args: P.args, **none: P.kwargs) -> Made:
@@ -87,7 +86,8 @@ class Kind(NamedTuple):
         tables: name of a table -> what reads a measurement's part of it from the files of its job. Columns of `Row.at`
             that it does not place itself stand in front. TAKEN are not free.
         together: whether all processes of a `torch.distributed` group do it together; else the first does it alone.
-        block: what a recipe may say of it under `jobs.<kind>`; None where that lies elsewhere.
+        block: what a recipe may say of it under `jobs.<kind>`; None where that lies elsewhere. A list `networks` in it
+            names networks of the study, `*` every variant's: these are there, and are trained.
     """
 
     run: Callable[[Job, Inputs, Context], Files]

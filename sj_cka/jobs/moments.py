@@ -4,7 +4,7 @@ from sj_cka.figures import State
 from sj_cka.job import Job
 from sj_cka.jobs import convert, init, train
 from sj_cka.jobs.graph import Graph
-from sj_cka.recipe import NetworkName
+from sj_cka.recipe import NetworkName, Study
 
 UNTRAINED = ("init", "0")  # moments of a network's training
 
@@ -22,3 +22,11 @@ def network(graph: Graph, name: NetworkName, seed: int, state: State = "trained"
     if base.kind == "converted":
         return graph.once(convert.job, base, seed, False)
     return graph.once(init.job, base, seed)
+
+
+def epoch(study: Study, name: NetworkName) -> int | None:
+    """The epoch in which a name means a network, None for the last, and for the first weights."""
+    if name.moment in ("", *UNTRAINED):
+        return None
+    epoch = int(name.moment)
+    return None if epoch == study.conditions[name.variant].train.of(name.kind)["epochs"] else epoch

@@ -1,10 +1,12 @@
 """The networks of a study, built and run on a few samples before anything else runs."""
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
+from pydantic import BaseModel
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -43,10 +45,11 @@ class Preflight:
     Args:
         study: the recipe as read.
         data: variant -> its data.
+        blocks: kind of job -> what the recipe says of it under `jobs`.
     """
 
-    def __init__(self, study: Study, data: dict[str, Data]) -> None:
-        self.study, self.data = study, data
+    def __init__(self, study: Study, data: dict[str, Data], blocks: Mapping[str, BaseModel]) -> None:
+        self.study, self.data, self.blocks = study, data, blocks
         self._tried: dict[NetworkName, Tried] = {}
 
     def samples(self, network: NetworkName) -> Samples:
@@ -61,6 +64,8 @@ class Preflight:
         both = [NetworkName(f"{variant}.{kind}") for variant in study.conditions for kind in ("snn", "ann")]
         named = compared or both
         named += [name for block in study.recipe.evaluate for name in study.networks(block.network)]
+        for block in self.blocks.values():
+            named += [name for networks in getattr(block, "networks", ()) for name in study.networks(networks)]
         named += study.attacked()
         for entry in study.attacks.values():
             named += [source for network in study.attacked() if (source := entry.source_of(network)) is not None]

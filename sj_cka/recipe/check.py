@@ -130,6 +130,11 @@ def _check_there(study: Study, key: KeyPath, figure: Figure) -> None:
         figure.of == "attacks" and study.recipe.attack is None, key, "expected networks under attack, got none"
     )
     study.refuse_if(
+        figure.of == "fisher" and "fisher" not in study.recipe.jobs,
+        key,
+        "expected jobs.fisher, which networks are measured, got none",
+    )
+    study.refuse_if(
         figure.of == "backdoors" and not any(condition.train.poison for condition in study.conditions.values()),
         key,
         "expected a variant with train.poison, got none",
@@ -216,6 +221,14 @@ def _check_stray(study: Study, key: KeyPath, measurement: Arm, of: str) -> None:
         )
 
 
+_FISHER = "Fisher information is measured on the test split, at the steps of the training"
+_AS_TRAINED = {
+    "backdoor_success": "a backdoor is measured on the test split",
+    "fisher_information": _FISHER,
+    "information_centroid": _FISHER,
+}
+
+
 def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Arm) -> None:
     name, T, at = measurement.network, measurement.T, (*key, "network")
     if name is None:
@@ -238,6 +251,9 @@ def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Ar
     )
     if measurement.measure == "backdoor_success":
         _check_poisoned_arm(study, key, measurement, network)
+    if (why := _AS_TRAINED.get(measurement.measure)) is not None:
+        for stray in ("split", "T", "attack", "eps"):
+            study.refuse_if(stray in measurement.model_fields_set, (*key, stray), f"expected no {stray}: {why}")
     if measurement.attack is not None or measurement.eps is not None:
         _check_attacked_arm(study, key, measurement, network)
     if T is not None and T not in study.evaluated(network):
@@ -251,12 +267,6 @@ def _check_poisoned_arm(study: Study, key: KeyPath, measurement: Arm, network: N
         (*key, "network"),
         f"expected a network whose training has train.poison, got {measurement.network!r}",
     )
-    for name in ("split", "T", "attack", "eps"):
-        study.refuse_if(
-            name in measurement.model_fields_set,
-            (*key, name),
-            f"expected no {name}: a backdoor is measured on the test split",
-        )
 
 
 def _check_attacked_arm(study: Study, key: KeyPath, measurement: Arm, network: NetworkName) -> None:

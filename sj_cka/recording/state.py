@@ -99,6 +99,19 @@ def to_evaluation(model: nn.Module) -> None:
         _call(model.eval, "eval()", "", model)
 
 
+# SpikingJelly's torch code of these cuts the surrogate gradient off in evaluation mode (IF and LIF in 2.0.0rc1); the
+# training mode of the node itself changes nothing else in them. OTTT's hands traces to the next layer then.
+_CUT_IN_EVALUATION = (neuron.IFNode, neuron.LIFNode, neuron.ComplementaryLIFNode)
+_NOT_ONLY = (neuron.OTTTLIFNode,)
+
+
+def keep_gradients(model: nn.Module) -> None:
+    """Puts those neurons of a network in evaluation mode into training mode that have no surrogate gradient else."""
+    for module in model.modules():
+        if isinstance(module, _CUT_IN_EVALUATION) and not isinstance(module, _NOT_ONLY):
+            module.training = True
+
+
 def reset_states(model: nn.Module) -> None:
     """Puts the states of a network to rest, once per batch.
 

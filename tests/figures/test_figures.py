@@ -18,6 +18,7 @@ from sj_cka.figures import (
     accuracy_by_steps,
     backdoors,
     curve,
+    fisher,
     heatmap,
     heatmaps,
     robustness,
@@ -84,6 +85,17 @@ def history() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def information() -> pd.DataFrame:
+    rows = [
+        {"network": network, "seed": seed, "layer": layer, "step": step, "fisher": 10.0 ** (seed - step)}
+        for network, T in (("a.snn", 3), ("a.ann", 1))
+        for layer in ("conv1", "fc")
+        for step in range(1, T + 1)
+        for seed in (0, 2)
+    ]
+    return pd.DataFrame(rows)
+
+
 def between() -> pd.DataFrame:
     return pd.DataFrame([[0.9, 0.3], [0.3, 0.8]], index=["a", "b"], columns=["a", "b"])
 
@@ -106,6 +118,7 @@ DRAWN = {
     "training": lambda title: training(history(), title=title),
     "robustness": lambda title: robustness({"pgd": {"base.snn": at_steps([0, 1])}}, title=title),
     "backdoors": lambda title: backdoors({"success": at_steps([0, 1])}, title=title),
+    "fisher": lambda title: fisher(information(), title=title),
 }
 
 

@@ -12,7 +12,7 @@ def register() -> None:
     from sj_cka.jobs import KINDS
     from sj_cka.models import MODELS, NEURONS
     from sj_cka.training import LEARNING_RULES
-    from sj_cka_stripes import fisher, parts, within
+    from sj_cka_stripes import centroid, parts, within
 
     DATASETS["stripes"] = parts.stripes
     AUGMENTATIONS["dim"] = parts.dim
@@ -23,8 +23,6 @@ def register() -> None:
     LEARNING_RULES["signs"] = parts.signs
     ENGINES["thread"] = parts.thread
     TESTS["within"] = ClaimTest(within.Within, "difference", within.judge)
-    KINDS["fisher"] = fisher.KIND
-    MEASUREMENTS["fisher_centroid"] = Measurement(
-        "network", "fisher", "time step at the centre of the Fisher information", "centroid"
-    )
-    FIGURES["fisher"] = Figure(fisher.section)
+    KINDS["centroid"] = centroid.KIND
+    MEASUREMENTS["middle_step"] = Measurement("network", "centroids", "step in the middle of what is known", "centroid")
+    FIGURES["centroid"] = Figure(centroid.section)
