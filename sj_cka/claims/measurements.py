@@ -25,6 +25,7 @@ class Measurement(NamedTuple):
         value: of a comparison's `[seed, layer]`: the number.
         unit: what `parts` are called.
         parts: what the number is a mean over, given the layers.
+        chosen_by: of a network: keys of an arm, besides the network, that choose among its rows.
         elsewhere: key of an arm -> the table in place of `table`, where the arm gives that key.
         margin: differences within it are of no matter, unless a claim says otherwise.
         reason: why.
@@ -41,6 +42,7 @@ class Measurement(NamedTuple):
     value: Callable[[pd.DataFrame], pd.Series] = lambda layers: layers.mean(axis=1)
     unit: str = "layers"
     parts: Callable[[list[str]], list[str]] = list
+    chosen_by: tuple[str, ...] = ()
     elsewhere: Mapping[str, str] = MappingProxyType({})
     margin: float = 0.02
     reason: str = "a fiftieth of the way from unrelated to equal"
@@ -96,6 +98,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         "accuracy",
         "accuracy",
         "accuracy",
+        chosen_by=("split", "T", "attack", "eps"),
         elsewhere={"T": "evaluated", "attack": "attacks"},
         scale=_SHARE,
         margin=_POINT,
@@ -129,6 +132,35 @@ MEASUREMENTS: dict[str, Measurement] = {
         margin=0.1,
         reason="a tenth of a time step",
         spread=0.05,
+    ),
+    "gradient_alignment": Measurement(
+        "network",
+        "alignment_at_end",
+        "mean cosine of the updates of hidden layers with BPTT's, at the end of the training",
+        "cosine",
+        margin=0.05,
+        reason="an angle of 3 degrees at a right angle",
+        spread=0.05,
+    ),
+    "across_blocks": Measurement(
+        "network",
+        "locality",
+        "share of updates that move when a block above is disturbed",
+        "across_blocks",
+        margin=0.05,
+        reason="rules are local or not: shares lie at 0, at 1, or well between",
+        spread=0.02,
+        scale="share of updates",
+    ),
+    "across_steps": Measurement(
+        "network",
+        "locality",
+        "share of updates of a step that move when a later step is disturbed",
+        "across_steps",
+        margin=0.05,
+        reason="rules are local or not: shares lie at 0, at 1, or well between",
+        spread=0.02,
+        scale="share of updates",
     ),
     "paired_cka": Measurement("comparison", "paired", "mean {similarity} of paired layers"),
     "cka_over_ceiling": Measurement(

@@ -6,10 +6,12 @@ picture without them.
 """
 
 from sj_cka.figures.accuracy import accuracy, accuracy_by_steps, accuracy_by_steps_section, accuracy_section
+from sj_cka.figures.credit import alignment_section, locality, locality_section
 from sj_cka.figures.curve import curve, curve_section, relative_curve_section
 from sj_cka.figures.drawing import GREY, PALETTE, TEMPLATE, Figure, Panel, Section, State
 from sj_cka.figures.fisher import fisher, fisher_section
 from sj_cka.figures.heatmap import heatmap, heatmap_section, heatmaps, heatmaps_section
+from sj_cka.figures.learning import against_epochs, learning_section, parting_section
 from sj_cka.figures.robustness import backdoors, backdoors_section, robustness, robustness_section
 from sj_cka.figures.steps_map import dynamics_section, steps_map, steps_section
 from sj_cka.figures.training_curves import training, training_section
@@ -27,11 +29,13 @@ __all__ = [
     "State",
     "accuracy",
     "accuracy_by_steps",
+    "against_epochs",
     "backdoors",
     "curve",
     "fisher",
     "heatmap",
     "heatmaps",
+    "locality",
     "robustness",
     "steps_map",
     "training",
@@ -53,5 +57,9 @@ FIGURES: dict[str, Figure] = {
     "training": Figure(training_section),
     "robustness": Figure(robustness_section, "attacks"),
     "backdoors": Figure(backdoors_section, "backdoors"),
+    "learning": Figure(learning_section, "epochs"),
+    "parting": Figure(parting_section, "epochs"),
+    "alignment": Figure(alignment_section, "alignment"),
+    "locality": Figure(locality_section, "locality"),
     "fisher": Figure(fisher_section, "fisher"),
 }

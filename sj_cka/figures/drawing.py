@@ -22,7 +22,10 @@ Of = Literal[
     "attacks",
     "backdoors",
     "fisher",
+    "alignment",
+    "locality",
     "comparison",
+    "epochs",
     "pairs of variants",
     "network with itself",
     "sweep",
@@ -57,9 +60,9 @@ class Figure:
             the recipe says of the figure: name, comparison, state, title; `results` is a `sj_cka.results.Results`; the
             other arguments are options of the recipe, checked against this signature.
         of: what it shows, and so what the study must have: its "networks"; networks that are run with other numbers
-            of steps, "evaluations"; "attacks"; "backdoors"; what `jobs.fisher` measures, "fisher"; or a comparison that
-            the block names: any "comparison", one of "pairs of variants", of a "network with itself", one over all
-            variants of a "sweep".
+            of steps, "evaluations"; "attacks"; "backdoors"; what `jobs` of a name measure, "fisher", "alignment",
+            "locality"; or a comparison that the block names: any "comparison", one over "epochs", of "pairs of
+            variants", of a "network with itself", one over all variants of a "sweep".
         states: of the networks of the comparison, those that it can show.
     """
 
@@ -70,7 +73,7 @@ class Figure:
     @property
     def compares(self) -> bool:
         """Whether it shows a comparison."""
-        return self.of in ("comparison", "pairs of variants", "network with itself", "sweep")
+        return self.of in ("comparison", "epochs", "pairs of variants", "network with itself", "sweep")
 
 
 # One scale for every CKA figure, so that two pictures can be compared by eye. Viridis is perceptually uniform.

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 
 from sj_cka.job import Context, Files, Job
-from sj_cka.jobs import attack, backdoor, compare, convert, cost, evaluate, fisher, init, train
+from sj_cka.jobs import alignment, attack, backdoor, compare, convert, cost, evaluate, fisher, init, locality, train
 from sj_cka.jobs.graph import Kind
 from sj_cka.jobs.machine import device, environment, threads
 from sj_cka.plugins import lookup
@@ -20,6 +20,8 @@ KINDS: dict[str, Kind] = {
     "backdoor": backdoor.KIND,
     "compare": compare.KIND,
     "fisher": fisher.KIND,
+    "alignment": alignment.KIND,
+    "locality": locality.KIND,
 }
 
 

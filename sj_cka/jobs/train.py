@@ -16,11 +16,14 @@ from sj_cka.jobs.accuracies import ACCURACY, accuracies, read_accuracies
 from sj_cka.jobs.graph import Graph, Kind, Row
 from sj_cka.jobs.weights import network_args, network_spec, saved, saved_weights, weights_of
 from sj_cka.models import build
+from sj_cka.plugins import OptionError
 from sj_cka.preflight import Preflight
 from sj_cka.recipe import NetworkName
 from sj_cka.recipe.choices import AUGMENTATION, options_of
 from sj_cka.recipe.faults import fault_of
+from sj_cka.recording import preserved
 from sj_cka.training import Checkpoints, DeviceLoader, Epoch, Settings, train
+from sj_cka.training.step import Step
 
 HISTORY, RATES = "history.csv", "firing_rates.csv"
 VERSION = 2
@@ -64,10 +67,10 @@ def rows(graph: Graph) -> Iterator[Row]:
 
 
 def check(preflight: Preflight) -> None:
-    """Tries every augmentation on two samples of its data.
+    """Tries every augmentation, and every learning rule but BPTT, on two samples of its data.
 
     Raises:
-        RecipeError: an option out of range, or samples that it is not for.
+        RecipeError: an option out of range, samples that an augmentation is not for, or a network that a rule is not.
     """
     for name, condition in preflight.study.conditions.items():
         samples = preflight.data[name].samples.x_train[:2]
@@ -77,6 +80,25 @@ def check(preflight: Preflight) -> None:
                 AUGMENTATION.function(augmentation.name)(samples.clone(), Generator().manual_seed(0), **options)
             except ValueError as error:
                 raise fault_of(error, condition.source, ("train", "augment", i)) from error
+    for network in preflight.names:
+        if network.kind != "converted":
+            _check_rule(preflight, network)
+
+
+def _check_rule(preflight: Preflight, name: NetworkName) -> None:
+    """A learning rule goes with its network and with the other settings of its training."""
+    condition, data = preflight.study.conditions[name.variant], preflight.samples(name)
+    settings = Settings(**condition.train.of(name.kind))
+    if settings.rule == Settings().rule:
+        return
+    network = preflight.network(name)
+    try:
+        with preserved(network):
+            network.train()
+            Step(network, settings).gradients(data.as_input(data.x_train[:2].clone()), data.y_train[:2], 2)
+    except ValueError as error:
+        at = ("train", error.option) if isinstance(error, OptionError) else ("train", "rule")
+        raise condition.source.error(at, f"{name}: {getattr(error, 'message', error)}") from error
 
 
 def run(job: Job, inputs: Inputs, context: Context) -> Files:

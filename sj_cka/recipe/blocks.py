@@ -175,15 +175,18 @@ StepNumbers = Annotated[
 
 
 class Comparison(Strict):
-    """Two networks whose layers are compared; `*` stands for every variant."""
+    """Two networks whose layers are compared; `*.` stands for every variant, `@*` for every kept epoch and the last."""
 
     name: Name
     x: str = Field(
-        description="<variant>.<snn|ann|converted>, with @init for the untrained network, @<epoch> for a kept epoch"
+        description="<variant>.<snn|ann|converted>, with @init for the untrained network, @<epoch> for a kept epoch, "
+        "@* for each of them and the last one in turn"
     )
     y: str = Field(description="like x; the same network shows what the steps inside its layers share")
-    variants: Literal["same", "pairs"] = Field(
-        "same", description="what * stands for: one variant in x and y, or every two different ones"
+    variants: Literal["same", "pairs"] | Annotated[list[Name], Field(min_length=1, max_length=MOST_VARIANTS)] = Field(
+        "same",
+        description="what * stands for: one variant in x and y; every two different ones; or, in x, each of a list of "
+        "variants, while y names one",
     )
     seeds: Literal["same", "across"] = Field(
         "same",
@@ -204,9 +207,14 @@ class Comparison(Strict):
         False, description="also compare with the spikes of every neuron put at random steps, their number kept"
     )
 
+    @property
+    def over_epochs(self) -> bool:
+        """Whether it is made at every kept epoch."""
+        return "@*" in (self.x[-2:], self.y[-2:])
+
     def ceiling_of(self, network: NetworkName) -> str:
         """What tells the two parts of a noise ceiling apart, see `sj_cka.jobs.compare.rows`."""
-        return network if self.variants == "pairs" else network.kind
+        return network.kind if self.variants == "same" else network
 
 
 class Evaluation(Strict):

@@ -96,6 +96,11 @@ def _check_compared(study: Study, key: KeyPath, figure: Figure, comparison: Comp
         f"expected a comparison of pairs of variants, {comparison.name!r} is none",
     )
     study.refuse_if(
+        figure.of == "epochs" and not comparison.over_epochs,
+        at,
+        f"expected a comparison over epochs, with @* in x or y, {comparison.name!r} is none",
+    )
+    study.refuse_if(
         figure.of == "network with itself" and not _of_itself(comparison),
         at,
         f"expected {ITSELF}, {comparison.name!r} is none",
@@ -130,9 +135,9 @@ def _check_there(study: Study, key: KeyPath, figure: Figure) -> None:
         figure.of == "attacks" and study.recipe.attack is None, key, "expected networks under attack, got none"
     )
     study.refuse_if(
-        figure.of == "fisher" and "fisher" not in study.recipe.jobs,
+        figure.of in ("fisher", "alignment", "locality") and figure.of not in study.recipe.jobs,
         key,
-        "expected jobs.fisher, which networks are measured, got none",
+        f"expected jobs.{figure.of}, which networks are measured, got none",
     )
     study.refuse_if(
         figure.of == "backdoors" and not any(condition.train.poison for condition in study.conditions.values()),
@@ -221,14 +226,6 @@ def _check_stray(study: Study, key: KeyPath, measurement: Arm, of: str) -> None:
         )
 
 
-_FISHER = "Fisher information is measured on the test split, at the steps of the training"
-_AS_TRAINED = {
-    "backdoor_success": "a backdoor is measured on the test split",
-    "fisher_information": _FISHER,
-    "information_centroid": _FISHER,
-}
-
-
 def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Arm) -> None:
     name, T, at = measurement.network, measurement.T, (*key, "network")
     if name is None:
@@ -251,9 +248,10 @@ def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Ar
     )
     if measurement.measure == "backdoor_success":
         _check_poisoned_arm(study, key, measurement, network)
-    if (why := _AS_TRAINED.get(measurement.measure)) is not None:
-        for stray in ("split", "T", "attack", "eps"):
-            study.refuse_if(stray in measurement.model_fields_set, (*key, stray), f"expected no {stray}: {why}")
+    for stray in measurement.model_fields_set.intersection(OF_A_NETWORK[1:]):
+        if stray not in MEASUREMENTS[measurement.measure].chosen_by:
+            why = f"{measurement.measure} is measured once of a network, as it was trained"
+            raise study.error((*key, stray), f"expected no {stray}: {why}")
     if measurement.attack is not None or measurement.eps is not None:
         _check_attacked_arm(study, key, measurement, network)
     if T is not None and T not in study.evaluated(network):

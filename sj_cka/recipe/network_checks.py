@@ -16,7 +16,7 @@ from sj_cka.recipe.reading import Study
 from sj_cka.recipe.source import KeyPath, shown
 from sj_cka.typed import number
 
-WITH_CEILING = "a comparison of two kinds of network, or of pairs of variants: only that has a noise ceiling"
+WITH_CEILING = "a comparison of two kinds of network, or of different variants by *: only that has a noise ceiling"
 
 
 def check_network(study: Study, key: KeyPath, name: NetworkName) -> None:
@@ -69,13 +69,7 @@ def check_comparisons(study: Study) -> None:
             (*key, "permutation_test"),
             f"expected none: the permutation test is of CKA between steps, not of {comparison.measure}",
         )
-        study.refuse_if(
-            ("*" in comparison.x) != ("*" in comparison.y),
-            key,
-            "expected * in both x and y, or in none: it stands for the same variant",
-        )
-        if comparison.variants == "pairs":
-            _check_pairs(study, key, comparison)
+        _check_variants(study, key, comparison)
         for sides in study.sides(comparison).values():
             for side, network, T in (("x", sides.x, sides.T_x), ("y", sides.y, sides.T_y)):
                 check_network(study, (*key, side), network)
@@ -100,8 +94,32 @@ def check_comparisons(study: Study) -> None:
         )
 
 
+def _check_variants(study: Study, key: KeyPath, comparison: Comparison) -> None:
+    """What * stands for, and @*."""
+    star_x, star_y = ("*." in name for name in (comparison.x, comparison.y))
+    if isinstance(comparison.variants, list):
+        message = f"expected * in x alone for a list of variants, got {comparison.x!r} and {comparison.y!r}"
+        study.refuse_if(not star_x or star_y, (*key, "variants"), message)
+        for j, variant in enumerate(comparison.variants):
+            if variant not in study.conditions or variant in comparison.variants[:j]:
+                hint = closest(variant, study.conditions)
+                raise study.error((*key, "variants", j), f"expected variants, each once, got {variant!r}{hint}")
+    else:
+        message = "expected * in both x and y, or in none: it stands for the same variant"
+        study.refuse_if(star_x != star_y, key, message)
+    if comparison.variants == "pairs":
+        _check_pairs(study, key, comparison)
+    of_sides = [
+        {tuple(study.epochs(network.trained)) for network in study.networks(name)}
+        for name in (comparison.x, comparison.y)
+        if name.endswith("@*")
+    ]
+    if len(of_sides) == 2 and len(of_sides[0] | of_sides[1]) > 1:
+        raise study.error(key, "expected networks that keep the same epochs for @* in x and y")
+
+
 def _check_pairs(study: Study, key: KeyPath, comparison: Comparison) -> None:
-    if "*" not in comparison.x or comparison.x != comparison.y:
+    if "*." not in comparison.x or comparison.x != comparison.y:
         got = f"got {comparison.x!r} and {comparison.y!r}"
         raise study.error((*key, "variants"), f"expected the same x and y, with *, for pairs of variants, {got}")
     study.refuse_if(

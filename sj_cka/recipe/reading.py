@@ -18,6 +18,7 @@ from sj_cka.recipe.source import KeyPath, RecipeError, Source, read_source, show
 from sj_cka.typed import number
 
 _LONGEST_NAME = 100  # of a variant, a part of the names of files
+_NO_EPOCH: tuple[int | None, ...] = (None,)
 _VARIED = ("data", "model", "snn", "train")
 
 
@@ -105,28 +106,45 @@ class Study:
     def sides(self, comparison: Comparison) -> dict[str, Sides]:
         """The networks that a comparison compares, by variant; by "" where it names its variants itself.
 
-        Of pairs of variants the name is "a and b", of several `T_x` "a at T = 1", or "at T = 1", and of an attack of
-        several strengths "a at eps 0.1", or "at eps 0.1".
+        Of pairs of variants the name is "a and b", of epochs "a at epoch 5", or "at epoch 5"; alike of several `T_x`
+        "at T = 1", and of an attack of several strengths "at eps 0.1".
         """
-        x, y = comparison.x, comparison.y
-        if "*" not in x + y:
+        stands: dict[str, tuple[str, str]]
+        if "*." not in comparison.x + comparison.y:
             stands = {"": ("", "")}
         elif comparison.variants == "pairs":
             stands = {f"{a} and {b}": (a, b) for a, b in combinations(self.conditions, 2)}
         else:
-            stands = {variant: (variant, variant) for variant in self.conditions}
+            among = self.conditions if comparison.variants == "same" else comparison.variants
+            stands = {variant: (variant, variant) for variant in among}
         steps = comparison.T_x or (None,)
         strengths = self.attacks[comparison.attack_y].eps if comparison.attack_y in self.attacks else (None,)
         by_variant = {}
         for name, (a, b) in stands.items():
-            for T, eps in product(steps, strengths):
-                label = f"{name} at T = {T}" if len(steps) > 1 else name
+            x, y = (NetworkName(n.replace("*.", f"{v}.")) for n, v in ((comparison.x, a), (comparison.y, b)))
+            epochs = next((self.epochs(one) for one in (x, y) if one.moment == "*"), _NO_EPOCH)
+            for epoch, T, eps in product(epochs, steps, strengths):
+                label = name if epoch is None else f"{name} at epoch {epoch}"
+                label += f" at T = {T}" if len(steps) > 1 else ""
                 label += f" at eps {eps:g}" if len(strengths) > 1 else ""
                 under = None if comparison.attack_y is None else (comparison.attack_y, eps)
-                by_variant[label.strip()] = Sides(
-                    NetworkName(x.replace("*", a)), NetworkName(y.replace("*", b)), T, comparison.T_y, under
-                )
+                by_variant[label.strip()] = Sides(self.at(x, epoch), self.at(y, epoch), T, comparison.T_y, under)
         return by_variant
+
+    def epochs(self, network: NetworkName) -> Sequence[int | None]:
+        """The epochs of a network's training whose weights there are: those that are kept, and the last."""
+        condition = self.conditions.get(network.variant)
+        if condition is None:  # which is told where names are checked
+            return _NO_EPOCH
+        last = condition.train.of(network.kind)["epochs"]
+        return sorted({*(epoch for epoch in condition.train.keep if epoch < last), last})
+
+    def at(self, network: NetworkName, epoch: int | None) -> NetworkName:
+        """A network `@*` at an epoch; any other as it is."""
+        if network.moment != "*" or epoch is None:
+            return network
+        last = self.conditions[network.variant].train.of(network.kind)["epochs"]
+        return network.trained if epoch == last else NetworkName(f"{network.trained}@{epoch}")
 
     @cached_property
     def attacks(self) -> dict[str, Attacking]:
@@ -139,13 +157,18 @@ class Study:
         return list(dict.fromkeys(network for name in named for network in self.networks(name)))
 
     def has_ceiling(self, comparison: Comparison) -> bool:
-        """Whether seed against seed is a noise ceiling of it: for two kinds of network, and for two variants."""
+        """Whether seed against seed is a noise ceiling of it: for two kinds of network, and for different variants."""
         kinds = {NetworkName(name).kind for name in (comparison.x, comparison.y)}
-        return comparison.attack_y is None and (len(kinds) == 2 or comparison.variants == "pairs")
+        return comparison.attack_y is None and (len(kinds) == 2 or comparison.variants != "same")
 
     def networks(self, name: str) -> list[NetworkName]:
-        """The networks that a name stands for: itself, or one of every variant where it holds `*`."""
-        return [NetworkName(name.replace("*", variant)) for variant in (self.conditions if "*" in name else [""])]
+        """The networks that a name stands for: itself, or one of every variant (`*.`), at every kept epoch (`@*`)."""
+        of_variants = [NetworkName(name.replace("*.", f"{v}.")) for v in (self.conditions if "*." in name else [""])]
+        return [
+            self.at(network, epoch)
+            for network in of_variants
+            for epoch in (self.epochs(network) if network.moment == "*" else _NO_EPOCH)
+        ]
 
     def evaluated(self, network: NetworkName) -> list[int]:
         """The numbers of steps that the accuracy of a network is measured at, besides those of its training."""

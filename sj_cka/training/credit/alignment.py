@@ -25,12 +25,15 @@ class Alignment(NamedTuple):
     """How the updates of a rule lie to BPTT's.
 
     Args:
-        whole: a row a layer: `layer`, `cosine`, `norm_ratio` (rule over BPTT). NaN where either is 0.
+        whole: a row a layer: `layer`, `cosine`, `norm_ratio` (rule over BPTT). NaN where either is 0, as of a layer
+            before silent neurons.
         by_step: a row a layer and step (from 1), with `step`: both updates of the loss of that step alone.
+        hidden: the layers that do not classify: those that do have BPTT's update in every rule.
     """
 
     whole: pd.DataFrame
     by_step: pd.DataFrame
+    hidden: list[str]
 
 
 def alignment(rule: str | Mapping[str, Any] | Rule, network: nn.Module, x: Tensor, y: Tensor) -> Alignment:
@@ -43,26 +46,23 @@ def alignment(rule: str | Mapping[str, Any] | Rule, network: nn.Module, x: Tenso
         y: labels `[N]`.
 
     Raises:
-        ValueError: neurons that are silent or a layer that BPTT gives no gradient, so that every rule would agree with
-            it; or a rule that does not go with the network.
+        ValueError: a rule that does not go with the network, or has no definition.
     """
     made = rule_of(rule)
     with in_float64(network, x) as (twin, steps):
-        check_alive(twin, made.wiring(twin, steps), steps)
         return beside_bptt(made, twin, steps, y)
 
 
 def beside_bptt(rule: Rule, network: nn.Module, steps: Tensor, y: Tensor) -> Alignment:
-    """`alignment` of a network that is live, in float64."""
+    """`alignment` of a network that is in float64."""
     rows = []
     for t in (None, *range(len(steps))):
         own, back = (updates(one, network, steps, y, only=t) for one in (rule, Rule()))
-        if t is None:
-            _check_learning(back)
         rows += [(layer, 0 if t is None else t + 1, *_beside(own[layer], back[layer])) for layer in back]
     table = pd.DataFrame(rows, columns=["layer", "step", "cosine", "norm_ratio"])
     whole = table[table["step"] == 0].drop(columns="step")
-    return Alignment(whole, table[table["step"] > 0].reset_index(drop=True))
+    hidden = [layer for layer in whole["layer"] if layer not in rule.wiring(network, steps).classifier]
+    return Alignment(whole, table[table["step"] > 0].reset_index(drop=True), hidden)
 
 
 def _beside(own: Tensor, back: Tensor) -> tuple[float, float]:
@@ -145,7 +145,8 @@ def check_alive(network: nn.Module, wiring: Wiring, steps: Tensor) -> None:
         )
 
 
-def _check_learning(back: Updates) -> None:
+def check_learning(back: Updates) -> None:
+    """Raises ValueError where BPTT gives a layer nothing, so that every rule would agree with it."""
     if dead := [layer for layer, gradient in back.items() if not gradient.any()]:
         raise ValueError(
             f"expected samples on which BPTT has a gradient for every layer, it has none for {dead[0]!r}: every rule "

@@ -15,6 +15,7 @@ from sj_cka.training.credit.alignment import (
     beside_bptt,
     by_module,
     check_alive,
+    check_learning,
     in_float64,
     per_step,
     updates,
@@ -104,8 +105,9 @@ def certify(
     with in_float64(network, x) as (twin, steps):
         wiring = made.wiring(twin, steps)
         check_alive(twin, wiring, steps)
-        beside = beside_bptt(made, twin, steps, y)
         found, back = updates(function, twin, steps, y), updates(Rule(), twin, steps, y)
+        check_learning(back)
+        beside = beside_bptt(made, twin, steps, y)
 
         def off_definition(of: Rule) -> dict[str, float]:
             return off(found, by_module(by_definition(of, twin, steps, y, per_step), twin))
@@ -122,7 +124,7 @@ def certify(
     ]
     faults += [f"it is the same as {name}, which it is not to be" for name, value in controls.items() if value < OTHER]
     norms, classifier = tuple(wiring.norms), tuple(wiring.classifier)
-    return Certificate(made, *beside, deviation, identities, controls, classifier, norms, tuple(faults))
+    return Certificate(made, *beside[:2], deviation, identities, controls, classifier, norms, tuple(faults))
 
 
 def off(found: Updates, other: Updates) -> dict[str, float]:
