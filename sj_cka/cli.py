@@ -95,6 +95,24 @@ def report(
 
 
 @app.command()
+def certify(
+    recipe: RecipeFile,
+    network: Annotated[str, typer.Argument(help="a spiking network of the recipe, <variant>.snn")],
+    profile: Profile = "quick",
+    settings: Overrides = None,
+    samples: Annotated[int, typer.Option(min=2, help="training samples that it is certified on")] = 16,
+) -> None:
+    """Checks what a network's learning rule computes: beside BPTT, against its definition, and what it hangs on."""
+    with _told():
+        from sj_cka.certified import certified
+
+        found = certified(recipe, network, profile=profile, settings=settings or (), samples=samples)
+        typer.echo(f"{found.certificate}\n\n{found.locality}")
+        if not found.certificate.holds:
+            raise typer.Exit(1)
+
+
+@app.command()
 def doctor() -> None:
     """Says what this machine has and what runs on it, and tests itself in a second."""
     with _told():

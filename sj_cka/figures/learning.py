@@ -110,8 +110,8 @@ def _compared(block: FigureBlock, results: Results) -> pd.DataFrame:
         epoch = int(name.moment) if name.moment else results.study.epochs(name)[-1]
         places[variant] = (str(name.trained), epoch)
     found = [places[variant] for variant in rows["variant"]]
-    of_rows = {"network": [network for network, _ in found], "epoch": [epoch for _, epoch in found]}
-    return rows.assign(**of_rows).rename(columns={"cka": "value"})
+    placed = rows.assign(network=[network for network, _ in found], epoch=[epoch for _, epoch in found])
+    return placed.rename(columns={"cka": "value"})
 
 
 def learning_section(block: FigureBlock, results: Results) -> Section:

@@ -18,7 +18,7 @@ from sj_cka.recipe.source import KeyPath, RecipeError, Source, read_source, show
 from sj_cka.typed import number
 
 _LONGEST_NAME = 100  # of a variant, a part of the names of files
-_NO_EPOCH: tuple[int | None, ...] = (None,)
+_NO_EPOCH: Sequence[int | None] = (None,)
 _VARIED = ("data", "model", "snn", "train")
 
 
@@ -122,7 +122,7 @@ class Study:
         by_variant = {}
         for name, (a, b) in stands.items():
             x, y = (NetworkName(n.replace("*.", f"{v}.")) for n, v in ((comparison.x, a), (comparison.y, b)))
-            epochs = next((self.epochs(one) for one in (x, y) if one.moment == "*"), _NO_EPOCH)
+            epochs = next((self.epochs(one) for one in (x, y) if one.moment == "*"), []) or _NO_EPOCH
             for epoch, T, eps in product(epochs, steps, strengths):
                 label = name if epoch is None else f"{name} at epoch {epoch}"
                 label += f" at T = {T}" if len(steps) > 1 else ""
@@ -131,11 +131,11 @@ class Study:
                 by_variant[label.strip()] = Sides(self.at(x, epoch), self.at(y, epoch), T, comparison.T_y, under)
         return by_variant
 
-    def epochs(self, network: NetworkName) -> Sequence[int | None]:
+    def epochs(self, network: NetworkName) -> list[int]:
         """The epochs of a network's training whose weights there are: those that are kept, and the last."""
         condition = self.conditions.get(network.variant)
         if condition is None:  # which is told where names are checked
-            return _NO_EPOCH
+            return []
         last = condition.train.of(network.kind)["epochs"]
         return sorted({*(epoch for epoch in condition.train.keep if epoch < last), last})
 
@@ -167,7 +167,7 @@ class Study:
         return [
             self.at(network, epoch)
             for network in of_variants
-            for epoch in (self.epochs(network) if network.moment == "*" else _NO_EPOCH)
+            for epoch in (self.epochs(network) if network.moment == "*" else []) or _NO_EPOCH
         ]
 
     def evaluated(self, network: NetworkName) -> list[int]:

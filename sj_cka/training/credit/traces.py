@@ -94,20 +94,27 @@ class Eligibility:
             x: what the layer was given in it.
         """
         parameter = getattr(self.module, "bias" if self.of_bias else "weight")
-        parts = [self._after(z.grad) * e for z, e in zip(step.before, self.states, strict=True) if z.grad is not None]
-        if parts:
-            total = torch.stack(parts).sum(0)
-            total = total.sum_to_size(parameter.shape) if self._is_diagonal else total.sum(0).view(parameter.shape)
+        past = [(z.grad, e) for z, e in zip(step.before, self.states, strict=True) if z.grad is not None]
+        if past:
+            total: Tensor = torch.stack([self._met(self._after(grad), e) for grad, e in past]).sum(0)
             torch.autograd.backward([parameter], [total])
         seen = self._before(x)
         new = []
         for row, by_input in zip(step.by_states, step.by_input, strict=True):
-            total = self._after(by_input) * seen
-            for j, e in zip(row, self.states, strict=True):
-                if j is not None:
-                    total = total + self._after(j) * e
-            new.append(total)
+            now = self._after(by_input)
+            known = [(self._after(j), e) for j, e in zip(row, self.states, strict=True) if j is not None]
+            total = known[0][0] * known[0][1] if known else now * seen
+            for j, e in known[1:]:
+                total.addcmul_(j, e)
+            new.append(total.addcmul_(now, seen) if known else total)
         self.states = new
+
+    def _met(self, grad: Tensor, e: Tensor) -> Tensor:
+        """What errors of neurons make of what synapses left in them, shaped as the parameter."""
+        parameter = getattr(self.module, "bias" if self.of_bias else "weight")
+        if self._is_diagonal:
+            return (grad * e).sum_to_size(parameter.shape)
+        return torch.einsum("mo,moi->oi", grad.squeeze(2), e).reshape(parameter.shape)
 
     @property
     def _is_diagonal(self) -> bool:
