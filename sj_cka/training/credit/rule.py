@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sj_cka.plugins import OptionError, check_option
-from sj_cka.recording import unwrapped
+from sj_cka.recording import is_neuron, unwrapped
 from sj_cka.training.credit.assignment import Assignment, Loss, Losses, Watch
 from sj_cka.training.credit.checks import check_fits, check_own
 from sj_cka.training.credit.feedback import transposed_paths
@@ -134,7 +134,8 @@ class Rule:
     def _symmetric(self, network: nn.Module, wiring: Wiring, block: Tensor) -> dict[str, Tensor] | None:
         if self.feedback == "random":
             return None
-        few = in_steps(network, block)[:1, :1]
+        spiking = any(map(is_neuron, wiring.neurons.values()))
+        few = in_steps(network, block)[:1, :1] if spiking else block[:1]
         return transposed_paths(network, wiring.neurons, lambda: network(few))
 
     def wiring(self, network: nn.Module, x: Tensor) -> Wiring:
