@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sj_cka.models.normalisation import StepBatchNorm1d, StepBatchNorm2d
-from sj_cka.recording import kept, reset_states
+from sj_cka.recording import is_neuron, kept, reset_states
 from sj_cka.training.credit.traces import decays
 from sj_cka.training.credit.wiring import Wiring
 
@@ -46,6 +46,11 @@ def _check_layers(rule: Rule, wiring: Wiring) -> None:
 
 
 def _check_steps(rule: Rule, network: nn.Module, wiring: Wiring, T: int) -> None:
+    if not any(map(is_neuron, wiring.neurons.values())):
+        raise ValueError(
+            f"expected a spiking network for the time rule {rule.time!r}, got one without spiking neurons, which has "
+            "no past to know of"
+        )
     if T < 2:
         raise ValueError(
             f"expected at least two steps for the time rule {rule.time!r}, got T = {T}: with one step it is the same "

@@ -134,7 +134,7 @@ def test_samples_are_each_for_themselves():
             torch.testing.assert_close(mean, gradient, rtol=1e-10, atol=1e-14)
 
 
-def test_images_shown_T_times_are_as_frames():
+def test_images_shown_at_every_step_are_as_frames():
     net, (x, y) = network(), batch()
     image, frames = x[0], x[:1].expand_as(x)
     for rule in (Rule(time="none"), Rule("feedback_alignment", "presynaptic_trace")):
