@@ -349,7 +349,7 @@ def test_options_that_no_rule_has_or_that_contradict_each_other_are_refused(opti
 
 @pytest.mark.parametrize("rule", ["ottt", "sltt", "eprop", "decolle", {"name": "tbptt", "k": 2}])
 def test_online_rules_want_a_loss_of_every_step(rule):
-    with pytest.raises(OptionError, match='expected loss "tet".* got "mean"') as raised:
+    with pytest.raises(OptionError, match=r'expected loss "tet".* got "mean"') as raised:
         Step(network(), Settings(rule=rule, loss="mean"))
     assert raised.value.option == "loss"
     Step(network(), Settings(rule=rule, loss="tet"))
