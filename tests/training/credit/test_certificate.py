@@ -390,6 +390,13 @@ def test_the_network_is_left_as_it_was():
     assert all(module.training for module in net.modules())
 
 
+@pytest.mark.parametrize("rule", ["bptt", "sltt", "eprop"])
+def test_neurons_that_learn_are_certified(rule):
+    certificate = certify(rule, network(neuron={"name": "plif"}), *batch())
+    assert certificate.holds
+    assert {"layer1.lif", "layer2.lif"} <= set(certificate.deviation)
+
+
 def test_images_are_certified_as_they_are_shown():
     x, y = batch()
     assert certify("ottt", network(), x[0], y).holds

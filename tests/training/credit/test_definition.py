@@ -67,6 +67,15 @@ def test_a_rule_computes_its_definition(model, space, time, recurrent, neurons):
     check(rule_of(space, time), net, x, y)
 
 
+@pytest.mark.parametrize("time", [time for time in TIMES if time != "presynaptic_trace"])
+@pytest.mark.parametrize("space", ["backprop", "local_error"])
+def test_neurons_that_learn_have_the_gradients_of_their_definition(space, time):
+    net, (x, y) = network(neuron={"name": "plif"}, recurrent=True), batch()
+    w = net.layer1.lif.w
+    check(rule_of(space, time), net, x, y)
+    assert net.layer1.lif.w is w
+
+
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("model", "space", "time"),
