@@ -48,14 +48,31 @@ def network(model="mlp", neuron=None, kind="snn", seed=0, **options):
     return made
 
 
+class Looped(nn.Module):
+    """The same network of `mlp`, whose layers and neurons take one step a call, of frames `[T, N, D]`."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.layer1, self.layer2, self.fc = net.layer1, net.layer2, net.fc
+        functional.set_step_mode(self, "s")
+
+    def forward(self, x):
+        steps = []
+        for s in x:
+            for one in (self.layer1, self.layer2):
+                s = one.lif(one.fc(s))
+            steps.append(self.fc(s))
+        return torch.stack(steps)
+
+
 def batch(model="mlp", seed=1):
     """Frames `[T, N, ...]` and labels `[N]`."""
     return random(T, N, *SHAPES[model], seed=seed), torch.arange(N) % CLASSES
 
 
-def of_each_step(logits, y):
-    """Cross-entropy, mean over steps and samples."""
-    return torch.stack([nn.functional.cross_entropy(logits_t, y) for logits_t in logits]).mean()
+def of_each_step(logits, y, reduction="mean"):
+    """Cross-entropy, mean over steps, and over samples or their sum."""
+    return torch.stack([nn.functional.cross_entropy(of_step, y, reduction=reduction) for of_step in logits]).mean()
 
 
 def of_mean_logits(logits, y):

@@ -1,12 +1,16 @@
 """What a rule sends where: local errors, scaling, what is left behind on a network."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from lively import batch, gradients, network, of_each_step
+from lively import Looped, batch, gradients, network, of_each_step, off
 from spikingjelly.activation_based import functional
 from torch import nn
 
+from sj_cka.training.credit.alignment import per_step
 from sj_cka.training.credit.certificate import certify
+from sj_cka.training.credit.definition import by_definition
 from sj_cka.training.credit.rule import Rule
 
 BLOCKS = {"mlp": ["layer1.", "layer2.", "layer3.", "fc."], "convnet": ["stage1.", "stage2.", "fc."]}
@@ -105,6 +109,54 @@ class TestAnyRule:
         self.rule(space, time)(net, x, y, forward=net, loss=of_each_step, scale=lambda value: value)
         for name, parameter in net.named_parameters():
             torch.testing.assert_close(parameter.grad, 2 * first[name], rtol=1e-12, atol=1e-14)
+
+    @pytest.mark.parametrize("model", ["mlp", "convnet"])
+    def test_leaves_nothing_for_the_empty_share_of_a_process(self, space, time, model):
+        """And runs all the same, since batch normalisation over processes waits for every one of them."""
+        net, (x, y) = network(model, recurrent="elementwise"), batch(model)
+        for feedback in ("random", "symmetric") if space == "direct_feedback_alignment" else ("random",):
+            rule = replace(self.rule(space, time), feedback=feedback)
+            gradients(rule, net, x, y)
+            functional.reset_net(net)
+            net.zero_grad()
+            logits, loss = rule(
+                net, x[:, :0], y[:0], forward=net, loss=lambda z, y: of_each_step(z, y, "sum"), scale=lambda v: v
+            )
+            assert logits.shape == (8, 0, 4)
+            assert loss == 0
+            assert not any(p.grad.any() for p in net.parameters())
+
+    @pytest.mark.parametrize("frozen", ["layer1.fc", "layer1.recurrent.v", "layer2.fc"])
+    def test_passes_over_layers_that_are_frozen(self, space, time, frozen):
+        net, (x, y) = network(recurrent="elementwise"), batch()
+        rule = self.rule(space, time)
+        expected = gradients(rule, net, x, y)
+        net.get_submodule(frozen).requires_grad_(False)
+        functional.reset_net(net)
+        net.zero_grad(set_to_none=True)
+        rule(net, x, y, forward=net, loss=of_each_step, scale=lambda value: value)
+        for name, parameter in net.named_parameters():
+            if name.startswith(frozen):
+                assert parameter.grad is None
+            else:
+                torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-10, atol=1e-14)
+
+    def test_takes_any_layout_in_memory(self, space, time):
+        net, (x, y) = network("convnet"), batch("convnet")
+        expected = gradients(self.rule(space, time), net, x, y)
+        net.to(memory_format=torch.channels_last)
+        images = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).view(x.shape)
+        found = gradients(self.rule(space, time), net, images, y)
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-10, atol=1e-14)
+
+    def test_takes_a_network_that_goes_through_its_steps_itself(self, space, time):
+        net, (x, y) = network(), batch()
+        expected = gradients(self.rule(space, time), net, x, y)
+        looped = Looped(net)
+        found = gradients(self.rule(space, time), looped, x, y)
+        assert max(off(found, expected).values()) < 1e-12
+        assert max(off(by_definition(self.rule(space, time), looped, x, y, per_step), expected).values()) < 1e-12
 
 
 def test_hooks_go_when_a_batch_ends_in_an_error():

@@ -119,6 +119,14 @@ def test_modules_that_do_not_run_are_no_layers():
         wired(net, batch()[0])
 
 
+def test_units_are_counted_for_a_sample():
+    net, (x, _) = network("convnet", recurrent=True), batch("convnet")
+    for runs, steps in ((2, x[:1]), (1, x)):
+        assert wired(net, steps, runs).units == {"stage1.0.lif": 4 * 6 * 4, "stage2.0.lif": 6 * 3 * 2}
+    with pytest.raises(ValueError, match="expected samples, by which it is seen how layers hang together; got none"):
+        wired(net, x[:, :0])
+
+
 def test_the_network_is_left_as_it_was():
     net, (x, _) = network(norm="step"), batch()
     net.train()
