@@ -54,6 +54,22 @@ class Lateral(neuron.LIFNode):
         return super().multi_step_forward(x_seq - 0.2 * x_seq.mean(-1, keepdim=True))
 
 
+class LateralReset(neuron.LIFNode):
+    """Its neurons act on each other from the second step on."""
+
+    def multi_step_forward(self, x_seq):
+        spikes = super().multi_step_forward(x_seq)
+        self.v = self.v - 0.2 * spikes[-1].mean(-1, keepdim=True)
+        return spikes
+
+
+class Images(Net):
+    """Shows images `[N, D]` eight times, and says it to nobody."""
+
+    def forward(self, x):
+        return super().forward(x.expand(T, *x.shape))
+
+
 class Spiking(Net):
     def forward(self, x):
         return self.lif3(super().forward(x))
@@ -170,6 +186,18 @@ REFUSED = {
         lambda: Net(lif2=lif(Lateral)),
         vector,
         r"act each on itself alone .*'lif2' \(Lateral\) act on each other",
+    ),
+    "neurons that act on each other by their states": (
+        Rule(DFA, ELIGIBILITY),
+        lambda: Net(lif1=lif(LateralReset)),
+        vector,
+        r"'lif1' \(LateralReset\) act on each other",
+    ),
+    "images whose first axis is no time": (
+        Rule(LOCAL, "none"),
+        Images,
+        lambda: vector()[0],
+        r"expected logits of every step, \[1, 5, classes\], .*got \[8, 1, 12\]|got \[8, 1, 4\] for input \[1, 12\]",
     ),
     "statistics over all steps": (
         Rule(time="none"),
@@ -361,6 +389,13 @@ def test_rules_that_look_into_layers_are_not_compiled(rule):
         Step(network(), Settings(rule=rule, loss="tet", compile=True))
     assert raised.value.option == "compile"
     Step(network(), Settings(rule="bptt", loss="mean", compile=True))
+
+
+def test_of_norms_those_that_train_are_looked_at():
+    net, (x, y) = network(norm="batch"), batch()
+    net.layer2.bn.train()
+    with pytest.raises(ValueError, match=r"the statistics of 'layer2.bn' are over all steps"):
+        Rule(time="none")(net, x, y, forward=net, loss=of_each_step, scale=lambda value: value)
 
 
 def test_a_refusal_is_no_memory_of_the_network():
