@@ -1,8 +1,9 @@
 """What the updates of a rule hang on: errors of blocks above, errors of later steps."""
 
+import pandas as pd
 import pytest
 import torch
-from lively import T, batch, gradients, network
+from lively import Looped, T, batch, gradients, network
 
 from sj_cka.training import locality
 from sj_cka.training.credit.alignment import by_module
@@ -103,6 +104,14 @@ def test_the_parts_of_steps_add_up_to_the_update(name, model):
     for layer in wiring.layers:
         torch.testing.assert_close(sum(part[layer] for part in parts), whole[layer], rtol=1e-10, atol=1e-13)
         assert sum(bool(part[layer].any()) for part in parts) > 1
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_network_that_goes_through_its_steps_itself_is_as_local(name):
+    one = locality(RULES[name], network(), *batch())
+    other = locality(RULES[name], Looped(network()), *batch())
+    pd.testing.assert_frame_equal(one.space, other.space)
+    pd.testing.assert_frame_equal(one.time, other.time)
 
 
 def test_normalisation_is_named_as_what_no_rule_makes_local():
