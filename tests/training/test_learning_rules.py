@@ -1,6 +1,7 @@
-"""Learning rules: what BPTT leaves, and rules of others between the forward pass and the update."""
+"""Learning rules: what BPTT leaves, rules of others between forward pass and update, and presets with their options."""
 
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -9,9 +10,12 @@ from torch import nn
 from sj_cka.data import digits
 from sj_cka.models import build
 from sj_cka.plugins import UnknownName
+from sj_cka.recipe.choices import RULE
 from sj_cka.training import LEARNING_RULES, DeviceLoader, NotFinite, Settings, capturable, train
-from sj_cka.training.learning_rules import bptt
+from sj_cka.training.credit.rule import Rule, Space, Time
+from sj_cka.training.learning_rules import Preset, bptt, function_of, rule_of
 from sj_cka.training.loop import _captured
+from sj_cka.training.step import Step
 
 PLAIN = Settings(epochs=2, batch_size=16, lr=0.1, weight_decay=0.0)
 
@@ -106,7 +110,7 @@ def test_a_loss_that_is_no_number_ends_a_training_by_any_rule():
 
 
 def test_a_rule_that_nobody_knows_is_told():
-    with pytest.raises(UnknownName, match="unknown learning rule 'btpt'"):
+    with pytest.raises(UnknownName, match=r"unknown learning rule 'btpt'; did you mean .*'bptt'"):
         trained("btpt")
 
 
@@ -131,3 +135,65 @@ def test_only_a_rule_that_says_so_is_captured():
     assert not hasattr(rule, "capturable")
     assert capturable(rule).capturable
     assert bptt.capturable
+
+
+DFA = "direct_feedback_alignment"
+PRESETS = {
+    "bptt": ({}, Rule()),
+    "tbptt": ({"k": 3}, Rule(time="truncated", k=3)),
+    "fa": ({"seed": 5}, Rule("feedback_alignment", seed=5)),
+    "dfa": ({"feedback": "symmetric"}, Rule(DFA, feedback="symmetric")),
+    "le": ({"seed": 5}, Rule("local_error", seed=5)),
+    "ottt": ({}, Rule(time="presynaptic_trace")),
+    "sltt": ({}, Rule(time="none")),
+    "eprop": ({}, Rule(DFA, "eligibility_trace", feedback="symmetric")),
+    "decolle": ({"seed": 5}, Rule("local_error", "presynaptic_trace", seed=5)),
+    "pair": (
+        {"space": DFA, "time": "truncated", "k": 2, "feedback": "symmetric", "seed": 1},
+        Rule(DFA, "truncated", 2, "symmetric", 1),
+    ),
+}
+
+
+def test_all_presets_are_listed():
+    assert set(PRESETS) == {name for name, rule in LEARNING_RULES.items() if isinstance(rule, Preset)}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_options_of_a_recipe_reach_the_rule(name):
+    options, expected = PRESETS[name]
+    block = RULE.typed({"name": name, **options})
+    assert rule_of(block) == expected
+    assert rule_of(RULE.without_defaults(block)) == expected
+    if not options:
+        assert rule_of(name) == expected
+    assert rule_of(expected) is expected
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_an_option_that_a_rule_does_not_have_is_an_error(name):
+    options, _ = PRESETS[name]
+    with pytest.raises(ValueError, match=r"(?s)depth.*not permitted"):
+        RULE.typed({"name": name, "depth": 4, **options})
+    with pytest.raises(TypeError, match="depth"):
+        rule_of({"name": name, "depth": 4, **options})
+    with pytest.raises(TypeError, match="depth"):
+        Step(network(), Settings(rule={"name": name, "depth": 4, **options}, loss="tet"))
+
+
+@pytest.mark.parametrize("time", get_args(Time))
+@pytest.mark.parametrize("space", get_args(Space))
+def test_a_pair_is_any_two_choices(space, time):
+    k = {"k": 2} if time == "truncated" else {}
+    block = RULE.typed({"name": "pair", "space": space, "time": time, **k})
+    assert rule_of(block) == Rule(space, time, k.get("k"))
+    assert function_of(block).keywords == {"space": space, "time": time, **k}
+
+
+def test_a_rule_that_is_none_of_two_choices_has_no_definition():
+    with pytest.raises(ValueError, match=r"expected a learning rule with a definition, made of a Rule, got 'frozen'"):
+        rule_of("frozen")
+    with pytest.raises(ValueError, match="got 'test_all_presets_are_listed'"):
+        rule_of(test_all_presets_are_listed)
+    with pytest.raises(UnknownName, match=r"unknown learning rule 'otttt'; did you mean .*'ottt'"):
+        rule_of("otttt")

@@ -74,8 +74,9 @@ class Assignment:
                 (layer, parameter): Eligibility(module, parameter)
                 for layer, module in wiring.layers.items()
                 for parameter in ("weight", "bias")
-                if wiring.into[layer] and getattr(module, parameter, None) is not None
+                if wiring.into[layer] and getattr(getattr(module, parameter, None), "requires_grad", False)
             }
+        self.followed = {name: wiring.neurons[name] for layer, _ in self.eligibilities for name in wiring.into[layer]}
 
     def __enter__(self) -> Assignment:
         for name, module in self.wiring.layers.items():
@@ -155,8 +156,7 @@ class Assignment:
         """Gives every layer of neurons the error of the logits, `[N, classes]` or `[T, N, classes]`."""
         classes = error.shape[-1]
         for name, calls in self._learning():
-            units = sum(call.numel() for call in calls) * classes // error.numel()
-            fixed = from_logits(self.rule.seed, name, classes, units, calls[0])
+            fixed = from_logits(self.rule.seed, name, classes, self.wiring.units[name], calls[0])
             matrix = fixed if self.symmetric is None else self.symmetric[name].to(fixed)
             signal = error.to(matrix.dtype) @ matrix
             torch.autograd.backward(calls, list(signal.reshape(len(calls), *calls[0].shape)))
@@ -164,7 +164,7 @@ class Assignment:
     def _local_logits(self, logits: Tensor) -> Iterator[Tensor]:
         """What fixed readouts make of every layer of neurons, shaped as the logits."""
         for name, calls in self._learning():
-            spikes = torch.stack(calls).reshape(*logits.shape[:-1], -1)
+            spikes = torch.stack(calls).reshape(*logits.shape[:-1], self.wiring.units[name])
             yield spikes @ local_readout(self.rule.seed, name, logits.shape[-1], spikes.shape[-1], spikes).T
 
     def _learning(self) -> Iterator[tuple[str, list[Tensor]]]:
@@ -172,9 +172,9 @@ class Assignment:
         return ((name, calls) for name, calls in self.spikes.items() if calls and calls[0].requires_grad)
 
     def _jacobians(self) -> dict[str, Step]:
-        """What the neurons did in the step that just ran."""
+        """What the neurons that are followed did in the step that just ran."""
         steps = {}
-        for name, module in self.wiring.neurons.items():
+        for name, module in self.followed.items():
             states = {key: z for key, z in _states(module).items() if z.requires_grad}
             before = self.leaves.get(name, {})
             of = [self.given[name], *before.values()]
@@ -188,11 +188,10 @@ class Assignment:
             for key, value in module._memories.items():
                 if isinstance(value, Tensor):
                     module._memories[key] = value.detach()
-        if self.eligibilities:
-            self.leaves = {name: _states(module) for name, module in self.wiring.neurons.items()}
-            for states in self.leaves.values():
-                for leaf in states.values():
-                    leaf.requires_grad_()
+        self.leaves = {name: _states(module) for name, module in self.followed.items()}
+        for states in self.leaves.values():
+            for leaf in states.values():
+                leaf.requires_grad_()
         for calls in self.spikes.values():
             calls.clear()
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sj_cka.models.normalisation import StepBatchNorm1d, StepBatchNorm2d
-from sj_cka.recording import kept, reset_states
+from sj_cka.recording import is_neuron, kept, reset_states
 from sj_cka.training.credit.traces import decays
 from sj_cka.training.credit.wiring import Wiring
 
@@ -46,13 +46,19 @@ def _check_layers(rule: Rule, wiring: Wiring) -> None:
 
 
 def _check_steps(rule: Rule, network: nn.Module, wiring: Wiring, T: int) -> None:
+    if not any(map(is_neuron, wiring.neurons.values())):
+        raise ValueError(
+            f"expected a spiking network for the time rule {rule.time!r}, got one without spiking neurons, which has "
+            "no past to know of"
+        )
     if T < 2:
         raise ValueError(
             f"expected at least two steps for the time rule {rule.time!r}, got T = {T}: with one step it is the same "
             "as bptt"
         )
-    merged = [name for name in wiring.norms if not isinstance(network.get_submodule(name), _OF_A_STEP)]
-    if merged and network.get_submodule(merged[0]).training:
+    norms = {name: network.get_submodule(name) for name in wiring.norms}
+    merged = [name for name, norm in norms.items() if norm.training and not isinstance(norm, _OF_A_STEP)]
+    if merged:
         raise ValueError(
             f"expected batch normalisation of each step, or none (model: norm: step, or none), for the time rule "
             f"{rule.time!r}: the statistics of {merged[0]!r} are over all steps, which cannot be had step by step"
@@ -142,7 +148,7 @@ def check_own(name: str, module: nn.Module, x: Tensor) -> None:
     with kept(module), torch.enable_grad():
         reset_states(module)
         given = (x.detach() + drawn).requires_grad_()
-        out = module(given)
+        out = module(given) + module(given)  # what acts by the states shows in the second step
         [each] = torch.autograd.grad(out.sum(), [given], retain_graph=True)
         [weighted] = torch.autograd.grad((drawn * out).sum(), [given])
     if not torch.allclose(weighted, drawn * each, rtol=1e-4, atol=1e-6):

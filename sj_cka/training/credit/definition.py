@@ -8,8 +8,8 @@ is a choice of the pairs of steps and nodes between which errors go.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,6 +40,7 @@ class _Node:
         leaf: what stands for that in all that follows.
         error: what has come back to the leaf so far.
         late: what has come back to it from later steps and goes no further.
+        own: of neurons, the parameters that this call used: copies, so that each step has its own.
     """
 
     name: str
@@ -49,6 +50,7 @@ class _Node:
     leaf: Tensor
     error: Tensor | None = None
     late: Tensor | None = None
+    own: dict[str, nn.Parameter] = field(default_factory=dict)
 
 
 def by_definition(
@@ -87,9 +89,10 @@ def by_definition(
             elif node.error is not None:
                 _through_layer(rule, wiring, nodes, node)
         gradients = {name: torch.zeros_like(p) for name, p in network.named_parameters() if p.requires_grad}
-        for name in dict.fromkeys(node.name for node in nodes if node.name not in wiring.neurons):
+        for name in dict.fromkeys(node.name for node in nodes):
             own = [node for node in nodes if node.name == name]
-            for parameter, gradient in _of_parameters(rule, network, wiring, own).items():
+            found = _of_neurons(rule, own) if name in wiring.neurons else _of_parameters(rule, network, wiring, own)
+            for parameter, gradient in found.items():
                 gradients[f"{name}.{parameter}".removeprefix(".")] += gradient
     return {name: gradient.detach() for name, gradient in gradients.items()}
 
@@ -104,13 +107,33 @@ def _run(network: nn.Module, wiring: Wiring, steps: Tensor) -> tuple[list[_Node]
 
                 def after(module: nn.Module, args: tuple[Any, ...], out: Tensor, name: str = name) -> Tensor:
                     leaf = out.detach().requires_grad_()
-                    nodes.append(_Node(name, len(logits), args[0], out, leaf))
+                    own = dict(module.named_parameters(recurse=False)) if name in wiring.neurons else {}
+                    nodes.append(_Node(name, len(logits), args[0], out, leaf, own=own))
                     return leaf
 
+                if name in wiring.neurons:
+                    hooks.enter_context(_parameters_for_each_call(module))
                 hooks.callback(module.register_forward_hook(after).remove)
         for step in steps.split(1):
             logits.append(network(step))
     return nodes, logits
+
+
+@contextmanager
+def _parameters_for_each_call(module: nn.Module) -> Iterator[None]:
+    """Puts copies in place of a module's parameters before each call."""
+    parameters = dict(module.named_parameters(recurse=False))
+
+    def copied(module: nn.Module, args: Any) -> None:
+        for name, parameter in parameters.items():
+            module._parameters[name] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+
+    hook = module.register_forward_pre_hook(copied)
+    try:
+        yield
+    finally:
+        hook.remove()
+        module._parameters.update(parameters)
 
 
 def _pull(
@@ -145,7 +168,7 @@ def _meet(
     loss: Callable[[Tensor], Tensor],
 ) -> None:
     """Gives neurons at a step the error that a rule sends them past all layers, if it does."""
-    classes, units = logits.shape[-1], node.leaf.flatten(2)
+    classes, units = logits.shape[-1], node.leaf.reshape(*logits.shape[:-1], -1)
     if rule.space == "direct_feedback_alignment":
         assert error is not None
         matrix = from_logits(rule.seed, node.name, classes, units.shape[-1], units)
@@ -205,6 +228,18 @@ def _of_parameters(rule: Rule, network: nn.Module, wiring: Wiring, calls: Sequen
         parts = torch.autograd.grad(out, list(parameters.values()), error, retain_graph=True)
         for name, part in zip(parameters, parts, strict=True):
             total[name] += part * (sum(response[: i + 1]) if name == "bias" and trace else 1.0)
+    return total
+
+
+def _of_neurons(rule: Rule, calls: Sequence[_Node]) -> dict[str, Tensor]:
+    """Gradients of the parameters of neurons from all their calls: of the steps that errors go back to."""
+    total = {name: torch.zeros_like(p) for name, p in calls[0].own.items() if p.requires_grad}
+    for node in calls:
+        near = [other for other in calls if other.t <= node.t and _same_block(rule, node.t, other.t)]
+        for name in total if node.error is not None else ():
+            copies = [other.own[name] for other in near]
+            parts = torch.autograd.grad(node.out, copies, node.error, retain_graph=True, allow_unused=True)
+            total[name] += torch.stack([part for part in parts if part is not None]).sum(0)
     return total
 
 

@@ -67,7 +67,7 @@ def transposed_paths(
     Args:
         network: left as it was.
         neurons: name -> neurons.
-        run: runs one step of one sample, gives logits `[1, 1, classes]`.
+        run: runs one step of a sample or more, gives logits `[..., classes]`.
 
     Returns:
         Neurons -> `[classes, units of a sample]`.
@@ -85,6 +85,6 @@ def transposed_paths(
     with kept(network), without_noise(network), torch.enable_grad(), ExitStack() as hooks:
         for name, module in neurons.items():
             hooks.callback(module.register_forward_hook(linear(name)).remove)
-        logits = from_rest(network, run).flatten()
-        rows = [torch.autograd.grad(one, list(leaves.values()), retain_graph=True) for one in logits]
-    return {name: torch.stack([row[i].flatten() for row in rows]) for i, name in enumerate(leaves)}
+        samples = from_rest(network, run).flatten(0, -2)
+        rows = [torch.autograd.grad(one, list(leaves.values()), retain_graph=True) for one in samples[0]]
+    return {name: torch.stack([row[i].reshape(len(samples), -1)[0] for row in rows]) for i, name in enumerate(leaves)}

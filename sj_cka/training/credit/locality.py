@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -147,27 +147,36 @@ def by_step(rule: Rule, network: nn.Module, wiring: Wiring, steps: Tensor, y: Te
             before = totals[t - 1] if t else {layer: torch.zeros_like(of_layer) for layer, of_layer in total.items()}
             parts[t] = {layer: total[layer] - before[layer] for layer in wiring.layers}
         return parts
-    seen: dict[str, int] = dict.fromkeys(wiring.layers, 0)
+    calls: dict[str, list[_Call]] = {layer: [] for layer in wiring.layers}
 
     def watch(layer: str, out: Tensor, x: Tensor) -> None:
-        first = seen[layer]
-        module, count = wiring.layers[layer], len(out)
-        seen[layer] += count
+        call = _Call(x, torch.zeros_like(out))
+        calls[layer].append(call)
 
-        def split(grad: Tensor) -> None:
-            for i in range(count):
-                grads = [of_weight(module, grad[i : i + 1], x[i : i + 1])]
-                if getattr(module, "bias", None) is not None:
-                    grads.append(of_bias(module, grad[i : i + 1]))
-                parts[first + i][layer] = torch.cat([g.flatten() for g in grads])
+        def add(grad: Tensor) -> None:
+            call.grad.add_(grad)
 
-        out.register_hook(split)
+        out.register_hook(add)
 
-    total = updates(rule, network, steps, y, watch=watch)
-    for layer in wiring.layers:
-        for part in parts:
-            part.setdefault(layer, torch.zeros_like(total[layer]))
+    updates(rule, network, steps, y, watch=watch)
+    for layer, module in wiring.layers.items():
+        if len(calls[layer]) == len(steps):
+            each = calls[layer]
+        else:
+            each = [_Call(*pair) for x, grad in calls[layer] for pair in zip(x.split(1), grad.split(1), strict=True)]
+        for part, (x, grad) in zip(parts, each, strict=True):
+            grads = [of_weight(module, grad, x)]
+            if getattr(module, "bias", None) is not None:
+                grads.append(of_bias(module, grad))
+            part[layer] = torch.cat([g.flatten() for g in grads])
     return parts
+
+
+class _Call(NamedTuple):
+    """What a layer was given, and the error of what it put out."""
+
+    x: Tensor
+    grad: Tensor
 
 
 def _both(rule: Rule, network: nn.Module, steps: Tensor, y: Tensor, held: Loss) -> tuple[Updates, Updates]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sj_cka.plugins import OptionError, check_option
-from sj_cka.recording import unwrapped
+from sj_cka.recording import is_neuron, unwrapped
 from sj_cka.training.credit.assignment import Assignment, Loss, Losses, Watch
 from sj_cka.training.credit.checks import check_fits, check_own
 from sj_cka.training.credit.feedback import transposed_paths
@@ -120,6 +120,12 @@ class Rule:
         with Assignment(self, network, wiring, losses, symmetric, watch) as assignment:
             for block in blocks:
                 out = forward(block)
+                if self.per_step and out.shape[:2] != (len(block), len(y)):
+                    raise ValueError(
+                        f"expected logits of every step, [{len(block)}, {len(y)}, classes], for the time rule "
+                        f"{self.time!r}, got {list(out.shape)} for input {list(block.shape)}: the first axis of what a "
+                        "network takes is time, unless it says by a method `in_steps` how it makes steps of it"
+                    )
                 part, weight = slice(None), len(block) / T if self.per_step else 1.0
                 if only is not None:
                     part, weight = slice(only - done, only - done + 1) if only >= done else slice(0), 1 / T
@@ -134,7 +140,10 @@ class Rule:
     def _symmetric(self, network: nn.Module, wiring: Wiring, block: Tensor) -> dict[str, Tensor] | None:
         if self.feedback == "random":
             return None
-        few = in_steps(network, block)[:1, :1]
+        spiking = any(map(is_neuron, wiring.neurons.values()))
+        few = in_steps(network, block)[:1, :1] if spiking else block[:1]
+        if not few.numel():  # the empty share of a process
+            few = few.new_zeros([max(1, size) for size in few.shape])
         return transposed_paths(network, wiring.neurons, lambda: network(few))
 
     def wiring(self, network: nn.Module, x: Tensor) -> Wiring:

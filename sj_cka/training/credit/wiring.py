@@ -33,6 +33,7 @@ class Wiring:
         calls: layer or neurons -> calls in a run.
         norms: batch normalisation, by name.
         shapes: what a layer puts out, and what neurons are given, in a call.
+        units: neurons -> how many they are for a sample.
         others: names of weights of more than one axis that no layer here holds.
     """
 
@@ -47,6 +48,7 @@ class Wiring:
     calls: dict[str, float]
     norms: list[str]
     shapes: dict[str, torch.Size]
+    units: dict[str, int]
     others: list[str]
 
     def is_recurrent(self, layer: str) -> bool:
@@ -109,7 +111,7 @@ def wiring_of(network: nn.Module, run: Callable[[], Tensor], runs: int) -> Wirin
 
     Raises:
         ValueError: weights that are used outside the call of their layer, neurons that are never called, or a
-            convolution that no rule can go back through.
+            convolution that no rule can go back through, or a run without samples.
     """
     named = outside_neurons(network)
     spiking = any(map(is_neuron, named.values()))
@@ -120,6 +122,8 @@ def wiring_of(network: nn.Module, run: Callable[[], Tensor], runs: int) -> Wirin
         for name, module in (layers | units).items():
             hooks.callback(watch.on(name, module, name in units))
         logits = from_rest(network, lambda: [run() for _ in range(runs)])
+        if not logits[0].numel():
+            raise ValueError("expected samples, by which it is seen how layers hang together; got none")
         called = [call.name for call in watch.calls]
         layers = {name: layers[name] for name in dict.fromkeys(called) if name in layers}
         for name, module in layers.items():
@@ -142,18 +146,22 @@ def wiring_of(network: nn.Module, run: Callable[[], Tensor], runs: int) -> Wirin
                     into[name].append(call.name)
         near, far = _before(*(one.grad_fn for one in logits))
         behind |= far
+    calls = {name: called.count(name) / runs for name in dict.fromkeys(called)}
+    shapes = {call.name: call.shape for call in watch.calls}
+    outputs = logits[0].numel() // logits[0].shape[-1]
     return Wiring(
         layers,
-        {name: units[name] for name in dict.fromkeys(called) if name in units},
+        {name: units[name] for name in calls if name in units},
         into,
         behind,
         from_,
         [name for name in near if name in layers],
         [name for name in near if name in units],
         sorted(past),
-        {name: called.count(name) / runs for name in dict.fromkeys(called)},
+        calls,
         [n for n, m in named.items() if isinstance(m, nn.modules.batchnorm._BatchNorm)],
-        {call.name: call.shape for call in watch.calls},
+        shapes,
+        {name: int(shapes[name].numel() * calls[name]) // outputs for name in calls if name in units},
         others,
     )
 
