@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sj_cka.recording import from_rest, is_neuron, kept, modes_kept
+from sj_cka.recording import from_rest, is_neuron, keep_gradients, kept, modes_kept
 from sj_cka.recording.state import outside_neurons
 from sj_cka.training.credit.layers import LAYERS, check_layer
 
@@ -232,13 +232,8 @@ def _outside_layers(nodes: Sequence[Any]) -> Iterator[Tensor]:
 
 @contextmanager
 def without_noise(network: nn.Module) -> Iterator[None]:
-    """In evaluation mode, as it was before at the end; neurons alone are told that they train.
-
-    SpikingJelly 2.0.0rc1's LIF and IF have no surrogate gradient in evaluation mode, and know no other difference.
-    """
+    """In evaluation mode, but for neurons that have no surrogate gradient there; as it was before at the end."""
     with modes_kept(network):
         network.eval()
-        for module in network.modules():
-            if is_neuron(module):
-                module.train()
+        keep_gradients(network)
         yield

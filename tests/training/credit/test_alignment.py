@@ -19,7 +19,8 @@ def test_bptt_lies_on_itself_in_every_layer_and_step():
     assert list(found.whole["layer"]) == LAYERS
     assert sorted(set(found.by_step["step"])) == list(range(1, T + 1))
     assert len(found.by_step) == T * len(LAYERS)
-    for table in found:
+    assert found.hidden == LAYERS[:2]
+    for table in found[:2]:
         assert table["cosine"].to_numpy() == pytest.approx(1, abs=1e-12)
         assert table["norm_ratio"].to_numpy() == pytest.approx(1, abs=1e-12)
 
