@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from sj_cka.recording import kept, reset_states
+from sj_cka.recording import is_neuron, kept, reset_states
 from sj_cka.training.credit.rule import Rule, in_steps
 from sj_cka.training.credit.wiring import Wiring, without_noise
 from sj_cka.training.learning_rules import rule_of
@@ -124,7 +124,12 @@ def in_float64(network: nn.Module, x: Tensor) -> Iterator[tuple[nn.Module, Tenso
 
 
 def check_alive(network: nn.Module, wiring: Wiring, steps: Tensor) -> None:
-    """Raises ValueError where a layer of neurons never spikes: no error goes through it, and all rules agree there."""
+    """Raises ValueError where a layer of neurons never spikes: no error goes through it, and all rules agree there.
+
+    So it does where nothing spikes, as in an artificial network.
+    """
+    if not any(map(is_neuron, wiring.neurons.values())):
+        raise ValueError("expected a spiking network, which is looked at step by step; found no spiking neurons")
     counts = dict.fromkeys(wiring.neurons, 0.0)
 
     def count(name: str, module: nn.Module, args: Any, out: Tensor) -> None:
@@ -136,8 +141,6 @@ def check_alive(network: nn.Module, wiring: Wiring, steps: Tensor) -> None:
             hooks.callback(module.register_forward_hook(functools.partial(count, name)).remove)
         network(steps)
     reset_states(network)
-    if not counts:
-        raise ValueError("expected a network with neurons, found none that is called")
     if silent := [name for name, total in counts.items() if not total]:
         raise ValueError(
             f"expected neurons that spike, those of {silent[0]!r} are silent on these samples: all rules would agree; "

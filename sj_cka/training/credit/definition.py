@@ -103,7 +103,7 @@ def _run(network: nn.Module, wiring: Wiring, steps: Tensor) -> tuple[list[_Node]
     logits: list[Tensor] = []
     with ExitStack() as hooks:
         for name, module in outside_neurons(network).items():
-            if name in wiring.neurons or any(True for _ in module.parameters(recurse=False)):
+            if {name} & {*wiring.neurons, *wiring.layers} or any(True for _ in module.parameters(recurse=False)):
 
                 def after(module: nn.Module, args: tuple[Any, ...], out: Tensor, name: str = name) -> Tensor:
                     leaf = out.detach().requires_grad_()
@@ -211,7 +211,8 @@ def _through_layer(rule: Rule, wiring: Wiring, nodes: Sequence[_Node], node: _No
 def _of_parameters(rule: Rule, network: nn.Module, wiring: Wiring, calls: Sequence[_Node]) -> dict[str, Tensor]:
     """Gradients of the parameters of a module from all its calls, in order."""
     module = network.get_submodule(calls[0].name)
-    parameters = {name: p for name, p in module.named_parameters(recurse=False) if p.requires_grad}
+    within = calls[0].name in wiring.layers  # of a layer all, also what its weight is made of
+    parameters = {name: p for name, p in module.named_parameters(recurse=within) if p.requires_grad}
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     neurons = wiring.into.get(calls[0].name, [])
     trace = rule.time == "presynaptic_trace" and bool(neurons)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lively import T, batch, cosine, gradients, network
 
-from sj_cka.training import alignment
+from sj_cka.training import alignment, certify, locality
 from sj_cka.training.credit.alignment import by_module, per_step, updates
 from sj_cka.training.credit.rule import Rule
 from sj_cka.training.learning_rules import rule_of
@@ -101,7 +101,8 @@ def test_a_layer_without_a_gradient_and_silent_neurons_are_refused():
         alignment("fa", net, x, y)
 
 
-def test_a_network_without_neurons_is_refused():
-    net = torch.nn.Sequential(torch.nn.Linear(12, 4))
-    with pytest.raises(ValueError, match="expected a network with neurons, found none that is called"):
-        alignment("bptt", net, *batch())
+@pytest.mark.parametrize("look", [alignment, certify, locality])
+@pytest.mark.parametrize("make", [lambda: torch.nn.Sequential(torch.nn.Linear(12, 4)), lambda: network(kind="ann")])
+def test_a_network_without_spiking_neurons_is_refused(look, make):
+    with pytest.raises(ValueError, match=r"expected a spiking network, .*; found no spiking neurons"):
+        look("bptt", make(), *batch())

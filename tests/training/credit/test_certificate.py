@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from lively import CLASSES, batch, network
+from torch.nn.utils.parametrizations import weight_norm
 
 from sj_cka.training import certify
 from sj_cka.training.credit import assignment, definition, feedback, rule, traces
@@ -395,6 +396,16 @@ def test_neurons_that_learn_are_certified(rule):
     certificate = certify(rule, network(neuron={"name": "plif"}), *batch())
     assert certificate.holds
     assert {"layer1.lif", "layer2.lif"} <= set(certificate.deviation)
+
+
+@pytest.mark.parametrize("rule", ["bptt", "fa", "ottt", "eprop"])
+def test_layers_whose_weights_are_made_of_others_are_certified(rule):
+    net = network(recurrent=True)
+    for layer in (net.layer2.fc, net.layer2.recurrent.v):
+        weight_norm(layer)
+    certificate = certify(rule, net, *batch())
+    assert certificate.holds, str(certificate)
+    assert "layer2.recurrent.v.parametrizations.weight" in certificate.deviation
 
 
 def test_images_are_certified_as_they_are_shown():
