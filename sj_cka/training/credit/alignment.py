@@ -50,6 +50,7 @@ def alignment(rule: str | Mapping[str, Any] | Rule, network: nn.Module, x: Tenso
     """
     made = rule_of(rule)
     with in_float64(network, x) as (twin, steps):
+        check_spiking(made.wiring(twin, steps))
         return beside_bptt(made, twin, steps, y)
 
 
@@ -124,12 +125,8 @@ def in_float64(network: nn.Module, x: Tensor) -> Iterator[tuple[nn.Module, Tenso
 
 
 def check_alive(network: nn.Module, wiring: Wiring, steps: Tensor) -> None:
-    """Raises ValueError where a layer of neurons never spikes: no error goes through it, and all rules agree there.
-
-    So it does where nothing spikes, as in an artificial network.
-    """
-    if not any(map(is_neuron, wiring.neurons.values())):
-        raise ValueError("expected a spiking network, which is looked at step by step; found no spiking neurons")
+    """Raises ValueError where a layer of neurons never spikes: no error goes through it, and all rules agree there."""
+    check_spiking(wiring)
     counts = dict.fromkeys(wiring.neurons, 0.0)
 
     def count(name: str, module: nn.Module, args: Any, out: Tensor) -> None:
@@ -146,6 +143,12 @@ def check_alive(network: nn.Module, wiring: Wiring, steps: Tensor) -> None:
             f"expected neurons that spike, those of {silent[0]!r} are silent on these samples: all rules would agree; "
             "take other samples, larger weights or a lower threshold"
         )
+
+
+def check_spiking(wiring: Wiring) -> None:
+    """Raises ValueError where there are no spiking neurons, as in an artificial network."""
+    if not any(map(is_neuron, wiring.neurons.values())):
+        raise ValueError("expected a spiking network, which is looked at step by step; found no spiking neurons")
 
 
 def check_learning(back: Updates) -> None:

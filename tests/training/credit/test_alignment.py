@@ -89,16 +89,19 @@ def test_dropout_does_not_act_and_the_mode_of_training_stays():
     assert all(p.grad is None and p.dtype == torch.float32 for p in net.parameters())
 
 
-def test_a_layer_without_a_gradient_and_silent_neurons_are_refused():
+def test_a_layer_without_a_gradient_has_no_cosine_and_no_certificate():
     net, (x, y) = network(), batch()
     net.layer1.lif.v_threshold = 1e3
     with pytest.raises(ValueError, match=r"those of 'layer1.lif' are silent .*take other samples, larger weights"):
-        alignment("fa", net, x, y)
+        certify("fa", net, x, y)
     net.layer1.lif.v_threshold = 0.4
     with torch.no_grad():
         net.fc.weight.zero_()
     with pytest.raises(ValueError, match=r"it has none for 'layer1.fc': every rule would agree with it"):
-        alignment("fa", net, x, y)
+        certify("fa", net, x, y)
+    found = alignment("fa", net, x, y).whole.set_index("layer")
+    assert found.loc["layer1.fc"].isna().all()
+    assert found.loc["fc", "cosine"] == pytest.approx(1, abs=1e-12)
 
 
 @pytest.mark.parametrize("look", [alignment, certify, locality])
