@@ -237,7 +237,7 @@ FAULTS: dict[str, tuple[tuple[str, str], str, str]] = {
     "the ceiling of two spiking networks": (
         ("{name: curve, comparison: twins}", "{name: heatmap, comparison: shortcuts, state: ceiling} # <--"),
         "figures[0].state",
-        "expected a comparison of two kinds of network, or of different variants by \\*: only that has a noise ceiling",
+        "expected a comparison of two kinds of network, of pairs of variants, or of a list of variants across seeds",
     ),
     "a trend without a sweep": (
         ("{name: curve, comparison: twins}", "{name: trend, comparison: twins} # <--"),

@@ -12,6 +12,7 @@ from sj_cka.over_seeds import over_seeds
 from sj_cka.training.credit.locality import MOVED
 
 _COLUMNS = 5
+_NOT_ASKED = "#e4e4e4"
 _MOVES = [[0.0, "#ffffff"], [1.0, "#0072B2"]]
 
 
@@ -65,7 +66,7 @@ def locality(moves: pd.DataFrame, *, rows: str, columns: str, title: str = "") -
         title: heading of the figure.
 
     Returns:
-        A figure of small pictures, white where nothing moves and blue where all does.
+        A figure of small pictures, white where nothing moves, blue where all does, and grey where nothing is asked.
 
     Raises:
         ValueError: a missing column.
@@ -99,7 +100,7 @@ def locality(moves: pd.DataFrame, *, rows: str, columns: str, title: str = "") -
         figure.update_yaxes(title_text="disturbed", **at)
     bar = {"title": "updates that move", "tickformat": ".0%", "thickness": 12, "outlinewidth": 1}
     axis = {"cmin": 0, "cmax": 1, "colorscale": _MOVES, "colorbar": bar}
-    lay_out(figure, title, height + 190, above=40, margin_b=150, coloraxis=axis)
+    lay_out(figure, title, height + 190, above=40, margin_b=150, coloraxis=axis, plot_bgcolor=_NOT_ASKED)
     return figure
 
 
@@ -120,7 +121,7 @@ def locality_section(block: FigureBlock, results: Results) -> Section:
         "The weights of a block (neurons with the layers that feed them; the last one classifies) are disturbed, and "
         "the share of seeds is drawn in which the update of a layer below moves; with the error held, the error of the "
         "logits stays what it was. Then the input of a step: the share of updates of an earlier step, of all layers "
-        "that feed neurons, that move. White: the rule cannot know of it."
+        "that feed neurons, that move. White: the rule cannot know of it; grey: that is not asked."
     )
     shares = results.tables["locality"].groupby("network", sort=False)
     columns = ["across_blocks", "across_blocks_error_held", "across_steps"]

@@ -68,8 +68,8 @@ def against_epochs(
             trace = _line(line, lines.index(line), table)
             figure.add_trace(trace.update(showlegend=line not in named), **at)
             named.add(line)
-    low, high = reach((table[["mean", "low", "high"]] for of in pictures.values() for table in of.values()), 0.0, 1.0)
-    figure.update_yaxes(range=[low - 0.03, high + 0.03])
+    low, _ = reach((table[["mean", "low"]] for of in pictures.values() for table in of.values()), 0.0, 1.0)
+    figure.update_yaxes(range=[max(low, -1) - 0.05, 1.05])  # intervals may reach beyond what CKA and cosines can be
     last_row = len(headings) - columns
     for i, at in enumerate(places):
         if i >= last_row:
@@ -78,7 +78,7 @@ def against_epochs(
         figure.update_yaxes(title_text=y_title, **at)
     rows = 26 * (1 + sum(len(line) + 6 for line in lines) // 130)  # of the legend
     legend = {**LEGEND_ABOVE, "y": 1 + 30 / height}
-    lay_out(figure, title, height + 110 + rows, above=55 + rows, margin_b=55, legend=legend)
+    lay_out(figure, title, height + 110 + rows, above=35 + rows, margin_b=55, legend=legend)
     return figure
 
 

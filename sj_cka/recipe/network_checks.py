@@ -16,7 +16,10 @@ from sj_cka.recipe.reading import Study
 from sj_cka.recipe.source import KeyPath, shown
 from sj_cka.typed import number
 
-WITH_CEILING = "a comparison of two kinds of network, or of different variants by *: only that has a noise ceiling"
+WITH_CEILING = (
+    "a comparison of two kinds of network, of pairs of variants, or of a list of variants across seeds: only that has a "
+    "noise ceiling"
+)
 
 
 def check_network(study: Study, key: KeyPath, name: NetworkName) -> None:

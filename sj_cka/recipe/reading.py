@@ -157,9 +157,13 @@ class Study:
         return list(dict.fromkeys(network for name in named for network in self.networks(name)))
 
     def has_ceiling(self, comparison: Comparison) -> bool:
-        """Whether seed against seed is a noise ceiling of it: for two kinds of network, and for different variants."""
+        """Whether seed against seed is a noise ceiling of it: for two kinds of network, and for different variants.
+
+        Of a list of variants only across seeds: of one seed they may begin with the same weights.
+        """
         kinds = {NetworkName(name).kind for name in (comparison.x, comparison.y)}
-        return comparison.attack_y is None and (len(kinds) == 2 or comparison.variants != "same")
+        listed = isinstance(comparison.variants, list) and comparison.seeds == "across"
+        return comparison.attack_y is None and (len(kinds) == 2 or comparison.variants == "pairs" or listed)
 
     def networks(self, name: str) -> list[NetworkName]:
         """The networks that a name stands for: itself, or one of every variant (`*.`), at every kept epoch (`@*`)."""
