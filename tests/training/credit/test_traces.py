@@ -66,12 +66,26 @@ class OwnSteps(neuron.LIFNode):
         return super().multi_step_forward(x_seq.relu())
 
 
+class OwnForward(neuron.LIFNode):
+    def forward(self, x):
+        return super().forward(x.cumsum(0))
+
+
 class OwnName(neuron.LIFNode):
     pass
 
 
 def test_decays_of_neurons_with_a_step_of_their_own_are_not_known():
-    for node in (OwnStep(), OwnSteps(), neuron.ParametricLIFNode(), neuron.QIFNode(), nn.ReLU()):
+    for node in (
+        OwnStep(),
+        OwnSteps(),
+        OwnForward(),
+        neuron.OTTTLIFNode(),
+        neuron.SLTTLIFNode(),
+        neuron.ParametricLIFNode(),
+        neuron.QIFNode(),
+        nn.ReLU(),
+    ):
         assert decays(node) is None
     assert decays(OwnName(tau=4.0)) == (0.75,)
 
