@@ -18,7 +18,7 @@ from sj_cka.training.credit.layers import CONVOLUTIONS, as_batch, padding_of
 _LIF = (neuron.LIFNode, FusedLIFNode)
 _IF = (neuron.IFNode, FusedIFNode)
 _CURRENT_LIF = (CurrentLIFNode, FusedCurrentLIFNode)
-_STEPS = [f"{steps}_step_{how}forward" for steps in ("single", "multi") for how in ("", "functional_")]
+_STEPS = [f"{steps}{how}forward" for steps in ("", "single_step_", "multi_step_") for how in ("", "functional_")]
 
 
 def decays(node: Any) -> tuple[float, ...] | None:

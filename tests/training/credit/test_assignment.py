@@ -206,8 +206,7 @@ def test_a_loss_of_its_own_may_be_given_to_local_readouts():
         torch.testing.assert_close(found[name], times * gradient, rtol=1e-12, atol=1e-14)
 
 
-def test_a_network_may_be_wrapped_and_hold_what_is_no_layer():
-    """An artificial network of activations of several kinds, each a block of its own."""
+def test_activations_of_an_artificial_network_are_blocks():
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Linear(5, 6), nn.Tanh(), nn.Dropout(0.0), nn.Linear(6, 6), nn.GELU(), nn.Linear(6, 3)

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from lively import CLASSES, N, T, batch, gradients, network, of_each_step, off, random
+from lively import T, batch, gradients, network, of_each_step, off, random
 from spikingjelly.activation_based import neuron, surrogate
 from torch import nn
 
@@ -169,5 +169,3 @@ def test_the_definition_leaves_the_network_as_it_was():
     assert all(torch.equal(weights[name], tensor) for name, tensor in net.state_dict().items())
     assert all(p.grad is None for p in net.parameters())
     assert not any(module._forward_hooks for module in net.modules())
-    assert len(y) == N
-    assert y.max() < CLASSES

@@ -6,7 +6,6 @@ import torch
 from sj_cka.data import digits
 from sj_cka.models import build
 from sj_cka.training import LEARNING_RULES, Checkpoints, DeviceLoader, Settings, train
-from sj_cka.training.distributed import sum_gradients
 from sj_cka.training.step import Step
 
 PRESETS = {
@@ -190,4 +189,3 @@ def test_two_processes_have_the_gradients_of_one(tmp_path, together):
             assert gradient.any()
             torch.testing.assert_close(one[i][name], gradient, rtol=1e-5, atol=1e-8)
             assert torch.equal(one[i][name], other[i][name])
-    assert here["sum_gradients"] is sum_gradients
