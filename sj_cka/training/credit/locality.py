@@ -159,16 +159,19 @@ def by_step(rule: Rule, network: nn.Module, wiring: Wiring, steps: Tensor, y: Te
         out.register_hook(add)
 
     updates(rule, network, steps, y, watch=watch)
-    for layer, module in wiring.layers.items():
-        if len(calls[layer]) == len(steps):
-            each = calls[layer]
-        else:
-            each = [_Call(*pair) for x, grad in calls[layer] for pair in zip(x.split(1), grad.split(1), strict=True)]
-        for part, (x, grad) in zip(parts, each, strict=True):
-            grads = [of_weight(module, grad, x)]
-            if getattr(module, "bias", None) is not None:
-                grads.append(of_bias(module, grad))
-            part[layer] = torch.cat([g.flatten() for g in grads])
+    with torch.no_grad():
+        for layer, module in wiring.layers.items():
+            if len(calls[layer]) == len(steps):
+                each = calls[layer]
+            else:
+                each = [
+                    _Call(*pair) for x, grad in calls[layer] for pair in zip(x.split(1), grad.split(1), strict=True)
+                ]
+            for part, (x, grad) in zip(parts, each, strict=True):
+                grads = [of_weight(module, grad, x)]
+                if getattr(module, "bias", None) is not None:
+                    grads.append(of_bias(module, grad))
+                part[layer] = torch.cat([g.flatten() for g in grads])
     return parts
 
 
