@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import nn
+
 from sj_cka import recipe
 from sj_cka.preflight import Preflight, read_data
 from sj_cka.recipe import NetworkName
 from sj_cka.recipe.network_checks import check_network
-from sj_cka.training import Certificate, Locality, certify, locality
+from sj_cka.training import Certificate, Locality, calibrate, certify, locality
+
+_CALIBRATED = 256  # training samples that batch normalisation takes its statistics from
 
 
 class Certified(NamedTuple):
@@ -40,6 +44,8 @@ def certified(
     data, rule = preflight.samples(name), study.conditions[name.variant].train.of("snn")["rule"]
     x, y = data.as_input(data.x_train[:samples]), data.y_train[:samples]
     built = preflight.network(name)
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in built.modules()):
+        calibrate(built, data.x_train[:_CALIBRATED], prepare=data.as_input)  # with first statistics hardly any spike
     try:
         return Certified(certify(rule, built, x, y), locality(rule, built, x, y))
     except ValueError as error:

@@ -97,7 +97,9 @@ def _check_rule(preflight: Preflight, name: NetworkName) -> None:
             network.train()
             Step(network, settings).gradients(data.as_input(data.x_train[:2].clone()), data.y_train[:2], 2)
     except ValueError as error:
-        at = ("train", error.option) if isinstance(error, OptionError) else ("train", "rule")
+        at: tuple[str, ...] = ("train", "rule")
+        if isinstance(error, OptionError):
+            at = ("train", error.option) if hasattr(settings, error.option) else (*at, error.option)
         raise condition.source.error(at, f"{name}: {getattr(error, 'message', error)}") from error
 
 
