@@ -1,4 +1,4 @@
-"""Learning rules in a study: trainings by them, networks over their epochs, alignment, locality, and claims on these."""
+"""Learning rules in a study: trainings, networks over their epochs, alignment, locality, and claims on these."""
 
 from __future__ import annotations
 
@@ -181,7 +181,8 @@ def test_jobs_say_which_rule_they_are_of(rules_file: Write) -> None:
         ("norm: none", "norm: batch", r"ottt.train.rule: ottt.snn: expected batch normalisation of each step"),
         ("T: 3", "T: 1", r"ottt.train.rule: ottt.snn: expected at least two steps"),
         ("{rule: le}", "{rule: {name: le, k: 2}}", r"le.train.rule.k: "),
-        ("{rule: le}", "{rule: {name: pair, space: local_error, time: truncated}}", r"le.train.rule.k: le.snn: expected the steps"),
+        ("{rule: le}", "{rule: {name: pair, space: local_error, time: truncated}}",
+         r"le.train.rule.k: le.snn: expected"),
         ("{rule: le}", "{rule: lee}", r"unknown learning rule 'lee'; did you mean 'le'"),
         ("variants: [le, ottt]}", "variants: [le, oott]}", r"compare\[1\].variants\[1\]: expected variants"),
         ("variants: [le, ottt]}", "variants: [le, le]}", r"compare\[1\].variants\[1\]: expected variants"),

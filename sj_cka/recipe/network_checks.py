@@ -17,8 +17,8 @@ from sj_cka.recipe.source import KeyPath, shown
 from sj_cka.typed import number
 
 WITH_CEILING = (
-    "a comparison of two kinds of network, of pairs of variants, or of a list of variants across seeds: only that has a "
-    "noise ceiling"
+    "a comparison of two kinds of network, of pairs of variants, or of a list of variants across seeds: only that has "
+    "a noise ceiling"
 )
 
 
