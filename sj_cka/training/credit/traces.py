@@ -94,18 +94,19 @@ class Eligibility:
             x: what the layer was given in it.
         """
         parameter = getattr(self.module, "bias" if self.of_bias else "weight")
-        parts = [self._after(z.grad) * e for z, e in zip(step.before, self.states, strict=True) if z.grad is not None]
-        if parts:
-            total = torch.stack(parts).sum(0)
-            total = total.sum_to_size(parameter.shape) if self._is_diagonal else total.sum(0).view(parameter.shape)
-            torch.autograd.backward([parameter], [total])
+        for z, e in zip(step.before, self.states, strict=True):
+            if z.grad is None:
+                continue
+            part = self._after(z.grad) * e
+            part = part.sum_to_size(parameter.shape) if self._is_diagonal else part.sum(0).view(parameter.shape)
+            torch.autograd.backward([parameter], [part])
         seen = self._before(x)
         new = []
         for row, by_input in zip(step.by_states, step.by_input, strict=True):
             total = self._after(by_input) * seen
             for j, e in zip(row, self.states, strict=True):
                 if j is not None:
-                    total = total + self._after(j) * e
+                    total.addcmul_(self._after(j), e)
             new.append(total)
         self.states = new
 
