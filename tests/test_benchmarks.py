@@ -26,6 +26,7 @@ SCRIPTS = {
     "planning": "exponent",
     "verdicts": "share that pass .95",
     "own_terms": "time of own terms over that of Grams",
+    "learning_rules": "a step of bptt at T = 2",
 }
 
 
