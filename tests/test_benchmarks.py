@@ -27,6 +27,7 @@ SCRIPTS = {
     "fisher": "with labels of the data",
     "verdicts": "share that pass .95",
     "own_terms": "time of own terms over that of Grams",
+    "learning_rules": "a step of bptt at T = 2",
 }
 
 

@@ -109,7 +109,8 @@ class Assignment:
             if name in self.filters:
                 trace, ones = self.filters[name](x.detach())
                 other = other._replace(x=trace, ones=ones)
-            self.seen[name] = x.detach()
+            if self.eligibilities:  # else it would only be held longer
+                self.seen[name] = x.detach()
             if other != Backward() and torch.is_grad_enabled():
                 out = Synapses.apply(out.detach(), x, module.weight, getattr(module, "bias", None), module, other)
             if self.watch is not None:
@@ -120,7 +121,8 @@ class Assignment:
 
     def _after_neurons(self, name: str) -> Callable[..., Any]:
         def after(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-            self.given[name] = args[0]
+            if self.eligibilities:
+                self.given[name] = args[0]
             self.spikes[name].append(out)
 
         return after
