@@ -36,6 +36,9 @@ class Losses(NamedTuple):
     scale: Callable[[Tensor], Tensor]
 
 
+_DIRECT = ("direct_feedback_alignment", "local_error")  # nothing comes to neurons through the layers behind them
+
+
 class Assignment:
     """Hooks on a network while it runs a batch, block of steps by block of steps.
 
@@ -90,8 +93,7 @@ class Assignment:
         self.hooks.close()
 
     def _before_layer(self, name: str) -> Callable[..., Any]:
-        local = self.rule.space in ("direct_feedback_alignment", "local_error")
-        cut = local and bool(self.wiring.from_[name]) and not self.wiring.is_recurrent(name)
+        cut = self.rule.space in _DIRECT and bool(self.wiring.from_[name]) and not self.wiring.is_recurrent(name)
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> Any:
             return (args[0].detach(), *args[1:]) if cut else None
@@ -123,7 +125,8 @@ class Assignment:
         def after(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             if self.eligibilities:
                 self.given[name] = args[0]
-            self.spikes[name].append(out)
+            if self.rule.space in _DIRECT:
+                self.spikes[name].append(out)
 
         return after
 
