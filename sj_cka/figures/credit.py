@@ -100,7 +100,11 @@ def locality(moves: pd.DataFrame, *, rows: str, columns: str, title: str = "") -
         figure.update_yaxes(title_text="disturbed", **at)
     bar = {"title": "updates that move", "tickformat": ".0%", "thickness": 12, "outlinewidth": 1}
     axis = {"cmin": 0, "cmax": 1, "colorscale": _MOVES, "colorbar": bar}
-    lay_out(figure, title, height + 190, above=40, margin_b=150, coloraxis=axis, plot_bgcolor=_NOT_ASKED)
+    below = 45 + 7 * max(len(str(label)) for label in moves[columns])
+    for i, at in enumerate(places):
+        if i >= len(networks) - count:
+            figure.update_xaxes(title_text=columns, showticklabels=True, **at)
+    lay_out(figure, title, height + 40 + below, above=40, margin_b=below, coloraxis=axis, plot_bgcolor=_NOT_ASKED)
     return figure
 
 
