@@ -192,7 +192,7 @@ def test_jobs_say_which_rule_they_are_of(rules_file: Write) -> None:
         ("  le: {train: {rule: le}}", "  le: {train: {rule: le, keep: [1]}}", r"expected networks that keep"),
         ("comparison: rules}", "comparison: others}", r"expected a comparison over epochs, with @\*"),
         ("  alignment: {networks: [le.snn, ottt.snn], samples: 8}\n", "", "expected jobs.alignment"),
-        ("[le.snn, ottt.snn]", "[le.ann]", r"jobs.alignment.networks\[0\]: expected spiking networks"),
+        ("[le.snn, ottt.snn]", "[le.ann]", r"jobs.alignment.networks\[0\]: expected trained spiking"),
         ("locality: {samples: 4}", "locality: {networks: [le.snn@2]}", r"jobs.locality.networks\[0\]: expected"),
         ("measure: across_blocks, network: le.snn", "measure: across_blocks, network: le.snn, T: 2", "expected no T"),
     ],

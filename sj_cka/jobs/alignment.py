@@ -12,6 +12,7 @@ from pydantic import Field
 from sj_cka.job import Context, Files, Inputs, Job, Read
 from sj_cka.jobs.graph import Graph, Kind, Row
 from sj_cka.jobs.moments import epoch, network
+from sj_cka.jobs.rules import check_rules, rule_of
 from sj_cka.jobs.weights import read_network, weights_of
 from sj_cka.preflight import Preflight
 from sj_cka.recipe import NetworkName
@@ -34,7 +35,7 @@ def rows(graph: Graph) -> Iterator[Row]:
     """The networks that the recipe names, with every seed, at every kept epoch."""
     if not isinstance(block := graph.blocks.get("alignment"), AlignmentBlock):
         return
-    for name in _networks(graph, block):
+    for name in graph.study.every(block.networks):
         for at in graph.study.epochs(name):
             for seed in graph.study.seeds:
                 moment = graph.study.at(NetworkName(f"{name}@*"), at)
@@ -42,7 +43,7 @@ def rows(graph: Graph) -> Iterator[Row]:
 
 
 def _job(graph: Graph, name: NetworkName, seed: int, block: AlignmentBlock) -> Job:
-    args = {"samples": block.samples, "rule": graph.study.conditions[name.variant].train.of(name.kind)["rule"]}
+    args = {"samples": block.samples, "rule": rule_of(graph.study, name)}
     if (moment := epoch(graph.study, name)) is not None:
         args["epoch"] = moment
     weights = network(graph, name, seed)
@@ -57,29 +58,14 @@ def _job(graph: Graph, name: NetworkName, seed: int, block: AlignmentBlock) -> J
     )
 
 
-def _networks(of: Graph | Preflight, block: AlignmentBlock) -> list[NetworkName]:
-    return list(dict.fromkeys(name for several in block.networks for name in of.study.networks(several)))
-
-
 def check(preflight: Preflight) -> None:
     """Every network spikes, and its rule has a definition and goes with it.
 
     Raises:
         RecipeError: the first that does not.
     """
-    if not isinstance(block := preflight.blocks.get("alignment"), AlignmentBlock):
-        return
-    for i, several in enumerate(block.networks):
-        for name in preflight.study.networks(several):
-            key = ("jobs", "alignment", "networks", i)
-            if name.kind != "snn" or name.moment:
-                raise preflight.study.error(key, f"expected spiking networks, <variant>.snn, got {name!r}")
-            data = preflight.samples(name)
-            rule = preflight.study.conditions[name.variant].train.of(name.kind)["rule"]
-            try:
-                alignment(rule, preflight.network(name), data.as_input(data.x_train[:2]), data.y_train[:2])
-            except ValueError as error:
-                raise preflight.study.error(key, f"{name}: {error}") from error
+    if isinstance(block := preflight.blocks.get("alignment"), AlignmentBlock):
+        check_rules(preflight, "alignment", block.networks, alignment)
 
 
 def run(job: Job, inputs: Inputs, context: Context) -> Files:

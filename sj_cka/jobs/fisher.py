@@ -54,13 +54,9 @@ def rows(graph: Graph) -> Iterator[Row]:
     """The networks that the recipe names, with every seed; the column labels says whose labels are meant."""
     if not isinstance(block := graph.blocks.get("fisher"), FisherBlock):
         return
-    for name in _networks(graph, block):
+    for name in graph.study.every(block.networks):
         for seed in graph.study.seeds:
             yield Row({"network": name, "seed": seed, "labels": block.labels}, job(graph, name, seed, block))
-
-
-def _networks(of: Graph | Preflight, block: FisherBlock) -> list[NetworkName]:
-    return list(dict.fromkeys(name for several in block.networks for name in of.study.networks(several)))
 
 
 def check(preflight: Preflight) -> None:
@@ -71,7 +67,7 @@ def check(preflight: Preflight) -> None:
     """
     if not isinstance(block := preflight.blocks.get("fisher"), FisherBlock):
         return
-    for name in dict.fromkeys(name.trained for name in _networks(preflight, block)):
+    for name in dict.fromkeys(name.trained for name in preflight.study.every(block.networks)):
         samples, study = preflight.samples(name), preflight.study
         if (count := len(samples.x_test)) < block.samples:
             expected = f"expected at most {count}, so many test {samples.called} there are of {name}"

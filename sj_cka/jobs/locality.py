@@ -12,6 +12,7 @@ from pydantic import Field
 from sj_cka.job import Context, Files, Inputs, Job, Read
 from sj_cka.jobs.graph import Graph, Kind, Row
 from sj_cka.jobs.moments import trained
+from sj_cka.jobs.rules import check_rules, rule_of
 from sj_cka.jobs.weights import read_network, weights_of
 from sj_cka.preflight import Preflight
 from sj_cka.recipe import NetworkName
@@ -32,20 +33,16 @@ def rows(graph: Graph) -> Iterator[Row]:
     """The networks that the recipe names, trained, with every seed."""
     if not isinstance(block := graph.blocks.get("locality"), LocalityBlock):
         return
-    for name in _networks(graph, block):
+    for name in graph.study.every(block.networks):
         for seed in graph.study.seeds:
             yield Row({"network": name, "seed": seed}, _job(graph, name, seed, block))
 
 
 def _job(graph: Graph, name: NetworkName, seed: int, block: LocalityBlock) -> Job:
-    args = {"samples": block.samples, "rule": graph.study.conditions[name.variant].train.of(name.kind)["rule"]}
+    args = {"samples": block.samples, "rule": rule_of(graph.study, name)}
     weights = trained(graph, name, seed)
     label = f"locality of the rule of {name}, seed {seed}"
     return Job("locality", args, {"network": weights}, graph.block(name), None, weights.threads, label)
-
-
-def _networks(of: Graph | Preflight, block: LocalityBlock) -> list[NetworkName]:
-    return list(dict.fromkeys(name for several in block.networks for name in of.study.networks(several)))
 
 
 def check(preflight: Preflight) -> None:
@@ -54,19 +51,8 @@ def check(preflight: Preflight) -> None:
     Raises:
         RecipeError: the first that does not.
     """
-    if not isinstance(block := preflight.blocks.get("locality"), LocalityBlock):
-        return
-    for i, several in enumerate(block.networks):
-        for name in preflight.study.networks(several):
-            key = ("jobs", "locality", "networks", i)
-            if name.kind != "snn" or name.moment:
-                raise preflight.study.error(key, f"expected trained spiking networks, <variant>.snn, got {name!r}")
-            data = preflight.samples(name)
-            rule = preflight.study.conditions[name.variant].train.of(name.kind)["rule"]
-            try:
-                locality(rule, preflight.network(name), data.as_input(data.x_train[:8]), data.y_train[:8])
-            except ValueError as error:
-                raise preflight.study.error(key, f"{name}: {error}") from error
+    if isinstance(block := preflight.blocks.get("locality"), LocalityBlock):
+        check_rules(preflight, "locality", block.networks, locality)
 
 
 def run(job: Job, inputs: Inputs, context: Context) -> Files:

@@ -1,7 +1,7 @@
 """From a recipe file and a profile to a study with all its settings resolved."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, product
@@ -153,8 +153,7 @@ class Study:
 
     def attacked(self) -> list[NetworkName]:
         """The networks that are attacked."""
-        named = self.recipe.attack.networks if self.recipe.attack is not None else []
-        return list(dict.fromkeys(network for name in named for network in self.networks(name)))
+        return self.every(self.recipe.attack.networks if self.recipe.attack is not None else ())
 
     def has_ceiling(self, comparison: Comparison) -> bool:
         """Whether seed against seed is a noise ceiling of it: for two kinds of network, and for different variants.
@@ -173,6 +172,10 @@ class Study:
             for network in of_variants
             for epoch in (self.epochs(network) if network.moment == "*" else []) or _NO_EPOCH
         ]
+
+    def every(self, names: Iterable[str]) -> list[NetworkName]:
+        """The networks that several names stand for, each once."""
+        return list(dict.fromkeys(network for name in names for network in self.networks(name)))
 
     def evaluated(self, network: NetworkName) -> list[int]:
         """The numbers of steps that the accuracy of a network is measured at, besides those of its training."""

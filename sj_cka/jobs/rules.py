@@ -1,0 +1,45 @@
+"""What kinds of job on learning rules have in common: whose rule, on which samples, and whether it can be measured."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from sj_cka.preflight import Preflight
+from sj_cka.recipe import NetworkName, Study
+
+
+def rule_of(study: Study, network: NetworkName) -> Any:
+    """The learning rule that a network is trained by, a name or a mapping with `name` and options."""
+    return study.conditions[network.variant].train.of(network.kind)["rule"]
+
+
+def check_rules(
+    preflight: Preflight,
+    kind: str,
+    networks: list[str],
+    measure: Callable[[Any, nn.Module, Tensor, Tensor], object],
+) -> None:
+    """Measures the rule of every network on a few training samples, with first weights.
+
+    Args:
+        preflight: of the study.
+        kind: of job.
+        networks: names, as the recipe gives them.
+        measure: (rule, network, x, y) -> what is found.
+
+    Raises:
+        RecipeError: a network that does not spike or is not trained, or whose rule has no definition or does not go
+            with it.
+    """
+    for i, several in enumerate(networks):
+        key = ("jobs", kind, "networks", i)
+        for name in preflight.study.networks(several):
+            if name.kind != "snn" or name.moment:
+                raise preflight.study.error(key, f"expected trained spiking networks, <variant>.snn, got {name!r}")
+            data = preflight.samples(name)
+            x, y = data.as_input(data.x_train[:8]), data.y_train[:8]
+            try:
+                measure(rule_of(preflight.study, name), preflight.network(name), x, y)
+            except ValueError as error:
+                raise preflight.study.error(key, f"{name}: {error}") from error
