@@ -555,7 +555,8 @@ def test_what_changes_the_training_changes_its_key(line: str, recipe_file: Write
 def test_another_learning_rule_is_part_of_the_spec_with_its_options_that_are_not_at_their_default(
     recipe_file: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def local(network: Any, x: Any, y: Any, *, depth: int = 2, strength: float = 1.0, **given: Any) -> Any: ...
+    def local(network: Any, x: Any, y: Any, *, depth: int = 2, strength: float = 1.0, **given: Any) -> Any:
+        return LEARNING_RULES["bptt"](network, x, y, **given)
 
     def settings(rule: str) -> Any:
         trained = planned(recipe_file(("  lr: 0.1", f"  snn: {{rule: {rule}}}"))).trained

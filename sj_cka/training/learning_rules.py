@@ -5,6 +5,7 @@ ones have names of their own here.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,6 +44,9 @@ class Preset:
     def __init__(self, rule: Callable[..., Rule]) -> None:
         self.rule = rule
         functools.update_wrapper(self, rule)
+        handed = [p for p in inspect.signature(self.__call__).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        options = list(inspect.signature(rule).parameters.values())
+        self.__signature__ = inspect.Signature([*handed, *options])
 
     def __call__(
         self,

@@ -16,11 +16,13 @@ from sj_cka.figures import (
     TEMPLATE,
     accuracy,
     accuracy_by_steps,
+    against_epochs,
     backdoors,
     curve,
     fisher,
     heatmap,
     heatmaps,
+    locality,
     robustness,
     steps_map,
     training,
@@ -100,6 +102,10 @@ def between() -> pd.DataFrame:
     return pd.DataFrame([[0.9, 0.3], [0.3, 0.8]], index=["a", "b"], columns=["a", "b"])
 
 
+def moves() -> pd.DataFrame:
+    return pd.DataFrame({"network": ["le.snn"], "disturbed": ["fc"], "layer": ["layer1.fc"], "moves": [0.5]})
+
+
 def at_steps(steps: list[int], mean: float = 0.9) -> pd.DataFrame:
     return pd.DataFrame({"mean": mean, "low": mean - 0.1, "high": mean + 0.02}, index=steps)
 
@@ -119,6 +125,10 @@ DRAWN = {
     "robustness": lambda title: robustness({"pgd": {"base.snn": at_steps([0, 1])}}, title=title),
     "backdoors": lambda title: backdoors({"success": at_steps([0, 1])}, title=title),
     "fisher": lambda title: fisher(information(), title=title),
+    "learning": lambda title: against_epochs({"base.snn": {"lif": at_steps([0, 5])}}, title=title),
+    "parting": lambda title: against_epochs({"le.snn": {"cosine": at_steps([0, 5])}}, title=title),
+    "alignment": lambda title: against_epochs({"le.snn": {"fc": at_steps([1, 2])}}, title=title, x_title="step"),
+    "locality": lambda title: locality(moves(), rows="disturbed", columns="layer", title=title),
 }
 
 
