@@ -110,7 +110,7 @@ def certify(
         beside = beside_bptt(made, twin, steps, y)
 
         def off_definition(of: Rule) -> dict[str, float]:
-            return off(found, by_module(by_definition(of, twin, steps, y, per_step), twin))
+            return off(found, by_module(by_definition(of, twin, steps, y, per_step, wiring=wiring), twin))
 
         deviation = off_definition(made)
         as_bptt = as_by_bptt(made, wiring, len(steps))

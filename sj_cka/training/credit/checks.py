@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sj_cka.models.normalisation import StepBatchNorm1d, StepBatchNorm2d
 from sj_cka.recording import is_neuron, kept, reset_states
+from sj_cka.training.credit.layers import has_own_forward
 from sj_cka.training.credit.traces import decays
 from sj_cka.training.credit.wiring import Wiring
 
@@ -29,6 +30,8 @@ def check_fits(rule: Rule, network: nn.Module, wiring: Wiring, T: int | None) ->
         _check_layers(rule, wiring)
     if T is not None:
         _check_steps(rule, network, wiring, T)
+    if rule.space == "feedback_alignment" or rule.time in ("presynaptic_trace", "eligibility_trace"):
+        _check_forward(rule, wiring)
     if rule.space in ("direct_feedback_alignment", "local_error"):
         _check_blocks(rule, wiring)
     if rule.time in ("presynaptic_trace", "eligibility_trace"):
@@ -42,6 +45,14 @@ def _check_layers(rule: Rule, wiring: Wiring) -> None:
         raise ValueError(
             f"expected weights of linear layers and convolutions, which {_named(rule)} can tell from other "
             f"computations; got {wiring.others[0]!r}"
+        )
+
+
+def _check_forward(rule: Rule, wiring: Wiring) -> None:
+    if own := [name for name, module in wiring.layers.items() if has_own_forward(module)]:
+        raise ValueError(
+            f"expected layers that compute W x + b of their weight for {_named(rule)}, which puts another weight or "
+            f"input in place: {own[0]!r} is a {type(wiring.layers[own[0]]).__name__} with a forward of its own"
         )
 
 

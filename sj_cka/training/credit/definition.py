@@ -54,7 +54,13 @@ class _Node:
 
 
 def by_definition(
-    rule: Rule, network: nn.Module, steps: Tensor, y: Tensor, loss: Loss, only: int | None = None
+    rule: Rule,
+    network: nn.Module,
+    steps: Tensor,
+    y: Tensor,
+    loss: Loss,
+    only: int | None = None,
+    wiring: Wiring | None = None,
 ) -> dict[str, Tensor]:
     """The gradients that a rule leaves, in evaluation mode, from rest.
 
@@ -65,11 +71,12 @@ def by_definition(
         y: labels `[N]`.
         loss: the mean over a batch of the loss of logits `[1, N, classes]`.
         only: take the loss of this step, from 0, divided by T, in place of the mean over all.
+        wiring: of the network; None to find it, and to check that the rule goes with it.
 
     Returns:
         Name of a parameter -> gradient; zeros where nothing comes to it.
     """
-    wiring = rule.wiring(network, steps)
+    wiring = wiring or rule.wiring(network, steps)
     with kept(network), without_noise(network), torch.enable_grad():
         reset_states(network)
         nodes, logits = _run(network, wiring, steps)

@@ -10,7 +10,7 @@ from torch import nn
 
 from sj_cka.models import build
 from sj_cka.plugins import OptionError
-from sj_cka.training import Settings
+from sj_cka.training import Settings, certify
 from sj_cka.training.credit.rule import Rule
 from sj_cka.training.step import Step
 
@@ -131,6 +131,13 @@ class Behind(Net):
 class Bare(Net):
     def forward(self, x):
         return self.fc3(x[..., :9])
+
+
+class Standardised(nn.Linear):
+    """Its forward makes another weight of the one that it has."""
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight / self.weight.std(), self.bias)
 
 
 class Pooled(nn.Module):
@@ -264,6 +271,24 @@ REFUSED = {
     ),
     "a layer used twice": (Rule(time=TRACE), Twice, vector, "run once a step .*'fc2' runs 2 times"),
     "neurons used twice": (Rule(time=TRACE), NeuronsTwice, vector, "'lif1' runs 2 times"),
+    "a layer with a forward of its own": (
+        Rule(FA),
+        lambda: Net(fc2=Standardised(9, 9)),
+        vector,
+        "expected layers that compute W x [+] b .*'fc2' is a Standardised with a forward of its own",
+    ),
+    "standardised weights and traces": (
+        Rule(time=TRACE),
+        lambda: pooled(conv=layer.WSConv2d(2, 3, 3, padding=1, step_mode="m")),
+        frames,
+        "'conv' is a WSConv2d with a forward of its own",
+    ),
+    "standardised weights and traces of synapses": (
+        Rule(time=ELIGIBILITY),
+        lambda: Net(fc2=Standardised(9, 9)),
+        vector,
+        "'fc2' is a Standardised with a forward of its own",
+    ),
     "circular padding": (
         Rule(FA),
         lambda: pooled(conv=layer.Conv2d(2, 3, 3, padding=1, padding_mode="circular", step_mode="m")),
@@ -348,6 +373,12 @@ def test_shortcuts_are_welcome_where_errors_go_through_layers(rule):
     first = "conv1.weight"
     assert torch.allclose(found[first], other[first], rtol=0.01) == (rule == Rule())
     torch.testing.assert_close(found["fc.weight"], other["fc.weight"], rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("rule", [Rule(DFA), Rule(LOCAL), Rule(time="none")])
+def test_a_forward_of_its_own_is_welcome_where_autograd_goes_through_it(rule):
+    net = Net(fc2=Standardised(9, 9)).double()
+    assert certify(rule, net, 3 * vector(), torch.arange(N) % CLASSES).holds
 
 
 @pytest.mark.parametrize(
