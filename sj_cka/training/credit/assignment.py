@@ -122,11 +122,13 @@ class Assignment:
         return after
 
     def _after_neurons(self, name: str) -> Callable[..., Any]:
-        def after(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+        def after(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
             if self.eligibilities:
                 self.given[name] = args[0]
-            if self.rule.space in _DIRECT:
-                self.spikes[name].append(out)
+            if self.rule.space not in _DIRECT:
+                return None
+            self.spikes[name].append(out)
+            return out.clone()  # what works in place must not change them
 
         return after
 

@@ -116,7 +116,7 @@ def _run(network: nn.Module, wiring: Wiring, steps: Tensor) -> tuple[list[_Node]
                     leaf = out.detach().requires_grad_()
                     own = dict(module.named_parameters(recurse=False)) if name in wiring.neurons else {}
                     nodes.append(_Node(name, len(logits), args[0], out, leaf, own=own))
-                    return leaf
+                    return leaf.clone()  # what works in place must not change it
 
                 if name in wiring.neurons:
                     hooks.enter_context(_parameters_for_each_call(module))

@@ -67,7 +67,7 @@ class _Mark(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mark: _Marked) -> Tensor:
         ctx.mark = mark
-        return x.view_as(x)
+        return x.clone()  # a view would refuse what works in place
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -94,6 +94,11 @@ class _Watch:
         """Watches a module; gives what ends it."""
 
         def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> Any:
+            if not args:
+                raise ValueError(
+                    f"expected a forward that gives layers and neurons their input as the first argument, {name!r} is "
+                    f"given it by name: call it as module(x)"
+                )
             call = _Marked(name, neurons, args[0].grad_fn, (args[0] if neurons else out).shape)
             self.calls.append(call)
             return _Mark.apply(out, call)
@@ -110,8 +115,8 @@ def wiring_of(network: nn.Module, run: Callable[[], Tensor], runs: int) -> Wirin
         runs: how often it is to be run, states kept in between.
 
     Raises:
-        ValueError: weights that are used outside the call of their layer, neurons that are never called, or a
-            convolution that no rule can go back through, or a run without samples.
+        ValueError: weights that are used outside the call of their layer, neurons that are never called, an input
+            given by name, a convolution that no rule can go back through, or a run without samples.
     """
     named = outside_neurons(network)
     spiking = any(map(is_neuron, named.values()))

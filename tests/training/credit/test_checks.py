@@ -133,6 +133,24 @@ class Bare(Net):
         return self.fc3(x[..., :9])
 
 
+class Named(Net):
+    def forward(self, x):
+        return self.fc3(self.lif2(self.fc2(input=self.lif1(self.fc1(x)))))
+
+
+class InPlace(Net):
+    """Adds and rectifies in place: what a layer puts out, what neurons do, and logits."""
+
+    def forward(self, x):
+        h = self.fc1(x)
+        h += 0.1
+        s = self.lif1(h)
+        s *= 0.9
+        out = self.fc3(self.lif2(nn.functional.relu_(self.fc2(s))))
+        out -= 0.1
+        return out
+
+
 class Standardised(nn.Linear):
     """Its forward makes another weight of the one that it has."""
 
@@ -289,6 +307,7 @@ REFUSED = {
         vector,
         "'fc2' is a Standardised with a forward of its own",
     ),
+    "an input given by name": (Rule(FA), Named, vector, "their input as the first argument, 'fc2' is given it by name"),
     "circular padding": (
         Rule(FA),
         lambda: pooled(conv=layer.Conv2d(2, 3, 3, padding=1, padding_mode="circular", step_mode="m")),
@@ -373,6 +392,11 @@ def test_shortcuts_are_welcome_where_errors_go_through_layers(rule):
     first = "conv1.weight"
     assert torch.allclose(found[first], other[first], rtol=0.01) == (rule == Rule())
     torch.testing.assert_close(found["fc.weight"], other["fc.weight"], rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("rule", [Rule(), Rule(FA), Rule(DFA), Rule(LOCAL), Rule(time=TRACE), Rule(time="none")])
+def test_what_works_in_place_is_followed(rule):
+    assert certify(rule, InPlace(), 3 * vector(), torch.arange(N) % CLASSES).holds
 
 
 @pytest.mark.parametrize("rule", [Rule(DFA), Rule(LOCAL), Rule(time="none")])
