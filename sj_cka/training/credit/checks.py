@@ -93,6 +93,20 @@ def _check_blocks(rule: Rule, wiring: Wiring) -> None:
             f"expected blocks one behind the other for {_named(rule)}: the output of {first!r} reaches {second!r} past "
             "its layers (a shortcut)"
         )
+    for name in wiring.neurons:
+        if not wiring.has_rows(name):
+            raise ValueError(
+                f"expected neurons that run once for every row of the logits for {_named(rule)}, so that each has the "
+                f"error of its own step and sample: logits are {[*wiring.rows, 'classes']}, {name!r} runs "
+                f"{wiring.calls[name]:g} times on {list(wiring.shapes[name])}; take the mean over time in the loss, not "
+                "in the network, and neurons of their own for every layer"
+            )
+    for layer, sources in wiring.from_.items():
+        if rule.time in ("bptt", "truncated") and 0 < len({*sources} & {*wiring.into[layer]}) < len({*sources}):
+            raise ValueError(
+                f"expected recurrent weights apart from those from below for {_named(rule)}, which goes through the "
+                f"first and not the second: {layer!r} takes the spikes of {' and '.join(map(repr, sources))}"
+            )
     _check_one_block(rule, wiring)
 
 

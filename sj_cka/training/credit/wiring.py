@@ -34,6 +34,7 @@ class Wiring:
         norms: batch normalisation, by name.
         shapes: what a layer puts out, and what neurons are given, in a call.
         units: neurons -> how many they are for a sample.
+        rows: axes of the logits before the classes: `[N]` or `[T, N]`.
         others: names of weights of more than one axis that no layer here holds.
     """
 
@@ -49,11 +50,18 @@ class Wiring:
     norms: list[str]
     shapes: dict[str, torch.Size]
     units: dict[str, int]
+    rows: torch.Size
     others: list[str]
 
     def is_recurrent(self, layer: str) -> bool:
         """Whether a layer takes the spikes of the neurons that it feeds."""
         return bool(self.from_[layer]) and self.from_[layer] == self.into[layer]
+
+    def has_rows(self, neurons: str) -> bool:
+        """Whether neurons put out something for every row of the logits, in the same order."""
+        calls, rows = int(self.calls[neurons]), [n for n in self.rows if n != 1]
+        axes = [n for n in (calls, *self.shapes[neurons]) if n != 1]
+        return axes[: len(rows)] == rows
 
     @property
     def blocks(self) -> dict[str, list[str]]:
@@ -167,6 +175,7 @@ def wiring_of(network: nn.Module, run: Callable[[], Tensor], runs: int) -> Wirin
         [n for n, m in named.items() if isinstance(m, nn.modules.batchnorm._BatchNorm)],
         shapes,
         {name: int(shapes[name].numel() * calls[name]) // outputs for name in calls if name in units},
+        logits[0].shape[:-1],
         others,
     )
 

@@ -151,6 +151,20 @@ class InPlace(Net):
         return out
 
 
+class MeanLogits(Net):
+    """Its logits are means over time."""
+
+    def forward(self, x):
+        return super().forward(x).mean(0)
+
+
+class OneForAll(Net):
+    """Two layers feed the same neurons, one after the other."""
+
+    def forward(self, x):
+        return self.fc3(self.lif2(self.fc2(self.lif2(self.fc1(x)))))
+
+
 class Standardised(nn.Linear):
     """Its forward makes another weight of the one that it has."""
 
@@ -306,6 +320,31 @@ REFUSED = {
         lambda: Net(fc2=Standardised(9, 9)),
         vector,
         "'fc2' is a Standardised with a forward of its own",
+    ),
+    "mean logits": (
+        Rule(DFA),
+        MeanLogits,
+        vector,
+        r"every row of the logits .* logits are \[5, 'classes'\], 'lif1' runs 1 times on \[8, 5, 9\]; take the mean",
+    ),
+    "mean logits and local errors": (Rule(LOCAL), MeanLogits, vector, r"logits are \[5, 'classes'\]"),
+    "the same neurons for two layers": (
+        Rule(LOCAL),
+        lambda: OneForAll(lif1=nn.Identity()),
+        vector,
+        r"'lif2' runs 2 times on \[8, 5, 9\]; .* neurons of their own for every layer",
+    ),
+    "the same neurons for two layers, step by step": (
+        Rule(DFA, "none"),
+        lambda: OneForAll(lif1=nn.Identity()),
+        vector,
+        r"'lif2' runs 2 times on \[1, 5, 9\]",
+    ),
+    "weights of what comes from below and back": (
+        Rule(DFA),
+        lambda: Net(fc2=nn.Identity(), lif2=layer.LinearRecurrentContainer(lif(step_mode="s"), 9, 9, step_mode="m")),
+        vector,
+        "expected recurrent weights apart .*'lif2.rc' takes the spikes of 'lif1' and 'lif2.sub_module'",
     ),
     "an input given by name": (Rule(FA), Named, vector, "their input as the first argument, 'fc2' is given it by name"),
     "circular padding": (
