@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sj_cka.models.normalisation import StepBatchNorm1d, StepBatchNorm2d
 from sj_cka.recording import is_neuron, kept, reset_states
+from sj_cka.recording.state import is_multi_step
 from sj_cka.training.credit.layers import has_own_forward
 from sj_cka.training.credit.traces import decays
 from sj_cka.training.credit.wiring import Wiring
@@ -79,6 +80,18 @@ def _check_steps(rule: Rule, network: nn.Module, wiring: Wiring, T: int) -> None
             f"expected logits of a layer of weights, without a state, for the time rule {rule.time!r}: they come from "
             f"the neurons {wiring.spiking_logits[0]!r}"
         )
+    for layer, reached in wiring.held:
+        if reached == "the logits":
+            raise ValueError(
+                f"expected logits of a layer of weights, without a state, for the time rule {rule.time!r}: what "
+                f"{layer!r} puts out reaches those of later steps (a filter, or another readout with a state)"
+            )
+    for name in wiring.neurons:
+        if wiring.calls[name] > 1:
+            raise ValueError(
+                f"expected neurons that run once a step for the time rule {rule.time!r}: {name!r} runs "
+                f"{wiring.calls[name]:g} times, and its state would go on otherwise than in a run of all steps"
+            )
 
 
 def _check_blocks(rule: Rule, wiring: Wiring) -> None:
@@ -98,8 +111,8 @@ def _check_blocks(rule: Rule, wiring: Wiring) -> None:
             raise ValueError(
                 f"expected neurons that run once for every row of the logits for {_named(rule)}, so that each has the "
                 f"error of its own step and sample: logits are {[*wiring.rows, 'classes']}, {name!r} runs "
-                f"{wiring.calls[name]:g} times on {list(wiring.shapes[name])}; take the mean over time in the loss, not "
-                "in the network, and neurons of their own for every layer"
+                f"{wiring.calls[name]:g} times on {list(wiring.shapes[name])}; take the mean over time in the loss, "
+                "not in the network, and neurons of their own for every layer"
             )
     for layer, sources in wiring.from_.items():
         if rule.time in ("bptt", "truncated") and 0 < len({*sources} & {*wiring.into[layer]}) < len({*sources}):
@@ -128,6 +141,12 @@ def _check_traced(rule: Rule, wiring: Wiring) -> None:
                 f"expected layers and neurons that run once a step for the time rule {rule.time!r}: {name!r} runs "
                 f"{calls:g} times"
             )
+    if wiring.held:
+        layer, reached = wiring.held[0]
+        raise ValueError(
+            f"expected no state but that of neurons for the time rule {rule.time!r}, whose traces follow these alone: "
+            f"what {layer!r} puts out reaches {reached!r} at later steps, too (a filter or a delay)"
+        )
     for name, module in wiring.neurons.items():
         if rule.time == "presynaptic_trace" and decays(module) is None:
             raise ValueError(
@@ -165,6 +184,24 @@ def _named(rule: Rule) -> str:
 
 
 _OF_A_STEP = (StepBatchNorm1d, StepBatchNorm2d)
+
+
+def check_goes_on(name: str, module: nn.Module, x: Tensor) -> None:
+    """Raises ValueError where neurons that take all steps in a call do not go on from step to step when given each."""
+    if not is_multi_step(module):
+        return
+    drawn = 2 * torch.randn((8, *x.shape[1:]), generator=torch.Generator().manual_seed(0))
+    x_seq = drawn.to(x)
+    with kept(module), torch.no_grad():
+        reset_states(module)
+        at_once = module(x_seq)
+        reset_states(module)
+        by_step = torch.cat([module(step) for step in x_seq.split(1)])
+    if not torch.allclose(at_once, by_step):
+        raise ValueError(
+            f"expected neurons that go on from step to step for a rule that runs step by step: those of {name!r} "
+            f"({type(module).__name__}) spike otherwise when they are given one step at a time"
+        )
 
 
 def check_own(name: str, module: nn.Module, x: Tensor) -> None:

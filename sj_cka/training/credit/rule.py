@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sj_cka.plugins import OptionError, check_option
 from sj_cka.recording import is_neuron, unwrapped
 from sj_cka.training.credit.assignment import Assignment, Loss, Losses, Watch
-from sj_cka.training.credit.checks import check_fits, check_own
+from sj_cka.training.credit.checks import check_fits, check_goes_on, check_own
 from sj_cka.training.credit.feedback import transposed_paths
 from sj_cka.training.credit.wiring import Wiring, wiring_of
 
@@ -156,8 +156,11 @@ class Rule:
             # two steps: what is recurrent shows in the second
             wiring = wiring_of(network, lambda: network(step), 1 if T is None else 2)
             check_fits(self, network, wiring, T)
-            for name, module in wiring.neurons.items() if self.time == "eligibility_trace" else ():
-                check_own(name, module, step.new_zeros(wiring.shapes[name]))
+            for name, module in wiring.neurons.items() if self.per_step else ():
+                zeros = step.new_zeros(wiring.shapes[name])
+                if self.time == "eligibility_trace":
+                    check_own(name, module, zeros)
+                check_goes_on(name, module, zeros)
             known[key] = wiring
         return known[key]
 

@@ -29,6 +29,8 @@ class Wiring:
         from_: layer -> neurons that its input comes from with no other layer between.
         classifier: layers whose output are the logits, with no neurons and no other layer between.
         spiking_logits: neurons that the logits come from with no layer between.
+        held: (layer, neurons, or "the logits") that the output of the first reaches the second at a later step, with no
+            neurons between: through a state that is not of neurons.
         past: (neurons, neurons) that the spikes of the first reach the second past all layers.
         calls: layer or neurons -> calls in a run.
         norms: batch normalisation, by name.
@@ -45,6 +47,7 @@ class Wiring:
     from_: dict[str, list[str]]
     classifier: list[str]
     spiking_logits: list[str]
+    held: list[tuple[str, str]]
     past: list[tuple[str, str]]
     calls: dict[str, float]
     norms: list[str]
@@ -84,10 +87,11 @@ class _Mark(torch.autograd.Function):
 
 @dataclass(eq=False)
 class _Marked:
-    """A call of a layer or of neurons: the graph of its input."""
+    """A call of a layer or of neurons, in a run: the graph of its input."""
 
     name: str
     neurons: bool
+    run: int
     given: Any
     shape: torch.Size
 
@@ -97,6 +101,7 @@ class _Watch:
     """The calls of a run."""
 
     calls: list[_Marked] = field(default_factory=list)
+    run: int = -1
 
     def on(self, name: str, module: nn.Module, neurons: bool) -> Callable[[], None]:
         """Watches a module; gives what ends it."""
@@ -107,7 +112,7 @@ class _Watch:
                     f"expected a forward that gives layers and neurons their input as the first argument, {name!r} is "
                     f"given it by name: call it as module(x)"
                 )
-            call = _Marked(name, neurons, args[0].grad_fn, (args[0] if neurons else out).shape)
+            call = _Marked(name, neurons, self.run, args[0].grad_fn, (args[0] if neurons else out).shape)
             self.calls.append(call)
             return _Mark.apply(out, call)
 
@@ -134,7 +139,12 @@ def wiring_of(network: nn.Module, run: Callable[[], Tensor], runs: int) -> Wirin
     with kept(network), without_noise(network), torch.enable_grad(), ExitStack() as hooks:
         for name, module in (layers | units).items():
             hooks.callback(watch.on(name, module, name in units))
-        logits = from_rest(network, lambda: [run() for _ in range(runs)])
+
+        def again(number: int) -> Tensor:
+            watch.run = number
+            return run()
+
+        logits = from_rest(network, lambda: [again(number) for number in range(runs)])
         if not logits[0].numel():
             raise ValueError("expected samples, by which it is seen how layers hang together; got none")
         called = [call.name for call in watch.calls]
@@ -159,6 +169,8 @@ def wiring_of(network: nn.Module, run: Callable[[], Tensor], runs: int) -> Wirin
                     into[name].append(call.name)
         near, far = _before(*(one.grad_fn for one in logits))
         behind |= far
+        held = {(first, call.name) for call in watch.calls for first in _of_before(call.given, call.run)}
+        held |= {(first, "the logits") for i, one in enumerate(logits) for first in _of_before(one.grad_fn, i)}
     calls = {name: called.count(name) / runs for name in dict.fromkeys(called)}
     shapes = {call.name: call.shape for call in watch.calls}
     outputs = logits[0].numel() // logits[0].shape[-1]
@@ -170,6 +182,7 @@ def wiring_of(network: nn.Module, run: Callable[[], Tensor], runs: int) -> Wirin
         from_,
         [name for name in near if name in layers],
         [name for name in near if name in units],
+        sorted(held),
         sorted(past),
         calls,
         [n for n, m in named.items() if isinstance(m, nn.modules.batchnorm._BatchNorm)],
@@ -225,6 +238,11 @@ def _marks(nodes: Sequence[Any]) -> Iterator[_Marked]:
             yield mark
         else:
             todo += [before for before, _ in node.next_functions if before is not None]
+
+
+def _of_before(node: Any, run: int) -> list[str]:
+    """The layers of earlier runs that a graph begins at."""
+    return [mark.name for mark in _marks([node]) if not mark.neurons and mark.run < run]
 
 
 def _outside_layers(nodes: Sequence[Any]) -> Iterator[Tensor]:

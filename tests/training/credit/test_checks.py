@@ -338,13 +338,31 @@ REFUSED = {
         Rule(DFA, "none"),
         lambda: OneForAll(lif1=nn.Identity()),
         vector,
-        r"'lif2' runs 2 times on \[1, 5, 9\]",
+        "expected neurons that run once a step .*'lif2' runs 2 times",
     ),
     "weights of what comes from below and back": (
         Rule(DFA),
         lambda: Net(fc2=nn.Identity(), lif2=layer.LinearRecurrentContainer(lif(step_mode="s"), 9, 9, step_mode="m")),
         vector,
         "expected recurrent weights apart .*'lif2.rc' takes the spikes of 'lif1' and 'lif2.sub_module'",
+    ),
+    "a readout with a state": (
+        Rule(time="none"),
+        lambda: nn.Sequential(Net(), layer.SynapseFilter(step_mode="m")),
+        vector,
+        "logits of a layer of weights, without a state, .*what '0.fc3' puts out reaches those of later steps",
+    ),
+    "a filter before neurons": (
+        Rule(time=TRACE),
+        lambda: Net(lif2=nn.Sequential(layer.SynapseFilter(step_mode="m"), lif())),
+        vector,
+        "expected no state but that of neurons .*what 'fc2' puts out reaches 'lif2.1' at later steps",
+    ),
+    "neurons that look at all steps of a call": (
+        Rule(time="truncated", k=2),
+        lambda: Net(lif1=neuron.SlidingPSN(k=2, step_mode="m", backend="conv")),
+        vector,
+        r"expected neurons that go on from step to step .*'lif1' \(SlidingPSN\) spike otherwise",
     ),
     "an input given by name": (Rule(FA), Named, vector, "their input as the first argument, 'fc2' is given it by name"),
     "circular padding": (
@@ -431,6 +449,12 @@ def test_shortcuts_are_welcome_where_errors_go_through_layers(rule):
     first = "conv1.weight"
     assert torch.allclose(found[first], other[first], rtol=0.01) == (rule == Rule())
     torch.testing.assert_close(found["fc.weight"], other["fc.weight"], rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("rule", [Rule(time="none"), Rule(FA, "truncated", k=3)])
+def test_a_filter_before_neurons_is_welcome_where_no_trace_has_to_follow_it(rule):
+    net = Net(lif2=nn.Sequential(layer.SynapseFilter(step_mode="m"), lif()))
+    assert certify(rule, net, 3 * vector(), torch.arange(N) % CLASSES).holds
 
 
 @pytest.mark.parametrize("rule", [Rule(), Rule(FA), Rule(DFA), Rule(LOCAL), Rule(time=TRACE), Rule(time="none")])
