@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from sj_cka.models.normalisation import StepBatchNorm1d, StepBatchNorm2d
-from sj_cka.recording import is_neuron, kept, reset_states
+from sj_cka.recording import is_neuron, kept, preserved, reset_states
 from sj_cka.recording.state import is_multi_step
 from sj_cka.training.credit.layers import has_own_forward
 from sj_cka.training.credit.traces import decays
@@ -184,6 +187,41 @@ def _named(rule: Rule) -> str:
 
 
 _OF_A_STEP = (StepBatchNorm1d, StepBatchNorm2d)
+
+
+def check_sums(network: nn.Module, wiring: Wiring, run: Callable[[], Tensor]) -> None:
+    """Raises ValueError where the input of neurons is not the sum of what their layers put out, in the mode at hand.
+
+    Args:
+        network: left as it was.
+        wiring: of it; every layer and all neurons run once.
+        run: runs a step of it.
+    """
+    outputs: dict[str, Tensor] = {}
+    given: dict[str, Tensor] = {}
+
+    def of_layer(name: str, module: nn.Module, args: Any, out: Tensor) -> None:
+        outputs[name] = out.clone()
+
+    def of_neurons(name: str, module: nn.Module, args: Any, out: Tensor) -> None:
+        given[name] = args[0]
+
+    with preserved(network), torch.no_grad(), ExitStack() as hooks:
+        for modules, hook in ((wiring.layers, of_layer), (wiring.neurons, of_neurons)):
+            for name, module in modules.items():
+                hooks.callback(module.register_forward_hook(functools.partial(hook, name)).remove)
+        reset_states(network)
+        run()
+    for name, layers in wiring.blocks.items():
+        if not layers:  # nothing learns there
+            continue
+        total: Tensor = torch.stack([outputs[layer] for layer in layers]).sum(0)
+        if not torch.allclose(given[name], total, rtol=1e-4, atol=1e-6):
+            raise ValueError(
+                f"expected neurons right behind their layers for the time rule 'eligibility_trace': the input of "
+                f"{name!r} is not the sum of what {' and '.join(map(repr, layers))} put out (a dropout, a norm, "
+                "or another function between)"
+            )
 
 
 def check_goes_on(name: str, module: nn.Module, x: Tensor) -> None:

@@ -364,6 +364,18 @@ REFUSED = {
         vector,
         r"expected neurons that go on from step to step .*'lif1' \(SlidingPSN\) spike otherwise",
     ),
+    "a dropout before neurons": (
+        Rule(DFA, ELIGIBILITY),
+        lambda: Net(lif2=nn.Sequential(layer.Dropout(0.5, step_mode="m"), lif())),
+        vector,
+        "expected neurons right behind their layers .*the input of 'lif2.1' is not the sum of what 'fc2' put out",
+    ),
+    "a normalisation of each sample before neurons": (
+        Rule(time=ELIGIBILITY),
+        lambda: Net(lif1=nn.Sequential(nn.LayerNorm(9), lif())),
+        vector,
+        "the input of 'lif1.1' is not the sum of what 'fc1' put out",
+    ),
     "an input given by name": (Rule(FA), Named, vector, "their input as the first argument, 'fc2' is given it by name"),
     "circular padding": (
         Rule(FA),
