@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor, nn
 
-from sj_cka.training.credit.alignment import Updates, by_module, check_alive, in_float64, per_step, updates
+from sj_cka.training.credit.alignment import Updates, by_module, check_alive, check_steps, in_float64, per_step, updates
 from sj_cka.training.credit.assignment import Loss
 from sj_cka.training.credit.layers import of_bias, of_weight
 from sj_cka.training.credit.rule import Rule
@@ -96,11 +96,12 @@ def locality(
         seed: of the disturbances.
 
     Raises:
-        ValueError: silent neurons, or a rule that does not go with the network.
+        ValueError: as of `alignment`, or silent neurons.
     """
     generator, rule = Generator().manual_seed(seed), rule_of(rule)
     with in_float64(network, x) as (twin, steps):
         wiring = rule.wiring(twin, steps)
+        check_steps(twin, steps, y)
         check_alive(twin, wiring, steps)
         error = _error_of_logits(rule, twin, steps, y)
         before, before_held = _both(rule, twin, steps, y, error())
@@ -161,12 +162,10 @@ def by_step(rule: Rule, network: nn.Module, wiring: Wiring, steps: Tensor, y: Te
     updates(rule, network, steps, y, watch=watch)
     with torch.no_grad():
         for layer, module in wiring.layers.items():
-            if len(calls[layer]) == len(steps):
-                each = calls[layer]
-            else:
-                each = [
-                    _Call(*pair) for x, grad in calls[layer] for pair in zip(x.split(1), grad.split(1), strict=True)
-                ]
+            # a step a call, or several: `[T, N, ...]`, or both axes merged
+            size = sum(len(x) for x, _ in calls[layer]) // len(steps)
+            pairs = [zip(x.split(size), grad.split(size), strict=True) for x, grad in calls[layer]]
+            each = [_Call(*pair) for of_call in pairs for pair in of_call]
             for part, (x, grad) in zip(parts, each, strict=True):
                 grads = [of_weight(module, grad, x)]
                 if getattr(module, "bias", None) is not None:
