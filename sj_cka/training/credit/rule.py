@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -65,9 +65,11 @@ class Rule:
             names, got = get_args(known), getattr(self, option)
             check_option(got in names, option, f"one of {', '.join(names)}", repr(got))
         if self.time == "truncated":
-            check_option(self.k is not None and self.k >= 1, "k", "the steps of a block, from 1", self.k)
+            fits = _is_whole(self.k) and self.k >= 1
+            check_option(fits, "k", "the steps of a block, a whole number from 1", repr(self.k))
         elif self.k is not None:
             raise OptionError("k", f'expected k with time "truncated" alone, got {self.k} with {self.time!r}')
+        check_option(_is_whole(self.seed), "seed", "a whole number", repr(self.seed))
         if self.feedback == "symmetric" and self.space != "direct_feedback_alignment":
             why = {"feedback_alignment": ", since symmetric feedback alignment is backprop"}.get(self.space, "")
             raise OptionError(
@@ -150,7 +152,8 @@ class Rule:
         """The wiring of a network, found with its first batch, when the rule is also checked against it."""
         known = _known.setdefault(network, {})
         T = len(in_steps(network, x)) if self.per_step else None
-        key = self, T, network.training
+        # with other modules it is another network; those that a wiring knows live as long as it
+        key = self, T, network.training, tuple(map(id, network.modules()))
         if key not in known:
             step = x if T is None else in_steps(network, x)[:1]
             # two steps: what is recurrent shows in the second
@@ -165,6 +168,10 @@ class Rule:
                 check_goes_on(name, module, zeros)
             known[key] = wiring
         return known[key]
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def in_steps(network: nn.Module, x: Tensor) -> Tensor:

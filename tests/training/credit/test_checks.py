@@ -1,5 +1,6 @@
 """Networks that a rule does not go with: which layer, and why."""
 
+import copy
 import re
 
 import pytest
@@ -486,8 +487,13 @@ def test_a_forward_of_its_own_is_welcome_where_autograd_goes_through_it(rule):
         ({"space": "backpropagation"}, "space", "one of backprop, feedback_alignment, .* got 'backpropagation'"),
         ({"time": "rtrl"}, "time", "one of bptt, truncated, .* got 'rtrl'"),
         ({"feedback": "fixed"}, "feedback", "one of random, symmetric.* got 'fixed'"),
-        ({"time": "truncated"}, "k", "the steps of a block, from 1.* got None"),
+        ({"time": "truncated"}, "k", "the steps of a block, a whole number from 1, got None"),
         ({"time": "truncated", "k": 0}, "k", "from 1.* got 0"),
+        ({"time": "truncated", "k": 2.5}, "k", "a whole number from 1, got 2.5"),
+        ({"time": "truncated", "k": "2"}, "k", "a whole number from 1, got '2'"),
+        ({"time": "truncated", "k": True}, "k", "a whole number from 1, got True"),
+        ({"space": FA, "seed": 1.5}, "seed", "a whole number, got 1.5"),
+        ({"space": FA, "seed": "a"}, "seed", "a whole number, got 'a'"),
         ({"k": 3}, "k", "expected k with time \"truncated\" alone, got 3 with 'bptt'"),
         ({"time": "none", "k": 1}, "k", "got 1 with 'none'"),
         ({"feedback": "symmetric"}, "feedback", "direct_feedback_alignment alone, got 'backprop'$"),
@@ -539,3 +545,13 @@ def test_a_refusal_is_no_memory_of_the_network():
         for module in (net.layer1.lif, net.layer2.lif):
             module.train()
         assert gradients(Rule(time="none"), net, x, y)
+
+
+def test_a_layer_put_in_place_of_another_is_seen():
+    net, x, y = Net().double(), 3 * vector(), torch.arange(N) % CLASSES
+    rule = Rule(FA)
+    gradients(rule, net, x, y)
+    net.fc2 = Net().double().fc2
+    as_new = gradients(rule, copy.deepcopy(net), x, y)
+    found = gradients(rule, net, x, y)
+    assert all(torch.equal(found[name], of) for name, of in as_new.items())
