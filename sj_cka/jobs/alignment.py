@@ -62,7 +62,7 @@ def _networks(of: Graph | Preflight, block: AlignmentBlock) -> list[NetworkName]
 
 
 def check(preflight: Preflight) -> None:
-    """Every network spikes, and its rule has a definition and goes with it.
+    """There are so many samples, every network spikes, and its rule has a definition and goes with it.
 
     Raises:
         RecipeError: the first that does not.
@@ -75,6 +75,9 @@ def check(preflight: Preflight) -> None:
             if name.kind != "snn" or name.moment:
                 raise preflight.study.error(key, f"expected spiking networks, <variant>.snn, got {name!r}")
             data = preflight.samples(name)
+            if (count := len(data.x_train)) < block.samples:
+                expected = f"expected at most {count}, so many training {data.called} there are of {name}"
+                raise preflight.study.error(("jobs", "alignment", "samples"), f"{expected}, got {block.samples}")
             rule = preflight.study.conditions[name.variant].train.of(name.kind)["rule"]
             try:
                 alignment(rule, preflight.network(name), data.as_input(data.x_train[:2]), data.y_train[:2])

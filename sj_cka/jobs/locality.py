@@ -49,7 +49,7 @@ def _networks(of: Graph | Preflight, block: LocalityBlock) -> list[NetworkName]:
 
 
 def check(preflight: Preflight) -> None:
-    """Every network spikes, and its rule has a definition and goes with it.
+    """There are so many samples, every network spikes, and its rule has a definition and goes with it.
 
     Raises:
         RecipeError: the first that does not.
@@ -62,6 +62,9 @@ def check(preflight: Preflight) -> None:
             if name.kind != "snn" or name.moment:
                 raise preflight.study.error(key, f"expected trained spiking networks, <variant>.snn, got {name!r}")
             data = preflight.samples(name)
+            if (count := len(data.x_train)) < block.samples:
+                expected = f"expected at most {count}, so many training {data.called} there are of {name}"
+                raise preflight.study.error(("jobs", "locality", "samples"), f"{expected}, got {block.samples}")
             rule = preflight.study.conditions[name.variant].train.of(name.kind)["rule"]
             try:
                 locality(rule, preflight.network(name), data.as_input(data.x_train[:8]), data.y_train[:8])
