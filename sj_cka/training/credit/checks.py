@@ -8,14 +8,16 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
+from spikingjelly.activation_based import base
 from torch import Tensor, nn
 
 from sj_cka.models.normalisation import StepBatchNorm1d, StepBatchNorm2d
 from sj_cka.recording import is_neuron, kept, preserved, reset_states
 from sj_cka.recording.state import is_multi_step
+from sj_cka.training.credit.assignment import cut_off
 from sj_cka.training.credit.layers import has_own_forward
 from sj_cka.training.credit.traces import decays
-from sj_cka.training.credit.wiring import Wiring
+from sj_cka.training.credit.wiring import Wiring, without_noise
 
 if TYPE_CHECKING:
     from sj_cka.training.credit.rule import Rule
@@ -222,6 +224,28 @@ def check_sums(network: nn.Module, wiring: Wiring, run: Callable[[], Tensor]) ->
                 f"{name!r} is not the sum of what {' and '.join(map(repr, layers))} put out (a dropout, a norm, "
                 "or another function between)"
             )
+
+
+def check_ends(network: nn.Module, step: Tensor) -> None:
+    """Raises ValueError where errors go on to the step before, because its states lie where no rule can cut them off.
+
+    Args:
+        network: left as it was.
+        step: what it is given, `[1, N, ...]`.
+    """
+    with kept(network), without_noise(network), torch.enable_grad():
+        reset_states(network)
+        first = step.detach().clone().requires_grad_()
+        network(first)
+        for module in network.modules():
+            if isinstance(module, base.MemoryModule):
+                cut_off(module)
+        [reached] = torch.autograd.grad(network(step).sum(), [first], allow_unused=True)
+    if reached is not None:
+        raise ValueError(
+            "expected states that SpikingJelly knows of for a rule that runs step by step: errors go on to the step "
+            "before; make what remembers it a MemoryModule, and its state one by register_memory"
+        )
 
 
 def check_goes_on(name: str, module: nn.Module, x: Tensor) -> None:

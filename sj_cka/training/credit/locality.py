@@ -107,7 +107,7 @@ def locality(
         before, before_held = _both(rule, twin, steps, y, error())
         space = []
         blocks = {**wiring.blocks, ", ".join(wiring.classifier): wiring.classifier}
-        order = {layer: i for i, layers in enumerate(blocks.values()) for layer in layers}
+        order = {layer: i for i, layers in enumerate(blocks.values()) for layer in layers if layer in before}
         for i, (name, layers) in enumerate(blocks.items()):
             with _disturbed(twin, layers, generator):
                 after, after_held = _both(rule, twin, steps, y, error())
@@ -135,7 +135,7 @@ def locality(
 
 
 def by_step(rule: Rule, network: nn.Module, wiring: Wiring, steps: Tensor, y: Tensor) -> list[Updates]:
-    """The parts of a rule's updates that belong to each step; they add up to it. Of layers of weights alone."""
+    """The parts of a rule's updates that belong to each step; they add up to it. Of layers of weights that learn."""
     parts: list[dict[str, Tensor]] = [{} for _ in steps]
     if rule.per_step and (rule.k or 1) == 1:  # each step makes its own update
         totals: list[Updates] = []
@@ -146,11 +146,14 @@ def by_step(rule: Rule, network: nn.Module, wiring: Wiring, steps: Tensor, y: Te
         updates(rule, network, steps, y, after_block=note)
         for t, total in enumerate(totals):
             before = totals[t - 1] if t else {layer: torch.zeros_like(of_layer) for layer, of_layer in total.items()}
-            parts[t] = {layer: total[layer] - before[layer] for layer in wiring.layers}
+            parts[t] = {layer: total[layer] - before[layer] for layer in wiring.layers if layer in total}
         return parts
-    calls: dict[str, list[_Call]] = {layer: [] for layer in wiring.layers}
+    learning = {n: m for n, m in wiring.layers.items() if any(p.requires_grad for p in m.parameters())}
+    calls: dict[str, list[_Call]] = {layer: [] for layer in learning}
 
     def watch(layer: str, out: Tensor, x: Tensor) -> None:
+        if layer not in learning:
+            return
         call = _Call(x, torch.zeros_like(out))
         calls[layer].append(call)
 
@@ -161,7 +164,7 @@ def by_step(rule: Rule, network: nn.Module, wiring: Wiring, steps: Tensor, y: Te
 
     updates(rule, network, steps, y, watch=watch)
     with torch.no_grad():
-        for layer, module in wiring.layers.items():
+        for layer, module in learning.items():
             # a step a call, or several: `[T, N, ...]`, or both axes merged
             size = sum(len(x) for x, _ in calls[layer]) // len(steps)
             pairs = [zip(x.split(size), grad.split(size), strict=True) for x, grad in calls[layer]]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sj_cka.plugins import OptionError, check_option
 from sj_cka.recording import is_neuron, unwrapped
 from sj_cka.training.credit.assignment import Assignment, Loss, Losses, Watch
-from sj_cka.training.credit.checks import check_fits, check_goes_on, check_own, check_sums
+from sj_cka.training.credit.checks import check_ends, check_fits, check_goes_on, check_own, check_sums
 from sj_cka.training.credit.feedback import transposed_paths
 from sj_cka.training.credit.wiring import Wiring, wiring_of
 
@@ -159,6 +159,8 @@ class Rule:
             # two steps: what is recurrent shows in the second
             wiring = wiring_of(network, lambda: network(step), 1 if T is None else 2)
             check_fits(self, network, wiring, T)
+            if self.per_step:
+                check_ends(network, step)
             if self.time == "eligibility_trace":
                 check_sums(network, wiring, lambda: network(step))
             for name, module in wiring.neurons.items() if self.per_step else ():

@@ -166,6 +166,22 @@ class OneForAll(Net):
         return self.fc3(self.lif2(self.fc2(self.lif2(self.fc1(x)))))
 
 
+class Delayed(nn.Module):
+    """Gives what it was given a step before, which it keeps where SpikingJelly does not look."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = None
+
+    def reset(self):
+        self.last = None
+
+    def forward(self, x_seq):
+        out = [torch.zeros_like(x_seq[0]) if self.last is None else self.last, *x_seq]
+        self.last = out.pop()
+        return torch.stack(out)
+
+
 class Standardised(nn.Linear):
     """Its forward makes another weight of the one that it has."""
 
@@ -359,6 +375,12 @@ REFUSED = {
         vector,
         "expected no state but that of neurons .*what 'fc2' puts out reaches 'lif2.1' at later steps",
     ),
+    "a state that is kept elsewhere": (
+        Rule(time="none"),
+        lambda: Net(fc2=nn.Sequential(Delayed(), nn.Linear(9, 9))),
+        vector,
+        "expected states that SpikingJelly knows of .*errors go on to the step before; make what remembers",
+    ),
     "neurons that look at all steps of a call": (
         Rule(time="truncated", k=2),
         lambda: Net(lif1=neuron.SlidingPSN(k=2, step_mode="m", backend="conv")),
@@ -467,6 +489,12 @@ def test_shortcuts_are_welcome_where_errors_go_through_layers(rule):
 @pytest.mark.parametrize("rule", [Rule(time="none"), Rule(FA, "truncated", k=3)])
 def test_a_filter_before_neurons_is_welcome_where_no_trace_has_to_follow_it(rule):
     net = Net(lif2=nn.Sequential(layer.SynapseFilter(step_mode="m"), lif()))
+    assert certify(rule, net, 3 * vector(), torch.arange(N) % CLASSES).holds
+
+
+@pytest.mark.parametrize("rule", [Rule(time="none"), Rule(time=TRACE), Rule(LOCAL, TRACE), Rule(time="truncated", k=3)])
+def test_errors_end_at_a_delay_of_spikes(rule):
+    net = Net(fc2=nn.Sequential(layer.Delay(1, step_mode="m"), nn.Linear(9, 9)))
     assert certify(rule, net, 3 * vector(), torch.arange(N) % CLASSES).holds
 
 

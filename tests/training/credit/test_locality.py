@@ -134,6 +134,15 @@ def test_layers_that_are_given_steps_and_samples_in_one_axis_are_as_local(name):
     assert (other.across_blocks, other.across_steps) == (one.across_blocks, one.across_steps)
 
 
+@pytest.mark.parametrize("name", ["bptt", "sltt"])
+def test_layers_that_do_not_learn_are_left_out(name):
+    net = network()
+    net.layer1.fc.requires_grad_(requires_grad=False)
+    found = locality(RULES[name], net, *batch())
+    assert set(found.space["layer"]) == set(found.time["layer"]) == {"layer2.fc", "fc"}
+    assert set(found.space["disturbed"]) == {"layer1.lif", "layer2.lif", "fc"}
+
+
 def test_normalisation_is_named_as_what_no_rule_makes_local():
     found = locality("ottt", network(norm="step"), *batch())
     assert found.not_local == ("layer1.bn", "layer2.bn")
