@@ -222,6 +222,8 @@ def test_a_network_of_a_recipe_is_certified_from_the_command_line(
     assert text.count("the certificate holds") == 1
     code, text = told(path, "ottt.ann")
     assert (code, "expected <variant>.snn, got 'ottt.ann'" in text) == (2, True)
+    code, text = told(path, "ottt.snn", "--samples", "201")
+    assert (code, "expected at most 200 samples" in text) == (2, True)
     # of a network whose neurons are silent every rule would be right
     code, text = told(path, "le.snn", "--set", "snn.neuron.v_threshold=1000")
     assert (code, "are silent on these samples" in text) == (2, True)
