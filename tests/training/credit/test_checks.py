@@ -492,13 +492,13 @@ def test_a_filter_before_neurons_is_welcome_where_no_trace_has_to_follow_it(rule
     assert certify(rule, net, 3 * vector(), torch.arange(N) % CLASSES).holds
 
 
-@pytest.mark.parametrize("rule", [Rule(time="none"), Rule(time=TRACE), Rule(LOCAL, TRACE), Rule(time="truncated", k=3)])
+@pytest.mark.parametrize("rule", [Rule(time=TRACE), Rule(time="truncated", k=3)])
 def test_errors_end_at_a_delay_of_spikes(rule):
     net = Net(fc2=nn.Sequential(layer.Delay(1, step_mode="m"), nn.Linear(9, 9)))
     assert certify(rule, net, 3 * vector(), torch.arange(N) % CLASSES).holds
 
 
-@pytest.mark.parametrize("rule", [Rule(), Rule(FA), Rule(DFA), Rule(LOCAL), Rule(time=TRACE), Rule(time="none")])
+@pytest.mark.parametrize("rule", [Rule(FA, "none"), Rule(DFA), Rule(LOCAL), Rule(time=TRACE)])
 def test_what_works_in_place_is_followed(rule):
     assert certify(rule, InPlace(), 3 * vector(), torch.arange(N) % CLASSES).holds
 

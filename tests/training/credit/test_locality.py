@@ -121,7 +121,7 @@ def test_a_network_that_goes_through_its_steps_itself_is_as_local(name):
     pd.testing.assert_frame_equal(one.time, other.time)
 
 
-@pytest.mark.parametrize("name", ["bptt", "tbptt", "dfa", "ottt"])
+@pytest.mark.parametrize("name", ["tbptt", "dfa"])
 def test_layers_that_are_given_steps_and_samples_in_one_axis_are_as_local(name):
     net = network()
     one = looked_at(name)
