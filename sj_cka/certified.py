@@ -42,6 +42,8 @@ def certified(
     study.refuse_if(name.kind != "snn" or name.moment, (), f"expected <variant>.snn, got {network!r}")
     preflight = Preflight(study, read_data(study), {})
     data, rule = preflight.samples(name), study.conditions[name.variant].train.of("snn")["rule"]
+    count = len(data.x_train)
+    study.refuse_if(samples > count, (), f"expected at most {count} samples, so many there are to train, got {samples}")
     x, y = data.as_input(data.x_train[:samples]), data.y_train[:samples]
     built = preflight.network(name)
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in built.modules()):

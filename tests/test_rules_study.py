@@ -185,7 +185,7 @@ def test_jobs_say_which_rule_they_are_of(rules_file: Write) -> None:
          r"le.train.rule.k: le.snn: expected"),
         ("{rule: le}", "{rule: lee}", r"unknown learning rule 'lee'; did you mean 'le'"),
         ("variants: [le, ottt]}", "variants: [le, oott]}", r"compare\[1\].variants\[1\]: expected variants"),
-        ("variants: [le, ottt]}", "variants: [le, le]}", r"compare\[1\].variants\[1\]: expected variants"),
+        ("variants: [le, ottt]}", "variants: [le, le]}", r"expected variants, each once, got 'le'$"),
         ('y: "bptt.snn@*", variants', 'y: "*.snn@*", variants', r"expected \* in x alone for a list of variants"),
         ('x: "*.snn@*", y: "*.snn"}', 'x: "*.snn@*", y: bptt.snn}', r"expected \* in both x and y, or in none"),
         ('x: "*.snn@*", y: "*.snn"}', 'x: "nope.snn@*", y: le.snn}', "nobody trains a variant 'nope'"),
@@ -194,6 +194,8 @@ def test_jobs_say_which_rule_they_are_of(rules_file: Write) -> None:
         ("  alignment: {networks: [le.snn, ottt.snn], samples: 8}\n", "", "expected jobs.alignment"),
         ("[le.snn, ottt.snn]", "[le.ann]", r"jobs.alignment.networks\[0\]: expected trained spiking"),
         ("locality: {samples: 4}", "locality: {networks: [le.snn@2]}", r"jobs.locality.networks\[0\]: expected"),
+        ("samples: 8}", "samples: 201}", r"jobs.alignment.samples: expected at most 200, .* of le.snn, got 201"),
+        ("{samples: 4}", "{samples: 201}", r"jobs.locality.samples: expected at most 200, .* of bptt.snn, got 201"),
         ("measure: across_blocks, network: le.snn", "measure: across_blocks, network: le.snn, T: 2", "expected no T"),
     ],
 )  # fmt: skip
@@ -220,6 +222,8 @@ def test_a_network_of_a_recipe_is_certified_from_the_command_line(
     assert text.count("the certificate holds") == 1
     code, text = told(path, "ottt.ann")
     assert (code, "expected <variant>.snn, got 'ottt.ann'" in text) == (2, True)
+    code, text = told(path, "ottt.snn", "--samples", "201")
+    assert (code, "expected at most 200 samples" in text) == (2, True)
     # of a network whose neurons are silent every rule would be right
     code, text = told(path, "le.snn", "--set", "snn.neuron.v_threshold=1000")
     assert (code, "are silent on these samples" in text) == (2, True)

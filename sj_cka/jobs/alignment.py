@@ -59,13 +59,13 @@ def _job(graph: Graph, name: NetworkName, seed: int, block: AlignmentBlock) -> J
 
 
 def check(preflight: Preflight) -> None:
-    """Every network spikes, and its rule has a definition and goes with it.
+    """There are so many samples, every network spikes, and its rule has a definition and goes with it.
 
     Raises:
         RecipeError: the first that does not.
     """
     if isinstance(block := preflight.blocks.get("alignment"), AlignmentBlock):
-        check_rules(preflight, "alignment", block.networks, alignment)
+        check_rules(preflight, "alignment", block.networks, block.samples, alignment)
 
 
 def run(job: Job, inputs: Inputs, context: Context) -> Files:

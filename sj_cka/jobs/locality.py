@@ -46,13 +46,13 @@ def _job(graph: Graph, name: NetworkName, seed: int, block: LocalityBlock) -> Jo
 
 
 def check(preflight: Preflight) -> None:
-    """Every network spikes, and its rule has a definition and goes with it.
+    """There are so many samples, every network spikes, and its rule has a definition and goes with it.
 
     Raises:
         RecipeError: the first that does not.
     """
     if isinstance(block := preflight.blocks.get("locality"), LocalityBlock):
-        check_rules(preflight, "locality", block.networks, locality)
+        check_rules(preflight, "locality", block.networks, block.samples, locality)
 
 
 def run(job: Job, inputs: Inputs, context: Context) -> Files:

@@ -18,6 +18,7 @@ def check_rules(
     preflight: Preflight,
     kind: str,
     networks: list[str],
+    samples: int,
     measure: Callable[[Any, nn.Module, Tensor, Tensor], object],
 ) -> None:
     """Measures the rule of every network on a few training samples, with first weights.
@@ -26,11 +27,12 @@ def check_rules(
         preflight: of the study.
         kind: of job.
         networks: names, as the recipe gives them.
+        samples: how many training samples are asked for.
         measure: (rule, network, x, y) -> what is found.
 
     Raises:
         RecipeError: a network that does not spike or is not trained, or whose rule has no definition or does not go
-            with it.
+            with it; or fewer samples than are asked for.
     """
     for i, several in enumerate(networks):
         key = ("jobs", kind, "networks", i)
@@ -38,6 +40,9 @@ def check_rules(
             if name.kind != "snn" or name.moment:
                 raise preflight.study.error(key, f"expected trained spiking networks, <variant>.snn, got {name!r}")
             data = preflight.samples(name)
+            if (count := len(data.x_train)) < samples:
+                expected = f"expected at most {count}, so many training {data.called} there are of {name}"
+                raise preflight.study.error(("jobs", kind, "samples"), f"{expected}, got {samples}")
             x, y = data.as_input(data.x_train[:8]), data.y_train[:8]
             try:
                 measure(rule_of(preflight.study, name), preflight.network(name), x, y)

@@ -105,7 +105,7 @@ def _check_variants(study: Study, key: KeyPath, comparison: Comparison) -> None:
         study.refuse_if(not star_x or star_y, (*key, "variants"), message)
         for j, variant in enumerate(comparison.variants):
             if variant not in study.conditions or variant in comparison.variants[:j]:
-                hint = closest(variant, study.conditions)
+                hint = "" if variant in study.conditions else closest(variant, study.conditions)
                 raise study.error((*key, "variants", j), f"expected variants, each once, got {variant!r}{hint}")
     else:
         message = "expected * in both x and y, or in none: it stands for the same variant"

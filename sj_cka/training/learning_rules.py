@@ -158,12 +158,27 @@ LEARNING_RULES: dict[str, LearningRule] = {
 }
 
 
+def named_rule(rule: str | Mapping[str, Any]) -> tuple[LearningRule, dict[str, Any]]:
+    """A learning rule of the table, and options of it.
+
+    Raises:
+        ValueError: no such rule, or neither a name nor a mapping with one.
+    """
+    options: dict[str, Any] = {"name": rule} if isinstance(rule, str) else {}
+    if isinstance(rule, Mapping):
+        options.update(rule)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise ValueError(f"expected a name of LEARNING_RULES, or a mapping with `name` and options, got {rule!r}")
+    return lookup(LEARNING_RULES, name, "learning rule"), options
+
+
 def function_of(rule: str | Mapping[str, Any] | LearningRule) -> LearningRule:
     """A learning rule as a function, its options bound."""
     if callable(rule):
         return rule
-    options = {"name": rule} if isinstance(rule, str) else dict(rule)
-    return functools.partial(lookup(LEARNING_RULES, options.pop("name"), "learning rule"), **options)
+    named, options = named_rule(rule)
+    return functools.partial(named, **options)
 
 
 def rule_of(rule: str | Mapping[str, Any] | LearningRule) -> Rule:
@@ -174,11 +189,7 @@ def rule_of(rule: str | Mapping[str, Any] | LearningRule) -> Rule:
     """
     if isinstance(rule, Rule):
         return rule
-    options: dict[str, Any] = {}
-    named: Any = rule
-    if isinstance(rule, str | Mapping):
-        options = {"name": rule} if isinstance(rule, str) else dict(rule)
-        named = lookup(LEARNING_RULES, options.pop("name"), "learning rule")
+    named, options = (rule, {}) if callable(rule) else named_rule(rule)
     if not isinstance(named, Preset):
         raise ValueError(
             f"expected a learning rule with a definition, made of a Rule, got {getattr(named, '__name__', named)!r}; "

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sj_cka.plugins import OptionError, lookup
+from sj_cka.plugins import OptionError
 from sj_cka.recording import reset_states
 from sj_cka.training.credit.rule import Rule
 from sj_cka.training.device_loader import check_labels
 from sj_cka.training.distributed import sum_gradients
 from sj_cka.training.evaluation import class_scores
-from sj_cka.training.learning_rules import LEARNING_RULES, LearningRule, Preset
+from sj_cka.training.learning_rules import LearningRule, Preset, named_rule
 from sj_cka.training.settings import Settings
 
 _log = logging.getLogger("sj_cka")
@@ -55,8 +55,7 @@ class Step:
         self.options = {"lr": rate, "fused": True if self.deferred else None}
         self.optimiser = torch.optim.SGD(_groups(network, settings), momentum=settings.momentum, **self.options)
         self.scaler = self.new_scaler()
-        options = {"name": settings.rule} if isinstance(settings.rule, str) else dict(settings.rule)
-        rule = lookup(LEARNING_RULES, options.pop("name"), "learning rule")
+        rule, options = named_rule(settings.rule)
         _check_rule(rule, options, settings)
         self.rule = functools.partial(rule, network, **options)
         self.capturable: bool = getattr(rule, "capturable", False)

@@ -197,3 +197,12 @@ def test_a_rule_that_is_none_of_two_choices_has_no_definition():
         rule_of(test_all_presets_are_listed)
     with pytest.raises(UnknownName, match=r"unknown learning rule 'otttt'; did you mean .*'ottt'"):
         rule_of("otttt")
+
+
+@pytest.mark.parametrize("rule", [{"seed": 1}, {"name": ["fa"]}, 3, None])
+@pytest.mark.parametrize("read", [rule_of, function_of, lambda rule: Step(network(), Settings(rule=rule))])
+def test_what_names_no_rule_is_told(read, rule):
+    with pytest.raises(
+        ValueError, match=r"expected a name of LEARNING_RULES, or a mapping with `name` .* got (\{|3|None)"
+    ):
+        read(rule)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sj_cka.recording import is_neuron, kept, reset_states
 from sj_cka.training.credit.rule import Rule, in_steps
 from sj_cka.training.credit.wiring import Wiring, without_noise
+from sj_cka.training.device_loader import check_labels
 from sj_cka.training.learning_rules import rule_of
 
 Updates = dict[str, Tensor]
@@ -46,11 +47,13 @@ def alignment(rule: str | Mapping[str, Any] | Rule, network: nn.Module, x: Tenso
         y: labels `[N]`.
 
     Raises:
-        ValueError: a rule that does not go with the network, or has no definition.
+        ValueError: a rule that does not go with the network, or has no definition; labels that are no classes, or a
+            network that does not give the same logits of every step at once and step by step.
     """
     made = rule_of(rule)
     with in_float64(network, x) as (twin, steps):
         check_spiking(made.wiring(twin, steps))
+        check_steps(twin, steps, y)
         return beside_bptt(made, twin, steps, y)
 
 
@@ -122,6 +125,31 @@ def in_float64(network: nn.Module, x: Tensor) -> Iterator[tuple[nn.Module, Tenso
         twin = copy.deepcopy(network).double()
     with without_noise(twin), torch.enable_grad():
         yield twin, in_steps(twin, x).double()
+
+
+def check_steps(network: nn.Module, steps: Tensor, y: Tensor) -> None:
+    """Raises ValueError unless a network in float64 gives logits of every step, which it gives step by step, too."""
+    if y.ndim != 1 or y.is_floating_point():
+        raise ValueError(f"expected labels [N], whole numbers from 0, got {list(y.shape)} of {y.dtype}")
+    with torch.no_grad():
+        reset_states(network)
+        logits = network(steps)
+        if logits.ndim != 3 or logits.shape[:2] != (len(steps), len(y)):
+            raise ValueError(
+                f"expected logits of every step and label, [{len(steps)}, {len(y)}, classes], got {list(logits.shape)} "
+                f"for input {list(steps.shape)}: the first axis of what a network takes is time, unless it says by a "
+                "method `in_steps` how it makes steps of it"
+            )
+        check_labels(y, logits.shape[-1])
+        reset_states(network)
+        by_step = [network(step) for step in steps.split(1)]
+    reset_states(network)
+    same = all(one.shape == whole.shape for one, whole in zip(by_step, logits.split(1), strict=True))
+    if not same or not torch.allclose(torch.cat(by_step), logits, rtol=1e-6, atol=1e-9, equal_nan=True):
+        raise ValueError(
+            "expected a network that gives the same logits for all steps at once and for one after the other; put "
+            'layers and neurons in step mode "m", and take out what is random or looks at several steps'
+        )
 
 
 def check_alive(network: nn.Module, wiring: Wiring, steps: Tensor) -> None:

@@ -122,11 +122,13 @@ class Assignment:
         return after
 
     def _after_neurons(self, name: str) -> Callable[..., Any]:
-        def after(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+        def after(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
             if self.eligibilities:
                 self.given[name] = args[0]
-            if self.rule.space in _DIRECT:
-                self.spikes[name].append(out)
+            if self.rule.space not in _DIRECT:
+                return None
+            self.spikes[name].append(out)
+            return out.clone()  # what works in place must not change them
 
         return after
 
@@ -190,15 +192,25 @@ class Assignment:
     def forget(self) -> None:
         """Ends a block: states go on as numbers, and errors end at them."""
         for module in self.memories:
-            for key, value in module._memories.items():
-                if isinstance(value, Tensor):
-                    module._memories[key] = value.detach()
+            cut_off(module)
         self.leaves = {name: _states(module) for name, module in self.followed.items()}
         for states in self.leaves.values():
             for leaf in states.values():
                 leaf.requires_grad_()
         for calls in self.spikes.values():
             calls.clear()
+
+
+def cut_off(module: base.MemoryModule) -> None:
+    """Lets what a module remembers go on as numbers."""
+    for key, value in module._memories.items():
+        module._memories[key] = _detached(value)
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, list | tuple):  # as the queue of a delay
+        return type(value)(map(_detached, value))
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _states(module: nn.Module) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from sj_cka.training.credit.alignment import (
     by_module,
     check_alive,
     check_learning,
+    check_steps,
     in_float64,
     per_step,
     updates,
@@ -98,19 +99,20 @@ def certify(
         A certificate; print it.
 
     Raises:
-        ValueError: neurons that are silent, a layer that BPTT gives no gradient, where every rule would pass; or a rule
-            that does not go with the network, or has no definition.
+        ValueError: as of `alignment`; neurons that are silent, or a layer that BPTT gives no gradient, where every rule
+            would pass.
     """
     function, made = function_of(rule), rule_of(rule if definition is None else definition)
     with in_float64(network, x) as (twin, steps):
         wiring = made.wiring(twin, steps)
+        check_steps(twin, steps, y)
         check_alive(twin, wiring, steps)
         found, back = updates(function, twin, steps, y), updates(Rule(), twin, steps, y)
         check_learning(back)
         beside = beside_bptt(made, twin, steps, y)
 
         def off_definition(of: Rule) -> dict[str, float]:
-            return off(found, by_module(by_definition(of, twin, steps, y, per_step), twin))
+            return off(found, by_module(by_definition(of, twin, steps, y, per_step, wiring=wiring), twin))
 
         deviation = off_definition(made)
         as_bptt = as_by_bptt(made, wiring, len(steps))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import torch
+from spikingjelly.activation_based import base
 from torch import Tensor, nn
 
 from sj_cka.models.normalisation import StepBatchNorm1d, StepBatchNorm2d
-from sj_cka.recording import is_neuron, kept, reset_states
+from sj_cka.recording import is_neuron, kept, preserved, reset_states
+from sj_cka.recording.state import is_multi_step
+from sj_cka.training.credit.assignment import cut_off
+from sj_cka.training.credit.layers import has_own_forward
 from sj_cka.training.credit.traces import decays
-from sj_cka.training.credit.wiring import Wiring
+from sj_cka.training.credit.wiring import Wiring, without_noise
 
 if TYPE_CHECKING:
     from sj_cka.training.credit.rule import Rule
@@ -29,6 +36,8 @@ def check_fits(rule: Rule, network: nn.Module, wiring: Wiring, T: int | None) ->
         _check_layers(rule, wiring)
     if T is not None:
         _check_steps(rule, network, wiring, T)
+    if rule.space == "feedback_alignment" or rule.time in ("presynaptic_trace", "eligibility_trace"):
+        _check_forward(rule, wiring)
     if rule.space in ("direct_feedback_alignment", "local_error"):
         _check_blocks(rule, wiring)
     if rule.time in ("presynaptic_trace", "eligibility_trace"):
@@ -42,6 +51,14 @@ def _check_layers(rule: Rule, wiring: Wiring) -> None:
         raise ValueError(
             f"expected weights of linear layers and convolutions, which {_named(rule)} can tell from other "
             f"computations; got {wiring.others[0]!r}"
+        )
+
+
+def _check_forward(rule: Rule, wiring: Wiring) -> None:
+    if own := [name for name, module in wiring.layers.items() if has_own_forward(module)]:
+        raise ValueError(
+            f"expected layers that compute W x + b of their weight for {_named(rule)}, which puts another weight or "
+            f"input in place: {own[0]!r} is a {type(wiring.layers[own[0]]).__name__} with a forward of its own"
         )
 
 
@@ -68,6 +85,18 @@ def _check_steps(rule: Rule, network: nn.Module, wiring: Wiring, T: int) -> None
             f"expected logits of a layer of weights, without a state, for the time rule {rule.time!r}: they come from "
             f"the neurons {wiring.spiking_logits[0]!r}"
         )
+    for layer, reached in wiring.held:
+        if reached == "the logits":
+            raise ValueError(
+                f"expected logits of a layer of weights, without a state, for the time rule {rule.time!r}: what "
+                f"{layer!r} puts out reaches those of later steps (a filter, or another readout with a state)"
+            )
+    for name in wiring.neurons:
+        if wiring.calls[name] > 1:
+            raise ValueError(
+                f"expected neurons that run once a step for the time rule {rule.time!r}: {name!r} runs "
+                f"{wiring.calls[name]:g} times, and its state would go on otherwise than in a run of all steps"
+            )
 
 
 def _check_blocks(rule: Rule, wiring: Wiring) -> None:
@@ -82,6 +111,20 @@ def _check_blocks(rule: Rule, wiring: Wiring) -> None:
             f"expected blocks one behind the other for {_named(rule)}: the output of {first!r} reaches {second!r} past "
             "its layers (a shortcut)"
         )
+    for name in wiring.neurons:
+        if not wiring.has_rows(name):
+            raise ValueError(
+                f"expected neurons that run once for every row of the logits for {_named(rule)}, so that each has the "
+                f"error of its own step and sample: logits are {[*wiring.rows, 'classes']}, {name!r} runs "
+                f"{wiring.calls[name]:g} times on {list(wiring.shapes[name])}; take the mean over time in the loss, "
+                "not in the network, and neurons of their own for every layer"
+            )
+    for layer, sources in wiring.from_.items():
+        if rule.time in ("bptt", "truncated") and 0 < len({*sources} & {*wiring.into[layer]}) < len({*sources}):
+            raise ValueError(
+                f"expected recurrent weights apart from those from below for {_named(rule)}, which goes through the "
+                f"first and not the second: {layer!r} takes the spikes of {' and '.join(map(repr, sources))}"
+            )
     _check_one_block(rule, wiring)
 
 
@@ -103,6 +146,12 @@ def _check_traced(rule: Rule, wiring: Wiring) -> None:
                 f"expected layers and neurons that run once a step for the time rule {rule.time!r}: {name!r} runs "
                 f"{calls:g} times"
             )
+    if wiring.held:
+        layer, reached = wiring.held[0]
+        raise ValueError(
+            f"expected no state but that of neurons for the time rule {rule.time!r}, whose traces follow these alone: "
+            f"what {layer!r} puts out reaches {reached!r} at later steps, too (a filter or a delay)"
+        )
     for name, module in wiring.neurons.items():
         if rule.time == "presynaptic_trace" and decays(module) is None:
             raise ValueError(
@@ -140,6 +189,81 @@ def _named(rule: Rule) -> str:
 
 
 _OF_A_STEP = (StepBatchNorm1d, StepBatchNorm2d)
+
+
+def check_sums(network: nn.Module, wiring: Wiring, run: Callable[[], Tensor]) -> None:
+    """Raises ValueError where the input of neurons is not the sum of what their layers put out, in the mode at hand.
+
+    Args:
+        network: left as it was.
+        wiring: of it; every layer and all neurons run once.
+        run: runs a step of it.
+    """
+    outputs: dict[str, Tensor] = {}
+    given: dict[str, Tensor] = {}
+
+    def of_layer(name: str, module: nn.Module, args: Any, out: Tensor) -> None:
+        outputs[name] = out.clone()
+
+    def of_neurons(name: str, module: nn.Module, args: Any, out: Tensor) -> None:
+        given[name] = args[0]
+
+    with preserved(network), torch.no_grad(), ExitStack() as hooks:
+        for modules, hook in ((wiring.layers, of_layer), (wiring.neurons, of_neurons)):
+            for name, module in modules.items():
+                hooks.callback(module.register_forward_hook(functools.partial(hook, name)).remove)
+        reset_states(network)
+        run()
+    for name, layers in wiring.blocks.items():
+        if not layers:  # nothing learns there
+            continue
+        total: Tensor = torch.stack([outputs[layer] for layer in layers]).sum(0)
+        if not torch.allclose(given[name], total, rtol=1e-4, atol=1e-6):
+            raise ValueError(
+                f"expected neurons right behind their layers for the time rule 'eligibility_trace': the input of "
+                f"{name!r} is not the sum of what {' and '.join(map(repr, layers))} put out (a dropout, a norm, "
+                "or another function between)"
+            )
+
+
+def check_ends(network: nn.Module, step: Tensor) -> None:
+    """Raises ValueError where errors go on to the step before, because its states lie where no rule can cut them off.
+
+    Args:
+        network: left as it was.
+        step: what it is given, `[1, N, ...]`.
+    """
+    with kept(network), without_noise(network), torch.enable_grad():
+        reset_states(network)
+        first = step.detach().clone().requires_grad_()
+        network(first)
+        for module in network.modules():
+            if isinstance(module, base.MemoryModule):
+                cut_off(module)
+        [reached] = torch.autograd.grad(network(step).sum(), [first], allow_unused=True)
+    if reached is not None:
+        raise ValueError(
+            "expected states that SpikingJelly knows of for a rule that runs step by step: errors go on to the step "
+            "before; make what remembers it a MemoryModule, and its state one by register_memory"
+        )
+
+
+def check_goes_on(name: str, module: nn.Module, x: Tensor) -> None:
+    """Raises ValueError where neurons that take all steps in a call do not go on from step to step when given each."""
+    if not is_multi_step(module) or decays(module) is not None:  # of known kinds it is known that they do
+        return
+    drawn = 2 * torch.randn((8, *x.shape[1:]), generator=torch.Generator().manual_seed(0))
+    x_seq = drawn.to(x)
+    with kept(module), torch.no_grad():
+        reset_states(module)
+        at_once = module(x_seq)
+        reset_states(module)
+        by_step = torch.cat([module(step) for step in x_seq.split(1)])
+    if not torch.allclose(at_once, by_step):
+        raise ValueError(
+            f"expected neurons that go on from step to step for a rule that runs step by step: those of {name!r} "
+            f"({type(module).__name__}) spike otherwise when they are given one step at a time"
+        )
 
 
 def check_own(name: str, module: nn.Module, x: Tensor) -> None:

@@ -54,7 +54,13 @@ class _Node:
 
 
 def by_definition(
-    rule: Rule, network: nn.Module, steps: Tensor, y: Tensor, loss: Loss, only: int | None = None
+    rule: Rule,
+    network: nn.Module,
+    steps: Tensor,
+    y: Tensor,
+    loss: Loss,
+    only: int | None = None,
+    wiring: Wiring | None = None,
 ) -> dict[str, Tensor]:
     """The gradients that a rule leaves, in evaluation mode, from rest.
 
@@ -65,11 +71,15 @@ def by_definition(
         y: labels `[N]`.
         loss: the mean over a batch of the loss of logits `[1, N, classes]`.
         only: take the loss of this step, from 0, divided by T, in place of the mean over all.
+        wiring: of the network; None to find it, and to check that the rule goes with it.
 
     Returns:
         Name of a parameter -> gradient; zeros where nothing comes to it.
+
+    Raises:
+        ValueError: the rule does not go with the network, or a parameter is used outside the call of its module.
     """
-    wiring = rule.wiring(network, steps)
+    wiring = wiring or rule.wiring(network, steps)
     with kept(network), without_noise(network), torch.enable_grad():
         reset_states(network)
         nodes, logits = _run(network, wiring, steps)
@@ -89,11 +99,13 @@ def by_definition(
             elif node.error is not None:
                 _through_layer(rule, wiring, nodes, node)
         gradients = {name: torch.zeros_like(p) for name, p in network.named_parameters() if p.requires_grad}
+        first = {id(p): name for name, p in network.named_parameters()}  # of one that several modules share
+        names = {name: first[id(p)] for name, p in network.named_parameters(remove_duplicate=False)}
         for name in dict.fromkeys(node.name for node in nodes):
             own = [node for node in nodes if node.name == name]
             found = _of_neurons(rule, own) if name in wiring.neurons else _of_parameters(rule, network, wiring, own)
             for parameter, gradient in found.items():
-                gradients[f"{name}.{parameter}".removeprefix(".")] += gradient
+                gradients[names[f"{name}.{parameter}".removeprefix(".")]] += gradient
     return {name: gradient.detach() for name, gradient in gradients.items()}
 
 
@@ -109,7 +121,7 @@ def _run(network: nn.Module, wiring: Wiring, steps: Tensor) -> tuple[list[_Node]
                     leaf = out.detach().requires_grad_()
                     own = dict(module.named_parameters(recurse=False)) if name in wiring.neurons else {}
                     nodes.append(_Node(name, len(logits), args[0], out, leaf, own=own))
-                    return leaf
+                    return leaf.clone()  # what works in place must not change it
 
                 if name in wiring.neurons:
                     hooks.enter_context(_parameters_for_each_call(module))
@@ -226,8 +238,13 @@ def _of_parameters(rule: Rule, network: nn.Module, wiring: Wiring, calls: Sequen
         if trace:
             seen = torch.stack([response[i - j] * calls[j].x.detach() for j in range(i + 1)]).sum(0)
         out = module(seen) if wiring.layers.get(node.name) is module else node.out
-        parts = torch.autograd.grad(out, list(parameters.values()), error, retain_graph=True)
+        parts = torch.autograd.grad(out, list(parameters.values()), error, retain_graph=True, allow_unused=True)
         for name, part in zip(parameters, parts, strict=True):
+            if part is None:
+                raise ValueError(
+                    f"expected parameters that their module uses by itself, {name!r} of {node.name!r} is used between "
+                    "calls of other modules, where no definition follows it: make it a module of its own"
+                )
             total[name] += part * (sum(response[: i + 1]) if name == "bias" and trace else 1.0)
     return total
 

@@ -7,12 +7,14 @@ rule may take with something else: that of x with a fixed matrix in place of W, 
 from typing import Any, NamedTuple
 
 import torch
+from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
 from sj_cka.models.recurrence import Elementwise
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LAYERS = (nn.Linear, *CONVOLUTIONS, Elementwise)
+_KNOWN = (*LAYERS, layer.Conv1d, layer.Conv2d, layer.Conv3d)  # their forward is y = W x + b
 
 
 def check_layer(name: str, module: nn.Module) -> None:
@@ -25,6 +27,16 @@ def check_layer(name: str, module: nn.Module) -> None:
     if module.padding_mode != "zeros" or uneven:
         got = "padding one side more than the other" if uneven else f"padding_mode {module.padding_mode!r}"
         raise ValueError(f"expected convolutions that pad both sides alike with zeros, got {name!r} with {got}")
+
+
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether a layer's forward is another than torch's or SpikingJelly's, and may use its weight otherwise."""
+    return not any(
+        module.forward.__func__ is known.forward  # type: ignore[attr-defined]
+        and getattr(type(module), "_conv_forward", None) is getattr(known, "_conv_forward", None)
+        for known in _KNOWN
+        if "forward" not in vars(module)
+    )
 
 
 def as_batch(module: nn.Module, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor, nn
 
-from sj_cka.training.credit.alignment import Updates, by_module, check_alive, in_float64, per_step, updates
+from sj_cka.training.credit.alignment import Updates, by_module, check_alive, check_steps, in_float64, per_step, updates
 from sj_cka.training.credit.assignment import Loss
 from sj_cka.training.credit.layers import of_bias, of_weight
 from sj_cka.training.credit.rule import Rule
@@ -96,17 +96,18 @@ def locality(
         seed: of the disturbances.
 
     Raises:
-        ValueError: silent neurons, or a rule that does not go with the network.
+        ValueError: as of `alignment`, or silent neurons.
     """
     generator, rule = Generator().manual_seed(seed), rule_of(rule)
     with in_float64(network, x) as (twin, steps):
         wiring = rule.wiring(twin, steps)
+        check_steps(twin, steps, y)
         check_alive(twin, wiring, steps)
         error = _error_of_logits(rule, twin, steps, y)
         before, before_held = _both(rule, twin, steps, y, error())
         space = []
         blocks = {**wiring.blocks, ", ".join(wiring.classifier): wiring.classifier}
-        order = {layer: i for i, layers in enumerate(blocks.values()) for layer in layers}
+        order = {layer: i for i, layers in enumerate(blocks.values()) for layer in layers if layer in before}
         for i, (name, layers) in enumerate(blocks.items()):
             with _disturbed(twin, layers, generator):
                 after, after_held = _both(rule, twin, steps, y, error())
@@ -134,7 +135,7 @@ def locality(
 
 
 def by_step(rule: Rule, network: nn.Module, wiring: Wiring, steps: Tensor, y: Tensor) -> list[Updates]:
-    """The parts of a rule's updates that belong to each step; they add up to it. Of layers of weights alone."""
+    """The parts of a rule's updates that belong to each step; they add up to it. Of layers of weights that learn."""
     parts: list[dict[str, Tensor]] = [{} for _ in steps]
     if rule.per_step and (rule.k or 1) == 1:  # each step makes its own update
         totals: list[Updates] = []
@@ -145,11 +146,14 @@ def by_step(rule: Rule, network: nn.Module, wiring: Wiring, steps: Tensor, y: Te
         updates(rule, network, steps, y, after_block=note)
         for t, total in enumerate(totals):
             before = totals[t - 1] if t else {layer: torch.zeros_like(of_layer) for layer, of_layer in total.items()}
-            parts[t] = {layer: total[layer] - before[layer] for layer in wiring.layers}
+            parts[t] = {layer: total[layer] - before[layer] for layer in wiring.layers if layer in total}
         return parts
-    calls: dict[str, list[_Call]] = {layer: [] for layer in wiring.layers}
+    learning = {n: m for n, m in wiring.layers.items() if any(p.requires_grad for p in m.parameters())}
+    calls: dict[str, list[_Call]] = {layer: [] for layer in learning}
 
     def watch(layer: str, out: Tensor, x: Tensor) -> None:
+        if layer not in learning:
+            return
         call = _Call(x, torch.zeros_like(out))
         calls[layer].append(call)
 
@@ -160,13 +164,11 @@ def by_step(rule: Rule, network: nn.Module, wiring: Wiring, steps: Tensor, y: Te
 
     updates(rule, network, steps, y, watch=watch)
     with torch.no_grad():
-        for layer, module in wiring.layers.items():
-            if len(calls[layer]) == len(steps):
-                each = calls[layer]
-            else:
-                each = [
-                    _Call(*pair) for x, grad in calls[layer] for pair in zip(x.split(1), grad.split(1), strict=True)
-                ]
+        for layer, module in learning.items():
+            # a step a call, or several: `[T, N, ...]`, or both axes merged
+            size = sum(len(x) for x, _ in calls[layer]) // len(steps)
+            pairs = [zip(x.split(size), grad.split(size), strict=True) for x, grad in calls[layer]]
+            each = [_Call(*pair) for of_call in pairs for pair in of_call]
             for part, (x, grad) in zip(parts, each, strict=True):
                 grads = [of_weight(module, grad, x)]
                 if getattr(module, "bias", None) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sj_cka.plugins import OptionError, check_option
 from sj_cka.recording import is_neuron, unwrapped
 from sj_cka.training.credit.assignment import Assignment, Loss, Losses, Watch
-from sj_cka.training.credit.checks import check_fits, check_own
+from sj_cka.training.credit.checks import check_ends, check_fits, check_goes_on, check_own, check_sums
 from sj_cka.training.credit.feedback import transposed_paths
 from sj_cka.training.credit.wiring import Wiring, wiring_of
 
@@ -65,9 +65,11 @@ class Rule:
             names, got = get_args(known), getattr(self, option)
             check_option(got in names, option, f"one of {', '.join(names)}", repr(got))
         if self.time == "truncated":
-            check_option(self.k is not None and self.k >= 1, "k", "the steps of a block, from 1", self.k)
+            fits = _is_whole(self.k) and self.k >= 1
+            check_option(fits, "k", "the steps of a block, a whole number from 1", repr(self.k))
         elif self.k is not None:
             raise OptionError("k", f'expected k with time "truncated" alone, got {self.k} with {self.time!r}')
+        check_option(_is_whole(self.seed), "seed", "a whole number", repr(self.seed))
         if self.feedback == "symmetric" and self.space != "direct_feedback_alignment":
             why = {"feedback_alignment": ", since symmetric feedback alignment is backprop"}.get(self.space, "")
             raise OptionError(
@@ -150,16 +152,28 @@ class Rule:
         """The wiring of a network, found with its first batch, when the rule is also checked against it."""
         known = _known.setdefault(network, {})
         T = len(in_steps(network, x)) if self.per_step else None
-        key = self, T, network.training
+        # with other modules it is another network; those that a wiring knows live as long as it
+        key = self, T, network.training, tuple(map(id, network.modules()))
         if key not in known:
             step = x if T is None else in_steps(network, x)[:1]
             # two steps: what is recurrent shows in the second
             wiring = wiring_of(network, lambda: network(step), 1 if T is None else 2)
             check_fits(self, network, wiring, T)
-            for name, module in wiring.neurons.items() if self.time == "eligibility_trace" else ():
-                check_own(name, module, step.new_zeros(wiring.shapes[name]))
+            if self.per_step:
+                check_ends(network, step)
+            if self.time == "eligibility_trace":
+                check_sums(network, wiring, lambda: network(step))
+            for name, module in wiring.neurons.items() if self.per_step else ():
+                zeros = step.new_zeros(wiring.shapes[name])
+                if self.time == "eligibility_trace":
+                    check_own(name, module, zeros)
+                check_goes_on(name, module, zeros)
             known[key] = wiring
         return known[key]
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def in_steps(network: nn.Module, x: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class Eligibility:
         parameter: its weight or its bias.
     """
 
-    def __init__(self, module: nn.Module, parameter: str) -> None:
+    def __init__(self, module: Any, parameter: str) -> None:
         self.module, self.of_bias = module, parameter == "bias"
         self.states: list[Tensor] = []
 
@@ -121,8 +121,9 @@ class Eligibility:
         return isinstance(self.module, Elementwise)
 
     def _before(self, x: Tensor) -> Tensor:
-        """Input by sample and place, `[M, 1, in]`; of one weight a unit as it is."""
+        """Input by sample and place, `[M, 1, in]`; of one weight a unit as it is. In the precision of the weight."""
         module: Any = self.module
+        x = x.to(module.weight.dtype)
         if self._is_diagonal:
             return x
         if isinstance(module, CONVOLUTIONS):
@@ -134,7 +135,8 @@ class Eligibility:
         return torch.ones_like(x[:, :1]).unsqueeze(1) if self.of_bias else x.unsqueeze(1)
 
     def _after(self, z: Tensor) -> Tensor:
-        """What is of neurons, `[M, out, 1]`; of one weight a unit as it is."""
+        """What is of neurons, `[M, out, 1]`; of one weight a unit as it is. In the precision of the weight."""
+        z = z.to(self.module.weight.dtype)
         if self._is_diagonal:
             return z
         if isinstance(self.module, CONVOLUTIONS):

@@ -29,11 +29,14 @@ class Wiring:
         from_: layer -> neurons that its input comes from with no other layer between.
         classifier: layers whose output are the logits, with no neurons and no other layer between.
         spiking_logits: neurons that the logits come from with no layer between.
+        held: (layer, neurons, or "the logits") that the output of the first reaches the second at a later step, with no
+            neurons between: through a state that is not of neurons.
         past: (neurons, neurons) that the spikes of the first reach the second past all layers.
         calls: layer or neurons -> calls in a run.
         norms: batch normalisation, by name.
         shapes: what a layer puts out, and what neurons are given, in a call.
         units: neurons -> how many they are for a sample.
+        rows: axes of the logits before the classes: `[N]` or `[T, N]`.
         others: names of weights of more than one axis that no layer here holds.
     """
 
@@ -44,16 +47,24 @@ class Wiring:
     from_: dict[str, list[str]]
     classifier: list[str]
     spiking_logits: list[str]
+    held: list[tuple[str, str]]
     past: list[tuple[str, str]]
     calls: dict[str, float]
     norms: list[str]
     shapes: dict[str, torch.Size]
     units: dict[str, int]
+    rows: torch.Size
     others: list[str]
 
     def is_recurrent(self, layer: str) -> bool:
         """Whether a layer takes the spikes of the neurons that it feeds."""
         return bool(self.from_[layer]) and self.from_[layer] == self.into[layer]
+
+    def has_rows(self, neurons: str) -> bool:
+        """Whether neurons put out something for every row of the logits, in the same order."""
+        calls, rows = int(self.calls[neurons]), [n for n in self.rows if n != 1]
+        axes = [n for n in (calls, *self.shapes[neurons]) if n != 1]
+        return axes[: len(rows)] == rows
 
     @property
     def blocks(self) -> dict[str, list[str]]:
@@ -67,7 +78,7 @@ class _Mark(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mark: _Marked) -> Tensor:
         ctx.mark = mark
-        return x.view_as(x)
+        return x.clone()  # a view would refuse what works in place
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -76,10 +87,11 @@ class _Mark(torch.autograd.Function):
 
 @dataclass(eq=False)
 class _Marked:
-    """A call of a layer or of neurons: the graph of its input."""
+    """A call of a layer or of neurons, in a run: the graph of its input."""
 
     name: str
     neurons: bool
+    run: int
     given: Any
     shape: torch.Size
 
@@ -89,12 +101,18 @@ class _Watch:
     """The calls of a run."""
 
     calls: list[_Marked] = field(default_factory=list)
+    run: int = -1
 
     def on(self, name: str, module: nn.Module, neurons: bool) -> Callable[[], None]:
         """Watches a module; gives what ends it."""
 
         def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> Any:
-            call = _Marked(name, neurons, args[0].grad_fn, (args[0] if neurons else out).shape)
+            if not args:
+                raise ValueError(
+                    f"expected a forward that gives layers and neurons their input as the first argument, {name!r} is "
+                    f"given it by name: call it as module(x)"
+                )
+            call = _Marked(name, neurons, self.run, args[0].grad_fn, (args[0] if neurons else out).shape)
             self.calls.append(call)
             return _Mark.apply(out, call)
 
@@ -110,8 +128,8 @@ def wiring_of(network: nn.Module, run: Callable[[], Tensor], runs: int) -> Wirin
         runs: how often it is to be run, states kept in between.
 
     Raises:
-        ValueError: weights that are used outside the call of their layer, neurons that are never called, or a
-            convolution that no rule can go back through, or a run without samples.
+        ValueError: weights that are used outside the call of their layer, neurons that are never called, an input
+            given by name, a convolution that no rule can go back through, or a run without samples.
     """
     named = outside_neurons(network)
     spiking = any(map(is_neuron, named.values()))
@@ -121,7 +139,12 @@ def wiring_of(network: nn.Module, run: Callable[[], Tensor], runs: int) -> Wirin
     with kept(network), without_noise(network), torch.enable_grad(), ExitStack() as hooks:
         for name, module in (layers | units).items():
             hooks.callback(watch.on(name, module, name in units))
-        logits = from_rest(network, lambda: [run() for _ in range(runs)])
+
+        def again(number: int) -> Tensor:
+            watch.run = number
+            return run()
+
+        logits = from_rest(network, lambda: [again(number) for number in range(runs)])
         if not logits[0].numel():
             raise ValueError("expected samples, by which it is seen how layers hang together; got none")
         called = [call.name for call in watch.calls]
@@ -146,6 +169,8 @@ def wiring_of(network: nn.Module, run: Callable[[], Tensor], runs: int) -> Wirin
                     into[name].append(call.name)
         near, far = _before(*(one.grad_fn for one in logits))
         behind |= far
+        held = {(first, call.name) for call in watch.calls for first in _of_before(call.given, call.run)}
+        held |= {(first, "the logits") for i, one in enumerate(logits) for first in _of_before(one.grad_fn, i)}
     calls = {name: called.count(name) / runs for name in dict.fromkeys(called)}
     shapes = {call.name: call.shape for call in watch.calls}
     outputs = logits[0].numel() // logits[0].shape[-1]
@@ -157,11 +182,13 @@ def wiring_of(network: nn.Module, run: Callable[[], Tensor], runs: int) -> Wirin
         from_,
         [name for name in near if name in layers],
         [name for name in near if name in units],
+        sorted(held),
         sorted(past),
         calls,
         [n for n, m in named.items() if isinstance(m, nn.modules.batchnorm._BatchNorm)],
         shapes,
         {name: int(shapes[name].numel() * calls[name]) // outputs for name in calls if name in units},
+        logits[0].shape[:-1],
         others,
     )
 
@@ -211,6 +238,11 @@ def _marks(nodes: Sequence[Any]) -> Iterator[_Marked]:
             yield mark
         else:
             todo += [before for before, _ in node.next_functions if before is not None]
+
+
+def _of_before(node: Any, run: int) -> list[str]:
+    """The layers of earlier runs that a graph begins at."""
+    return [mark.name for mark in _marks([node]) if not mark.neurons and mark.run < run]
 
 
 def _outside_layers(nodes: Sequence[Any]) -> Iterator[Tensor]:

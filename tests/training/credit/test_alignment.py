@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 from lively import T, batch, cosine, gradients, network
+from spikingjelly.activation_based import functional
+from torch import nn
 
 from sj_cka.training import alignment, certify, locality
 from sj_cka.training.credit.alignment import by_module, per_step, updates
@@ -109,3 +111,38 @@ def test_a_layer_without_a_gradient_has_no_cosine_and_no_certificate():
 def test_a_network_without_spiking_neurons_is_refused(look, make):
     with pytest.raises(ValueError, match=r"expected a spiking network, .*; found no spiking neurons"):
         look("bptt", make(), *batch())
+
+
+@pytest.mark.parametrize("look", [alignment, certify, locality])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda net, x, y: (net, x, y + 1), "expected labels from 0 to 3, .* got labels from 1 to 4"),
+        (lambda net, x, y: (net, x, y.float()), r"labels \[N\], whole numbers from 0, got \[5\] of torch.float32"),
+        (lambda net, x, y: (net, x, y[:3]), r"of every step and label, \[8, 3, classes\], got \[8, 5, 4\]"),
+        (lambda net, x, y: (Averaged(net), x, y), r"\[8, 5, classes\], got \[5, 4\] for input \[8, 5, 12\]"),
+        (
+            lambda net, x, y: (set_mode(net, "s"), x, y),
+            "the same logits for all steps at once and for one after the other",
+        ),
+    ],
+)
+def test_samples_and_networks_that_no_rule_can_be_seen_on_are_told(look, change, says):
+    with pytest.raises(ValueError, match=says):
+        look("bptt", *change(network(), *batch()))
+
+
+class Averaged(nn.Module):
+    """Its logits are means over time."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x).mean(0)
+
+
+def set_mode(net, mode):
+    functional.set_step_mode(net, mode)
+    return net

@@ -1,5 +1,6 @@
 """Networks that a rule does not go with: which layer, and why."""
 
+import copy
 import re
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from sj_cka.models import build
 from sj_cka.plugins import OptionError
-from sj_cka.training import Settings
+from sj_cka.training import Settings, certify
 from sj_cka.training.credit.rule import Rule
 from sj_cka.training.step import Step
 
@@ -131,6 +132,61 @@ class Behind(Net):
 class Bare(Net):
     def forward(self, x):
         return self.fc3(x[..., :9])
+
+
+class Named(Net):
+    def forward(self, x):
+        return self.fc3(self.lif2(self.fc2(input=self.lif1(self.fc1(x)))))
+
+
+class InPlace(Net):
+    """Adds and rectifies in place: what a layer puts out, what neurons do, and logits."""
+
+    def forward(self, x):
+        h = self.fc1(x)
+        h += 0.1
+        s = self.lif1(h)
+        s *= 0.9
+        out = self.fc3(self.lif2(nn.functional.relu_(self.fc2(s))))
+        out -= 0.1
+        return out
+
+
+class MeanLogits(Net):
+    """Its logits are means over time."""
+
+    def forward(self, x):
+        return super().forward(x).mean(0)
+
+
+class OneForAll(Net):
+    """Two layers feed the same neurons, one after the other."""
+
+    def forward(self, x):
+        return self.fc3(self.lif2(self.fc2(self.lif2(self.fc1(x)))))
+
+
+class Delayed(nn.Module):
+    """Gives what it was given a step before, which it keeps where SpikingJelly does not look."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = None
+
+    def reset(self):
+        self.last = None
+
+    def forward(self, x_seq):
+        out = [torch.zeros_like(x_seq[0]) if self.last is None else self.last, *x_seq]
+        self.last = out.pop()
+        return torch.stack(out)
+
+
+class Standardised(nn.Linear):
+    """Its forward makes another weight of the one that it has."""
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight / self.weight.std(), self.bias)
 
 
 class Pooled(nn.Module):
@@ -264,6 +320,86 @@ REFUSED = {
     ),
     "a layer used twice": (Rule(time=TRACE), Twice, vector, "run once a step .*'fc2' runs 2 times"),
     "neurons used twice": (Rule(time=TRACE), NeuronsTwice, vector, "'lif1' runs 2 times"),
+    "a layer with a forward of its own": (
+        Rule(FA),
+        lambda: Net(fc2=Standardised(9, 9)),
+        vector,
+        "expected layers that compute W x [+] b .*'fc2' is a Standardised with a forward of its own",
+    ),
+    "standardised weights and traces": (
+        Rule(time=TRACE),
+        lambda: pooled(conv=layer.WSConv2d(2, 3, 3, padding=1, step_mode="m")),
+        frames,
+        "'conv' is a WSConv2d with a forward of its own",
+    ),
+    "standardised weights and traces of synapses": (
+        Rule(time=ELIGIBILITY),
+        lambda: Net(fc2=Standardised(9, 9)),
+        vector,
+        "'fc2' is a Standardised with a forward of its own",
+    ),
+    "mean logits": (
+        Rule(DFA),
+        MeanLogits,
+        vector,
+        r"every row of the logits .* logits are \[5, 'classes'\], 'lif1' runs 1 times on \[8, 5, 9\]; take the mean",
+    ),
+    "mean logits and local errors": (Rule(LOCAL), MeanLogits, vector, r"logits are \[5, 'classes'\]"),
+    "the same neurons for two layers": (
+        Rule(LOCAL),
+        lambda: OneForAll(lif1=nn.Identity()),
+        vector,
+        r"'lif2' runs 2 times on \[8, 5, 9\]; .* neurons of their own for every layer",
+    ),
+    "the same neurons for two layers, step by step": (
+        Rule(DFA, "none"),
+        lambda: OneForAll(lif1=nn.Identity()),
+        vector,
+        "expected neurons that run once a step .*'lif2' runs 2 times",
+    ),
+    "weights of what comes from below and back": (
+        Rule(DFA),
+        lambda: Net(fc2=nn.Identity(), lif2=layer.LinearRecurrentContainer(lif(step_mode="s"), 9, 9, step_mode="m")),
+        vector,
+        "expected recurrent weights apart .*'lif2.rc' takes the spikes of 'lif1' and 'lif2.sub_module'",
+    ),
+    "a readout with a state": (
+        Rule(time="none"),
+        lambda: nn.Sequential(Net(), layer.SynapseFilter(step_mode="m")),
+        vector,
+        "logits of a layer of weights, without a state, .*what '0.fc3' puts out reaches those of later steps",
+    ),
+    "a filter before neurons": (
+        Rule(time=TRACE),
+        lambda: Net(lif2=nn.Sequential(layer.SynapseFilter(step_mode="m"), lif())),
+        vector,
+        "expected no state but that of neurons .*what 'fc2' puts out reaches 'lif2.1' at later steps",
+    ),
+    "a state that is kept elsewhere": (
+        Rule(time="none"),
+        lambda: Net(fc2=nn.Sequential(Delayed(), nn.Linear(9, 9))),
+        vector,
+        "expected states that SpikingJelly knows of .*errors go on to the step before; make what remembers",
+    ),
+    "neurons that look at all steps of a call": (
+        Rule(time="truncated", k=2),
+        lambda: Net(lif1=neuron.SlidingPSN(k=2, step_mode="m", backend="conv")),
+        vector,
+        r"expected neurons that go on from step to step .*'lif1' \(SlidingPSN\) spike otherwise",
+    ),
+    "a dropout before neurons": (
+        Rule(DFA, ELIGIBILITY),
+        lambda: Net(lif2=nn.Sequential(layer.Dropout(0.5, step_mode="m"), lif())),
+        vector,
+        "expected neurons right behind their layers .*the input of 'lif2.1' is not the sum of what 'fc2' put out",
+    ),
+    "a normalisation of each sample before neurons": (
+        Rule(time=ELIGIBILITY),
+        lambda: Net(lif1=nn.Sequential(nn.LayerNorm(9), lif())),
+        vector,
+        "the input of 'lif1.1' is not the sum of what 'fc1' put out",
+    ),
+    "an input given by name": (Rule(FA), Named, vector, "their input as the first argument, 'fc2' is given it by name"),
     "circular padding": (
         Rule(FA),
         lambda: pooled(conv=layer.Conv2d(2, 3, 3, padding=1, padding_mode="circular", step_mode="m")),
@@ -350,14 +486,42 @@ def test_shortcuts_are_welcome_where_errors_go_through_layers(rule):
     torch.testing.assert_close(found["fc.weight"], other["fc.weight"], rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize("rule", [Rule(time="none"), Rule(FA, "truncated", k=3)])
+def test_a_filter_before_neurons_is_welcome_where_no_trace_has_to_follow_it(rule):
+    net = Net(lif2=nn.Sequential(layer.SynapseFilter(step_mode="m"), lif()))
+    assert certify(rule, net, 3 * vector(), torch.arange(N) % CLASSES).holds
+
+
+@pytest.mark.parametrize("rule", [Rule(time=TRACE), Rule(time="truncated", k=3)])
+def test_errors_end_at_a_delay_of_spikes(rule):
+    net = Net(fc2=nn.Sequential(layer.Delay(1, step_mode="m"), nn.Linear(9, 9)))
+    assert certify(rule, net, 3 * vector(), torch.arange(N) % CLASSES).holds
+
+
+@pytest.mark.parametrize("rule", [Rule(FA, "none"), Rule(DFA), Rule(LOCAL), Rule(time=TRACE)])
+def test_what_works_in_place_is_followed(rule):
+    assert certify(rule, InPlace(), 3 * vector(), torch.arange(N) % CLASSES).holds
+
+
+@pytest.mark.parametrize("rule", [Rule(DFA), Rule(LOCAL), Rule(time="none")])
+def test_a_forward_of_its_own_is_welcome_where_autograd_goes_through_it(rule):
+    net = Net(fc2=Standardised(9, 9)).double()
+    assert certify(rule, net, 3 * vector(), torch.arange(N) % CLASSES).holds
+
+
 @pytest.mark.parametrize(
     ("options", "option", "says"),
     [
         ({"space": "backpropagation"}, "space", "one of backprop, feedback_alignment, .* got 'backpropagation'"),
         ({"time": "rtrl"}, "time", "one of bptt, truncated, .* got 'rtrl'"),
         ({"feedback": "fixed"}, "feedback", "one of random, symmetric.* got 'fixed'"),
-        ({"time": "truncated"}, "k", "the steps of a block, from 1.* got None"),
+        ({"time": "truncated"}, "k", "the steps of a block, a whole number from 1, got None"),
         ({"time": "truncated", "k": 0}, "k", "from 1.* got 0"),
+        ({"time": "truncated", "k": 2.5}, "k", "a whole number from 1, got 2.5"),
+        ({"time": "truncated", "k": "2"}, "k", "a whole number from 1, got '2'"),
+        ({"time": "truncated", "k": True}, "k", "a whole number from 1, got True"),
+        ({"space": FA, "seed": 1.5}, "seed", "a whole number, got 1.5"),
+        ({"space": FA, "seed": "a"}, "seed", "a whole number, got 'a'"),
         ({"k": 3}, "k", "expected k with time \"truncated\" alone, got 3 with 'bptt'"),
         ({"time": "none", "k": 1}, "k", "got 1 with 'none'"),
         ({"feedback": "symmetric"}, "feedback", "direct_feedback_alignment alone, got 'backprop'$"),
@@ -409,3 +573,13 @@ def test_a_refusal_is_no_memory_of_the_network():
         for module in (net.layer1.lif, net.layer2.lif):
             module.train()
         assert gradients(Rule(time="none"), net, x, y)
+
+
+def test_a_layer_put_in_place_of_another_is_seen():
+    net, x, y = Net().double(), 3 * vector(), torch.arange(N) % CLASSES
+    rule = Rule(FA)
+    gradients(rule, net, x, y)
+    net.fc2 = Net().double().fc2
+    as_new = gradients(rule, copy.deepcopy(net), x, y)
+    found = gradients(rule, net, x, y)
+    assert all(torch.equal(found[name], of) for name, of in as_new.items())

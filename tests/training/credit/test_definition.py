@@ -169,3 +169,27 @@ def test_the_definition_leaves_the_network_as_it_was():
     assert all(torch.equal(weights[name], tensor) for name, tensor in net.state_dict().items())
     assert all(p.grad is None for p in net.parameters())
     assert not any(module._forward_hooks for module in net.modules())
+
+
+@pytest.mark.parametrize("rule", [Rule(), Rule("feedback_alignment"), Rule("local_error", "presynaptic_trace")])
+def test_a_weight_that_two_layers_share_has_the_sum_of_both(rule):
+    net, (x, y) = network(hidden=(11, 11, 11)), batch()
+    net.layer3.fc.weight = net.layer2.fc.weight
+    check(rule, net, x, y)
+
+
+class Gained(nn.Module):
+    """A parameter of its own between the calls of its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.gain = network(), nn.Parameter(torch.ones(9, dtype=torch.float64))
+
+    def forward(self, x):
+        net = self.net
+        return net.fc(net.layer2.lif(self.gain * net.layer2.fc(net.layer1.lif(net.layer1.fc(x)))))
+
+
+def test_a_parameter_between_calls_has_no_definition():
+    with pytest.raises(ValueError, match="expected parameters that their module uses by itself, 'gain' of '' is used"):
+        by_definition(Rule(), Gained(), *batch(), per_step)

@@ -6,6 +6,9 @@ import pandas as pd
 import pytest
 import torch
 from lively import Looped, T, batch, gradients, network
+from spikingjelly.activation_based import functional
+from spikingjelly.activation_based.layer import SeqToANNContainer
+from torch import nn
 
 from sj_cka.training import locality
 from sj_cka.training.credit.alignment import by_module
@@ -116,6 +119,28 @@ def test_a_network_that_goes_through_its_steps_itself_is_as_local(name):
     other = locality(RULES[name], Looped(network()), *batch())
     pd.testing.assert_frame_equal(one.space, other.space)
     pd.testing.assert_frame_equal(one.time, other.time)
+
+
+@pytest.mark.parametrize("name", ["tbptt", "dfa"])
+def test_layers_that_are_given_steps_and_samples_in_one_axis_are_as_local(name):
+    net = network()
+    one = looked_at(name)
+    for block in (net.layer1, net.layer2, net):
+        functional.set_step_mode(block.fc, "s")
+    fc1, fc2, fc3 = (SeqToANNContainer(block.fc) for block in (net.layer1, net.layer2, net))
+    merged = nn.Sequential(fc1, net.layer1.lif, fc2, net.layer2.lif, fc3)
+    other = locality(RULES[name], merged, *batch())
+    assert list(other.time["layer"].unique()) == ["0.0", "2.0", "4.0"]
+    assert (other.across_blocks, other.across_steps) == (one.across_blocks, one.across_steps)
+
+
+@pytest.mark.parametrize("name", ["bptt", "sltt"])
+def test_layers_that_do_not_learn_are_left_out(name):
+    net = network()
+    net.layer1.fc.requires_grad_(requires_grad=False)
+    found = locality(RULES[name], net, *batch())
+    assert set(found.space["layer"]) == set(found.time["layer"]) == {"layer2.fc", "fc"}
+    assert set(found.space["disturbed"]) == {"layer1.lif", "layer2.lif", "fc"}
 
 
 def test_normalisation_is_named_as_what_no_rule_makes_local():

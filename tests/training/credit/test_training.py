@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from spikingjelly.activation_based import neuron
+from torch import nn
 
 from sj_cka.data import digits
 from sj_cka.models import build
@@ -136,9 +138,22 @@ def test_half_precision_keeps_the_direction(name):
     assert float(one @ other / (one.norm() * other.norm())) > 0.9
 
 
+def test_synapses_are_followed_in_half_precision_behind_neurons_of_spikingjelly():
+    x, y, found = torch.rand(4, 6, 12, generator=torch.Generator().manual_seed(0)) * 3, torch.arange(6) % 3, {}
+    for precision in ("float32", "bf16"):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(12, 20), neuron.LIFNode(step_mode="m", v_threshold=0.3), nn.Linear(20, 3))
+        Step(net, Settings(batch_size=6, loss="tet", rule="eprop", precision=precision)).gradients(x, y, size=6)
+        found[precision] = net[0].weight.grad.flatten()
+    one, other = found.values()
+    assert float(one @ other / (one.norm() * other.norm())) > 0.9
+
+
 # run in each process, and here: shares of one batch, uneven ones
 SHARED = """
 import torch
+from spikingjelly.activation_based import neuron
+from torch import nn
 from sj_cka.models import build
 from sj_cka.training import Settings
 from sj_cka.training.distributed import own_share, sum_gradients
