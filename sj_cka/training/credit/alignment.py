@@ -51,7 +51,7 @@ def alignment(rule: str | Mapping[str, Any] | Rule, network: nn.Module, x: Tenso
             network that does not give the same logits of every step at once and step by step.
     """
     made = rule_of(rule)
-    with in_float64(network, x) as (twin, steps):
+    with in_float64(network, x, y) as (twin, steps, y):
         check_spiking(made.wiring(twin, steps))
         check_steps(twin, steps, y)
         return beside_bptt(made, twin, steps, y)
@@ -118,13 +118,19 @@ def by_module(gradients: Mapping[str, Tensor | None], network: nn.Module) -> Upd
 
 
 @contextmanager
-def in_float64(network: nn.Module, x: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
-    """A copy of a network in float64 and in evaluation mode, and what it is given, as steps `[T, N, ...]`."""
+def in_float64(network: nn.Module, x: Tensor, y: Tensor) -> Iterator[tuple[nn.Module, Tensor, Tensor]]:
+    """A copy of a network in float64, in evaluation mode and on the CPU; its input as steps `[T, N, ...]`; labels.
+
+    On the CPU, since kernels of neurons, CuPy's say, need not know float64.
+    """
     with kept(network):
         reset_states(network)
-        twin = copy.deepcopy(network).double()
+        twin = copy.deepcopy(network).to("cpu", torch.float64)
+    for module in twin.modules():
+        if getattr(module, "backend", "torch") != "torch":
+            module.backend = "torch"  # type: ignore[assignment]
     with without_noise(twin), torch.enable_grad():
-        yield twin, in_steps(twin, x).double()
+        yield twin, in_steps(twin, x).to("cpu", torch.float64), y.cpu()
 
 
 def check_steps(network: nn.Module, steps: Tensor, y: Tensor) -> None:

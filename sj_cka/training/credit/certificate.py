@@ -103,7 +103,7 @@ def certify(
             would pass.
     """
     function, made = function_of(rule), rule_of(rule if definition is None else definition)
-    with in_float64(network, x) as (twin, steps):
+    with in_float64(network, x, y) as (twin, steps, y):
         wiring = made.wiring(twin, steps)
         check_steps(twin, steps, y)
         check_alive(twin, wiring, steps)

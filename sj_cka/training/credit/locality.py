@@ -99,7 +99,7 @@ def locality(
         ValueError: as of `alignment`, or silent neurons.
     """
     generator, rule = Generator().manual_seed(seed), rule_of(rule)
-    with in_float64(network, x) as (twin, steps):
+    with in_float64(network, x, y) as (twin, steps, y):
         wiring = rule.wiring(twin, steps)
         check_steps(twin, steps, y)
         check_alive(twin, wiring, steps)

@@ -146,3 +146,16 @@ class Averaged(nn.Module):
 def set_mode(net, mode):
     functional.set_step_mode(net, mode)
     return net
+
+
+def test_numbers_are_taken_on_the_cpu_without_kernels_of_a_backend():
+    """A neuron of SpikingJelly that asks for CuPy, whose kernels know no float64, ends otherwise in an error."""
+    net, (x, y) = network(neuron={"backend": "torch"}), batch()
+    expected = alignment("fa", net, x, y).whole
+    asks = [module for module in net.modules() if hasattr(module, "_backend")]
+    assert asks
+    for module in asks:
+        module._backend = "cupy"
+    found = alignment("fa", net, x, y).whole
+    assert found.equals(expected)
+    assert all(module._backend == "cupy" for module in asks)
