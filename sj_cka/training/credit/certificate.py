@@ -23,6 +23,7 @@ from sj_cka.training.credit.alignment import (
 )
 from sj_cka.training.credit.definition import by_definition
 from sj_cka.training.credit.rule import Rule
+from sj_cka.training.credit.traces import decays
 from sj_cka.training.credit.wiring import Wiring
 from sj_cka.training.learning_rules import LearningRule, function_of, rule_of
 
@@ -39,7 +40,8 @@ class Certificate:
         whole, by_step: that rule's updates beside BPTT's, see `Alignment`.
         deviation: layer -> relative difference of the update from the rule's definition.
         identities: layer -> relative difference from BPTT, where theory says that there is none.
-        controls: rule that this one is not -> largest relative difference of a layer's update from its definition.
+        controls: what this rule is not, another rule or the same with a fault -> largest relative difference of a
+            layer's update from the definition of that.
         classifier: layers whose output are the logits.
         not_local: batch normalisation, which takes what other samples are.
         faults: why the certificate does not hold; empty where it does.
@@ -85,7 +87,8 @@ def certify(
 
     Its updates are compared with BPTT's, step by step, and with its definition, a slow second implementation that
     shares no way back with it (`sj_cka.training.credit.definition`). Layers whose update must be BPTT's are held to it.
-    As a control the definitions of other rules, of which this is none, have to come out as different.
+    As a control, the definitions of other rules and of the same with a
+    fault in its trace have to come out as different.
 
     Args:
         rule: a name of LEARNING_RULES, a mapping with `name` and options, a `Rule`, or a function like those of the
@@ -111,13 +114,15 @@ def certify(
         check_learning(back)
         beside = beside_bptt(made, twin, steps, y)
 
-        def off_definition(of: Rule) -> dict[str, float]:
-            return off(found, by_module(by_definition(of, twin, steps, y, per_step, wiring=wiring), twin))
+        def off_definition(of: Rule, fade: float = 1.0) -> dict[str, float]:
+            defined = by_definition(of, twin, steps, y, per_step, wiring=wiring, fade=fade)
+            return off(found, by_module(defined, twin))
 
         deviation = off_definition(made)
         as_bptt = as_by_bptt(made, wiring, len(steps))
         identities = {layer: value for layer, value in off(found, back).items() if layer in as_bptt}
-        controls = {name: max(off_definition(other).values()) for name, other in another(made, len(steps)).items()}
+        others = {name: (other, 1.0) for name, other in another(made, len(steps)).items()} | faulty(made, wiring)
+        controls = {name: max(off_definition(*other).values()) for name, other in others.items()}
     faults = [f"{layer} is {value:.1e} off its definition" for layer, value in deviation.items() if not value < EXACT]
     faults += [
         f"{layer} is {value:.1e} off BPTT, which it must equal"
@@ -165,12 +170,11 @@ def as_by_bptt(rule: Rule, wiring: Wiring, T: int) -> set[str]:
 
 def _follows(rule: Rule, wiring: Wiring, name: str, T: int) -> bool:
     """Whether a rule follows neurons through time as they are."""
-    neurons: Any = wiring.neurons[name]
     if rule.time == "bptt" or (rule.k or 0) >= T:
         return True
     if any(wiring.is_recurrent(layer) for layer in wiring.blocks[name]):
         return False
-    soft = getattr(neurons, "v_reset", 0.0) is None and getattr(neurons, "detach_reset", False)
+    soft = _is_soft(wiring.neurons[name])
     return rule.time == "eligibility_trace" or (rule.time == "presynaptic_trace" and soft)
 
 
@@ -189,3 +193,19 @@ def another(rule: Rule, T: int) -> dict[str, Rule]:
         f"{in_time.time} in time": in_time,
         "feedback_alignment" if rule.space == "backprop" else what: in_space,
     }
+
+
+def faulty(rule: Rule, wiring: Wiring) -> dict[str, tuple[Rule, float]]:
+    """The same rule with a fault in its trace, where that shows: name -> the rule that it then is, and its `fade`."""
+    if rule.time == "presynaptic_trace":
+        return {"a trace that loses a tenth more a step": (rule, 0.9)}
+    neurons = wiring.neurons.values()
+    resets = any(not _is_soft(module) for module in neurons) and all(decays(module) is not None for module in neurons)
+    if rule.time == "eligibility_trace" and resets:
+        return {"a trace that knows no reset": (replace(rule, time="presynaptic_trace"), 1.0)}
+    return {}
+
+
+def _is_soft(neurons: Any) -> bool:
+    """Whether the reset has no part in what neurons remember of their input: it is soft and detached."""
+    return getattr(neurons, "v_reset", 0.0) is None and bool(getattr(neurons, "detach_reset", False))

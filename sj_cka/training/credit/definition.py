@@ -61,6 +61,7 @@ def by_definition(
     loss: Loss,
     only: int | None = None,
     wiring: Wiring | None = None,
+    fade: float = 1.0,
 ) -> dict[str, Tensor]:
     """The gradients that a rule leaves, in evaluation mode, from rest.
 
@@ -71,6 +72,7 @@ def by_definition(
         y: labels `[N]`.
         loss: the mean over a batch of the loss of logits `[1, N, classes]`.
         only: take the loss of this step, from 0, divided by T, in place of the mean over all.
+        fade: what is left of a presynaptic trace in a step, over what should be: other than 1 for a wrong one.
         wiring: of the network; None to find it, and to check that the rule goes with it.
 
     Returns:
@@ -103,7 +105,9 @@ def by_definition(
         names = {name: first[id(p)] for name, p in network.named_parameters(remove_duplicate=False)}
         for name in dict.fromkeys(node.name for node in nodes):
             own = [node for node in nodes if node.name == name]
-            found = _of_neurons(rule, own) if name in wiring.neurons else _of_parameters(rule, network, wiring, own)
+            found = (
+                _of_neurons(rule, own) if name in wiring.neurons else _of_parameters(rule, network, wiring, own, fade)
+            )
             for parameter, gradient in found.items():
                 gradients[names[f"{name}.{parameter}".removeprefix(".")]] += gradient
     return {name: gradient.detach() for name, gradient in gradients.items()}
@@ -220,7 +224,9 @@ def _through_layer(rule: Rule, wiring: Wiring, nodes: Sequence[_Node], node: _No
     _pull(nodes, node.x, grad, lambda n: n is not node and _same_block(rule, node.t, n.t))
 
 
-def _of_parameters(rule: Rule, network: nn.Module, wiring: Wiring, calls: Sequence[_Node]) -> dict[str, Tensor]:
+def _of_parameters(
+    rule: Rule, network: nn.Module, wiring: Wiring, calls: Sequence[_Node], fade: float
+) -> dict[str, Tensor]:
     """Gradients of the parameters of a module from all its calls, in order."""
     module = network.get_submodule(calls[0].name)
     within = calls[0].name in wiring.layers  # of a layer all, also what its weight is made of
@@ -228,7 +234,10 @@ def _of_parameters(rule: Rule, network: nn.Module, wiring: Wiring, calls: Sequen
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     neurons = wiring.into.get(calls[0].name, [])
     trace = rule.time == "presynaptic_trace" and bool(neurons)
-    response = _response(wiring.neurons[neurons[0]], calls[0].leaf, len(calls)) if trace else [1.0]
+    response = [1.0]
+    if trace:
+        right = _response(wiring.neurons[neurons[0]], calls[0].leaf, len(calls))
+        response = [value * fade**n for n, value in enumerate(right)]
     for i, node in enumerate(calls):
         arrived = [error for error in (node.error, node.late) if error is not None]
         if not arrived or not parameters:

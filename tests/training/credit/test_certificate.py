@@ -45,7 +45,7 @@ def test_certificates_hold_and_tell_a_rule_from_others(preset, recurrent):
     assert certificate.classifier == ("fc",)
     assert max(certificate.deviation.values()) < EXACT
     assert certificate.identities["fc"] < EXACT
-    assert len(certificate.controls) == 2
+    assert len(certificate.controls) == (3 if preset in ("ottt", "decolle") else 2)
     assert min(certificate.controls.values()) > OTHER
     assert not certificate.not_local
 
@@ -419,6 +419,23 @@ def test_controls_are_other_rules(rule):
     others = another(made, T=8)
     assert len(others) == 2
     assert made not in others.values()
+
+
+@pytest.mark.parametrize(
+    ("rule", "neurons", "control"),
+    [
+        ("ottt", {}, "a trace that loses a tenth more a step"),
+        ("eprop", {"v_reset": 0.0}, "a trace that knows no reset"),
+        ("eprop", {"detach_reset": False}, "a trace that knows no reset"),
+        ("eprop", {}, None),  # a soft detached reset has no part in it
+        ("sltt", {}, None),
+    ],
+)
+def test_the_same_rule_with_a_fault_in_its_trace_is_another(rule, neurons, control):
+    controls = certify(rule, network(neuron=neurons), *batch()).controls
+    own = [name for name in controls if name.startswith("a trace")]
+    assert own == ([] if control is None else [control])
+    assert all(controls[name] > 1e-3 for name in own)
 
 
 @pytest.mark.parametrize(
