@@ -43,6 +43,11 @@ class Recurrence(base.MemoryModule):
         recurrent: Tensor = self.v(spikes)
         return x + recurrent
 
+    def detach(self) -> None:
+        """Takes the spikes out of the graph; not in place, which a view, as compiled neurons give it, refuses."""
+        if self.spikes is not None:
+            self.spikes = self.spikes.detach()
+
     def over_time(self, neuron: nn.Module, x_seq: Tensor) -> Tensor:
         """Spikes `[T, N, ...]` of multi-step neurons, called once a step, for the input from below `[T, N, ...]`."""
         steps = []

@@ -72,6 +72,12 @@ class FusedNode(neuron.BaseNode):
         """The potential before the first step."""
         return self.materialize_states((x_seq,), (self.v,), "m")[0] if isinstance(self.v, Tensor) else self.v
 
+    def detach(self) -> None:
+        """Takes the states out of the graph; not in place, which a view, as compiled passes give it, refuses."""
+        for name, value in self._memories.items():
+            if isinstance(value, Tensor):
+                self._memories[name] = value.detach()
+
     def _after(self, spikes: Tensor, v_seq: Tensor, v: Tensor) -> Tensor:
         """Keeps the last potential, and all where they are wanted; gives the spikes."""
         self.v = v
