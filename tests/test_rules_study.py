@@ -14,6 +14,7 @@ import sj_cka
 from sj_cka import jobs, recipe
 from sj_cka.cli import app
 from sj_cka.jobs.weights import read_network
+from sj_cka.models import build
 from sj_cka.plan import Plan, plan
 from sj_cka.recipe import RecipeError
 from sj_cka.store import Store
@@ -241,6 +242,20 @@ def test_networks_with_batch_normalisation_are_calibrated_before_they_are_certif
     done = CliRunner().invoke(app, ["certify", str(path), "le.snn"])
     assert done.exit_code == 0, done.output
     assert "not local, whatever the rule: layer1.bn, layer2.bn" in done.output
+
+
+def test_neurons_that_are_silent_before_they_are_trained_refuse_no_study(rules_file: Write) -> None:
+    """Batch normalisation has no statistics yet; `locality` looks at trained weights."""
+    study = plan(recipe.read(rules_file(("norm: none", "norm: step"))))
+    row = study.rows["locality"][0]
+    data = row.job.data.samples
+    model = {"name": "mlp", "inputs": 64, "hidden": [16, 12], "norm": "step"}
+    untrained = build("snn", model, in_channels=1, num_classes=10, T=3)
+    with pytest.raises(ValueError, match="are silent on these samples"):
+        locality("bptt", untrained, data.as_input(data.x_train[:4]), data.y_train[:4])
+    made = jobs.run(row.job.inputs["network"], lambda key, name: b"")
+    found = jobs.run(row.job, lambda key, name: made[name])
+    assert jobs.KINDS["locality"].tables["locality"](row, found.__getitem__)["across_steps"][0] > 0.5
 
 
 def test_an_alignment_without_a_gradient_is_no_number(rules_file: Write) -> None:

@@ -65,7 +65,7 @@ def check(preflight: Preflight) -> None:
         RecipeError: the first that does not.
     """
     if isinstance(block := preflight.blocks.get("alignment"), AlignmentBlock):
-        check_rules(preflight, "alignment", block.networks, block.samples, alignment)
+        check_rules(preflight, "alignment", block.networks, block.samples)
 
 
 def run(job: Job, inputs: Inputs, context: Context) -> Files:

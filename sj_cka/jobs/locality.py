@@ -52,7 +52,7 @@ def check(preflight: Preflight) -> None:
         RecipeError: the first that does not.
     """
     if isinstance(block := preflight.blocks.get("locality"), LocalityBlock):
-        check_rules(preflight, "locality", block.networks, block.samples, locality)
+        check_rules(preflight, "locality", block.networks, block.samples)
 
 
 def run(job: Job, inputs: Inputs, context: Context) -> Files:

@@ -1,12 +1,10 @@
 """What kinds of job on learning rules have in common: whose rule, on which samples, and whether it can be measured."""
 
-from collections.abc import Callable
 from typing import Any
-
-from torch import Tensor, nn
 
 from sj_cka.preflight import Preflight
 from sj_cka.recipe import NetworkName, Study
+from sj_cka.training import alignment
 
 
 def rule_of(study: Study, network: NetworkName) -> Any:
@@ -14,21 +12,14 @@ def rule_of(study: Study, network: NetworkName) -> Any:
     return study.conditions[network.variant].train.of(network.kind)["rule"]
 
 
-def check_rules(
-    preflight: Preflight,
-    kind: str,
-    networks: list[str],
-    samples: int,
-    measure: Callable[[Any, nn.Module, Tensor, Tensor], object],
-) -> None:
-    """Measures the rule of every network on a few training samples, with first weights.
+def check_rules(preflight: Preflight, kind: str, networks: list[str], samples: int) -> None:
+    """Puts the rule of every network beside BPTT on a few training samples, with first weights.
 
     Args:
         preflight: of the study.
         kind: of job.
         networks: names, as the recipe gives them.
         samples: how many training samples are asked for.
-        measure: (rule, network, x, y) -> what is found.
 
     Raises:
         RecipeError: a network that does not spike or is not trained, or whose rule has no definition or does not go
@@ -45,6 +36,6 @@ def check_rules(
                 raise preflight.study.error(("jobs", kind, "samples"), f"{expected}, got {samples}")
             x, y = data.as_input(data.x_train[:8]), data.y_train[:8]
             try:
-                measure(rule_of(preflight.study, name), preflight.network(name), x, y)
+                alignment(rule_of(preflight.study, name), preflight.network(name), x, y)
             except ValueError as error:
                 raise preflight.study.error(key, f"{name}: {error}") from error
