@@ -9,6 +9,7 @@ from spikingjelly.activation_based import base, layer
 from torch import Tensor, nn
 
 from sj_cka.models.time_axis import NeuronLayer
+from sj_cka.neurons.nodes import detach_states
 from sj_cka.plugins import check_option
 
 Recurrent = bool | Literal["elementwise"]
@@ -44,9 +45,8 @@ class Recurrence(base.MemoryModule):
         return x + recurrent
 
     def detach(self) -> None:
-        """Takes the spikes out of the graph; not in place, which a view, as compiled neurons give it, refuses."""
-        if self.spikes is not None:
-            self.spikes = self.spikes.detach()
+        """Takes the spikes out of the graph; see `detach_states`."""
+        detach_states(self)
 
     def over_time(self, neuron: nn.Module, x_seq: Tensor) -> Tensor:
         """Spikes `[T, N, ...]` of multi-step neurons, called once a step, for the input from below `[T, N, ...]`."""

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 import torch
-from spikingjelly.activation_based import neuron
+from spikingjelly.activation_based import base, neuron
 from torch import Tensor
 
 from sj_cka.neurons import compiling, cupy_launch, fused
@@ -11,6 +11,18 @@ from sj_cka.neurons.current import SynapticCurrent
 from sj_cka.neurons.surrogates import gradient_of
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+
+
+def detach_states(module: base.MemoryModule) -> None:
+    """Takes what a module remembers out of the graph; not in place, which the views of compiled passes refuse."""
+    for name, value in module._memories.items():
+        module._memories[name] = _detached(value)
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, list | tuple):  # as the queue of a delay
+        return type(value)(map(_detached, value))
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 class FusedNode(neuron.BaseNode):
@@ -73,10 +85,8 @@ class FusedNode(neuron.BaseNode):
         return self.materialize_states((x_seq,), (self.v,), "m")[0] if isinstance(self.v, Tensor) else self.v
 
     def detach(self) -> None:
-        """Takes the states out of the graph; not in place, which a view, as compiled passes give it, refuses."""
-        for name, value in self._memories.items():
-            if isinstance(value, Tensor):
-                self._memories[name] = value.detach()
+        """Takes the states out of the graph; see `detach_states`."""
+        detach_states(self)
 
     def _after(self, spikes: Tensor, v_seq: Tensor, v: Tensor) -> Tensor:
         """Keeps the last potential, and all where they are wanted; gives the spikes."""

@@ -144,7 +144,7 @@ class Converted(Strict):
     )
 
 
-class Alignment(Strict):
+class CKABlock(Strict):
     """How CKA is measured."""
 
     batch_size: Int = Field(360, ge=4, description="test images in a minibatch; the unbiased HSIC needs at least 4")
@@ -283,7 +283,7 @@ class Recipe(Strict):
     )
     converted: Converted = Converted()
     train: Train = Train()
-    cka: Alignment = Alignment()
+    cka: CKABlock = CKABlock()
     seeds: Seeds = Field((0, 1, 2), description="a number of seeds, or the seeds")
     variants: dict[Name, Variant | None] | None = Field(
         None, min_length=1, max_length=MOST_VARIANTS, description="name: what it changes"

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from sj_cka.recording import is_neuron, kept, reset_states
+from sj_cka.recording import kept, reset_states
 from sj_cka.training.credit.rule import Rule, in_steps
 from sj_cka.training.credit.wiring import Wiring, without_noise
 from sj_cka.training.device_loader import check_labels
@@ -181,7 +181,7 @@ def check_alive(network: nn.Module, wiring: Wiring, steps: Tensor) -> None:
 
 def check_spiking(wiring: Wiring) -> None:
     """Raises ValueError where there are no spiking neurons, as in an artificial network."""
-    if not any(map(is_neuron, wiring.neurons.values())):
+    if not wiring.spiking:
         raise ValueError("expected a spiking network, which is looked at step by step; found no spiking neurons")
 
 

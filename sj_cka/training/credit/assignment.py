@@ -10,6 +10,7 @@ import torch
 from spikingjelly.activation_based import base
 from torch import Tensor, nn
 
+from sj_cka.neurons.nodes import detach_states
 from sj_cka.training.credit.feedback import from_logits, in_place_of_weight, local_readout
 from sj_cka.training.credit.layers import Backward, Synapses
 from sj_cka.training.credit.traces import Eligibility, Filter, Step, decays
@@ -34,9 +35,6 @@ class Losses(NamedTuple):
     of_logits: Loss
     local: Loss
     scale: Callable[[Tensor], Tensor]
-
-
-_DIRECT = ("direct_feedback_alignment", "local_error")  # nothing comes to neurons through the layers behind them
 
 
 class Assignment:
@@ -93,7 +91,7 @@ class Assignment:
         self.hooks.close()
 
     def _before_layer(self, name: str) -> Callable[..., Any]:
-        cut = self.rule.space in _DIRECT and bool(self.wiring.from_[name]) and not self.wiring.is_recurrent(name)
+        cut = self.rule.direct and bool(self.wiring.from_[name]) and not self.wiring.is_recurrent(name)
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> Any:
             return (args[0].detach(), *args[1:]) if cut else None
@@ -125,7 +123,7 @@ class Assignment:
         def after(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
             if self.eligibilities:
                 self.given[name] = args[0]
-            if self.rule.space not in _DIRECT:
+            if not self.rule.direct:
                 return None
             self.spikes[name].append(out)
             return out.clone()  # what works in place must not change them
@@ -192,25 +190,13 @@ class Assignment:
     def forget(self) -> None:
         """Ends a block: states go on as numbers, and errors end at them."""
         for module in self.memories:
-            cut_off(module)
+            detach_states(module)
         self.leaves = {name: _states(module) for name, module in self.followed.items()}
         for states in self.leaves.values():
             for leaf in states.values():
                 leaf.requires_grad_()
         for calls in self.spikes.values():
             calls.clear()
-
-
-def cut_off(module: base.MemoryModule) -> None:
-    """Lets what a module remembers go on as numbers."""
-    for key, value in module._memories.items():
-        module._memories[key] = _detached(value)
-
-
-def _detached(value: Any) -> Any:
-    if isinstance(value, list | tuple):  # as the queue of a delay
-        return type(value)(map(_detached, value))
-    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _states(module: nn.Module) -> dict[str, Tensor]:

@@ -87,8 +87,8 @@ def certify(
 
     Its updates are compared with BPTT's, step by step, and with its definition, a slow second implementation that
     shares no way back with it (`sj_cka.training.credit.definition`). Layers whose update must be BPTT's are held to it.
-    As a control, the definitions of other rules and of the same with a
-    fault in its trace have to come out as different.
+    As a control, the definitions of other rules and of the same with a fault in its trace have to come out as
+    different.
 
     Args:
         rule: a name of LEARNING_RULES, a mapping with `name` and options, a `Rule`, or a function like those of the

@@ -12,9 +12,9 @@ from spikingjelly.activation_based import base
 from torch import Tensor, nn
 
 from sj_cka.models.normalisation import StepBatchNorm1d, StepBatchNorm2d
-from sj_cka.recording import is_neuron, kept, preserved, reset_states
+from sj_cka.neurons.nodes import detach_states
+from sj_cka.recording import kept, preserved, reset_states
 from sj_cka.recording.state import is_multi_step
-from sj_cka.training.credit.assignment import cut_off
 from sj_cka.training.credit.layers import has_own_forward
 from sj_cka.training.credit.traces import decays
 from sj_cka.training.credit.wiring import Wiring, without_noise
@@ -32,15 +32,15 @@ def check_fits(rule: Rule, network: nn.Module, wiring: Wiring, T: int | None) ->
         wiring: of the network.
         T: steps; None where the rule does not run step by step.
     """
-    if rule.space != "backprop" or rule.time in ("presynaptic_trace", "eligibility_trace"):
+    if rule.space != "backprop" or rule.traced:
         _check_layers(rule, wiring)
     if T is not None:
         _check_steps(rule, network, wiring, T)
-    if rule.space == "feedback_alignment" or rule.time in ("presynaptic_trace", "eligibility_trace"):
+    if rule.space == "feedback_alignment" or rule.traced:
         _check_forward(rule, wiring)
-    if rule.space in ("direct_feedback_alignment", "local_error"):
+    if rule.direct:
         _check_blocks(rule, wiring)
-    if rule.time in ("presynaptic_trace", "eligibility_trace"):
+    if rule.traced:
         _check_traced(rule, wiring)
     if rule.time == "eligibility_trace":
         _check_synapses(wiring)
@@ -63,7 +63,7 @@ def _check_forward(rule: Rule, wiring: Wiring) -> None:
 
 
 def _check_steps(rule: Rule, network: nn.Module, wiring: Wiring, T: int) -> None:
-    if not any(map(is_neuron, wiring.neurons.values())):
+    if not wiring.spiking:
         raise ValueError(
             f"expected a spiking network for the time rule {rule.time!r}, got one without spiking neurons, which has "
             "no past to know of"
@@ -239,7 +239,7 @@ def check_ends(network: nn.Module, step: Tensor) -> None:
         network(first)
         for module in network.modules():
             if isinstance(module, base.MemoryModule):
-                cut_off(module)
+                detach_states(module)
         [reached] = torch.autograd.grad(network(step).sum(), [first], allow_unused=True)
     if reached is not None:
         raise ValueError(

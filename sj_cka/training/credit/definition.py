@@ -209,8 +209,7 @@ def _through_neurons(rule: Rule, wiring: Wiring, nodes: Sequence[_Node], node: _
 def _through_layer(rule: Rule, wiring: Wiring, nodes: Sequence[_Node], node: _Node) -> None:
     """From the output of a layer back to its input, by its own weight or by another."""
     layer: Any = wiring.layers.get(node.name)
-    local = rule.space in ("direct_feedback_alignment", "local_error")
-    if layer is not None and local and not wiring.is_recurrent(node.name) and wiring.from_[node.name]:
+    if layer is not None and rule.direct and not wiring.is_recurrent(node.name) and wiring.from_[node.name]:
         return
     assert node.error is not None
     if layer is None:  # a module with parameters that is no layer of weights, as a normalisation

@@ -140,7 +140,7 @@ def by_step(rule: Rule, network: nn.Module, wiring: Wiring, steps: Tensor, y: Te
     if rule.per_step and (rule.k or 1) == 1:  # each step makes its own update
         totals: list[Updates] = []
 
-        def note(done: int) -> None:
+        def note() -> None:
             totals.append(by_module({name: p.grad for name, p in network.named_parameters()}, network))
 
         updates(rule, network, steps, y, after_block=note)

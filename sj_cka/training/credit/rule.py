@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sj_cka.plugins import OptionError, check_option
-from sj_cka.recording import is_neuron, unwrapped
+from sj_cka.recording import unwrapped
 from sj_cka.training.credit.assignment import Assignment, Loss, Losses, Watch
 from sj_cka.training.credit.checks import check_ends, check_fits, check_goes_on, check_own, check_sums
 from sj_cka.training.credit.feedback import transposed_paths
@@ -81,6 +81,16 @@ class Rule:
         """Whether it asks for a loss of every step."""
         return self.time != "bptt"
 
+    @property
+    def direct(self) -> bool:
+        """Whether errors come to neurons by a way of their own, and nothing through the layers behind them."""
+        return self.space in ("direct_feedback_alignment", "local_error")
+
+    @property
+    def traced(self) -> bool:
+        """Whether errors meet a trace in place of the input."""
+        return self.time in ("presynaptic_trace", "eligibility_trace")
+
     def __call__(
         self,
         network: nn.Module,
@@ -92,7 +102,7 @@ class Rule:
         scale: Callable[[Tensor], Tensor],
         local_loss: Loss | None = None,
         only: int | None = None,
-        after_block: Callable[[int], None] | None = None,
+        after_block: Callable[[], None] | None = None,
         watch: Watch | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Leaves the gradients of a batch, as `sj_cka.training.learning_rules.bptt` does.
@@ -102,7 +112,7 @@ class Rule:
                 of each step.
             local_loss: of the logits of local readouts; None for the same.
             only: take the loss of this step, from 0, divided by T, in place of that of all.
-            after_block: called after each block of steps that ran, with the number of steps so far.
+            after_block: called after each block of steps that ran.
             watch: called at each call of a layer of weights with its name, output and input.
 
         Raises:
@@ -136,14 +146,13 @@ class Rule:
                 done += len(block)
                 parts.append(out.detach())
                 if after_block is not None:
-                    after_block(done)
+                    after_block()
         return torch.cat(parts) if self.per_step else parts[0], total
 
     def _symmetric(self, network: nn.Module, wiring: Wiring, block: Tensor) -> dict[str, Tensor] | None:
         if self.feedback == "random":
             return None
-        spiking = any(map(is_neuron, wiring.neurons.values()))
-        few = in_steps(network, block)[:1, :1] if spiking else block[:1]
+        few = in_steps(network, block)[:1, :1] if wiring.spiking else block[:1]
         if not few.numel():  # the empty share of a process
             few = few.new_zeros([max(1, size) for size in few.shape])
         return transposed_paths(network, wiring.neurons, lambda: network(few))

@@ -74,8 +74,8 @@ class Eligibility:
 
         e_j[t] = dz[t]/dw_j = J[t] e_j[t-1] + (dz[t]/dx[t]) x_j[t],        J[t] = dz[t]/dz[t-1]
 
-    where the neuron acts on itself alone (Bellec et al. 2020, eq. 14). J holds the reset as the neuron's gradient has
-    it: detached or not, hard or soft.
+    where the neuron acts on itself alone (the eligibility vector of Bellec et al. 2020). J holds the reset as the
+    neuron's gradient has it: detached or not, hard or soft.
 
     Args:
         module: the layer.
@@ -93,11 +93,10 @@ class Eligibility:
             step: of the neurons.
             x: what the layer was given in it.
         """
-        parameter = getattr(self.module, "bias" if self.of_bias else "weight")
         past = [(z.grad, e) for z, e in zip(step.before, self.states, strict=True) if z.grad is not None]
         if past:
             total: Tensor = torch.stack([self._met(self._after(grad), e) for grad, e in past]).sum(0)
-            torch.autograd.backward([parameter], [total])
+            torch.autograd.backward([self.parameter], [total])
         seen = self._before(x)
         new = []
         for row, by_input in zip(step.by_states, step.by_input, strict=True):
@@ -111,10 +110,15 @@ class Eligibility:
 
     def _met(self, grad: Tensor, e: Tensor) -> Tensor:
         """What errors of neurons make of what synapses left in them, shaped as the parameter."""
-        parameter = getattr(self.module, "bias" if self.of_bias else "weight")
         if self._is_diagonal:
-            return (grad * e).sum_to_size(parameter.shape)
-        return torch.einsum("mo,moi->oi", grad.squeeze(2), e).reshape(parameter.shape)
+            return (grad * e).sum_to_size(self.parameter.shape)
+        return torch.einsum("mo,moi->oi", grad.squeeze(2), e).reshape(self.parameter.shape)
+
+    @property
+    def parameter(self) -> Tensor:
+        """The weight or the bias: of a weight that is made of others, as by weight norm, made anew each time."""
+        made: Tensor = self.module.bias if self.of_bias else self.module.weight
+        return made
 
     @property
     def _is_diagonal(self) -> bool:

@@ -56,6 +56,11 @@ class Wiring:
     rows: torch.Size
     others: list[str]
 
+    @property
+    def spiking(self) -> bool:
+        """Whether there are spiking neurons: else these are the activations of an artificial network."""
+        return any(map(is_neuron, self.neurons.values()))
+
     def is_recurrent(self, layer: str) -> bool:
         """Whether a layer takes the spikes of the neurons that it feeds."""
         return bool(self.from_[layer]) and self.from_[layer] == self.into[layer]
