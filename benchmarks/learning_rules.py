@@ -31,7 +31,7 @@ the figures are of runs on one machine that had other work to do.
 
   A LIF's potential with a detached reset hangs on a trace of its inputs alone: le and decolle differ by rounding there.
 - `nmnist`: 1,000 recordings of N-MNIST (100 for testing) as 10 frames of 17 x 17 pixels, an MLP 578-128-128-10, the
-  rate of digits, 20 epochs; nothing was chosen with the test recordings (run before e-prop took two thirds of its time):
+  rate of digits, 20 epochs; nothing was chosen with the test recordings (before e-prop took two thirds of its time):
 
                       training  test                    above frozen               bptt less it               CPU s
     bptt               .958     .888 (.858 to .918)     +.172 (+.124 to +.220)                                 2.8
