@@ -2,7 +2,7 @@
 
 In the order in which a batch passes through: `minibatches` reads it, an `observed_network` is run on it, `observables`
 are made of what its layers put out, `gram` takes centred Grams of these by `products` (`layer_grams` holds them, with
-`own_terms` of single units), and an `accumulator` adds up what these give: `sums` of HSIC and other `measures`,
+`own_terms` of single units; where launches cost more than arithmetic they are `waiting` for others first), and an `accumulator` adds up what these give: `sums` of HSIC and other `measures`,
 `activity` and `permutations`. A `result` labels it, answers questions (`over_time`, `statistics` by a `jackknife`) and
 is kept in a `result_file`. `compare` is the whole way, `features` that of arrays from elsewhere; both take their
 `arguments` alike. `memory` says what it takes.

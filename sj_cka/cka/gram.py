@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sj_cka.cka.products import product
+from sj_cka.cka.products import Product, launch_bound, product
 
 _COMMON_MAX = 1e9  # what samples have in common, over |K~|, beyond which float64 decides whether they differ
 # |K~| at or below this fraction of |K| is rounding, not structure.
@@ -17,7 +17,7 @@ _EQUAL = "all pairs of samples are equally similar"
 _SMALLEST, _LARGEST = 1e-145, 1e145
 BEYOND = "beyond the range of float64"
 _CHUNK = 1 << 20  # numbers of an intermediate that are held at once
-_CHUNK_CUDA = 1 << 24  # there launches cost more than memory
+LARGE_CHUNK = 1 << 25  # the same where launches cost more than memory
 
 
 class RawGrams(NamedTuple):
@@ -117,22 +117,30 @@ def raw_grams(X: Tensor, *, spikes: bool = False, out: Tensor | None = None) -> 
         out: float64 `[S, n(n-1)/2]` that the rows are written to, on any device.
     """
     S, n, _ = X.shape
-    steps = max(1, (_CHUNK_CUDA if X.is_cuda else _CHUNK) // n**2)
-    if torch.is_autocast_enabled(X.device.type):  # it would take the Gram in bfloat16
-        with torch.autocast(X.device.type, enabled=False):
-            return raw_grams(X, spikes=spikes, out=out)
+    steps = max(1, (LARGE_CHUNK if launch_bound(X.device) else _CHUNK) // n**2)
     if out is None:
         out = X.new_empty((S, n * (n - 1) // 2), dtype=torch.float64)
-    parts = [_centred(X[s : s + steps], spikes, out[s : s + steps]) for s in range(0, S, steps)]
+    parts = [centred([product(X[s : s + steps], spikes)], out[s : s + steps]) for s in range(0, S, steps)]
     if len(parts) == 1:
         return RawGrams(out, *parts[0])
     return RawGrams(out, *map(torch.cat, zip(*parts, strict=True)))
 
 
-def _centred(X: Tensor, spikes: bool, out: Tensor) -> tuple[Tensor, Tensor]:
-    """Diagonal and `redo` of some steps, whose rows are written to `out`."""
-    n = X.shape[1]
-    K, exact, common, q_max = product(X, spikes)
+def centred(products: list[Product], out: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres Grams of the same samples, all steps of one after those of another.
+
+    Args:
+        products: of S steps in all; they are taken out of the list, whose memory is free before more is needed.
+        out: float64 `[S, n(n-1)/2]` that the rows are written to, on any device.
+
+    Returns:
+        Their diagonal and `redo`, as of `RawGrams`.
+    """
+    n = products[0].K.shape[-1]
+    q_max = torch.tensor([min(own.q_max, n) for own in products for _ in own.K], dtype=torch.float64)
+    exact, common = _known(products, "exact"), _known(products, "common")
+    K = products[0].K if len(products) == 1 else torch.cat([own.K for own in products])
+    products.clear()
     low = K.to(torch.float64)
     del K
     diagonal = low.diagonal(dim1=-2, dim2=-1).clone()
@@ -144,12 +152,25 @@ def _centred(X: Tensor, spikes: bool, out: Tensor) -> tuple[Tensor, Tensor]:
     if rows is not out:
         out.copy_(rows)
     # a float32 Gram below 1e-25 may have lost entries to underflow
-    sound = (off <= min(q_max, n) * size) & (off > 1e-25 * n / 2**0.5) & (size < _LARGEST / 2)
+    sound = (off <= q_max.to(off.device) * size) & (off > 1e-25 * n / 2**0.5) & (size < _LARGEST / 2)
     if exact is not None:
-        sound &= exact
+        at, flags = exact
+        sound[at] &= flags
     if common is not None:
-        sound &= common <= _COMMON_MAX * size
+        at, roots = common
+        sound[at] &= roots.square() <= _COMMON_MAX * size[at]
     return diagonal - 2 * shift, ~sound
+
+
+def _known(products: list[Product], name: str) -> tuple[Tensor, Tensor] | None:
+    """Which of all steps have something beside their Gram, and what; None for no step."""
+    at, values, first = list[int](), list[Tensor](), 0
+    for own in products:
+        if (value := getattr(own, name)) is not None:
+            at += range(first, first + len(own.K))
+            values.append(value)
+        first += len(own.K)
+    return (torch.tensor(at), torch.cat(values)) if values else None
 
 
 def pack(K: Tensor, out: Tensor | None = None) -> Tensor:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sj_cka.cka.gram import BEYOND, as_real, as_tensor, centred_grams, pack, places, raw_grams, u_centre, unpack
+from sj_cka.cka.gram import BEYOND, as_real, as_tensor, centred_grams, pack, places, u_centre, unpack
 from sj_cka.cka.own_terms import MIN_UNITS, Units, own_terms, units_of
+from sj_cka.cka.products import launch_bound, product
+from sj_cka.cka.waiting import Waiting
 
 MIN_SAMPLES = 4  # the unbiased HSIC divides by n - 3
 # |K~| of some samples at or below this fraction of what it is cut from is rounding of float32 products
@@ -101,6 +104,7 @@ class Grams:
 
     Attributes:
         layers: names, in order.
+        steps: layer -> number of its rows.
         rows: float64 `[R, n(n-1)/2]`.
         index: int64 `[layers, T]`, the row of each layer and step (a layer that does not change with time has one row).
         diagonal: float64 `[R, n]`, see `gram.RawGrams`.
@@ -114,6 +118,7 @@ class Grams:
         self, steps: Mapping[str, int], T: int, n: int, device: torch.device, allocate: Allocate | None = None
     ) -> None:
         self.layers, self.n, self.allocate = tuple(steps), n, allocate
+        self.steps = dict(steps)
         sizes = torch.tensor(list(steps.values()))
         first = sizes.cumsum(0) - sizes
         self.index = first.unsqueeze(1) + torch.arange(T) * (sizes > 1).unsqueeze(1)
@@ -123,7 +128,7 @@ class Grams:
         self.diagonal = torch.empty(shape[0], n, dtype=torch.float64, device=self.rows.device)
         self.reasons: list[str | None] = [None] * shape[0]
         self.filled = [False] * shape[0]
-        self.redo: list[tuple[str, Tensor]] = []  # bools `[S]` on the device: true where to take a layer again
+        self.waiting = Waiting(self.rows, self.diagonal)
         self.counts: dict[str, Tensor] = {}
         self.units: dict[str, int] = {}
         self.own = torch.full((len(steps), T, T), torch.nan, dtype=torch.float64, device=device)
@@ -144,23 +149,25 @@ class Grams:
         first = self.first[layer] + step
         part = slice(first, first + len(X))
         self.filled[part] = [True] * len(X)
-        if again or not defers(X.device):
-            _, self.diagonal[part], self.reasons[part] = centred_grams(X, spikes=spikes, out=self.rows[part])
+        if again or not launch_bound(X.device):
+            _, diagonal, self.reasons[part] = centred_grams(X, spikes=spikes, out=self.rows[part])
+            self.diagonal[part] = diagonal
         else:
-            _, self.diagonal[part], redo = raw_grams(X, spikes=spikes, out=self.rows[part])
-            self.redo.append((layer, redo))
+            raw = product(X, spikes)
+            diagonal = raw.K.diagonal(dim1=1, dim2=2)
+            self.waiting.add(layer, first, raw)
         if units is not None and self.own.shape[1] > 1:
             self.units[layer] = units
             if units >= MIN_UNITS and X.shape[2]:
+                size = diagonal.abs().amax(1).to(torch.float64).sqrt()
                 with torch.autocast(X.device.type, enabled=False):  # it would multiply in bfloat16
-                    self._take_own(layer, step, X, units)
+                    self._take_own(layer, step, X, units, size)
 
-    def _take_own(self, layer: str, step: int, X: Tensor, units: int) -> None:
+    def _take_own(self, layer: str, step: int, X: Tensor, units: int, size: Tensor) -> None:
         """Takes the own terms of a layer, or what they need of some steps until the last."""
         place = self.layers.index(layer)
-        T = int(self.index[place, -1] - self.index[place, 0]) + 1
-        first = self.first[layer] + step
-        some = units_of(X, units, T, self.diagonal[first : first + len(X)])
+        T = self.steps[layer]
+        some = units_of(X, units, T, size)
         if len(X) < T:
             held = self.held.get(layer)
             if held is None:
@@ -184,7 +191,12 @@ class Grams:
         """Copies the first step of a layer to its S - 1 others: it does not change."""
         first = self.first[layer]
         part = slice(first + 1, first + S)
-        self.rows[part], self.diagonal[part] = self.rows[first], self.diagonal[first]
+
+        def copy() -> None:
+            self.rows[part], self.diagonal[part] = self.rows[first], self.diagonal[first]
+
+        if S > 1:
+            self.waiting.after(copy)
         self.reasons[part] = [self.reasons[first]] * (S - 1)
         self.filled[part] = [True] * (S - 1)
         if layer in self.held:
@@ -193,25 +205,36 @@ class Grams:
 
     def scale(self, layer: str, factor: float) -> None:
         """Multiplies the Gram of a layer of one step."""
-        self.rows[self.first[layer]] *= factor
-        self.diagonal[self.first[layer]] *= factor
+
+        def multiply() -> None:
+            self.rows[self.first[layer]] *= factor
+            self.diagonal[self.first[layer]] *= factor
+
+        self.waiting.after(multiply)
 
     def count(self, layer: str, step: int, counts: Tensor, S: int) -> None:
         """Notes the spikes `[.., D]` of each unit from `step` on, of S steps; over all steps where the book has one."""
         if self.index.shape[1] == 1:
             S, step, counts = 1, 0, counts.sum(0, keepdim=True) / S
+        if layer not in self.counts and len(counts) == S:
+            self.counts[layer] = counts
+            return
         if layer not in self.counts:
             self.counts[layer] = counts.new_zeros(S, counts.shape[1])
         self.counts[layer][step : step + len(counts)] += counts
 
-    def to_take_again(self) -> set[str]:
-        """Layers of which a step was marked; waits for the device, once."""
-        if not self.redo:
-            return set()
-        marks = torch.cat([flags for _, flags in self.redo]).tolist()
-        steps = [layer for layer, flags in self.redo for _ in flags]
-        self.redo.clear()
-        return {layer for layer, marked in zip(steps, marks, strict=True) if marked}
+    def alike(self, most: int | None = None) -> Iterator[tuple[slice, slice, int]]:
+        """Layers one after another that have as many steps, at most so many together: they, their rows, and the steps.
+
+        The rows of a layer lie together.
+        """
+        layer = row = 0
+        for S, same in groupby(self.steps.values()):
+            left = len(list(same))
+            while left:
+                count = min(left, most or left)
+                yield slice(layer, layer + count), slice(row, row + count * S), S
+                layer, row, left = layer + count, row + count * S, left - count
 
     @cached_property
     def whole(self) -> Whole:
@@ -221,10 +244,10 @@ class Grams:
             return Whole(self.layers, self.rows, self.diagonal, self.n, self.allocate)
         rows = (self.allocate or self.rows.new_empty)((len(self.layers), self.rows.shape[1]))
         diagonal = self.rows.new_empty((len(self.layers), self.n))
-        for layer, (first, last) in enumerate(self.index[:, [0, -1]].tolist()):
+        for layers, own, S in self.alike():
             for steps, into in ((self.rows, rows), (self.diagonal, diagonal)):
-                total = torch.sum(steps[first : last + 1], 0, out=into[layer])
-                if first == last:  # one step stands for all
+                total = torch.sum(steps[own].unflatten(0, (-1, S)), 1, out=into[layers])
+                if S == 1:  # one step stands for all
                     total *= T
         return Whole(self.layers, rows, diagonal, self.n, self.allocate)
 
@@ -287,11 +310,6 @@ def summary(rows: Grams | LayerSteps) -> str:
     """The number of layers and steps, and the first names, for messages."""
     names = ", ".join(rows.layers[:3]) + (", ..." if len(rows.layers) > 3 else "")
     return f"{len(rows.layers)} layers ({names}) of {rows.index.shape[1]} steps"
-
-
-def defers(device: torch.device) -> bool:
-    """Whether to look only after the pass which Grams have to be taken again: where looking stops a device."""
-    return device.type == "cuda"
 
 
 def grams(features: Mapping[str, Any]) -> Grams:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sj_cka.cka.gram import as_tensor, centred_grams, unpack
 from sj_cka.cka.layer_grams import Whole
+from sj_cka.cka.products import launch_bound
 
 _CHUNK = 1 << 20  # numbers of one side that another device is sent at once
 _PIECE = 1 << 12  # shortest piece of a row in a batched product
@@ -46,7 +47,7 @@ def ratio(xy: np.ndarray, xx: np.ndarray, yy: np.ndarray) -> np.ndarray:
 def pair_products(rows_x: Tensor, rows_y: Tensor) -> Tensor:
     """`rows_x @ rows_y.mT` on the device of x; rows of another device are never there as a whole."""
     if rows_x.device == rows_y.device:
-        return _in_pieces(rows_x, rows_y) if rows_x.is_cuda and rows_x.ndim == 2 else rows_x @ rows_y.mT
+        return _in_pieces(rows_x, rows_y) if launch_bound(rows_x.device) else rows_x @ rows_y.mT
     step = max(1, _CHUNK // rows_y.shape[-2])
     return sum(
         (x @ y.to(x.device).mT for x, y in zip(rows_x.split(step, -1), rows_y.split(step, -1), strict=True)),
@@ -56,13 +57,13 @@ def pair_products(rows_x: Tensor, rows_y: Tensor) -> Tensor:
 
 def _in_pieces(rows_x: Tensor, rows_y: Tensor) -> Tensor:
     """`rows_x @ rows_y.mT` of few long rows, as one batched product of their pieces: it keeps all of a device busy."""
-    P, Q, M = len(rows_x), len(rows_y), rows_x.shape[1]
-    pieces = min(M // _PIECE, _PIECES // max(1, P * Q))
+    M = rows_x.shape[-1]
+    pieces = min(M // _PIECE, _PIECES // max(1, rows_x[..., 0].numel() * rows_y.shape[-2]))
     if pieces < 2:
         return rows_x @ rows_y.mT
-    length = M // pieces
-    x, y = (rows[:, : pieces * length].unflatten(1, (pieces, length)).transpose(0, 1) for rows in (rows_x, rows_y))
-    return torch.bmm(x, y.mT).sum(0).addmm_(rows_x[:, pieces * length :], rows_y[:, pieces * length :].mT)
+    end = M // pieces * pieces
+    x, y = (rows[..., :end].unflatten(-1, (pieces, -1)).movedim(-2, -3) for rows in (rows_x, rows_y))
+    return (x @ y.mT).sum(-3) + rows_x[..., end:] @ rows_y[..., end:].mT
 
 
 def cka(X: Tensor | np.ndarray, Y: Tensor | np.ndarray) -> float:

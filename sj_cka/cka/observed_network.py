@@ -67,7 +67,7 @@ class ObservedNetwork:
         n, T = self.plan.drive.samples(batch), self.plan.T
         grams = {name: empty_grams(taps, name, n, T, self.device, allocate) for name, taps in self.taps.items()}
         self._run(batch, grams, seed)
-        again = set().union(*(centred.to_take_again() for centred in grams.values()))
+        again = set().union(*(centred.waiting.marked() for centred in grams.values()))
         if again:
             self._run(batch, grams, seed, again)
         assert all(all(centred.filled) for centred in grams.values()), "a layer was observed at some of its steps only"

@@ -16,11 +16,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sj_cka.cka.products import launch_bound
+
 MIN_UNITS = 8  # with fewer, halves are too few and too small to stand for the layer
 _ALL = 32  # samples up to which all are taken, and together
 _BLOCK, _PIXELS = 16, 32  # samples of a block; of fewer pixels than so many, fewer blocks
 _OVERHEAD = 320  # features that cost as much as what a Gram costs whatever they are
-_CHUNK, _CHUNK_CUDA = 1 << 18, 1 << 24  # numbers of an intermediate that are held at once
+_CHUNK, _LARGE_CHUNK = 1 << 18, 1 << 24  # numbers of an intermediate that are held at once; where launches cost more
 _PRODUCTS = 1 << 20
 
 
@@ -65,34 +67,33 @@ def numbers_held(n: int, D: int, C: int, T: int) -> int:
     return b * C if C == D else blocks * C * b * b
 
 
-def units_of(X: Tensor, C: int, T: int, diagonal: Tensor) -> Units:
+def units_of(X: Tensor, C: int, T: int, size: Tensor) -> Units:
     """What own terms need of some steps.
 
     Args:
         X: features `[S, n, D]`, float32 or float64, those of a unit one after the other.
         C: number of units.
         T: steps of the layer in all.
-        diagonal: float64 `[S, n]`, see `gram.RawGrams`; the scale of the features is read from it, as their fourth
+        size: float64 `[S]`, how large the features of a sample are, about: they are divided by it, as their fourth
             powers leave the range of float32.
     """
     S, n, D = X.shape
     blocks, b = samples_for(n, D, D // C, T)
-    size = diagonal.to(X.device).abs().amax(1).sqrt()
     scale = torch.where(size > 0, size, 1.0)
-    rows = chosen(n, X.device)[: blocks * b]
-    if C == D:
-        values = X.new_empty(S, b, C)
-        for x, size, into in zip(X, scale, values, strict=True):
-            torch.index_select(x, 0, rows, out=into)
-            _centre(into, size)
-        return Units(values, scale)
-    values = X.new_empty(S, blocks, C, b, b)
-    together = blocks if X.is_cuda else 1  # there launches cost more than memory
-    for x, size, grams in zip(X, scale, values, strict=True):
-        for some, into in zip(rows.split(together * b), grams.split(together), strict=True):
-            part = _centre(x.index_select(0, some).view(-1, b, D), size)
-            part = part.unflatten(2, (C, -1)).transpose(1, 2)
-            torch.matmul(part, part.mT, out=into)
+    values = X.new_empty((S, b, C) if C == D else (S, blocks, C, b, b))
+    steps, together = (S, blocks) if launch_bound(X.device) else (1, 1)  # pieces that stay in the cache
+    rows = chosen(n, X.device, steps)[:, : blocks * b]
+    sizes = scale.to(X.dtype)  # a division by another dtype takes eight times as long
+    for x, size, into in zip(X.split(steps), sizes.split(steps), values.split(steps), strict=True):
+        x = x.flatten(0, 1)
+        if C == D:
+            torch.index_select(x, 0, rows.flatten(), out=into.view(-1, D))
+            _centre(into, size.view(-1, 1, 1))
+            continue
+        for some, grams in zip(rows.split(together * b, 1), into.split(together, 1), strict=True):
+            part = x.index_select(0, some.flatten()).view(len(size), -1, b, D)
+            part = _centre(part, size.view(-1, 1, 1, 1)).unflatten(3, (C, -1)).transpose(2, 3)
+            torch.matmul(part, part.mT, out=grams)
     return Units(values, scale)
 
 
@@ -110,14 +111,18 @@ def own_terms(units: Units) -> Tensor:
         n, blocks = values.shape[-1], values.shape[1]
         diagonal = values.diagonal(0, 3, 4)
         products, q, Q = _pairs(values), _pairs(diagonal), _pairs(diagonal.sum(-1))
-    hsic = products - n / (n - 2) * q + Q / ((n - 1) * (n - 2))
-    return hsic / (n * (n - 3) * blocks) * scale.square().unsqueeze(1) * scale.square()
+    hsic = products.sub(q, alpha=n / (n - 2)).add_(Q, alpha=1 / ((n - 1) * (n - 2)))
+    size = scale.square()
+    return hsic.mul_(size.unsqueeze(1) * size / (n * (n - 3) * blocks))
 
 
 @lru_cache(maxsize=16)
-def chosen(n: int, device: torch.device) -> Tensor:
-    """The n samples in an order of their own: those of a class may lie together, or come at equal distances."""
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(n))
+def chosen(n: int, device: torch.device, steps: int = 1) -> Tensor:
+    """The n samples in an order of their own: those of a class may lie together, or come at equal distances.
+
+    Row s of `[steps, n]` are places in features `[steps * n, D]`.
+    """
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(n)) + n * torch.arange(steps).unsqueeze(1)
     return order.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else order
 
 
@@ -138,7 +143,7 @@ def _products(X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """<K, L>, q . p and Q P of features `[S, m, C]`, summed over units, between all steps, float64 `[S, S]` each."""
     S = len(X)
     sums = X.new_zeros(3, S, S, dtype=torch.float64)
-    chunk = _CHUNK_CUDA if X.is_cuda else _CHUNK
+    chunk = _LARGE_CHUNK if launch_bound(X.device) else _CHUNK
     for units in X.split(max(1, _PRODUCTS // S**2), 2):
         dots = X.new_zeros(S, S, units.shape[2])  # x_ut . x_us
         for some in units.split(max(1, chunk // units[:, 0].numel()), 1):  # pieces that stay in the cache

@@ -17,13 +17,21 @@ _BLOCK = 96  # columns of a symmetric product that the CPU takes at once
 _WIDE_BLOCK, _WIDE_FROM = 128, 512  # the same from so many samples on
 
 
+def launch_bound(device: torch.device) -> bool:
+    """Whether a device waits for what it is to do, and not the processor for what it does: CUDA.
+
+    There few large operations are faster than many small ones, and what stops the processor is put off.
+    """
+    return device.type == "cuda"
+
+
 class Product(NamedTuple):
     """Grams of S steps before they are centred.
 
     Args:
         K: `[S, n, n]`; on the CPU lower triangles alone.
         exact: bool `[S]`, whether each is the product of X itself; None: all are.
-        common: `[S]`, |K| of the mean over samples, where it was taken out of X; else None.
+        common: float64 `[S]`, the root of |K| of the mean over samples, where it was taken out of X; else None.
         q_max: the q from which digits are lost.
     """
 
@@ -35,7 +43,10 @@ class Product(NamedTuple):
 
 def product(X: Tensor, spikes: bool) -> Product:
     """X X^T of features `[S, n, D]`; spikes are believed to be 0 or 1."""
-    if X.device.type != "cpu":
+    if torch.is_autocast_enabled(X.device.type):  # it would take the Gram in bfloat16
+        with torch.autocast(X.device.type, enabled=False):
+            return product(X, spikes)
+    if launch_bound(X.device):
         if X.dtype != torch.float32 or not half_products(X.device):
             return Product(X @ X.mT)
         if not spikes:
@@ -70,7 +81,7 @@ def split_grams(X: Tensor) -> Product:
     low = X.sub_(high).to(torch.bfloat16)
     cross = _wide(high, low)
     K = _wide(high, high).add_(cross).add_(cross.mT)
-    common = X.shape[1] * torch.linalg.vector_norm(mean, dim=(1, 2), dtype=torch.float64).square()
+    common = torch.linalg.vector_norm(mean, dim=(1, 2), dtype=torch.float64) * X.shape[1] ** 0.5
     return Product(K, common=common, q_max=_Q_MAX_SPLIT)
 
 

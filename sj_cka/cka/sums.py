@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sj_cka.cka.gram import places
+from sj_cka.cka.gram import LARGE_CHUNK, places
 from sj_cka.cka.layer_grams import ALIKE, MIN_SAMPLES, Grams, LayerSteps, Whole
 from sj_cka.cka.measures import Measure, hsic, pair_products
+from sj_cka.cka.products import launch_bound
 
 SIZES = tuple(2**k for k in range(6, 20))  # samples at which the value is taken as well: is n enough?
 Dims = Mapping[str, tuple[str, ...]]
@@ -309,11 +310,12 @@ class MeasureMeans(Accumulator):
 
 def _within(batch: Grams) -> Tensor:
     """HSIC `[layers, T, T]` between the steps of each layer."""
-    T = batch.index.shape[1]
+    T, M = batch.index.shape[1], batch.rows.shape[1]
     blocks = batch.rows.new_zeros(len(batch.index), T, T)
-    for layer, (first, last) in enumerate(batch.index[:, [0, -1]].tolist()):
-        span = batch.rows[first : last + 1]  # the rows of a layer lie together; one row stands for all its steps
-        blocks[layer] = hsic(span, span, batch.n)
+    together = max(1, LARGE_CHUNK // (T * M)) if launch_bound(batch.rows.device) else 1
+    for layers, rows, S in batch.alike(together):
+        own = batch.rows[rows].unflatten(0, (-1, S))
+        blocks[layers] = hsic(own, own, batch.n)  # of one row, which stands for all steps, one number
     return blocks
 
 

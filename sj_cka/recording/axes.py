@@ -63,7 +63,8 @@ def find_taps(
                 raise
             refused[name] = error
     settled = settle([(tap, candidates) for tap, _, candidates in uses])
-    return [_described(tap, reading) for tap, (_, reading, _) in zip(settled, uses, strict=True)]
+    taps = [_described(tap, reading) for tap, (_, reading, _) in zip(settled, uses, strict=True)]
+    return _with_steady(taps, [reading for _, reading, _ in uses])
 
 
 def _of_module(
@@ -197,20 +198,29 @@ def _lengthens(tap: Tap, reading: Reading) -> list[int]:
     return changed
 
 
+def _with_steady(taps: list[Tap], readings: Sequence[Reading]) -> list[Tap]:
+    """The taps, told which are steady; the first two steps tell of most that they are not, at one look."""
+    several = [i for i, tap in enumerate(taps) if tap.time == "axis" and readings[i].T > 1]
+    rows = {i: taps[i].split(readings[i].two, N_PROBE[0], readings[i].T) for i in several}
+    alike = [(x[0] == x[1]).all() for x in rows.values()]
+    for i, same in zip(several, torch.stack(alike).tolist() if alike else [], strict=True):
+        if same and all(map(_steady, (rows[i], taps[i].split(readings[i].three, N_PROBE[1], readings[i].T)))):
+            taps[i] = replace(taps[i], steady=True)
+    return taps
+
+
 def _steady(x: Tensor) -> bool:
-    """Whether all steps are the same; the first two tell of most layers that they are not."""
-    return torch.equal(x[0], x[1]) and bool((x == x[:1]).all() and x.isfinite().all())
+    """Whether all steps are the same."""
+    return bool((x == x[:1]).all() and x.isfinite().all())
 
 
 def _described(tap: Tap, reading: Reading) -> Tap:
     """The tap with what its outputs are like in the probes."""
     rows = tap.split(reading.two, N_PROBE[0], reading.T)
-    several = tap.time == "axis" and reading.T > 1
     folded = any(kind == "F" for kind, _ in (*tap.factors, *tap.time_factors))
     before = [axis for axis in range(tap.axis) if axis != tap.time_axis]
     return replace(
         tap,
-        steady=several and _steady(rows) and _steady(tap.split(reading.three, N_PROBE[1], reading.T)),
         maps=rows.ndim >= 5 and not folded and not before,
         width=rows[0, 0].numel(),
         units=rows.shape[2] if rows.ndim > 2 else 1,

@@ -12,7 +12,7 @@ from sj_cka.recording.knobs import Knob, knobs, trials, turned
 from sj_cka.recording.layers import Select, picks, select_without_wrappers
 from sj_cka.recording.snapshot import OF_TORCH, Refusal, computes_by_own_code
 from sj_cka.recording.state import Result, is_multi_step, is_neuron, is_without_steps, keeps_time, outside_neurons
-from sj_cka.recording.tap import N_PROBE, SAME, SWAPPED, THREE, TWO, Probed, distance, scaling
+from sj_cka.recording.tap import N_PROBE, SAME, SWAPPED, THREE, TWO, Probed, distance, distances, scaling
 from sj_cka.recording.trace import Trace, trace
 from sj_cka.recording.wrappers import in_words, named
 
@@ -220,17 +220,17 @@ def not_back(two: Trace, other: Trace, three: Trace, names: Iterable[str]) -> st
 
     Looked at is what has one axis of samples, which `two` and `three` tell; a fold is undone elsewhere.
     """
+    pairs: list[tuple[str, Tensor, Tensor]] = []
     for name in names:
         calls = zip(*(run.outputs.get(name, []) for run in (two, other, three)), strict=False)
         for a, b, c in calls:
             if not all(isinstance(x, Tensor) for x in (a, b, c)) or a.ndim != c.ndim:
                 continue
             axes = [i for i in range(a.ndim) if a.shape[i] != c.shape[i]]
-            if [(a.shape[i], c.shape[i]) for i in axes] != [N_PROBE]:
-                continue
-            if distance(a.movedim(axes[0], 0), b.movedim(axes[0], 0)[list(SWAPPED)]) > SAME:
-                return name
-    return None
+            if [(a.shape[i], c.shape[i]) for i in axes] == [N_PROBE]:
+                pairs.append((name, a, b.narrow(axes[0], 0, N_PROBE[0]).flip(axes[0])))
+    apart = distances([pair for _, *pair in pairs])
+    return next((name for (name, _, _), far in zip(pairs, apart, strict=True) if far > SAME), None)
 
 
 def changed(a: Trace, b: Trace) -> str | None:

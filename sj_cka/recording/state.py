@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -33,7 +33,13 @@ _NEURONS = neuron.__name__  # 28 of SpikingJelly's 46 neuron classes are not Bas
 
 def is_neuron(module: nn.Module) -> bool:
     """Whether a module is one of SpikingJelly's neurons, or a subclass of one."""
-    return any(cls.__module__.startswith(_NEURONS) for cls in type(module).__mro__)
+    kind: Any = type(module)
+    return _is_kind_of_neuron(kind)
+
+
+@lru_cache(maxsize=1024)
+def _is_kind_of_neuron(kind: type) -> bool:
+    return any(cls.__module__.startswith(_NEURONS) for cls in kind.__mro__)
 
 
 def keeps_time(module: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -237,6 +238,17 @@ def distance(a: Tensor, b: Tensor) -> float:
     a, b = (torch.nan_to_num(x.to(torch.float64), posinf=0.0, neginf=0.0) for x in (a, b))
     scale = float(a.norm() + b.norm())
     return float((a - b).norm()) / scale if scale else 0.0
+
+
+def distances(pairs: Sequence[Sequence[Tensor]]) -> list[float]:
+    """`distance` of each pair; of floating-point numbers in their own precision, and waiting for a device once."""
+    norms: dict[int, Tensor] = {}
+    for i, (a, b) in enumerate(pairs):
+        if a.is_floating_point() and (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device):
+            norms[i] = torch.stack([torch.linalg.vector_norm(x, dtype=torch.float64) for x in (a - b, a, b)])
+    known = torch.stack([x.to(next(iter(norms.values())).device) for x in norms.values()]).tolist() if norms else []
+    apart = {i: d / (a + b) if a + b else 0.0 for i, (d, a, b) in zip(norms, known, strict=True) if isfinite(d + a + b)}
+    return [apart[i] if i in apart else distance(*pair) for i, pair in enumerate(pairs)]
 
 
 def scaling(a: Sequence[int], b: Sequence[int], counts: tuple[int, int] = N_PROBE) -> list[int]:

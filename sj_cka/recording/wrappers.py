@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,12 +27,18 @@ _plain: ContextVar[bool] = ContextVar("sj_cka runs networks uncompiled", default
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside DataParallel, DistributedDataParallel, AveragedModel, torch.compile and their like."""
-    while (child := _wrapped(type(model))) is not None:
+    while (child := _wrapped(model)) is not None:
         model = model._modules[child]  # type: ignore[assignment]
     return model
 
 
-def _wrapped(kind: type) -> str | None:
+def _wrapped(model: nn.Module) -> str | None:
+    kind: Any = type(model)
+    return _wrapped_kind(kind)
+
+
+@lru_cache(maxsize=1024)
+def _wrapped_kind(kind: type) -> str | None:
     keys = (key for cls in kind.__mro__ for key in (cls, f"{cls.__module__}.{cls.__qualname__}"))
     return next((_WRAPPERS[key] for key in keys if key in _WRAPPERS), None)
 
@@ -91,7 +98,7 @@ def without_wrappers(model: nn.Module, name: str) -> str:
     """A module's name, or a pattern, as `named` has it, where it is given with what a wrapper adds to it."""
     module, kept, parts = model, [], name.split(".")
     for i, part in enumerate(parts):
-        child = _wrapped(type(module))
+        child = _wrapped(module)
         if child == part and part not in unwrapped(module)._modules:
             module = module._modules[part]  # type: ignore[assignment]
             continue

@@ -305,7 +305,7 @@ def test_a_layer_before_the_first_neuron_is_computed_once_and_counts_at_every_st
 
 
 @pytest.mark.parametrize("waits", [False, True])  # as a CUDA device does, which is not asked before the pass is over
-def test_a_layer_equal_at_all_steps_in_the_probe_alone_is_taken_step_by_step(waits, monkeypatch, trace_matrix):
+def test_a_layer_equal_at_all_steps_in_the_probe_alone_is_taken_step_by_step(waits, launches, trace_matrix):
     class Late(nn.Module):
         """Silent over time but for the samples that carry a flag, and those are not in the probes."""
 
@@ -321,8 +321,7 @@ def test_a_layer_equal_at_all_steps_in_the_probe_alone_is_taken_step_by_step(wai
 
     x = torch.rand(N, 8, generator=torch.Generator().manual_seed(0)) + 0.5
     x[10:, 0] += 10
-    for module in (observables, layer_grams):
-        monkeypatch.setattr(module, "defers", lambda device: waits)
+    launches(waits)
     result = compare(Late().eval(), loader=[x], T=4, layers="shift", observe=("output", "rate"), progress=False)
     late = torch.arange(4.0).view(4, 1, 1) * (x[..., :1] > 5)
     steps = x + late * x.roll(3, -1)
@@ -332,15 +331,14 @@ def test_a_layer_equal_at_all_steps_in_the_probe_alone_is_taken_step_by_step(wai
     assert result.matrix("rate").iloc[0, 0] == pytest.approx(1, abs=1e-9)
 
 
-def test_a_layer_before_the_first_neuron_is_computed_once_where_a_device_is_not_waited_for(seen, monkeypatch):
+def test_a_layer_before_the_first_neuron_is_computed_once_where_a_device_is_not_waited_for(seen, launches, monkeypatch):
     net, x, _ = seen
     options = {"loader": [x], "T": T, "layers": ["0", "1"], "observe": ("output", "rate"), "progress": False}
     expected = compare(net, **options)
     taken = []
-    real = layer_grams.raw_grams
-    for module in (observables, layer_grams):
-        monkeypatch.setattr(module, "defers", lambda device: True)
-    monkeypatch.setattr(layer_grams, "raw_grams", lambda X, **options: taken.append(X.shape) or real(X, **options))
+    real = layer_grams.product
+    launches(True)
+    monkeypatch.setattr(layer_grams, "product", lambda X, spikes: taken.append(X.shape) or real(X, spikes))
     found = compare(net, **options)
     assert [shape[0] for shape in taken] == [1, 1, T, 1]  # output and rate of the one, and of the other
     for name in ("concat", "rate"):
@@ -382,7 +380,7 @@ def test_rate_silent_and_saturated_shares_stand_beside_each_layer_and_step(seen)
         assert set(table.layer) == {"1", "3"}  # neurons alone
 
 
-def test_what_a_device_puts_off_is_taken_again_after_the_pass(seen, monkeypatch):
+def test_what_a_device_puts_off_is_taken_again_after_the_pass(seen, launches, monkeypatch):
     """On CUDA no Gram is looked at before the pass ends; the way there is the same, so it is forced on the CPU."""
     net, x, _ = seen
     with torch.no_grad():
@@ -391,8 +389,7 @@ def test_what_a_device_puts_off_is_taken_again_after_the_pass(seen, monkeypatch)
     expected = compare(net, **options)
     retaken = []
     real = layer_grams.centred_grams
-    for module in (observables, layer_grams):
-        monkeypatch.setattr(module, "defers", lambda device: True)
+    launches(True)
     monkeypatch.setattr(
         layer_grams, "centred_grams", lambda X, **options: retaken.append(X.shape) or real(X, **options)
     )

@@ -1,0 +1,74 @@
+"""Grams that wait to be centred, so that a device centres those of several layers at once."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sj_cka.cka.gram import LARGE_CHUNK, centred
+from sj_cka.cka.products import Product
+
+
+class Waiting:
+    """Products of features that are to become rows of the Grams of a network.
+
+    Args:
+        rows: float64 `[R, n(n-1)/2]`, on any device.
+        diagonal: float64 `[R, n]`, on the same.
+    """
+
+    def __init__(self, rows: Tensor, diagonal: Tensor) -> None:
+        self.rows, self.diagonal = rows, diagonal
+        self.products: list[Product] = []
+        self.at: list[int] = []  # the row of each of their steps
+        self.names: list[str] = []  # and its layer
+        self.then: list[Callable[[], None]] = []  # what needs the rows
+        self.marks: list[tuple[list[str], Tensor]] = []  # layers, and bools: true where to take one again
+
+    def add(self, layer: str, first: int, product: Product) -> None:
+        """Takes the product of some steps of a layer, for the rows from `first` on."""
+        S, n, _ = product.K.shape
+        self.products.append(product)
+        self.at += range(first, first + S)
+        self.names += [layer] * S
+        if len(self.at) * n * n >= LARGE_CHUNK:
+            self.centre()
+
+    def after(self, change: Callable[[], None]) -> None:
+        """Has something done to the rows, now if they are there."""
+        if self.products:
+            self.then.append(change)
+        else:
+            change()
+
+    def centre(self) -> None:
+        """Centres what waits."""
+        if not self.products:
+            return
+        first, count = self.at[0], len(self.at)
+        together = self.at == list(range(first, first + count))
+        into = self.rows[first : first + count] if together else self.rows.new_empty(count, self.rows.shape[1])
+        diagonal, redo = centred(self.products, into)
+        at = slice(first, first + count) if together else torch.tensor(self.at, device=self.rows.device)
+        if not together:
+            self.rows[at] = into
+        self.diagonal[at] = diagonal.to(self.diagonal.device)
+        self.marks.append((self.names, redo))
+        self.at, self.names = [], []
+        for change in self.then:
+            change()
+        self.then.clear()
+
+    def mark(self, layer: str, again: Tensor) -> None:
+        """Notes, as a bool `[1]` on its device, whether a layer is to be taken again."""
+        self.marks.append(([layer], again))
+
+    def marked(self) -> set[str]:
+        """Layers that were marked since the last time; waits for the device, once."""
+        self.centre()
+        if not self.marks:
+            return set()
+        flags = torch.cat([own for _, own in self.marks]).tolist()
+        layers = [layer for names, _ in self.marks for layer in names]
+        self.marks.clear()
+        return {layer for layer, again in zip(layers, flags, strict=True) if again}
