@@ -11,10 +11,11 @@ import json
 import re
 import tempfile
 from collections.abc import Callable
-from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+import h5py
+import numpy as np
 import xarray as xr
 
 from sj_cka.files import UnreadableFile, cause, check_hdf5, kind_of, obstacle
@@ -26,8 +27,8 @@ _SEALED = "sealed"  # attribute of a file that ends with a checksum
 _CHECKSUM = re.compile(rb"\nsj_cka sha256 ([0-9a-f]{64})\n")
 _LENGTH = len("\nsj_cka sha256 \n") + 64
 _ALSO = "also"  # attribute: names of the groups that hold results of the same pass
-_HELD = {"cka", "hsic_xy", "hsic_xx", "hsic_yy", "n"}
-_AXES = {"layer_x", "layer_y", "step_x", "step_y"}
+_OF_HDF5 = {"CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST", "_FillValue"}  # attributes, beside _N...
+_HELD = {"cka", "hsic_xy", "hsic_xx", "hsic_yy", "n", "layer_x", "layer_y", "step_x", "step_y"}
 
 
 Make = Callable[[xr.Dataset, dict[str, "CKAResult"]], "CKAResult"]
@@ -91,10 +92,11 @@ def _parsed(written: bytes, name: str, make: Make, trusted: bool) -> CKAResult:
             file.flush()
             check_hdf5(Path(file.name), "xarray", name)
     try:
-        content = _read(written, "", make)
+        with h5py.File(h5py.h5f.open_file_image(written)) as file:
+            content = _read(file, make)
     except MemoryError:
         raise
-    except Exception as error:  # of HDF5, of h5netcdf, of xarray
+    except Exception as error:  # of HDF5, of xarray
         raise UnreadableFile(
             f"{name}: expected a result written by CKAResult.save, could not read it: {cause(error)}; it is "
             "damaged or another kind of file"
@@ -107,15 +109,43 @@ def _parsed(written: bytes, name: str, make: Make, trusted: bool) -> CKAResult:
     return content
 
 
-def _read(written: bytes, group: str, make: Make) -> CKAResult:
-    opened = xr.open_dataset(BytesIO(written), engine="h5netcdf", group=group or None, phony_dims="access")
-    with opened as file:
-        data = file.load()
-    if lacking := sorted((_HELD - set(data)) | (_AXES - set(data.coords))):
+def _read(group: h5py.Group, make: Make) -> CKAResult:
+    """The result in a group: what xarray reads of it, in a tenth of the time that it takes by h5netcdf."""
+    links = (group.get(name, getlink=True) for name in group)  # a file from outside may point to others
+    inside = {name: group[name] for name, link in zip(group, links, strict=True) if isinstance(link, h5py.HardLink)}
+    stored = {name: own for name, own in inside.items() if isinstance(own, h5py.Dataset) and not _is_axis_alone(own)}
+    if lacking := sorted(_HELD - stored.keys()):
         raise ValueError(f"it lacks {', '.join(lacking)}")
+    variables = {
+        name: (
+            _axes(name, own),
+            own.asstr()[()].astype(str) if h5py.check_string_dtype(own.dtype) else own[()],
+            _attributes(own),
+        )
+        for name, own in stored.items()
+    }
+    data = xr.Dataset(variables, attrs=_attributes(group))
     json.loads(data.attrs["undefined"])
     names = json.loads(data.attrs.pop(_ALSO, "[]"))
-    return make(data, {name: _read(written, f"{group}/{name}", make) for name in names})
+    return make(data, {name: _read(inside[name], make) for name in names})
+
+
+def _is_axis_alone(stored: h5py.Dataset) -> bool:
+    """Whether this is an axis of netCDF without values of its own."""
+    return bytes(stored.attrs.get("NAME", b"")).startswith(b"This is a netCDF dimension but not a netCDF variable")
+
+
+def _axes(name: str, stored: h5py.Dataset) -> list[str]:
+    """Names of the axes of a variable; one along an axis of its own name says where that is."""
+    if stored.is_scale:
+        return [name]
+    return [PurePosixPath(axis[0].name).name for axis in stored.dims]
+
+
+def _attributes(of: h5py.Group | h5py.Dataset) -> dict[str, Any]:
+    """Attributes that are not netCDF's own; an array of one number is that number."""
+    own = {name: of.attrs[name] for name in of.attrs if name not in _OF_HDF5 and not name.startswith("_N")}
+    return {name: value[0] if np.shape(value) == (1,) else value for name, value in own.items()}
 
 
 def _groups(content: CKAResult, group: str = "") -> dict[str, xr.Dataset]:

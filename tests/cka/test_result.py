@@ -131,6 +131,48 @@ def test_results_of_the_same_pass_are_saved_with_it(tmp_path):
     assert back.also["rate"].permuted_steps.data.identical(result().data)
 
 
+def test_a_file_is_read_as_xarray_reads_it(tmp_path):
+    cka = CKA(permutations={"samples": 3, "classes": 2, "steps": 1}, measures=["rsa"])
+    for seed in (1, 2):
+        sides = ({f"l{i}": randn(T, 9, 8, seed=10 * seed + i + T) for i in range(2)} for T in (3, 1))
+        groups = {"small": torch.arange(9) < 5, "näher": torch.arange(9) > 3}
+        labels = torch.arange(9) % 2
+        cka.update(*sides, given={"z": randn(1, 9, 4)}, groups=groups, labels=labels, seed=seed)
+    cka.update({"l0": randn(3, 9, 8), "l1": 0 * randn(3, 9, 8)}, {"l0": randn(1, 9, 8), "l1": randn(1, 9, 8)},
+               given={"z": randn(1, 9, 4)}, groups=groups, labels=labels, seed=3)  # fmt: skip
+    path = cka.compute({"x": "SNN", "batches": 3}).save(tmp_path / "r.nc")
+
+    def same(found, group):
+        with xr.open_dataset(path, engine="h5netcdf", group=group, phony_dims="access") as file:
+            expected = file.load()
+        for name in ("sealed", "also"):
+            expected.attrs.pop(name, None)
+        assert found.data.identical(expected)
+        assert list(found.data) == list(expected)
+        assert {n: v.dtype for n, v in found.data.variables.items()} == {
+            n: v.dtype for n, v in expected.variables.items()
+        }
+        assert {n: type(v) for n, v in found.data.attrs.items()} == {n: type(v) for n, v in expected.attrs.items()}
+        for name, inner in found.also.items():
+            same(inner, f"{group or ''}/{name}")
+
+    found = CKAResult.load(path)
+    assert len(found.data) > 25
+    assert found.permuted_steps is not None
+    same(found, None)
+
+
+def test_what_a_file_says_lies_in_another_is_not_read(tmp_path):
+    raw = result().data.to_netcdf(engine="h5netcdf")
+    (tmp_path / "r.nc").write_bytes(bytes(raw))
+    (tmp_path / "other.nc").write_bytes(bytes(raw))
+    with h5py.File(tmp_path / "r.nc", "a") as file:
+        del file["hsic_xy"]
+        file["hsic_xy"] = h5py.ExternalLink(str(tmp_path / "other.nc"), "hsic_xy")
+    with pytest.raises(UnreadableFile, match="it lacks hsic_xy"):
+        CKAResult.load(tmp_path / "r.nc", trusted=True)
+
+
 def test_other_programs_read_the_file_as_netcdf(tmp_path):
     with xr.open_dataset(result().save(tmp_path / "r.nc"), engine="h5netcdf") as data:
         assert np.array_equal(data.cka, result().data.cka)
