@@ -234,4 +234,4 @@ def mean_frames(
 def diagonal(matrix: pd.DataFrame) -> pd.Series:
     """Values of layers of the same name; empty where there are none."""
     layers = [layer for layer in matrix.index if layer in matrix.columns]
-    return pd.Series([matrix.loc[layer, layer] for layer in layers], index=layers, dtype=float)
+    return pd.Series(matrix.loc[layers, layers].to_numpy(float).diagonal(), index=layers, dtype=float)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit  # quantiles of Student's t
 
 
 class Interval(NamedTuple):
@@ -64,7 +64,7 @@ def half_width(values: np.ndarray) -> np.ndarray:
     n = len(values)
     if n < 2:
         return np.full(values.shape[1:], np.nan)
-    return np.asarray(stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / np.sqrt(n))
+    return np.asarray(stdtrit(n - 1, 0.975) * values.std(axis=0, ddof=1) / np.sqrt(n))
 
 
 def accuracy_summary(table: pd.DataFrame) -> pd.DataFrame:

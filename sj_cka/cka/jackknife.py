@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy.special import stdtrit  # quantiles of Student's t
 
 Over = Literal["samples", "batches"]
 OF_SAMPLES = "what every sample contributes, into=CKA(samples=True)"
@@ -79,7 +79,7 @@ def half_width(left: np.ndarray, level: float) -> np.ndarray:
     """Half of the interval that delete-one values `[n, ...]` give: t_{n-1} sqrt((n-1)/n sum (theta_-i - mean)^2)."""
     n = len(left)
     spread = ((left - left.mean(0)) ** 2).sum(0)
-    return np.asarray(stats.t.ppf(0.5 + level / 2, n - 1) * np.sqrt((n - 1) / n * spread))
+    return np.asarray(stdtrit(n - 1, 0.5 + level / 2) * np.sqrt((n - 1) / n * spread))
 
 
 def fisher_z(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy import stats
+from scipy.special import stdtrit  # quantiles of Student's t
 
 from sj_cka.cka.arguments import expect_one_of
 from sj_cka.cka.jackknife import (
@@ -131,7 +131,7 @@ def pool(results: Sequence[CKAResult], level: float = 0.95) -> pd.DataFrame:
     low = high = np.full_like(mean, np.nan)
     if n > 1:
         z = fisher_z(values)
-        half = stats.t.ppf(0.5 + level / 2, n - 1) * z.std(0, ddof=1) / np.sqrt(n)
+        half = stdtrit(n - 1, 0.5 + level / 2) * z.std(0, ddof=1) / np.sqrt(n)
         same = (values == values[0]).all(0)
         low, high = (np.where(same, mean, np.tanh(z.mean(0) + sign * half)) for sign in (-1, 1))
     return _table(results[0].data, {"cka": mean, "low": low, "high": high}).assign(seeds=n)

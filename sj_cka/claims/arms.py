@@ -173,9 +173,5 @@ def shared_layers(arms: Mapping[str, Arm], evidence: Evidence) -> dict[str, list
 
 def defined_in_all(tables: Iterable[pd.DataFrame]) -> list[str]:
     """Layers that every table `[cell, layer]` has, defined in every cell, in the order of the first."""
-    first, *others = tables
-    return [
-        layer
-        for layer in first.columns
-        if all(layer in table.columns and table[layer].notna().all() for table in (first, *others))
-    ]
+    first, *others = [list(table.columns[table.notna().all()]) for table in tables]
+    return [layer for layer in first if all(layer in defined for defined in others)]

@@ -1,6 +1,7 @@
 """How the layers of a network repeat from block to block: the periodic curve and the checkerboard of a heatmap."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pandas as pd
 _EQUAL = 1e-12  # a sum of squares at or below this is rounding
 
 
+@cache
 def place_in_block(layer: str) -> tuple[str, str]:
     """The block that a layer belongs to, its dotted name up to the first number, and its place there.
 

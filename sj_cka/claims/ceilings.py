@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit  # quantiles of Student's t
 
 from sj_cka.claims.evidence import Evidence
 from sj_cka.claims.inference import ALL, LEVEL, Cells, spread
@@ -49,7 +49,7 @@ class Ceilings(NamedTuple):
             return []
         value, variance, df = spread(self.mean, [cells for _, cells in self.sides])
         with np.errstate(invalid="ignore"):
-            low = value - stats.t.ppf(1 - LEVEL / 2, np.maximum(df, 1e-9)) * np.sqrt(variance)
+            low = value - stdtrit(np.maximum(df, 1e-9), 1 - LEVEL / 2) * np.sqrt(variance)
         return [layer for layer, bound in zip(self.layers, low, strict=True) if bound >= LEAST_CEILING]
 
     def independent(self, cells: Cells) -> bool:

@@ -100,7 +100,7 @@ class Evidence:
         rows = self._rows(measurement.table, comparison, arm.variant if variant is None else variant, state)
         key = (measurement.table, comparison, arm.variant if variant is None else variant, state, column)
         if key not in self._known:
-            by_cell = _by_cell(rows.assign(value=_column(rows, column)), "value")
+            by_cell = _by_cell(rows, _column(rows, column))
             self._known[key] = by_cell[list(rows["layer"].drop_duplicates())]
         table: pd.DataFrame = self._known[key]
         return table if arm.layers is None else table[selected(table.columns, arm.layers)]
@@ -115,15 +115,17 @@ class Evidence:
 
     def ceilings(self, arm: Arm, variant: str | None = None) -> list[tuple[pd.DataFrame, Cells]]:
         """Of each of the two networks of an arm's comparison: seed against seed `[(seed, seed_y), layer]`."""
-        found, comparison = [], str(arm.comparison)
-        variant = arm.variant if variant is None else variant
-        rows = self._rows("paired", comparison, variant, "ceiling")
+        comparison, variant = str(arm.comparison), arm.variant if variant is None else variant
+        if (known := ("ceilings", comparison, variant)) in self._known:
+            return list(self._known[known])
+        found, rows = [], self._rows("paired", comparison, variant, "ceiling")
         for kind in rows["kind"].unique():
             own = rows[rows.kind == kind]
-            values = _by_cell(own, "cka")
+            values = _by_cell(own, own["cka"])
             origins = self._origins(arm, comparison, variant, "ceiling", str(kind))
             found.append((values, Cells(list(origins), list(origins.values()))))
-        return found
+        self._known[known] = found
+        return list(found)
 
     def _origins(
         self, arm: Arm, comparison: str, variant: str | None, state: str, kind: str | None = None
@@ -157,9 +159,9 @@ class Evidence:
         return [n for n in networks if "@" not in n and not lowest.get(n, np.nan) >= self.trained_at]
 
 
-def _by_cell(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A column as `[(seed, seed_y), layer]`, sorted by seeds."""
-    return rows.set_index([*_CELL, "layer"])[column].unstack("layer")
+def _by_cell(rows: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
+    """Values of rows as `[(seed, seed_y), layer]`, sorted by seeds."""
+    return values.set_axis(pd.MultiIndex.from_frame(rows[[*_CELL, "layer"]])).unstack("layer")
 
 
 def hanging_on(table: pd.DataFrame, origins: frozenset[str]) -> pd.DataFrame:

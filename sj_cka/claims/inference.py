@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit  # Student's t and its quantiles
 
 from sj_cka.over_seeds import Interval
 
@@ -136,7 +136,7 @@ class Estimate(NamedTuple):
 
     def interval(self, level: float = 1 - LEVEL) -> Interval:
         """Two-sided Student t interval; NaN where there is no standard error."""
-        half = float(stats.t.ppf(0.5 + level / 2, self.df) * self.se) if self.df > 0 else float("nan")
+        half = float(stdtrit(self.df, 0.5 + level / 2) * self.se) if self.df > 0 else float("nan")
         return Interval(self.value, self.value - half, self.value + half, self.n)
 
 
@@ -195,8 +195,8 @@ def chances(found: Estimate, margin: float) -> Chances:
     if found.n < MIN_SEEDS or not np.isfinite([found.value, found.se]).all() or found.df <= 0:
         return UNKNOWN
     low, high = (np.array([found.value - margin, found.value + margin]) / max(found.se, _ROUNDING)).tolist()
-    less, more = (float(p) for p in (stats.t.cdf(low, found.df), stats.t.sf(high, found.df)))
-    above, below = 2 * float(stats.t.sf(low, found.df)), 2 * float(stats.t.cdf(high, found.df))
+    less, more = (float(p) for p in (stdtr(found.df, low), stdtr(found.df, -high)))
+    above, below = 2 * float(stdtr(found.df, -low)), 2 * float(stdtr(found.df, high))
     return Chances(min(1.0, above), min(1.0, below), max(less, more) if margin > 0 else 1.0)
 
 

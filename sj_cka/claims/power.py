@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtr, stdtrit  # the normal distribution; quantiles of Student's t
 
 from sj_cka.claims.inference import LEVEL, MIN_SEEDS, Estimate
 
@@ -41,15 +41,15 @@ def _found(design: Design, n: int) -> tuple[float, np.ndarray, np.ndarray]:
 def beyond(design: Design, difference: float, margin: float, n: int, level: float = LEVEL) -> float:
     """Probability that an effect is found to be greater than the margin."""
     se, found, df = _found(design, n)
-    bound = stats.t.ppf(1 - level / 2, df) * found
-    return float(stats.norm.sf((margin + bound - difference) / se).mean())
+    bound = stdtrit(df, 1 - level / 2) * found
+    return float(ndtr((difference - bound - margin) / se).mean())
 
 
 def inside(design: Design, difference: float, margin: float, n: int, level: float = LEVEL) -> float:
     """Probability that an effect is found to lie within the margin."""
     se, found, df = _found(design, n)
-    reach = np.maximum(margin - stats.t.ppf(1 - level, df) * found, 0.0)
-    return float((stats.norm.cdf((reach - difference) / se) - stats.norm.cdf((-reach - difference) / se)).mean())
+    reach = np.maximum(margin - stdtrit(df, 1 - level) * found, 0.0)
+    return float((ndtr((reach - difference) / se) - ndtr((-reach - difference) / se)).mean())
 
 
 def least_difference(design: Design, margin: float, n: int, level: float = LEVEL) -> float:
