@@ -175,6 +175,7 @@ def _told() -> Iterator[None]:
     """Ends with one message: a fault of the recipe's with exit code 2, a failed job or file with 1, Ctrl-C with 130."""
     try:
         # imported here, and in each command: plotly, scipy and scikit-learn take time that --help does not need
+        import sj_cka.preload  # noqa: F401
         from sj_cka.engine import JobFailed
         from sj_cka.plugins import BrokenPlugin, UnknownName
         from sj_cka.recipe import RecipeError

@@ -154,9 +154,9 @@ def soon() -> Callable[..., None]:
 @pytest.fixture(scope="session")
 def forked() -> multiprocessing.context.ForkServerContext:
     """Starts processes from one that has imported torch and this package already, which takes seconds."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sj_cka.study", "sj_cka.training.distributed"])
-    return context
+    from sj_cka.engine.pool import forks
+
+    return forks("sj_cka.study", "sj_cka.training.distributed")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing.context import SpawnContext
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,8 @@ def test_by_default_the_cores_are_shared_out_and_few_are_on_a_gpu(monkeypatch: p
     [
         (pool.multiprocessing.current_process(), "_config", {"daemon": True}, "this is a daemonic one"),
         (sys.modules["__main__"], "__file__", "<stdin>", "expected a program in a file, got <stdin>: other processes"),
-        (SpawnContext, "SimpleQueue", OSError(errno.ENOSPC, "No space left on device"), r"No space .*is /dev/shm full"),
-        (SpawnContext, "SimpleQueue", ImportError("no functioning sem_open"), r"no other process \(no functioning sem"),
+        (BaseContext, "SimpleQueue", OSError(errno.ENOSPC, "No space left on device"), r"No space .*is /dev/shm full"),
+        (BaseContext, "SimpleQueue", ImportError("no functioning sem_open"), r"no other process \(no functioning sem"),
         (ProcessPoolExecutor, "submit", BlockingIOError(errno.EAGAIN, "Try again"), r"no other process \(Try again\)"),
     ],
     ids=["daemon", "stdin", "full /dev/shm", "no semaphores", "too many processes"],
@@ -148,3 +148,40 @@ def test_a_process_that_is_killed_ends_the_run_with_the_jobs_named_and_the_finis
     kept = len(list(store.root.glob("??/[!.]*/manifest.json")))
     assert 0 < kept < 40
     assert execute(planned.jobs, store, workers=1, progress=False) == 40 - kept
+
+
+def test_processes_import_from_where_this_one_does_and_have_its_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that only sys.path names, and another of the same name where the program was started."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "sj_cka").mkdir()
+    (tmp_path / "sj_cka" / "__init__.py").write_text("raise SystemExit('the one beside was imported')")
+    (tmp_path / "here" / "told.py").write_text(
+        "import os, sys, sj_cka\n"
+        "def tell(name):\n"
+        "    imported = sj_cka.__file__, 'sj_cka.engine.work' in sys.modules\n"
+        "    return *imported, os.environ.get(name), os.environ.get('PYTHONPATH')\n"
+    )
+    (tmp_path / "here" / "script.py").write_text(
+        "import os, sys\n"
+        f"sys.path.append({str(Path(pool.__file__).parents[2])!r})\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from sj_cka.engine import pool\n"
+        "import told\n"
+        "if __name__ == '__main__':\n"
+        "    for value in ('one', 'two'):\n"
+        "        os.environ['TOLD'] = value\n"
+        "        context = pool._context()\n"
+        "        hand, leash = context.Pipe()\n"
+        "        given = leash, dict(os.environ)\n"
+        "        with ProcessPoolExecutor(1, context, initializer=pool._start_worker, initargs=given) as processes:\n"
+        "            print(processes.submit(told.tell, 'TOLD').result())\n"
+        "    print(os.environ.get('PYTHONPATH'))\n"
+    )
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    done = subprocess.run(
+        [sys.executable, "here/script.py"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
+    )
+    file = str(Path(pool.__file__).parents[1] / "__init__.py")
+    assert done.stdout.splitlines() == [*(str((file, True, value, None)) for value in ("one", "two")), "None"]
