@@ -5,10 +5,12 @@ import subprocess
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from sj_cka.engine import in_order
+from sj_cka.job import Job
 from sj_cka.jobs.machine import backend_of, device, environment
 from sj_cka.plan import Plan
 from sj_cka.recipe.places import visible
@@ -20,11 +22,12 @@ _ANN_INPUT = {
 }
 
 
-def provenance(planned: Plan, done: int, seconds: float) -> dict[str, str]:
+def provenance(planned: Plan, store: Store, done: int, seconds: float) -> dict[str, str]:
     """What a run was.
 
     Args:
         planned: its plan.
+        store: where its finished jobs lie.
         done: jobs that it did.
         seconds: how long it took.
     """
@@ -37,11 +40,29 @@ def provenance(planned: Plan, done: int, seconds: float) -> dict[str, str]:
         "data": "; ".join(f"{data.described}, fingerprint {data.samples.fingerprint[:12]}" for data in planned.sets),
         "jobs": f"{len(in_order(planned.jobs))}, of which {done} in this run ({seconds:.0f} s); threads a job: "
         f"{study.recipe.train.threads}",
+        "CPU seconds of jobs": _cpu_seconds(planned, store),
         **here,
         "neuron backend": backends(planned),
         "commit": _commit(),
         "time": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def _cpu_seconds(planned: Plan, store: Store) -> str:
+    """What all jobs took, by kind."""
+    took, unknown = Counter[str](), 0
+    for job in in_order(planned.jobs):
+        ran = _environment(job, store)
+        took[job.kind] += ran.get("cpu_s", 0.0)
+        unknown += "cpu_s" not in ran
+    parts = [f"{kind} {seconds:,.0f}" for kind, seconds in took.most_common() if seconds]
+    return ", ".join([*parts, *([f"not known of {unknown} jobs of an earlier version"] if unknown else [])])
+
+
+def _environment(job: Job, store: Store) -> dict[str, Any]:
+    """Where a finished job ran, and what it took."""
+    ran: dict[str, Any] = json.loads(store.read(job.key, "environment.json"))
+    return ran
 
 
 def backends(planned: Plan) -> str:
@@ -102,8 +123,8 @@ def _elsewhere(planned: Plan, store: Store) -> str:
     others = Counter[str]()
     for job in in_order(planned.jobs):
         here = environment(job)
-        there = json.loads(store.read(job.key, "environment.json"))
-        others[", ".join(f"{key} {value}" for key, value in there.items() if value != here.get(key))] += 1
+        there = _environment(job, store)
+        others[", ".join(f"{key} {there[key]}" for key in there if key != "cpu_s" and there[key] != here.get(key))] += 1
     del others[""]
     counted = "; ".join(f"{count} with {other}" for other, count in others.items())
     return f"Some jobs were done before, in another environment than the one named below: {counted}." if others else ""

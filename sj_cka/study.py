@@ -185,7 +185,7 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
         study.recipe.question,
         tuple(answer(finding) for finding in findings),
         tuple(shown),
-        provenance(planned, done, seconds) | {"claims fixed": frozen.told(held)},
+        provenance(planned, store, done, seconds) | {"claims fixed": frozen.told(held)},
         study.source.text,
         (*frozen.changes(held), *remarks(planned, store, results.tables["undefined"])),
     )

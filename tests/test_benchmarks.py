@@ -28,6 +28,8 @@ SCRIPTS = {
     "verdicts": "share that pass .95",
     "own_terms": "time of own terms over that of Grams",
     "learning_rules": "a step of bptt at T = 2",
+    "side_by_side": "target: at most 1.3 times as long",
+    "study_cpu": "neither training nor comparing",
 }
 
 

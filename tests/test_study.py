@@ -358,7 +358,9 @@ def test_jobs_of_another_environment_are_told_on_the_page(recipe_file: Write, mo
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(jobs.kinds, "environment", lambda job, on: environment(job, on) | {"device": "toaster"})
         run(path)
-    assert "18 with device toaster" in run(path).report.read_text()
+    page = run(path).report.read_text()
+    assert "18 with device toaster" in page
+    assert re.search(r"CPU seconds of jobs</th><td>(train|compare) \d+, ", page)
     shutil.rmtree(path.parent / "store")
     assert "another environment" not in run(path).report.read_text()
 

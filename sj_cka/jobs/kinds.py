@@ -2,6 +2,7 @@
 
 import functools
 import json
+import time
 from collections.abc import Callable
 
 from sj_cka.job import Context, Files, Job
@@ -26,7 +27,7 @@ KINDS: dict[str, Kind] = {
 
 
 def run(job: Job, read: Callable[[str, str], bytes], context: Context | None = None) -> Files:
-    """Runs a job: its files, with `spec.json` and the environment that it ran in.
+    """Runs a job: its files, with `spec.json`, the environment that it ran in and the CPU seconds that it took.
 
     Args:
         job: what to do.
@@ -35,10 +36,12 @@ def run(job: Job, read: Callable[[str, str], bytes], context: Context | None = N
     """
     context = context or Context(device=device())
     inputs = {name: functools.partial(read, needed.key) for name, needed in job.inputs.items()}
+    began = time.process_time()
     with threads(job.threads):
         files = lookup(KINDS, job.kind, "kind of job").run(job, inputs, context)
+    ran = {"cpu_s": round(time.process_time() - began, 3)}
     return {
         **files,
         "spec.json": json.dumps(job.spec, indent=1).encode(),
-        "environment.json": json.dumps(environment(job, context.device)).encode(),
+        "environment.json": json.dumps(environment(job, context.device) | ran).encode(),
     }

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -38,14 +39,18 @@ def environment(job: Job | None = None, on: torch.device | None = None) -> dict[
         on: where it ran; None for `device()`.
     """
     on = on or device()
-    packages = ("sj_cka", "torch", "spikingjelly", "numpy", "plotly")
     return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-        "machine": platform.platform(),
+        **_versions(),
         "device": on.type,
         **({"neuron backend": ", ".join(names)} if job and (names := sorted(_backends(job, on))) else {}),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    packages = ("sj_cka", "torch", "spikingjelly", "numpy", "plotly")
+    python, machine = platform.python_version(), platform.platform()
+    return {"python": python, **{name: version(name) for name in packages}, "machine": machine}
 
 
 def backend_of(neuron: Mapping[str, Any], on: torch.device) -> Backend | None:
