@@ -14,6 +14,7 @@ from spikingjelly.activation_based import functional, neuron, surrogate
 from sj_cka.cka import cka, compare
 from sj_cka.models import build
 from sj_cka.neurons import lif, lif_backend
+from sj_cka.neurons.backends import unfused
 from sj_cka.recording import record
 from sj_cka.report import why_no_png
 
@@ -30,7 +31,7 @@ def examine() -> Iterator[tuple[str, bool]]:
     yield ", ".join(f"{name} {_version(name)}" for name in _PACKAGES), True
     obstacle = why_no_png()
     pictures = f"figures as PNG: {f'no; {obstacle}' if obstacle else 'yes, kaleido and a browser are here'}"
-    parts = {"devices": _devices(), "LIF": _backends(), "pictures": [pictures], "extras": _extras()}
+    parts = {"devices": _devices(), "neurons": _backends(), "pictures": [pictures], "extras": _extras()}
     for title, lines in parts.items():
         yield f"\n{title}", True
         for line in lines:
@@ -72,6 +73,9 @@ def _backends() -> Iterator[str]:
     for device in _usable():
         chosen = lif_backend(device)
         yield f"{device}: {chosen.name} ({chosen.reason})"
+    yield "cpu, left to SpikingJelly's own torch code: neurons of networks that were not built here, and"
+    for what, names in unfused().items():
+        yield f"  {what}: {', '.join(names)}"
     if not torch.cuda.is_available():
         yield "cuda: not asked, there is no device"
 

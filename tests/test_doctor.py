@@ -26,6 +26,8 @@ def test_it_names_versions_devices_backend_browser_and_extras_and_passes_its_tes
         assert named in said
     chosen = lif_backend("cpu")
     assert f"cpu: {chosen.name} ({chosen.reason})" in said
+    assert "left to SpikingJelly's own torch code" in said
+    assert "    surrogates: MultiLevelSpikeCount, PoissonPass\n" in said
     assert "figures as PNG: " in said
     assert "dask: " in said
     assert "fail" not in said

@@ -11,7 +11,7 @@ from spikingjelly.activation_based import surrogate as surrogates
 
 from sj_cka.neurons import compiling
 from sj_cka.neurons.current import CurrentLIFNode
-from sj_cka.neurons.surrogates import gradient_of
+from sj_cka.neurons.surrogates import SURROGATES, gradient_of
 from sj_cka.plugins import OptionError, check_option
 
 BackendName = Literal["cupy", "native", "triton", "fused", "torch"]
@@ -181,3 +181,24 @@ def _has_kernels(name: BackendName, surrogate: surrogates.SurrogateFunctionBase)
 def node_chooses() -> bool:
     """Whether a node names its kernels (2.0.0rc1: `backend=`), or SpikingJelly does so for the process (2.0.0)."""
     return "backend" in inspect.signature(neuron.LIFNode).parameters
+
+
+def unfused() -> dict[str, list[str]]:
+    """What fused passes leave to SpikingJelly's own torch code on a CPU, by what it is: classes, and calls in words.
+
+    Neurons are those of its classes that are none of NODES; what is listed of calls and surrogates is of these nodes.
+    """
+    fused = {entry.kind for entry in SURROGATES.values()}
+    classes = {
+        "neurons": (neuron, base.MemoryModule, lambda kind: kind not in NODES.values()),
+        "surrogates": (surrogates, surrogates.SurrogateFunctionBase, lambda kind: kind not in fused),
+    }
+    found = {
+        what: [
+            name
+            for name, kind in inspect.getmembers(place, inspect.isclass)
+            if issubclass(kind, parent) and "Base" not in name and left(kind)
+        ]
+        for what, (place, parent, left) in classes.items()
+    }
+    return found | {"calls": ["single-step", "in float16", "in mixed precision", "under torch.compile and torch.func"]}

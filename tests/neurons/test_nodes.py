@@ -15,6 +15,7 @@ from spikingjelly.activation_based import base, functional, neuron, surrogate
 from torch import Tensor
 
 from sj_cka.neurons import SURROGATES, FusedIFNode, FusedLIFNode, FusedPLIFNode, chunks, if_, lif, plif
+from sj_cka.neurons.backends import unfused
 from sj_cka.neurons.surrogates import make_surrogate
 
 SHAPE = (5, 3, 2, 4, 5)  # T, N, C, H, W
@@ -433,6 +434,23 @@ def test_what_is_not_fused_is_spikingjellys_own(case: str) -> None:
         spikes.sum().backward()
         results.append((spikes, node.v, leaf.grad))
     assert all(torch.equal(fast, slow) for slow, fast in zip(*results, strict=True))
+
+
+def test_what_the_doctor_says_is_left_to_spikingjelly_is_all_that_is() -> None:
+    found = unfused()
+    kinds = {
+        name: kind
+        for name, kind in vars(surrogate).items()
+        if isinstance(kind, type) and issubclass(kind, surrogate.SurrogateFunctionBase) and "Base" not in name
+    }
+    for name, kind in kinds.items():
+        g = kind(1) if name == "MultiLevelSpikeCount" else kind()
+        node = FusedLIFNode(step_mode="m", surrogate_function=g)
+        x = 1 + torch.rand(1, 4, 5)  # PoissonPass takes probabilities, here above the threshold
+        assert is_fused(node(x.requires_grad_())) == (name not in found["surrogates"]), name
+    assert {"EIFNode", "OTTTLIFNode", "KLIFNode"} <= set(found["neurons"])
+    assert not {"LIFNode", "IFNode", "ParametricLIFNode", "CurrentLIFNode", "BaseNode"} & set(found["neurons"])
+    assert len(found["calls"]) == 4
 
 
 def test_torch_func_takes_spikingjellys_own_path() -> None:
