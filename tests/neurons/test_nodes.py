@@ -445,7 +445,7 @@ def test_what_the_doctor_says_is_left_to_spikingjelly_is_all_that_is() -> None:
     }
     for name, kind in kinds.items():
         g = kind(1) if name == "MultiLevelSpikeCount" else kind()
-        node = FusedLIFNode(step_mode="m", surrogate_function=g)
+        node = FusedLIFNode(decay_input=False, step_mode="m", surrogate_function=g)
         x = 1 + torch.rand(1, 4, 5)  # PoissonPass takes probabilities, here above the threshold
         assert is_fused(node(x.requires_grad_())) == (name not in found["surrogates"]), name
     assert {"EIFNode", "OTTTLIFNode", "KLIFNode"} <= set(found["neurons"])
