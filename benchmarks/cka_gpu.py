@@ -6,15 +6,20 @@ The paper's comparison: ResNet-20 SNN (T = 4) and ANN with random weights, all 7
 formula takes float32 Grams of features concatenated over time in hooks and then evaluates
 tr(KL) + (1'K1)(1'L1) / ((n-1)(n-2)) - 2/(n-2) 1'KL1 for every pair of layers and every layer with itself. Both take
 turns in one process; times are medians less the median of the forward passes alone. Spikes are checked to give the same
-Grams as in float64. Without a CUDA device it says so and ends; --tiny runs on the CPU then.
+Grams as in float64. The parts of one comparison are timed as well, each with a wait for the device at its end. Without
+a CUDA device it says so and ends; --tiny runs on the CPU then.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from statistics import median
+from typing import Any
+from unittest import mock
 
 import torch
 from spikingjelly.activation_based import functional
@@ -76,6 +81,36 @@ def pairwise(
     return torch.stack(rows)
 
 
+def phases(nets: list[nn.Module], x: Tensor, synchronize: Callable[[], None]) -> dict[str, float]:
+    """Seconds of the parts of one comparison, each of which waits for the device; what is left is "the rest"."""
+    taken: dict[str, float] = {}
+
+    def timed(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            synchronize()
+            began = time.perf_counter()
+            result = function(*args, **options)
+            synchronize()
+            taken[name] = taken.get(name, 0.0) + time.perf_counter() - began
+            return result
+
+        return run
+
+    module = sys.modules[compare.__module__]
+    parts: list[tuple[Any, str, str]] = [
+        (module, "observed_networks", "probes"),
+        (module.ObservedNetwork, "grams", "forward passes with Grams"),
+        (CKA, "update_grams", "sums"),
+        (CKA, "compute", "result"),
+    ]
+    with ExitStack() as watched:
+        for place, name, part in parts:
+            watched.enter_context(mock.patch.object(place, name, timed(getattr(place, name), part)))
+        timed(lambda: compare(*nets, [x], into=CKA(samples=False), progress=False), "whole")()
+    whole = taken.pop("whole")
+    return taken | {"the rest": whole - sum(taken.values())}
+
+
 def main() -> None:
     """Prints times, ratio and differences."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -127,6 +162,8 @@ def main() -> None:
     print(f"forward passes alone {1000 * forward:.1f} ms, probes {1000 * median(seconds['probes']):.1f} ms; past them:")
     for name in ("this project", "with samples", "pairwise formula"):
         print(f"  {name:18} {1000 * past[name]:8.1f} ms")
+    taken = phases(nets, x, synchronize)
+    print(f"of a comparison: {', '.join(f'{name} {1000 * took:.1f} ms' for name, took in taken.items())}")
     print(f"the formula takes {past['pairwise formula'] / past['this project']:.1f} times as long (wanted: at least 5)")
     found = torch.tensor(compare(*nets, [x], progress=False).matrix().to_numpy())
     right, formula = (pairwise(nets, x, layers, dtype).cpu().double() for dtype in (torch.float64, torch.float32))
