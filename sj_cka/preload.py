@@ -6,8 +6,12 @@ this, share its memory.
 
 import gc
 
+_enabled = gc.isenabled()
 gc.disable()
-import sj_cka.engine.work  # noqa: E402, F401
+try:
+    import sj_cka.engine.work  # noqa: F401
 
-gc.freeze()
-gc.enable()
+    gc.freeze()
+finally:
+    if _enabled:
+        gc.enable()

@@ -137,8 +137,9 @@ def centred(products: list[Product], out: Tensor) -> tuple[Tensor, Tensor]:
         Their diagonal and `redo`, as of `RawGrams`.
     """
     n = products[0].K.shape[-1]
-    q_max = torch.tensor([min(own.q_max, n) for own in products for _ in own.K], dtype=torch.float64)
-    exact, common = _known(products, "exact"), _known(products, "common")
+    q_max = _by_step([float(min(own.q_max, n)) for own in products], products)
+    exact = _by_step([True if own.exact is None else own.exact for own in products], products)
+    common = _by_step([0.0 if own.common is None else own.common for own in products], products)
     K = products[0].K if len(products) == 1 else torch.cat([own.K for own in products])
     products.clear()
     low = K.to(torch.float64)
@@ -152,25 +153,23 @@ def centred(products: list[Product], out: Tensor) -> tuple[Tensor, Tensor]:
     if rows is not out:
         out.copy_(rows)
     # a float32 Gram below 1e-25 may have lost entries to underflow
-    sound = (off <= q_max.to(off.device) * size) & (off > 1e-25 * n / 2**0.5) & (size < _LARGEST / 2)
-    if exact is not None:
-        at, flags = exact
-        sound[at] &= flags
-    if common is not None:
-        at, roots = common
-        sound[at] &= roots.square() <= _COMMON_MAX * size[at]
+    sound = (off <= q_max * size) & (off > 1e-25 * n / 2**0.5) & (size < _LARGEST / 2)
+    sound &= exact & (common.square() <= _COMMON_MAX * size)
     return diagonal - 2 * shift, ~sound
 
 
-def _known(products: list[Product], name: str) -> tuple[Tensor, Tensor] | None:
-    """Which of all steps have something beside their Gram, and what; None for no step."""
-    at, values, first = list[int](), list[Tensor](), 0
-    for own in products:
-        if (value := getattr(own, name)) is not None:
-            at += range(first, first + len(own.K))
-            values.append(value)
-        first += len(own.K)
-    return (torch.tensor(at), torch.cat(values)) if values else None
+def _by_step(values: list[Tensor | float], products: list[Product]) -> Tensor:
+    """What products have, a number or a number a step, of all their steps; nothing is sent to the device."""
+    device = products[0].K.device
+    parts = (value if isinstance(value, Tensor) else _constant(value, device) for value in values)
+    return torch.cat([part.expand(len(own.K)) for part, own in zip(parts, products, strict=True)])
+
+
+@lru_cache(maxsize=64, typed=True)  # True is no 1.0
+def _constant(value: float, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        kind = torch.bool if isinstance(value, bool) else torch.float64
+        return torch.full((), value, dtype=kind, device=device)
 
 
 def pack(K: Tensor, out: Tensor | None = None) -> Tensor:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sj_cka.cka.gram import BEYOND, as_real, as_tensor, centred_grams, pack, places, u_centre, unpack
+from sj_cka.cka.gram import BEYOND, LARGE_CHUNK, as_real, as_tensor, centred_grams, pack, places, u_centre, unpack
 from sj_cka.cka.own_terms import MIN_UNITS, Units, own_terms, units_of
 from sj_cka.cka.products import launch_bound, product
 from sj_cka.cka.waiting import Waiting
@@ -119,11 +119,10 @@ class Grams:
     ) -> None:
         self.layers, self.n, self.allocate = tuple(steps), n, allocate
         self.steps = dict(steps)
-        sizes = torch.tensor(list(steps.values()))
-        first = sizes.cumsum(0) - sizes
-        self.index = first.unsqueeze(1) + torch.arange(T) * (sizes > 1).unsqueeze(1)
-        self.first = dict(zip(steps, first.tolist(), strict=True))
-        shape = (int(sizes.sum()), n * (n - 1) // 2)
+        self.first = dict(zip(steps, accumulate(steps.values(), initial=0), strict=False))
+        own = [[self.first[layer] + (t if S > 1 else 0) for t in range(T)] for layer, S in steps.items()]
+        self.index = torch.tensor(own).view(len(steps), T)
+        shape = (sum(steps.values()), n * (n - 1) // 2)
         self.rows = allocate(shape) if allocate else torch.empty(shape, dtype=torch.float64, device=device)
         self.diagonal = torch.empty(shape[0], n, dtype=torch.float64, device=self.rows.device)
         self.reasons: list[str | None] = [None] * shape[0]
@@ -152,16 +151,28 @@ class Grams:
         if again or not launch_bound(X.device):
             _, diagonal, self.reasons[part] = centred_grams(X, spikes=spikes, out=self.rows[part])
             self.diagonal[part] = diagonal
+            largest = diagonal.abs().amax(1)
         else:
-            raw = product(X, spikes)
-            diagonal = raw.K.diagonal(dim1=1, dim2=2)
-            self.waiting.add(layer, first, raw)
+            largest = self._put_off(layer, first, X, spikes)
         if units is not None and self.own.shape[1] > 1:
             self.units[layer] = units
             if units >= MIN_UNITS and X.shape[2]:
-                size = diagonal.abs().amax(1).to(torch.float64).sqrt()
+                size = largest.to(torch.float64).sqrt()
                 with torch.autocast(X.device.type, enabled=False):  # it would multiply in bfloat16
                     self._take_own(layer, step, X, units, size)
+
+    def _put_off(self, layer: str, first: int, X: Tensor, spikes: bool) -> Tensor:
+        """Multiplies features of some steps, and leaves their centring for later; the largest of each diagonal."""
+        largest = []
+        for piece in X.split(max(1, LARGE_CHUNK // X.shape[1] ** 2)):
+            raw = product(piece, spikes)
+            largest.append(raw.K.diagonal(dim1=1, dim2=2).abs().amax(1))
+            self.waiting.add(layer, first, raw)
+            first += len(piece)
+            del raw  # else its memory would be held while it is centred
+            if self.waiting.full:
+                self.waiting.centre()
+        return torch.cat(largest) if largest[1:] else largest[0]
 
     def _take_own(self, layer: str, step: int, X: Tensor, units: int, size: Tensor) -> None:
         """Takes the own terms of a layer, or what they need of some steps until the last."""

@@ -76,6 +76,8 @@ class ObservedNetwork:
     def _run(self, batch: Any, grams: Mapping[str, Grams], seed: int, only: set[str] | None = None) -> None:
         plan, n = self.plan, self.plan.drive.samples(batch)
         orders = torch.Generator().manual_seed(2 * seed + (self.side == "y"))  # both sides draw their own
+        if only is not None:  # and layers that are taken again no orders that others have
+            orders.manual_seed(int(torch.randint(2**62, (), generator=orders)))
         observer = Observer(plan, grams, self.spatial, orders, only)
         what: tuple[What, ...] = ("output", "membrane") if "membrane" in self.taps else ("output",)
         layers = {tap.layer for taps in self.taps.values() for tap in taps} if only is None else only

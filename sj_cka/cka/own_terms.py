@@ -81,7 +81,11 @@ def units_of(X: Tensor, C: int, T: int, size: Tensor) -> Units:
     blocks, b = samples_for(n, D, D // C, T)
     scale = torch.where(size > 0, size, 1.0)
     values = X.new_empty((S, b, C) if C == D else (S, blocks, C, b, b))
-    steps, together = (S, blocks) if launch_bound(X.device) else (1, 1)  # pieces that stay in the cache
+    steps = together = 1  # pieces that stay in the cache
+    if launch_bound(X.device):
+        together = max(1, min(blocks, _LARGE_CHUNK // (b * D)))
+        whole = together == blocks and X.stride(0) == n * X.stride(1)  # else all of X would be copied
+        steps = max(1, min(S, _LARGE_CHUNK // (blocks * b * D))) if whole else 1
     rows = chosen(n, X.device, steps)[:, : blocks * b]
     sizes = scale.to(X.dtype)  # a division by another dtype takes eight times as long
     for x, size, into in zip(X.split(steps), sizes.split(steps), values.split(steps), strict=True):

@@ -1,6 +1,6 @@
 """Grams that wait to be centred, so that a device centres those of several layers at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -25,14 +25,17 @@ class Waiting:
         self.then: list[Callable[[], None]] = []  # what needs the rows
         self.marks: list[tuple[list[str], Tensor]] = []  # layers, and bools: true where to take one again
 
+    @property
+    def full(self) -> bool:
+        """Whether so much waits that it is to be centred."""
+        return len(self.at) * self.diagonal.shape[1] ** 2 >= LARGE_CHUNK
+
     def add(self, layer: str, first: int, product: Product) -> None:
         """Takes the product of some steps of a layer, for the rows from `first` on."""
-        S, n, _ = product.K.shape
+        S = len(product.K)
         self.products.append(product)
         self.at += range(first, first + S)
         self.names += [layer] * S
-        if len(self.at) * n * n >= LARGE_CHUNK:
-            self.centre()
 
     def after(self, change: Callable[[], None]) -> None:
         """Has something done to the rows, now if they are there."""
@@ -45,14 +48,14 @@ class Waiting:
         """Centres what waits."""
         if not self.products:
             return
-        first, count = self.at[0], len(self.at)
-        together = self.at == list(range(first, first + count))
-        into = self.rows[first : first + count] if together else self.rows.new_empty(count, self.rows.shape[1])
+        runs = list(_runs(self.at))
+        into = self.rows[runs[0][1]] if len(runs) == 1 else self.rows.new_empty(len(self.at), self.rows.shape[1])
         diagonal, redo = centred(self.products, into)
-        at = slice(first, first + count) if together else torch.tensor(self.at, device=self.rows.device)
-        if not together:
-            self.rows[at] = into
-        self.diagonal[at] = diagonal.to(self.diagonal.device)
+        diagonal = diagonal.to(self.diagonal.device)
+        for part, rows in runs:
+            if len(runs) > 1:
+                self.rows[rows] = into[part]
+            self.diagonal[rows] = diagonal[part]
         self.marks.append((self.names, redo))
         self.at, self.names = [], []
         for change in self.then:
@@ -72,3 +75,12 @@ class Waiting:
         layers = [layer for names, _ in self.marks for layer in names]
         self.marks.clear()
         return {layer for layer, again in zip(layers, flags, strict=True) if again}
+
+
+def _runs(at: list[int]) -> Iterator[tuple[slice, slice]]:
+    """Stretches of a list of numbers that follow each other: where in the list, and which numbers."""
+    begin = 0
+    for i in range(1, len(at) + 1):
+        if i == len(at) or at[i] != at[i - 1] + 1:
+            yield slice(begin, i), slice(at[begin], at[i - 1] + 1)
+            begin = i

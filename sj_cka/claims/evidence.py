@@ -116,7 +116,7 @@ class Evidence:
     def ceilings(self, arm: Arm, variant: str | None = None) -> list[tuple[pd.DataFrame, Cells]]:
         """Of each of the two networks of an arm's comparison: seed against seed `[(seed, seed_y), layer]`."""
         comparison, variant = str(arm.comparison), arm.variant if variant is None else variant
-        if (known := ("ceilings", comparison, variant)) in self._known:
+        if (known := ("ceilings", MEASUREMENTS[arm.measure].table, comparison, variant)) in self._known:
             return list(self._known[known])
         found, rows = [], self._rows("paired", comparison, variant, "ceiling")
         for kind in rows["kind"].unique():

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from sj_cka import jobs
@@ -31,8 +31,7 @@ _ON_ONE_GPU = 4  # processes: each holds a CUDA context of its own
 
 def default_workers(missing: Sequence[Job]) -> int:
     """As many as the cores hold at the threads of a job, and few on a GPU."""
-    # the cores that this process may use: a container often has fewer than its machine
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(_cores() or ()) or os.cpu_count() or 1
     cores = max(1, cores // max((job.threads for job in missing), default=1))
     return cores if jobs.device().type == "cpu" else min(cores, _ON_ONE_GPU)
 
@@ -49,7 +48,9 @@ def processes(store: Store, missing: Sequence[Job], workers: int | None) -> Iter
         context = _context()
         # only this process holds its end: that it is closed, or gone with this process, tells the workers to end
         hand, leash = context.Pipe()
-        executor = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(leash, dict(os.environ)))
+        executor = ProcessPoolExecutor(
+            count, context, initializer=_start_worker, initargs=(leash, dict(os.environ), _cores())
+        )
     given: dict[Future[None], Job] = {}
 
     def submit(job: Job) -> Future[None]:
@@ -80,21 +81,27 @@ def _context() -> Any:
     """How processes are started: never as a fork of this one, which can hang once torch has made threads.
 
     On Linux they are forks of one that has imported all that jobs need, and has done nothing with it; that takes 3 CPU
-    seconds once in place of once each. A fork may use no CUDA if what it came from looked for a device.
+    seconds once in place of once each. It stays until this process ends, with the umask, the limits and the open files
+    of the first time; a fork has this one's environment and cores. It may use no CUDA if what it came from looked for a
+    device.
     """
-    if sys.platform != "linux" or sys.flags.ignore_environment or jobs.device().type != "cpu":
+    told = not sys.flags.ignore_environment and not any(os.pathsep in path for path in _places())
+    if sys.platform != "linux" or not told or jobs.device().type != "cpu":
         return multiprocessing.get_context("spawn")
     return forks(*(name for name in _OF_DATA if name in sys.modules), "sj_cka.preload")
 
 
-def forks(*modules: str) -> ForkServerContext:
+def forks(*modules: str) -> Any:
     """Starts processes from one that has imported modules, from where this one has them; the first call decides."""
+    from multiprocessing import forkserver  # which Windows has not
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(modules))
-    paths = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1"}
+    paths = {"PYTHONPATH": os.pathsep.join(_places()), "PYTHONSAFEPATH": "1"}
     before = {name: os.environ[name] for name in paths if name in os.environ}
     os.environ |= paths  # there is no other way to tell it where modules are
     try:
+        resource_tracker.ensure_running()  # it would let Ctrl-C through again
         with _without_interrupt():
             forkserver.ensure_running()
     finally:
@@ -102,6 +109,11 @@ def forks(*modules: str) -> ForkServerContext:
             del os.environ[name]
         os.environ |= before
     return context
+
+
+def _places() -> list[str]:
+    """Where this process looks for modules."""
+    return [path or os.getcwd() for path in sys.path if isinstance(path, str)]
 
 
 def refuse_unguarded() -> None:
@@ -149,10 +161,18 @@ def _without_interrupt() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(leash: Connection, environment: Mapping[str, str]) -> None:
+def _cores() -> set[int] | None:
+    """The cores that this process may use, which can be fewer than the machine has; None where that is not known."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+
+def _start_worker(leash: Connection, environment: Mapping[str, str], cores: set[int] | None) -> None:
     """Runs in each new process: it ends with its parent, or when told to, and leaves Ctrl-C to the parent."""
     os.environ.clear()  # it has that of the process that it is a fork of
     os.environ.update(environment)
+    if cores is not None and cores != _cores():
+        os.sched_setaffinity(0, cores)
+    np.random.seed()  # forks begin with the same state
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # tqdm's own lock is a semaphore of the system, which outlives a process that is ended
     tqdm.set_lock(threading.RLock())

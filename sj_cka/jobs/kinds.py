@@ -29,6 +29,8 @@ KINDS: dict[str, Kind] = {
 def run(job: Job, read: Callable[[str, str], bytes], context: Context | None = None) -> Files:
     """Runs a job: its files, with `spec.json`, the environment that it ran in and the CPU seconds that it took.
 
+    These are of this process, since the job was begun or went on from its checkpoint.
+
     Args:
         job: what to do.
         read: (key, name) -> a file of a finished job.

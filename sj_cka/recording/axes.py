@@ -202,7 +202,7 @@ def _with_steady(taps: list[Tap], readings: Sequence[Reading]) -> list[Tap]:
     """The taps, told which are steady; the first two steps tell of most that they are not, at one look."""
     several = [i for i, tap in enumerate(taps) if tap.time == "axis" and readings[i].T > 1]
     rows = {i: taps[i].split(readings[i].two, N_PROBE[0], readings[i].T) for i in several}
-    alike = [(x[0] == x[1]).all() for x in rows.values()]
+    alike = [(x[0] == x[1]).all().to(next(iter(rows.values())).device) for x in rows.values()]
     for i, same in zip(several, torch.stack(alike).tolist() if alike else [], strict=True):
         if same and all(map(_steady, (rows[i], taps[i].split(readings[i].three, N_PROBE[1], readings[i].T)))):
             taps[i] = replace(taps[i], steady=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ import pytest
 import torch
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from sj_cka import CKA, Space, compare
-from sj_cka.cka import products, waiting
+from sj_cka.cka import gram, layer_grams, own_terms, products, waiting
+from sj_cka.cka.layer_grams import Grams
 from sj_cka.cka.result import CKAResult
 from sj_cka.models import build
 from sj_cka.recording import plan_observation
@@ -107,6 +111,7 @@ def test_what_is_put_off_and_taken_together_is_what_is_taken_at_once(
     expected = result()
     launches(True)
     monkeypatch.setattr(waiting, "LARGE_CHUNK", together)
+    monkeypatch.setattr(layer_grams, "LARGE_CHUNK", max(together, 49**2))  # a step at a time
     found = result()
     assert found.undefined.equals(expected.undefined)
     for one, other in ((found, expected), *((found.also[key], expected.also[key]) for key in expected.also)):
@@ -170,3 +175,84 @@ def test_distances_of_many_pairs_are_those_of_each() -> None:
     assert np.allclose(found, [distance(*pair) for pair in pairs], rtol=1e-6, atol=1e-3)
     assert np.allclose(found[:3], [distance(*pair) for pair in pairs[:3]], rtol=1e-6, atol=0)
     assert distances([]) == []
+
+
+class OnCuda(TorchDispatchMode):
+    """Tensors without values on a device that need not be there: what is sent to it, and how much it holds at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent, self.held, self.before, self.most = Counter[str](), dict[int, int](), set[int](), 0
+
+    def begin(self) -> None:
+        """Counts anew, without what is there."""
+        self.before |= self.held.keys()
+        self.held.clear()
+        self.sent.clear()
+        self.most = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        made = [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.device.type == "cuda"]
+        if made and any(x.device.type == "cpu" and x.ndim for x in given):
+            self.sent[str(function)] += 1
+        for x in made:
+            memory = x.untyped_storage()
+            if memory._cdata not in self.held and memory._cdata not in self.before:
+                self.held[memory._cdata] = memory.nbytes()
+                weakref.finalize(memory, self.held.pop, memory._cdata, None)
+        self.most = max(self.most, sum(self.held.values()))
+        return out
+
+
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[OnCuda]:
+    monkeypatch.setattr(products, "half_products", lambda device: True)
+    monkeypatch.setattr(own_terms, "chosen", lambda n, device, steps: torch.zeros(steps, n, dtype=int, device=device))
+    gram._below.cache_clear()
+    gram._constant.cache_clear()
+    with FakeTensorMode(allow_non_fake_inputs=True), OnCuda() as watched:
+        yield watched
+    gram._below.cache_clear()
+    gram._constant.cache_clear()
+
+
+def filled(n: int, steps: Mapping[str, int], D: int, on_cuda: OnCuda, units: int | None = None) -> Grams:
+    """Grams of layers on CUDA, every second one of spikes; `most` counts from before they are taken."""
+    grams = Grams(steps, max(steps.values()), n, torch.device("cuda"))
+    given = {layer: torch.empty(S, n, D, device="cuda") for layer, S in steps.items()}
+    on_cuda.begin()
+    for i, (layer, X) in enumerate(given.items()):
+        grams.put(layer, 0, X, units=units, spikes=i % 2 == 0)
+    grams.waiting.centre()
+    return grams
+
+
+def test_nothing_is_sent_to_a_device_while_grams_are_taken(on_cuda: OnCuda) -> None:
+    grams = filled(64, {"a": 4, "b": 1, "c": 4}, 32, on_cuda, units=16)
+    assert sum(len(names) for names, _ in grams.waiting.marks) == 9
+    assert not on_cuda.sent
+
+
+@pytest.mark.parametrize(("n", "T"), [(1024, 4), (8192, 8)])
+def test_memory_beside_the_grams_is_that_of_what_waits(n: int, T: int, on_cuda: OnCuda) -> None:
+    filled(n, dict.fromkeys("abcdefghijkl", T) if n < 5000 else {"a": T}, 64, on_cuda)
+    # bytes of products in float32 and float64 and of places, for each number of a step or of twice what may wait
+    numbers = max(n * n, 2 * gram.LARGE_CHUNK)
+    assert on_cuda.most < 21 * numbers
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_own_terms_copy_no_more_than_they_need(batch_first: bool, on_cuda: OnCuda) -> None:
+    S, n, C, P = 8, 1024, 64, 256
+    X = (
+        torch.empty(n, S, C * P, device="cuda").transpose(0, 1)
+        if batch_first
+        else torch.empty(S, n, C * P, device="cuda")
+    )
+    size = torch.ones(S, dtype=torch.float64, device="cuda")
+    on_cuda.begin()
+    units = own_terms.units_of(X, C, S, size)
+    assert on_cuda.most < units.values.nbytes + 4 * 4 * own_terms._LARGE_CHUNK
+    assert on_cuda.most < X.nbytes

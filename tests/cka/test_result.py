@@ -162,6 +162,43 @@ def test_a_file_is_read_as_xarray_reads_it(tmp_path):
     same(found, None)
 
 
+OWN = {
+    "a bool": lambda data: data.assign(own=("layer_x", np.array([True, False]))),
+    "a text": lambda data: data.assign(own=((), "näher")),
+    "texts": lambda data: data.assign(own=("layer_x", np.array(["ä", ""], dtype=object))),
+    "bytes": lambda data: data.assign(own=("q", np.array([b"ab", b"c"]))),
+    "a date": lambda data: data.assign(own=("q", np.array(["2020-01-01"], "M8[ns]"))),
+    "a scale": lambda data: data.assign(own=("q", np.ones(2), {"scale_factor": 2.0})),
+    "a coordinate": lambda data: data.assign_coords(own=("layer_x", [1, 2])),
+    "one sample group": lambda data: data.assign_coords(own="x"),
+    "attributes": lambda data: data.assign_attrs(_Note="x", _N=1, texts=["ä", "b"], numbers=[1, 2], one=["a"], none=[]),
+    "nothing in it": lambda data: data.assign(own=(("q", "layer_x"), np.zeros((0, 2)))),
+}
+
+
+@pytest.mark.parametrize("own", sorted(OWN))
+def test_what_somebody_put_into_a_result_comes_back_as_xarray_has_it(own, tmp_path):
+    r = CKAResult(OWN[own](result().data), {})
+    path = r.save(tmp_path / "r.nc")
+    with xr.open_dataset(path, engine="h5netcdf") as file:
+        expected = file.load()
+    del expected.attrs["sealed"]
+    found = CKAResult.load(path).data
+    assert found.identical(expected)
+    assert {name: v.dtype for name, v in found.variables.items()} == {n: v.dtype for n, v in expected.variables.items()}
+    assert {name: type(value) for name, value in found.attrs.items()} == {n: type(v) for n, v in expected.attrs.items()}
+
+
+def test_values_that_lie_outside_a_file_are_not_read(tmp_path):
+    (tmp_path / "r.nc").write_bytes(bytes(result().data.to_netcdf(engine="h5netcdf")))
+    (tmp_path / "secret").write_bytes(bytes(8))
+    with h5py.File(tmp_path / "r.nc", "a") as file:
+        del file["n"]
+        file.create_dataset("n", (1,), "f8", external=[(str(tmp_path / "secret"), 0, 8)])
+    with pytest.raises(UnreadableFile, match="it takes the values of n from another file"):
+        CKAResult.load(tmp_path / "r.nc", trusted=True)
+
+
 def test_what_a_file_says_lies_in_another_is_not_read(tmp_path):
     raw = result().data.to_netcdf(engine="h5netcdf")
     (tmp_path / "r.nc").write_bytes(bytes(raw))

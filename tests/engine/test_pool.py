@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -174,7 +175,7 @@ def test_processes_import_from_where_this_one_does_and_have_its_environment(
         "        os.environ['TOLD'] = value\n"
         "        context = pool._context()\n"
         "        hand, leash = context.Pipe()\n"
-        "        given = leash, dict(os.environ)\n"
+        "        given = leash, dict(os.environ), pool._cores()\n"
         "        with ProcessPoolExecutor(1, context, initializer=pool._start_worker, initargs=given) as processes:\n"
         "            print(processes.submit(told.tell, 'TOLD').result())\n"
         "    print(os.environ.get('PYTHONPATH'))\n"
@@ -185,3 +186,39 @@ def test_processes_import_from_where_this_one_does_and_have_its_environment(
     )
     file = str(Path(pool.__file__).parents[1] / "__init__.py")
     assert done.stdout.splitlines() == [*(str((file, True, value, None)) for value in ("one", "two")), "None"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks of one process are for Linux")
+def test_a_process_draws_numbers_of_its_own_bears_ctrl_c_and_keeps_to_the_cores_of_its_parent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("/nowhere")])  # which Python leaves out too
+    context = pool._context()
+    assert type(context) is multiprocessing.context.ForkServerContext
+    hand, leash = context.Pipe()
+    cores = {min(os.sched_getaffinity(0))}
+    given = leash, dict(os.environ), cores
+    with ProcessPoolExecutor(2, context, initializer=pool._start_worker, initargs=given) as processes:
+        assert processes.submit(os.sched_getaffinity, 0).result() == cores
+        pid = processes.submit(os.getpid).result()
+        status = Path(f"/proc/{pid}/status").read_text()
+        parent = re.search(r"PPid:\s+(\d+)", status)
+        assert parent is not None
+        for of in (status, Path(f"/proc/{parent[1]}/status").read_text()):  # of the one that they are forks of
+            assert int(re.search(r"SigBlk:\s+(\w+)", of)[1], 16) & 1 << signal.SIGINT - 1  # type: ignore[index]
+        os.kill(pid, signal.SIGINT)
+        assert processes.submit(abs, -1).result() == 1
+    drawn = []
+    for _ in range(2):
+        with ProcessPoolExecutor(1, context, initializer=pool._start_worker, initargs=given) as processes:
+            drawn.append(processes.submit(eval, "__import__('numpy').random.rand()").result())
+    hand.close()
+    assert drawn[0] != drawn[1]
+
+
+def test_where_paths_cannot_be_told_processes_import_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, f"/a{os.pathsep}b"])
+    assert type(pool._context()) is multiprocessing.context.SpawnContext
+    monkeypatch.undo()
+    monkeypatch.setattr(jobs, "device", lambda: jobs.machine.torch.device("cuda"))
+    assert type(pool._context()) is multiprocessing.context.SpawnContext
