@@ -153,9 +153,11 @@ def _check_measured(study: Study, rows: Mapping[str, tuple[Row, ...]]) -> None:
     for i, claim in enumerate(study.recipe.claims):
         for name, arm in claim.arms().items():
             table = MEASUREMENTS[arm.measure].table
-            if arm.network is not None and claim.test != "trend" and arm.network not in measured.get(table, ()):
-                message = f"expected a network whose {arm.measure} is measured, see jobs; got {arm.network!r}"
-                raise study.error(("claims", i, *path_of(name), "network"), message)
+            for key in ("network", "minus") if arm.network is not None and claim.test != "trend" else ():
+                network = getattr(arm, key)
+                if network is not None and network not in measured.get(table, ()):
+                    message = f"expected a network whose {arm.measure} is measured, see jobs; got {network!r}"
+                    raise study.error(("claims", i, *path_of(name), key), message)
 
 
 def _blocks(study: Study) -> dict[str, BaseModel]:

@@ -778,6 +778,19 @@ def test_a_claim_that_cannot_be_judged_is_refused(
             "expected a comparison by cka as twins is, got one by procrustes",
         ),
         (
+            "greater",
+            ARM_A + ARM_B + ARM_A.replace("a:", "c:"),
+            "",
+            "expected c and d, or neither: got c alone",
+        ),
+        (
+            "greater",
+            "    a: {measure: accuracy, network: all.snn, minus: all.cnn}\n"
+            "    b: {measure: accuracy, network: none.snn, minus: none.ann}\n",
+            "a.minus",
+            "all.cnn",
+        ),
+        (
             "near_ceiling",
             ARM_A.replace("twins", "far"),
             "a.comparison",
@@ -785,14 +798,14 @@ def test_a_claim_that_cannot_be_judged_is_refused(
         ),
     ],
 )
-def test_numbers_of_different_measures_of_similarity_are_not_set_against_each_other(
+def test_arms_that_do_not_go_together_are_refused(
     recipe_file: Write, test: str, arms: str, key: str, message: str
 ) -> None:
     far = '  - {name: far, x: "*.snn", y: "*.ann", measure: procrustes}\nfigures:\n'
     path = recipe_file(("test: greater", f"test: {test}"), (ARM_A + ARM_B, arms), ("figures:\n", far))
     with pytest.raises(RecipeError, match=message) as caught:
         read(path)
-    assert f": claims[0].{key}: " in str(caught.value)
+    assert f": claims[0].{key}".removesuffix(".") in str(caught.value)
 
 
 def test_a_neuron_without_a_name_is_the_lif(recipe_file: Write) -> None:

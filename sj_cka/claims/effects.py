@@ -62,8 +62,11 @@ def effect_of(claim: OneArm, evidence: Evidence, columns: Mapping[str, Column] |
         notes = [used(claim, samples), *low, *(sample.note for sample in samples.values())]
         note = "; ".join(dict.fromkeys(filter(None, notes)))
     value = claim.value if isinstance(claim, Above | Below) else 0.0
-    found = weighted([(1.0, samples["a"]), *([(-1.0, samples["b"])] if "b" in samples else [])], value)
+    found = weighted([(_WEIGHTS[key], sample) for key, sample in samples.items()], value)
     return Effect(found, evidence.named(_in_words(claim, samples), claim.a), note, samples)
+
+
+_WEIGHTS = {"a": 1.0, "b": -1.0, "c": -1.0, "d": 1.0}
 
 
 def _of_high_ceilings(
@@ -127,7 +130,10 @@ def _slope(claim: Trend, evidence: Evidence, column: Column | None) -> Effect:
     """Slope against log2 of the swept value, over the networks of all variants at once."""
     measure, m, note = MEASUREMENTS[claim.a.measure], claim.a, ""
     if measure.of == "network":
-        of_variant = {v: m.model_copy(update={"network": f"{v}.{m.network}"}) for v in evidence.swept}
+        named = {key: name for key in ("network", "minus") if (name := getattr(m, key)) is not None}
+        of_variant = {
+            v: m.model_copy(update={key: f"{v}.{kind}" for key, kind in named.items()}) for v in evidence.swept
+        }
         samples = {v: of_network(arm, evidence) for v, arm in of_variant.items()}
     else:
         layers = _over_variants(m, evidence)[1]
@@ -156,6 +162,8 @@ def _in_words(claim: OneArm, samples: Mapping[str, Sample]) -> str:
     if taken := list(dict.fromkeys(m.minus for m in claim.arms().values() if m.minus is not None)):
         label += f" (less that of {' and '.join(taken)})"
     of = {key: sample.number(ALL) for key, sample in samples.items()}
+    if "c" in of:
+        return f"{label} {of['a']:.3f} less {of['b']:.3f}, against {of['c']:.3f} less {of['d']:.3f}"
     if isinstance(claim, TwoArms):
         return f"{label} {of['a']:.3f} against {of['b']:.3f}"
     against = f" against the fixed {claim.value:g}" if isinstance(claim, Above | Below) else ""
@@ -181,6 +189,6 @@ def networks_of(claim: Claim, evidence: Evidence) -> tuple[str, ...]:
 def compared_in(claim: Claim, evidence: Evidence) -> Iterator[tuple[str, str]]:
     """The comparisons that a claim is about, also those that are taken off, each with its variant."""
     for m in claim.arms().values():
-        for comparison in filter(None, (m.comparison, m.minus)):
+        for comparison in filter(None, (m.comparison, m.minus)) if m.comparison is not None else ():
             for variant in evidence.swept if isinstance(claim, Trend) else [m.variant or ""]:
                 yield comparison, variant

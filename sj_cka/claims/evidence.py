@@ -59,7 +59,17 @@ class Evidence:
         return text.replace("{similarity}", self.titles.get(str(arm.comparison), "CKA"))
 
     def of_network(self, arm: Arm) -> tuple[pd.Series, Cells]:
-        """What an arm measures of a network, by seed, and where that comes from."""
+        """What an arm measures of a network, by seed, and where that comes from; less the same of `minus`."""
+        values, cells = self._of_network(arm)
+        if arm.minus is None:
+            return values, cells
+        others, theirs = self._of_network(arm.model_copy(update={"network": arm.minus, "minus": None}))
+        if cells.seeds != theirs.seeds:
+            raise ValueError(f"expected {arm.network} and {arm.minus} with the same seeds, to take one off the other")
+        origins = [one | other for one, other in zip(cells.origins, theirs.origins, strict=True)]
+        return values - others, Cells(cells.seeds, origins)
+
+    def _of_network(self, arm: Arm) -> tuple[pd.Series, Cells]:
         measurement = MEASUREMENTS[arm.measure]
         elsewhere = [name for key, name in measurement.elsewhere.items() if getattr(arm, key) is not None]
         rows = self.tables[elsewhere[0] if elsewhere else measurement.table]

@@ -9,7 +9,7 @@ from sj_cka.claims.evidence import Evidence
 from sj_cka.claims.inference import LEVEL, MIN_SEEDS
 from sj_cka.claims.judging import TESTS, judge, margin_of, measurement_of
 from sj_cka.claims.power import ENOUGH, Design, beyond, design_found, inside, least_difference
-from sj_cka.claims.statements import NEAR, Claim, GreaterInAll, NearCeiling, Trend, TwoArms
+from sj_cka.claims.statements import NEAR, Claim, GreaterInAll, NearCeiling, Trend
 
 
 class Foreseen(NamedTuple):
@@ -35,7 +35,7 @@ class Foreseen(NamedTuple):
 def design_of(claim: Claim, swept: Mapping[str, float]) -> Design:
     """What a claim rests on before a run: arms as if none shared a network, with the spread that is expected."""
     spread = claim.spread or measurement_of(claim).spread
-    weights = np.ones(2 if isinstance(claim, TwoArms | GreaterInAll) else 1)
+    weights = np.ones(2 if isinstance(claim, GreaterInAll) else len(claim.arms()))
     if isinstance(claim, Trend):
         x = np.log2(list(swept.values()))
         weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()

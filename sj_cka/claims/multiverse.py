@@ -91,6 +91,6 @@ def _over_ceiling(claim: Claim) -> Claim:
     """The claim with values over their noise ceilings in all its arms."""
     changed = claim.model_dump(exclude_none=True)
     for arms in (changed, *changed.get("pairs", ())):
-        for arm in {"a", "b"} & arms.keys():
+        for arm in {"a", "b", "c", "d"} & arms.keys():
             arms[arm]["measure"] = "cka_over_ceiling"
     return type(claim).model_validate(changed)

@@ -1,8 +1,8 @@
 """Claims of the papers as checkable statements, as a recipe gives them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StrictBool
+from pydantic import Field, StrictBool, model_validator
 
 from sj_cka.typed import MOST_STEPS, Float, Int, Strict
 
@@ -20,7 +20,9 @@ class Arm(Strict):
     attack: str | None = Field(None, description="for accuracy: the entry of attack.by that the network is under")
     eps: Float | None = Field(None, description="for accuracy under attack: its strength, if it has several")
     comparison: str | None = Field(None, description="for CKA: the comparison whose layers are meant")
-    minus: str | None = Field(None, description="for CKA: another comparison, whose value is taken off")
+    minus: str | None = Field(
+        None, description="another comparison, or network (in a trend snn or ann), whose value is taken off"
+    )
     variant: str | None = Field(None, description="the variant, where the comparison is over all")
     layers: list[str] | None = Field(None, min_length=1, description="for CKA: dotted names or globs; all by default")
     split: Literal["train", "test"] = "test"
@@ -69,13 +71,21 @@ class OneArm(Claim):
 
 
 class TwoArms(OneArm):
-    """A measurement against another."""
+    """A measurement against another; or, with c and d, how far a is above b against how far c is above d."""
 
     b: Arm
+    c: Arm | None = Field(None, description="with d: a less b is set against c less d, an interaction")
+    d: Arm | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.c is None) != (self.d is None):
+            raise ValueError(f"expected c and d, or neither: got {'d' if self.c is None else 'c'} alone")
+        return self
 
     def arms(self) -> dict[str, Arm]:
         """The measurements, by key."""
-        return {"a": self.a, "b": self.b}
+        return {key: arm for key in "abcd" if (arm := getattr(self, key)) is not None}
 
 
 class Greater(TwoArms):

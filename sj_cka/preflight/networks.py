@@ -71,9 +71,9 @@ class Preflight:
             named += [source for network in study.attacked() if (source := entry.source_of(network)) is not None]
         for claim in study.recipe.claims:
             for arm in claim.arms().values():
-                if arm.network is not None:  # in a trend it is a kind, of every variant
-                    variants = study.conditions if claim.test == "trend" else [""]
-                    named += [NetworkName(f"{v}.{arm.network}".removeprefix(".")) for v in variants]
+                for network in filter(None, (arm.network, arm.minus) if arm.network is not None else ()):
+                    variants = study.conditions if claim.test == "trend" else [""]  # there it is a kind, of every one
+                    named += [NetworkName(f"{v}.{network}".removeprefix(".")) for v in variants]
         return list(dict.fromkeys(name.trained for name in named))
 
     def network(self, name: NetworkName) -> nn.Module:

@@ -157,7 +157,11 @@ def _check_claim(study: Study, key: KeyPath, claim: Claim) -> None:
             got = f"got {measurement.measure} against {first.measure}"
             raise study.error((*here, "measure"), f"expected two arms that can be compared, {got}")
         _check_stray(study, here, measurement, entry.of)
-        (_check_network_arm if entry.of == "network" else _check_comparison_arm)(study, here, claim, measurement)
+        if entry.of == "network":
+            for which in ("network", *(["minus"] if measurement.minus is not None else [])):
+                _check_network_arm(study, here, claim, measurement, which)
+        else:
+            _check_comparison_arm(study, here, claim, measurement)
         similarities = [_similarity(study, arm.comparison) for arm in (measurement, first)]
         if len(set(similarities)) > 1:
             got = f"got {similarities[0]} against {similarities[1]}"
@@ -217,7 +221,7 @@ def _similarity(study: Study, name: str | None) -> str | None:
 def _check_stray(study: Study, key: KeyPath, measurement: Arm, of: str) -> None:
     """A key that this measure does not look at would be believed to matter."""
     whose = "network" if of == "network" else "comparison"
-    strays = ("comparison", "variant", "layers", "minus") if of == "network" else OF_A_NETWORK
+    strays = ("comparison", "variant", "layers") if of == "network" else OF_A_NETWORK
     for name in strays:
         study.refuse_if(
             name in measurement.model_fields_set,
@@ -226,8 +230,9 @@ def _check_stray(study: Study, key: KeyPath, measurement: Arm, of: str) -> None:
         )
 
 
-def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Arm) -> None:
-    name, T, at = measurement.network, measurement.T, (*key, "network")
+def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Arm, which: str) -> None:
+    """The network that an arm measures, or ("minus") the one whose value it takes off."""
+    name, T, at = getattr(measurement, which), measurement.T, (*key, which)
     if name is None:
         raise study.error(at, f"expected the network whose {measurement.measure} is meant")
     if claim.test == "trend":
@@ -247,27 +252,28 @@ def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Ar
         network.moment, at, f"expected a trained network: only its {measurement.measure} is kept, got {name!r}"
     )
     if measurement.measure == "backdoor_success":
-        _check_poisoned_arm(study, key, measurement, network)
+        _check_poisoned_arm(study, at, network)
     for stray in measurement.model_fields_set.intersection(OF_A_NETWORK[1:]):
         if stray not in MEASUREMENTS[measurement.measure].chosen_by:
             why = f"{measurement.measure} is measured once of a network, as it was trained"
             raise study.error((*key, stray), f"expected no {stray}: {why}")
     if measurement.attack is not None or measurement.eps is not None:
-        _check_attacked_arm(study, key, measurement, network)
+        _check_attacked_arm(study, at, measurement, network)
     if T is not None and T not in study.evaluated(network):
         known = ", ".join(map(str, study.evaluated(network))) or "none"
         raise study.error((*key, "T"), f"expected a T that evaluate names for {name} ({known}), got {T}")
 
 
-def _check_poisoned_arm(study: Study, key: KeyPath, measurement: Arm, network: NetworkName) -> None:
+def _check_poisoned_arm(study: Study, at: KeyPath, network: NetworkName) -> None:
     study.refuse_if(
         study.conditions[network.variant].train.poison is None,
-        (*key, "network"),
-        f"expected a network whose training has train.poison, got {measurement.network!r}",
+        at,
+        f"expected a network whose training has train.poison, got {str(network)!r}",
     )
 
 
-def _check_attacked_arm(study: Study, key: KeyPath, measurement: Arm, network: NetworkName) -> None:
+def _check_attacked_arm(study: Study, at: KeyPath, measurement: Arm, network: NetworkName) -> None:
+    key = at[:-1]
     name, eps = measurement.attack, measurement.eps
     if name not in study.attacks:
         got = "it is missing" if name is None else f"got {name!r}{closest(name, study.attacks)}"
@@ -275,8 +281,8 @@ def _check_attacked_arm(study: Study, key: KeyPath, measurement: Arm, network: N
     entry = study.attacks[name]
     study.refuse_if(
         network not in study.attacked() or not entry.concerns(network),
-        (*key, "network"),
-        f"expected a network that {name} is on, got {measurement.network!r}",
+        at,
+        f"expected a network that {name} is on, got {str(network)!r}",
     )
     if measurement.split != "test" or measurement.T is not None:
         stray = "T" if measurement.T is not None else "split"

@@ -706,6 +706,56 @@ def test_what_has_no_floor_is_judged_all_the_same() -> None:
     assert judged("greater", untrained, a=under("snn"), b=under("ann")).verdict == "not trained"
 
 
+SNNS, NAKED, ANNS, NAKED_ANNS = [0.90, 0.92, 0.91], [0.80, 0.83, 0.82], [0.95, 0.96, 0.95], [0.94, 0.95, 0.96]
+
+
+def test_an_interaction_is_one_difference_against_another_over_the_networks_of_all_four() -> None:
+    accuracy = {"all.snn": SNNS, "none.snn": NAKED, "all.ann": ANNS, "none.ann": NAKED_ANNS}
+    arms = dict(zip("abcd", map(accuracy_of, accuracy), strict=True))
+    found = judged("greater", evidence(accuracy=accuracy), **arms)
+    variances = np.array([np.var(values, ddof=1) / 3 for values in accuracy.values()])
+    mean = np.mean(SNNS) - np.mean(NAKED) - (np.mean(ANNS) - np.mean(NAKED_ANNS))
+    df = variances.sum() ** 2 / (variances**2 / 2).sum()  # Satterthwaite
+    half = stats.t.ppf(0.975, df) * variances.sum() ** 0.5
+    assert found.estimate == pytest.approx((mean, mean - half, mean + half, 3))
+    assert found.verdict == "holds"
+    assert found.measured.startswith("accuracy 0.910 less 0.817, against 0.953 less 0.950")
+    turned = {"a": arms["c"], "b": arms["d"], "c": arms["a"], "d": arms["b"]}
+    assert judged("greater", evidence(accuracy=accuracy), **turned).verdict == "contradicted"
+    with pytest.raises(ValueError, match="expected c and d, or neither: got c alone"):
+        claim("greater", **{key: arms[key] for key in "abc"})
+
+
+def test_likeness_may_differ_more_between_layers_of_one_variant_than_of_another() -> None:
+    given = two_arms(
+        [[0.9, 0.5, 0.5], [0.88, 0.52, 0.5], [0.91, 0.49, 0.5]],
+        [[0.7, 0.65, 0.5], [0.72, 0.66, 0.5], [0.69, 0.64, 0.5]],
+    )
+    a, b = ({**cka_of("all"), "layers": [layer]} for layer in LAYERS[:2])
+    c, d = ({**cka_of("none"), "layers": [layer]} for layer in LAYERS[:2])
+    found = judged("differs", given, a=a, b=b, c=c, d=d)
+    assert found.estimate.mean == pytest.approx(0.4 - 0.05, abs=0.02)
+    assert found.verdict == "holds"
+
+
+def test_another_network_is_taken_off_seed_by_seed_and_at_every_value_of_a_sweep() -> None:
+    accuracy = {"all.snn": SNNS, "none.snn": NAKED, "all.ann": ANNS, "none.ann": NAKED_ANNS}
+    arms = ({**accuracy_of(f"{v}.ann"), "minus": f"{v}.snn"} for v in ("none", "all"))
+    found = judged("greater", evidence(accuracy=accuracy), **dict(zip("ab", arms, strict=True)))
+    gaps = [np.subtract(*pair) for pair in ((NAKED_ANNS, NAKED), (ANNS, SNNS))]
+    assert found.estimate.mean == pytest.approx(gaps[0].mean() - gaps[1].mean())
+    assert found.measured.startswith("accuracy (less that of none.snn and all.snn) 0.133 against 0.043")
+    swept = {"width-1": 1.0, "width-4": 4.0}
+    widths = {"width-1.snn": NAKED, "width-4.snn": SNNS, "width-1.ann": ANNS, "width-4.ann": ANNS}
+    gap = {"measure": "accuracy", "network": "ann", "minus": "snn"}
+    slope = judged("trend", evidence(accuracy=widths, swept=swept), a=gap, direction="down")
+    assert slope.estimate.mean == pytest.approx((np.mean(NAKED) - np.mean(SNNS)) / 2)
+    assert slope.verdict == "holds"
+    fewer = evidence(accuracy=accuracy | {"none.snn": NAKED[:2]})
+    with pytest.raises(ValueError, match=r"expected none\.ann and none\.snn with the same seeds"):
+        judged("above", fewer, a={**accuracy_of("none.ann"), "minus": "none.snn"}, value=0)
+
+
 def test_another_comparison_is_taken_off_seed_by_seed_and_layer_by_layer() -> None:
     given = under_attack(snn=NEAR, ann=NEAR, noise_snn=[0.5, 0.6, 0.7], noise_ann=[0.9, 0.8, 0.7])
     found = judged("greater", given, a=under("snn", minus="noise_snn"), b=under("ann", minus="noise_ann"))
