@@ -219,6 +219,18 @@ def test_a_backdoor_changes_the_trainings_of_its_variant_alone(attack_file: Writ
             "claims[2].a.network",
             "expected a network whose training has train.poison",
         ),
+        (
+            "a: {measure: accuracy, network: base.snn, attack: pgd, eps: 0.1}",
+            "a: {measure: attack_strength, network: base.snn, attack: middle}",
+            "claims[0].a.attack",
+            "expected an entry with rate, whose strength is found, got 'middle'",
+        ),
+        (
+            "a: {measure: accuracy, network: base.snn, attack: pgd, eps: 0.1}",
+            "a: {measure: attack_strength, network: base.snn}",
+            "claims[0].a.attack",
+            "expected an entry of attack.by, it is missing",
+        ),
         ("target: 3", "target: 10", "variants.poisoned.train.poison.target", "expected a class, 0 to 9, got 10"),
         ("0.2, size: 2", "0.2, size: 9", "variants.poisoned.train.poison.size", "expected size up to 8"),
         ("half_ann, minus: noise_ann", "half_ann, minus: under", "claims[1].pairs[1].b.minus", "variants of half_ann"),

@@ -85,6 +85,11 @@ def _blocks(layers: list[str]) -> list[str]:
     return [layer for layer in layers if f"{layer}.conv2" in layers]
 
 
+def _log2_strength(rows: pd.DataFrame) -> pd.Series:
+    """log2 of the strength at which an attack has the success rate that it was to have; NaN where it never has."""
+    return np.log2(rows["eps"].astype(float)).where(rows["reached"].astype(bool))
+
+
 def beyond_wrong(rows: pd.DataFrame) -> pd.Series:
     """How much more alike layers of one name are than a layer and those of other names."""
     return rows["cka"] - rows["wrong"]
@@ -104,6 +109,17 @@ MEASUREMENTS: dict[str, Measurement] = {
         margin=_POINT,
         reason=_ONE,
         spread=_POINT,
+    ),
+    "attack_strength": Measurement(
+        "network",
+        "attacks",
+        "log2 of the smallest strength with the success rate asked for (of one half: the median over images)",
+        _log2_strength,
+        chosen_by=("attack",),
+        scale="log2 of eps",
+        margin=0.25,
+        reason="a factor of 1.19",
+        spread=0.2,
     ),
     "backdoor_success": Measurement(
         "network",

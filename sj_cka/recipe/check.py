@@ -257,7 +257,7 @@ def _check_network_arm(study: Study, key: KeyPath, claim: Claim, measurement: Ar
         if stray not in MEASUREMENTS[measurement.measure].chosen_by:
             why = f"{measurement.measure} is measured once of a network, as it was trained"
             raise study.error((*key, stray), f"expected no {stray}: {why}")
-    if measurement.attack is not None or measurement.eps is not None:
+    if measurement.attack is not None or measurement.eps is not None or measurement.measure == "attack_strength":
         _check_attacked_arm(study, at, measurement, network)
     if T is not None and T not in study.evaluated(network):
         known = ", ".join(map(str, study.evaluated(network))) or "none"
@@ -279,6 +279,11 @@ def _check_attacked_arm(study: Study, at: KeyPath, measurement: Arm, network: Ne
         got = "it is missing" if name is None else f"got {name!r}{closest(name, study.attacks)}"
         raise study.error((*key, "attack"), f"expected an entry of attack.by, {got}")
     entry = study.attacks[name]
+    study.refuse_if(
+        measurement.measure == "attack_strength" and entry.rate is None,
+        (*key, "attack"),
+        f"expected an entry with rate, whose strength is found, got {name!r}",
+    )
     study.refuse_if(
         network not in study.attacked() or not entry.concerns(network),
         at,

@@ -706,6 +706,27 @@ def test_what_has_no_floor_is_judged_all_the_same() -> None:
     assert judged("greater", untrained, a=under("snn"), b=under("ann")).verdict == "not trained"
 
 
+@pytest.mark.parametrize(("reached", "verdict"), [(True, "holds"), (False, "undecided")])
+def test_strengths_of_an_attack_are_set_against_each_other_as_ratios(reached: bool, verdict: str) -> None:
+    rows = [
+        {"network": f"all.{kind}", "attack": "half", "eps": eps, "seed": seed, "reached": reached or kind == "ann"}
+        for kind, strengths in (("snn", (0.4, 0.42, 0.38)), ("ann", (0.1, 0.1, 0.11)))
+        for seed, eps in enumerate(strengths)
+    ]
+    given = evidence()
+    given = dataclasses.replace(given, tables={**given.tables, "attacks": pd.DataFrame(rows)})
+    arms = {
+        k: {"measure": "attack_strength", "network": f"all.{v}", "attack": "half"}
+        for k, v in zip("ab", ("snn", "ann"), strict=True)
+    }
+    found = judged("greater", given, **arms)
+    assert found.verdict == verdict
+    if reached:
+        assert found.estimate.mean == pytest.approx(
+            np.mean(np.log2([0.4, 0.42, 0.38])) - np.mean(np.log2([0.1, 0.1, 0.11]))
+        )
+
+
 SNNS, NAKED, ANNS, NAKED_ANNS = [0.90, 0.92, 0.91], [0.80, 0.83, 0.82], [0.95, 0.96, 0.95], [0.94, 0.95, 0.96]
 
 
