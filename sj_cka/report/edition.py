@@ -23,7 +23,9 @@ from sj_cka.figures import FIGURES
 from sj_cka.integrity import MANIFEST, Damaged, Manifest, seal
 
 logger = logging.getLogger(__name__)
-_TABLES = "cka accuracy evaluated dynamics cost attacks backdoors history firing_rates claims undefined test_split"
+# of reports without a manifest
+_TABLES = "cka accuracy evaluated dynamics cost attacks backdoors history firing_rates claims undefined test_split "
+_TABLES += "fisher information alignment alignment_at_end alignment_by_step locality locality_in_space locality_in_time"
 OF = "report"
 """What the manifest of a report says that its files are of."""
 
@@ -154,7 +156,7 @@ def _written(folder: Path) -> set[str]:
 def _is_report(folder: Path) -> bool:
     """Whether a folder without a manifest is that of a report: each has a table of claims."""
     try:
-        return (folder / "claims.csv").read_bytes().startswith(b"claim,test,verdict,")
+        return (folder / "claims.csv").read_bytes().startswith(b"claim,test,")
     except OSError:
         return False
 
