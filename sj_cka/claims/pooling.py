@@ -2,7 +2,8 @@
 
 A claim is pooled where its verdict follows from one estimate with a standard error, in every run. One that rests on
 several estimates (`near_ceiling`, `greater_in_all`) is not: its verdicts stand side by side, and of a primary one the
-place among those that are corrected for stays taken, with a p-value of 1. Controls must hold in every run.
+place among those that are corrected for stays taken, with a p-value of 1. Controls must hold in every run, and a claim
+is primary where it is in every run.
 """
 
 from collections.abc import Sequence

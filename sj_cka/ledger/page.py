@@ -184,7 +184,7 @@ def _run(report: Report, beside: Path) -> list[str]:
     name, run = _link(report.name, report.folder, beside), report.study
     if run is None:
         return [name, *[_NOTHING] * 6]
-    hours = f"{sum(run.cpu_s.values()) / 3600:.2f}" + (" and more" if run.unknown else "")
+    hours = f"{sum(run.cpu_s.values()) / 3600:.3g}" + (" and more" if run.unknown else "")
     profile = run.profile + (", smaller than the paper's" if run.smaller else "")
     seeds, changed = ", ".join(map(str, run.seeds)), "; changed since" if run.changes else ""
     return [name, *map(_cell, (run.title, profile, seeds, hours, run.commit, run.fixed + changed))]
