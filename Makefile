@@ -5,6 +5,11 @@ PYTHON ?= python3
 # Plain =, so that a variable of the shell with so common a name changes no study.
 RECIPE = recipes/residual_ablation.yaml
 PROFILE =
+# What `make figures` draws, and figures/README.md tells of: RECIPE for its profile quick, RECIPE:PROFILE for another one.
+# RECIPE@SEEDS or RECIPE:PROFILE@SEEDS is a second run with other seeds (4,5,6,7), in figures/...-again. It shares no
+# finished job with the first: it has the store AGAIN.
+GALLERY = residual_ablation timesteps depth width vgg event_data adversarial locality locality_robustness
+AGAIN = .sj_cka/again
 
 VENV_PYTHON = .venv/bin/python
 VERSION = import sys; print("%d.%d" % sys.version_info[:2])
@@ -28,7 +33,7 @@ if [int(x) for x in re.findall("[0-9]+", pip.__version__)[:2]] < [22, 3]:
 endef
 export CHECK
 
-.PHONY: help run test test-full test-fuzz test-sj2 lint bench clean other-python
+.PHONY: help run figures test test-full test-fuzz test-sj2 lint bench clean other-python
 .DELETE_ON_ERROR:
 
 help:  ## show this text
@@ -37,6 +42,22 @@ help:  ## show this text
 
 run: .venv/.installed  ## run RECIPE with PROFILE (its own default if not given) to a finished report
 	$(VENV_PYTHON) recipes/run.py $(RECIPE) $(if $(PROFILE),--profile $(PROFILE))
+
+figures: .venv/.installed  ## draw the studies of GALLERY from finished jobs, run what is missing, write the ledger
+	$(foreach entry,$(GALLERY),$(call draw,$(entry)))
+	$(VENV_PYTHON) -m sj_cka ledger $(foreach entry,$(GALLERY),$(call folder,$(entry))) --out figures/README.md
+
+# Of an entry of GALLERY: its words, its folder, and the command that draws it.
+study = $(word 1,$(subst @, ,$(1)))
+seeds = $(word 2,$(subst @, ,$(1)))
+recipe = $(word 1,$(subst :, ,$(study)))
+profile = $(word 2,$(subst :, ,$(study)))
+folder = figures/$(recipe)$(if $(profile),-$(profile))$(if $(seeds),-again)
+define draw
+$(VENV_PYTHON) recipes/run.py recipes/$(recipe).yaml$(if $(profile), --profile $(profile)) --out $(folder)$(if \
+    $(seeds), --set "seeds=[$(seeds)]" --store $(AGAIN))
+
+endef
 
 test: lint  ## lint, then the tests: units, doctests, the smoke profile of every recipe, a page in a browser
 	$(VENV_PYTHON) -m pytest

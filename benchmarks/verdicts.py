@@ -28,6 +28,8 @@ from sj_cka.claims import Arm, Evidence, judge
 from sj_cka.claims.arms import over_ceiling
 from sj_cka.claims.effects import weighted
 from sj_cka.claims.inference import LEVEL, Cells, Chances, Estimate, chances, estimate, holm
+from sj_cka.claims.pooling import REPEATED, pooled
+from sj_cka.claims.pooling import difference as differing
 from sj_cka.claims.power import Design, beyond, inside, least_difference, seeds_needed
 from sj_cka.claims.statements import NEAR, NearCeiling
 
@@ -198,6 +200,34 @@ def foreseen(runs: int, rng: np.random.Generator) -> None:
     print(f"  sameness within .02 at 8 seeds, sd .02: {inside(design, 0.0, MARGIN, 8):.3f}")
 
 
+def repeated(runs: int, rng: np.random.Generator) -> None:
+    """Two runs of one study that differ by their seeds alone, and by so many sd: told apart, and pooled."""
+    print(f"two runs of n seeds: share 'not repeated' (p < {REPEATED:g}); coverage of the pooled 95 % interval")
+    print(f"{'arms, spread':35} {'n':>3}   {'alike':>6}   {'3 sd apart':>10}   {'coverage':>8}")
+    kinds = {"one": 1, "two": 2, "two, one 3.5 times as wide": 2}
+    for (kind, arms), (name, draw), n in product(kinds.items(), list(SPREADS.items())[:2], (3, 4, 8)):
+        if name != "normal" and arms == 2:
+            continue  # the skew of one arm is taken off by that of the other
+        cells, found = tuple(of_seeds(arm, n) for arm in "ab"[:arms]), np.zeros(3)
+        scale = np.array([[1.0], [3.5 if "wide" in kind else 1.0]])[:arms]
+        for _ in range(runs):
+            of_run = [_run(scale * SD * draw(rng, (arms, n)), cells) for _ in range(2)]
+            apart = of_run[1]._replace(value=of_run[1].value + 3 * SD)
+            over = pooled(of_run).interval()
+            found += [
+                *(differing(of_run[0], other) < REPEATED for other in (of_run[1], apart)),
+                over.low <= 0 <= over.high,
+            ]
+        alike, told, covered = found / runs
+        print(f"{f'{kind}, {name}':35} {n:3d}   {alike:6.3f}   {told:10.3f}   {covered:8.3f}")
+
+
+def _run(values: np.ndarray, cells: tuple[Cells, ...]) -> Estimate:
+    """What one run finds of an arm, or of the difference of two."""
+    means = [mean_of(arm, own) for arm, own in zip(values, cells, strict=True)]
+    return estimate(lambda gone: means[0](gone) - (means[1](gone) if len(means) > 1 else 0.0), cells)
+
+
 def ceilings(runs: int, rng: np.random.Generator) -> None:
     """Value over ceiling of networks of which the true share is known: its mean, and what the test makes of it."""
     print("value over ceiling: x_i = cos(angle) shared + sin(angle) own of the kind, and noise of each training")
@@ -290,6 +320,7 @@ PARTS: dict[str, Callable[[int, np.random.Generator], None]] = {
     "crossed": crossed,
     "families": families,
     "foreseen": foreseen,
+    "repeated": repeated,
     "ceilings": ceilings,
     "trains": trains,
     "networks": networks,

@@ -95,6 +95,30 @@ def report(
 
 
 @app.command()
+def ledger(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="of reports, or that hold them; by default figures")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="file to write, e.g. figures/README.md; else it is printed")] = None,
+    recipes: Annotated[Path, typer.Option(help="folder of recipes, for what nobody has run")] = Path("recipes"),
+) -> None:
+    """Writes one table of every claim of every study, from the folders of their reports."""
+    with _told():
+        from sj_cka.disk import whole, writing
+        from sj_cka.ledger import ledger as made
+
+        found = made(folders or [Path("figures")], recipes, Path() if out is None else out.parent)
+        if out is None:
+            typer.echo(found.text)
+        else:
+            with writing(out, "the ledger", "no report was changed"), whole(out) as file:
+                file.write(found.text.encode())
+            typer.echo(f"{found.counted}\nledger: {out}")
+        if found.damaged:
+            _stop(1, "\n".join(f"error: left out: {why}" for why in found.damaged))
+
+
+@app.command()
 def certify(
     recipe: RecipeFile,
     network: Annotated[str, typer.Argument(help="a spiking network of the recipe, <variant>.snn")],
@@ -192,7 +216,7 @@ def _told() -> Iterator[None]:
         _stop(130, "interrupted; what was finished is kept, run the same command to go on", error)
 
 
-def _stop(code: int, message: str, cause: BaseException) -> NoReturn:
+def _stop(code: int, message: str, cause: BaseException | None = None) -> NoReturn:
     typer.echo(message, err=True)
     raise typer.Exit(code) from cause
 

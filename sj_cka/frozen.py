@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +33,16 @@ class Frozen(NamedTuple):
     jobs: int
     said: dict[str, str]
 
+    @property
+    def design(self) -> dict[str, str]:
+        """The parts that are no claims: seeds, networks, comparisons, ..."""
+        return {part: said for part, said in self.said.items() if not part.startswith(_CLAIM)}
+
+    @property
+    def claims(self) -> dict[str, str]:
+        """Sentence of a claim -> hash of what is said of it."""
+        return {part.removeprefix(_CLAIM): said for part, said in self.said.items() if part.startswith(_CLAIM)}
+
 
 def freeze(study: Study, store: Store, finished: int, jobs: int) -> list[Frozen]:
     """What a study said at its first run and whenever it had changed since, with what it says now as the last.
@@ -54,14 +65,14 @@ def freeze(study: Study, store: Store, finished: int, jobs: int) -> list[Frozen]
     return held
 
 
-def told(held: list[Frozen]) -> str:
+def told(held: Sequence[Frozen]) -> str:
     """When the claims were fixed, in words."""
     first = held[0]
     before = f"when {first.finished} jobs were finished" if first.finished else "before any of its jobs was finished"
     return f"{first.when}, {before} (of {first.jobs})"
 
 
-def changes(held: list[Frozen]) -> list[str]:
+def changes(held: Sequence[Frozen]) -> list[str]:
     """What was changed after the first run, and when, in sentences."""
     notes = []
     for before, after in pairwise(held):
@@ -70,13 +81,12 @@ def changes(held: list[Frozen]) -> list[str]:
     return notes
 
 
-def late(held: list[Frozen]) -> dict[str, str]:
+def late(held: Sequence[Frozen]) -> dict[str, str]:
     """Sentence of a claim -> why it cannot be primary: it, or what all rest on, is not what it was at the first run."""
-    differing = _differing(held[0], held[-1])
-    why = f"exploratory: changed on {held[-1].when}, after the first run of {held[0].when}"
-    design = [part for part in differing if not part.startswith(_CLAIM)]
-    claims = held[-1].said if design else differing
-    return {part.removeprefix(_CLAIM): why for part in claims if part.startswith(_CLAIM)}
+    first, last = held[0], held[-1]
+    why = f"exploratory: changed on {last.when}, after the first run of {first.when}"
+    kept = first.claims if first.design == last.design else {}
+    return {claim: why for claim in last.claims if kept.get(claim) != last.claims[claim]}
 
 
 def _differing(before: Frozen, after: Frozen) -> list[str]:

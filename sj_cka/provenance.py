@@ -3,18 +3,26 @@
 import json
 import subprocess
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter
 
 from sj_cka.engine import in_order
+from sj_cka.frozen import Frozen, changes, told
 from sj_cka.job import Job
 from sj_cka.jobs.machine import backend_of, device, environment
 from sj_cka.plan import Plan
+from sj_cka.recipe import Study
 from sj_cka.recipe.places import visible
 from sj_cka.store import Store
+
+STUDY = "study.json"
+"""The file of a report that tells what its run was."""
 
 _ANN_INPUT = {
     "steps": "Of recordings, the artificial networks see each frame alone, with logits averaged (ann_input: steps).",
@@ -22,41 +30,150 @@ _ANN_INPUT = {
 }
 
 
-def provenance(planned: Plan, store: Store, done: int, seconds: float) -> dict[str, str]:
+@dataclass(frozen=True)
+class Provenance:
+    """What a run was; study.json in the folder of its report, and in words on its page.
+
+    Args:
+        title, question: of the recipe.
+        recipe, file: its name, and where it was read.
+        profile, settings: that were laid over it.
+        smaller: whether it is a smaller study than that of the paper.
+        seeds: of its networks.
+        data: (what it is, fingerprint of what it holds) of each data set.
+        jobs, done: how many it has, and how many this run did.
+        seconds: how long this run took.
+        threads: of a job.
+        cpu_s: kind of job -> CPU seconds of all its jobs, whenever they ran.
+        unknown: jobs of an earlier version, whose CPU seconds are not known.
+        environment: versions, machine and device.
+        backends: which implementation of each neuron runs here.
+        commit: of this package's checkout.
+        time: UTC.
+        fixed: when the claims were fixed, in words.
+        changes: of claims and design since then, in words.
+        never_run: profiles of the recipe that nobody has run.
+        kinds: kind of job -> version of what it does.
+        design: part of the study (networks, comparisons, ...) -> hash of what the recipe says of it.
+        claims: sentence -> hash of what the recipe says of the claim.
+    """
+
+    title: str
+    question: str
+    recipe: str
+    file: str
+    profile: str
+    settings: tuple[str, ...]
+    smaller: bool
+    seeds: tuple[int, ...]
+    data: tuple[tuple[str, str], ...]
+    jobs: int
+    done: int
+    seconds: float
+    threads: int
+    cpu_s: dict[str, float]
+    unknown: int
+    environment: dict[str, str]
+    backends: str
+    commit: str
+    time: str
+    fixed: str
+    changes: tuple[str, ...]
+    never_run: tuple[str, ...]
+    kinds: dict[str, int]
+    design: dict[str, str]
+    claims: dict[str, str]
+
+    def words(self) -> dict[str, str]:
+        """What the page says of it."""
+        took = [f"{kind} {seconds:,.0f}" for kind, seconds in self.cpu_s.items() if seconds]
+        unknown = [f"not known of {self.unknown} jobs of an earlier version"] if self.unknown else []
+        return {
+            "recipe": self.file,
+            "profile": self.profile,
+            **({"set": ", ".join(self.settings)} if self.settings else {}),
+            "seeds": ", ".join(map(str, self.seeds)),
+            "data": "; ".join(f"{what}, fingerprint {fingerprint[:12]}" for what, fingerprint in self.data),
+            "jobs": f"{self.jobs}, of which {self.done} in this run ({self.seconds:.0f} s); threads a job: "
+            f"{self.threads}",
+            "CPU seconds of jobs": ", ".join([*took, *unknown]),
+            **self.environment,
+            "neuron backend": self.backends,
+            "commit": self.commit,
+            "time": self.time,
+            "claims fixed": self.fixed,
+        }
+
+    def content(self) -> bytes:
+        """The file."""
+        return _JSON.dump_json(self, indent=1) + b"\n"
+
+    @classmethod
+    def parse(cls, content: bytes) -> "Provenance":
+        """The reverse of `content`; keys of a later version are let be.
+
+        Raises:
+            ValueError: it is no such file.
+        """
+        return _JSON.validate_json(content)
+
+
+_JSON = TypeAdapter(Provenance)
+
+
+def provenance(planned: Plan, store: Store, held: Sequence[Frozen], done: int, seconds: float) -> Provenance:
     """What a run was.
 
     Args:
         planned: its plan.
         store: where its finished jobs lie.
+        held: what the study said at its first run and since.
         done: jobs that it did.
         seconds: how long it took.
     """
-    study, here = planned.study, environment()
-    return {
-        "recipe": visible(str(study.source.path)),
-        "profile": study.profile,
-        **({"set": ", ".join(study.settings)} if study.settings else {}),
-        "seeds": ", ".join(map(str, study.seeds)),
-        "data": "; ".join(f"{data.described}, fingerprint {data.samples.fingerprint[:12]}" for data in planned.sets),
-        "jobs": f"{len(in_order(planned.jobs))}, of which {done} in this run ({seconds:.0f} s); threads a job: "
-        f"{study.recipe.train.threads}",
-        "CPU seconds of jobs": _cpu_seconds(planned, store),
-        **here,
-        "neuron backend": backends(planned),
-        "commit": _commit(),
-        "time": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    }
+    study, jobs = planned.study, in_order(planned.jobs)
+    cpu_s, unknown = _cpu_seconds(jobs, store)
+    return Provenance(
+        title=study.recipe.title,
+        question=study.recipe.question,
+        recipe=study.name,
+        file=visible(str(study.source.path)),
+        profile=study.profile,
+        settings=study.settings,
+        smaller=_smaller(study),
+        seeds=study.seeds,
+        data=tuple((data.described, data.samples.fingerprint) for data in planned.sets),
+        jobs=len(jobs),
+        done=done,
+        seconds=round(seconds, 1),
+        threads=study.recipe.train.threads,
+        cpu_s=cpu_s,
+        unknown=unknown,
+        environment=environment(),
+        backends=backends(planned),
+        commit=_commit(),
+        time=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        fixed=told(held),
+        changes=tuple(changes(held)),
+        never_run=tuple(study.recipe.never_run),
+        kinds={job.kind: job.version for job in jobs},
+        design=held[-1].design,
+        claims=held[-1].claims,
+    )
 
 
-def _cpu_seconds(planned: Plan, store: Store) -> str:
-    """What all jobs took, by kind."""
+def _cpu_seconds(jobs: Iterable[Job], store: Store) -> tuple[dict[str, float], int]:
+    """What jobs took, by kind, most first; and of how many that is not known."""
     took, unknown = Counter[str](), 0
-    for job in in_order(planned.jobs):
+    for job in jobs:
         ran = _environment(job, store)
         took[job.kind] += ran.get("cpu_s", 0.0)
         unknown += "cpu_s" not in ran
-    parts = [f"{kind} {seconds:,.0f}" for kind, seconds in took.most_common() if seconds]
-    return ", ".join([*parts, *([f"not known of {unknown} jobs of an earlier version"] if unknown else [])])
+    return {kind: round(seconds, 1) for kind, seconds in took.most_common()}, unknown
+
+
+def _smaller(study: Study) -> bool:
+    return "paper" in study.recipe.profiles and study.profile != "paper"
 
 
 def _environment(job: Job, store: Store) -> dict[str, Any]:
@@ -109,7 +226,7 @@ def remarks(planned: Plan, store: Store, undefined: pd.DataFrame) -> tuple[str, 
             f"{len(trained)} single values (layer, step, seed), in {layers} layers over all comparisons of trained "
             f"networks, have no CKA: {reasons}; see undefined.csv."
         )
-    if "paper" in planned.study.recipe.profiles and planned.study.profile != "paper":
+    if _smaller(planned.study):
         notes.append(
             f"This is the profile {planned.study.profile!r}, not 'paper': smaller than what the paper did. It tests "
             "directions and shapes that the paper states, not its numbers."

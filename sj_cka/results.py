@@ -1,21 +1,17 @@
 """The numbers of a finished study, as tables by name."""
 
 import functools
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
-import numpy as np
 import pandas as pd
 
 from sj_cka import comparison_tables
 from sj_cka.cka import MEASURES, CKAResult
-from sj_cka.claims import ORIGINS, Evidence, Finding, hanging_on
-from sj_cka.claims.arms import Levels
+from sj_cka.claims import ORIGINS, Evidence, hanging_on
 from sj_cka.comparison_tables import Between, Compared
 from sj_cka.figures import Figure, Section
 from sj_cka.jobs import KINDS, Row, origins
-from sj_cka.over_seeds import Interval
 from sj_cka.plan import Plan
 from sj_cka.plugins import named
 from sj_cka.recipe import Comparison, FigureBlock, NetworkName, Sides, Study
@@ -192,35 +188,3 @@ def _unequal_success(study: Study, attacked: pd.DataFrame) -> dict[tuple[str, st
                     f"(seeds {seeds}: {missed['success'].mean():.2f})"
                 )
     return missed_by
-
-
-def claims_table(findings: Iterable[Finding]) -> pd.DataFrame:
-    """The claims with their verdicts; effects are positive where a is larger.
-
-    low and high are the interval over seeds that a claim is judged by, of 95 %, or of 90 % where it says that two
-    things are alike (confidence); low_all and high_all those of all primary claims together (Bonferroni), p_holm is p
-    after Holm over them. agree tells how many specifications of how many say the same. Columns of a and b are of the
-    first two arms.
-    """
-    return pd.DataFrame([_row(finding) for finding in findings], columns=list(_row(_NONE)))
-
-
-_NONE = Finding("", "", "", "undecided", False, "", Interval(np.nan, np.nan, np.nan, 0))
-
-
-def _row(f: Finding) -> dict[str, object]:
-    """A finding by column."""
-    levels = [*f.arms.values(), *[Levels(np.nan)] * 2][:2]
-    return {
-        **{"claim": f.says, "test": f.test, "role": f.role, "verdict": f.verdict},
-        **{"effect": f.estimate.mean, "low": f.estimate.low, "high": f.estimate.high},
-        **{"low_all": f.corrected.low, "high_all": f.corrected.high, "p": f.p, "p_holm": f.p_corrected},
-        **{"confidence": f.confidence, "margin": f.margin, "seeds": f.estimate.n},
-        **{f"{name}_{arm}": getattr(levels[i], name) for i, arm in enumerate("ab") for name in _LEVELS},
-        **{"agree": "" if f.agreement is None else str(f.agreement), "seeds_needed": f.needed},
-        **{"measured": f.measured, "controls": "; ".join(f.controls), "note": f.note, "reason": f.reason},
-        "source": f.source,
-    }
-
-
-_LEVELS = ("value", "floor", "ceiling", "change")

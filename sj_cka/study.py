@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from sj_cka import frozen, jobs, recipe
-from sj_cka.claims import Finding
+from sj_cka.claims import Finding, claims_table
 from sj_cka.claims import findings as judged
 from sj_cka.claims.foresight import foreseen, in_words
 from sj_cka.disk import try_folder, unfit
@@ -20,9 +20,9 @@ from sj_cka.over_seeds import accuracy_summary
 from sj_cka.plan import Plan, plan
 from sj_cka.plugins import lookup
 from sj_cka.processes import joined, world
-from sj_cka.provenance import backends, provenance, remarks
+from sj_cka.provenance import STUDY, backends, provenance, remarks
 from sj_cka.report import Edition, Page, answer, write_csv, write_page, write_pngs
-from sj_cka.results import Results, claims_table, evidence_so_far, read_results
+from sj_cka.results import Results, evidence_so_far, read_results
 from sj_cka.store import Store
 from sj_cka.tensorboard import curves
 
@@ -32,7 +32,8 @@ class StudyResult:
     """A finished study.
 
     Args:
-        folder: where its files lie: report.html, cka.csv, accuracy.csv, claims.csv and, where a browser is found, PNGs.
+        folder: where its files lie: report.html, study.json, cka.csv, accuracy.csv, claims.csv and,
+            where a browser is found, PNGs.
         findings: the claims with their verdicts.
         accuracy: columns network, split, mean, low, high, seeds.
         results: all numbers, for own evaluation.
@@ -180,19 +181,21 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
     if not write:
         return result
     shown = [results.section(block) for block in study.recipe.figures]
+    known = provenance(planned, store, held, done, seconds)
     page = Page(
         study.recipe.title,
         study.recipe.question,
         tuple(answer(finding) for finding in findings),
         tuple(shown),
-        provenance(planned, store, done, seconds) | {"claims fixed": frozen.told(held)},
+        known.words(),
         study.source.text,
-        (*frozen.changes(held), *remarks(planned, store, results.tables["undefined"])),
+        (*known.changes, *remarks(planned, store, results.tables["undefined"])),
     )
     safe = f"all finished jobs are safe in {store.root}, sj-cka report draws it from them"
     with Edition(folder, _fixed(planned, store)).made(safe) as made:
         for name, table in _written(results, findings).items():
             write_csv(table, made / f"{name}.csv")
+        (made / STUDY).write_bytes(known.content())
         write_page(page, made / "report.html")
         write_pngs(_stills(study.recipe.figures, shown), made)
     return result

@@ -192,6 +192,29 @@ def test_make_installs_anew_where_the_ranges_or_python_have_changed(checkout: Pa
 
 
 @needs_make
+def test_make_figures_draws_every_study_of_the_gallery_and_then_the_ledger(checkout: Path) -> None:
+    _install(checkout)
+    gallery = "depth depth:photos width@4,5 depth:photos@8,9"
+    done = _make(checkout, "-n", "figures", f"GALLERY={gallery}")
+    run = ".venv/bin/python recipes/run.py recipes"
+    again = "--store .sj_cka/again"
+    assert done.stdout.splitlines() == [
+        f"{run}/depth.yaml --out figures/depth",
+        f"{run}/depth.yaml --profile photos --out figures/depth-photos",
+        f'{run}/width.yaml --out figures/width-again --set "seeds=[4,5]" {again}',
+        f'{run}/depth.yaml --profile photos --out figures/depth-photos-again --set "seeds=[8,9]" {again}',
+        ".venv/bin/python -m sj_cka ledger figures/depth figures/depth-photos figures/width-again "
+        "figures/depth-photos-again --out figures/README.md",
+    ]
+    planned = _make(checkout, "-n", "figures").stdout
+    names = re.findall(r"recipes/(\w+)\.yaml", planned)
+    assert [name for name in names if not (ROOT / "recipes" / f"{name}.yaml").is_file()] == []
+    folders = set(re.findall(r"--out (figures/[\w-]+)", planned))
+    listed = subprocess.run(["git", "ls-files", "figures"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert set(re.findall(r"^(figures/[^/]+)/claims\.csv$", listed.stdout, re.M)) <= folders
+
+
+@needs_make
 def test_make_run_hands_on_recipe_and_profile(checkout: Path) -> None:
     _install(checkout)
     done = _make(checkout, "-n", "run", "RECIPE=recipes/depth.yaml", "PROFILE=smoke")

@@ -150,7 +150,7 @@ def test_a_study_is_written_beside_other_figures_by_the_name_of_its_recipe_and_p
     quick, smoke = run(path), run(path, profile="smoke")
     assert (quick.folder, smoke.folder) == (Path("figures/tiny"), Path("figures/tiny-smoke"))
     names = {"report.html", "cka.csv", "accuracy.csv", "claims.csv", "undefined.csv"}
-    names |= {"cost.csv", "history.csv", "firing_rates.csv", "manifest.json"}
+    names |= {"cost.csv", "history.csv", "firing_rates.csv", "study.json", "manifest.json"}
     assert {file.name for file in quick.folder.iterdir()} == names
     assert (quick.done > 0, smoke.done) == (True, 0)  # the same networks: only the folder differs
 

@@ -6,6 +6,7 @@ from sj_cka.claims.evidence import ORIGINS, Evidence, hanging_on
 from sj_cka.claims.judging import TESTS, Answers, ClaimTest, Judged, Verdict, judge, margin_of
 from sj_cka.claims.measurements import MEASUREMENTS, Measurement, selected
 from sj_cka.claims.statements import Arm, Claim, path_of
+from sj_cka.claims.table import Claimed, claims_table, read_claims
 from sj_cka.claims.verdicts import Finding, findings
 
 __all__ = [
@@ -16,11 +17,13 @@ __all__ = [
     "Arm",
     "Claim",
     "ClaimTest",
+    "Claimed",
     "Evidence",
     "Finding",
     "Judged",
     "Measurement",
     "Verdict",
+    "claims_table",
     "contrast",
     "findings",
     "grid",
@@ -28,6 +31,7 @@ __all__ = [
     "judge",
     "margin_of",
     "path_of",
+    "read_claims",
     "selected",
     "swept",
 ]

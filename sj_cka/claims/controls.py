@@ -15,14 +15,21 @@ GATES = {"wrong": "layers of other names", "permuted": "permuted samples"}
 LEAST_MARGIN = 0.02  # halves that differ by less agree, whatever the margin of the claim
 
 
+DISAGREE = "do not agree"
+
+
+def is_gated(claim: Claim) -> bool:
+    """Whether there is something that a claim must fail: it is one of sameness, of layers."""
+    return TESTS[claim.test].sameness and MEASUREMENTS[claim.arms()["a"].measure].table == "paired"
+
+
 def gates(claim: Claim, evidence: Evidence) -> Iterator[str]:
     """Why a claim of sameness says nothing, in words: what must not pass, passes, or could not be tried."""
-    arm = claim.arms()["a"] if TESTS[claim.test].sameness else None
-    if arm is None or MEASUREMENTS[arm.measure].table != "paired":
+    if not is_gated(claim):
         return
     for column, what in GATES.items():
         tried = None
-        if MEASUREMENTS[arm.measure].of_similarity and column in evidence.tables["paired"]:
+        if MEASUREMENTS[claim.arms()["a"].measure].of_similarity and column in evidence.tables["paired"]:
             tried = judge(claim, evidence, {"a": column})
         if tried is None or not np.isfinite(tried.estimate.value):
             yield f"{what} could not be tried"
@@ -37,5 +44,5 @@ def beside(judged: Judged, margin: float) -> Iterator[str]:
             yield f"{key}: {levels.pixels:.3f} with the pixels"
         if not np.isnan(levels.halves).any():
             one, other = levels.halves
-            agree = "" if abs(one - other) <= max(margin, LEAST_MARGIN) else ", which do not agree"
+            agree = "" if abs(one - other) <= max(margin, LEAST_MARGIN) else f", which {DISAGREE}"
             yield f"{key}: {one:.3f} and {other:.3f} on the two halves of the images{agree}"

@@ -19,7 +19,7 @@ from sj_cka.over_seeds import Interval
 MIN_SEEDS = 3
 LEVEL = 0.05
 # CKA of float32 features is good to about 1e-7: a standard error below this is rounding
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 
 Place = tuple[int, int]
 """(arm, cell): where a value stands."""
@@ -194,7 +194,7 @@ def chances(found: Estimate, margin: float) -> Chances:
     """The p-values of an effect; 1 under MIN_SEEDS seeds."""
     if found.n < MIN_SEEDS or not np.isfinite([found.value, found.se]).all() or found.df <= 0:
         return UNKNOWN
-    low, high = (np.array([found.value - margin, found.value + margin]) / max(found.se, _ROUNDING)).tolist()
+    low, high = (np.array([found.value - margin, found.value + margin]) / max(found.se, ROUNDING)).tolist()
     less, more = (float(p) for p in (stdtr(found.df, low), stdtr(found.df, -high)))
     above, below = 2 * float(stdtr(found.df, -low)), 2 * float(stdtr(found.df, high))
     return Chances(min(1.0, above), min(1.0, below), max(less, more) if margin > 0 else 1.0)
@@ -212,3 +212,14 @@ def holm(p: Iterable[float]) -> list[float]:
     for rank, i in enumerate(order):
         least = corrected[i] = max(least, min(1.0, (len(values) - rank) * values[i]))
     return corrected
+
+
+def corrected(p: Sequence[float], primary: Sequence[bool]) -> list[float]:
+    """p-values of the claims of a study: primary ones after Holm over these, others as they are.
+
+    Example:
+        >>> corrected([0.01, 0.04, 0.03], [True, False, True])
+        [0.02, 0.04, 0.03]
+    """
+    over = iter(holm(value for value, among in zip(p, primary, strict=True) if among))
+    return [next(over) if among else value for value, among in zip(p, primary, strict=True)]

@@ -54,6 +54,7 @@ class Judged(NamedTuple):
         arms: what stands side by side, by key.
         parts: what must be decided; empty for the estimate alone.
         margin: that the estimate is set against.
+        direction: a name of READINGS, where the answers follow from the estimate alone; "" where from several.
     """
 
     answers: Answers
@@ -63,6 +64,7 @@ class Judged(NamedTuple):
     arms: Mapping[str, Levels] = {}
     parts: tuple[Part, ...] = ()
     margin: float = 0.0
+    direction: str = ""
 
 
 Verdict = Literal["holds", "contradicted", "equivalent", "undecided", "not trained"]
@@ -76,23 +78,27 @@ def verdict_of(answers: Answers, p: float) -> Verdict:
     return said[answers.index(min(answers))]
 
 
-Read = Callable[[Chances], Answers]
+def believed(answers: Answers, *, missed: bool, passing: bool) -> Answers:
+    """What is left of the answers to a claim that something speaks against.
+
+    Args:
+        answers: p-values.
+        missed: what was compared is not what was to be: nothing is left.
+        passing: what must not pass does so as well, or could not be tried: that the claim holds says nothing.
+    """
+    if missed:
+        return Answers(1.0, 1.0)
+    return answers._replace(holds=1.0) if passing else answers
 
 
-def _up(p: Chances) -> Answers:
-    return Answers(p.above, p.below, p.within)
-
-
-def _down(p: Chances) -> Answers:
-    return Answers(p.below, p.above, p.within)
-
-
-def _apart(p: Chances) -> Answers:
-    return Answers(min(p.above, p.below), p.within)
-
-
-def _together(p: Chances) -> Answers:
-    return Answers(p.within, min(p.above, p.below))
+Direction = Literal["up", "down", "apart", "together"]
+READINGS: dict[str, Callable[[Chances], Answers]] = {
+    "up": lambda p: Answers(p.above, p.below, p.within),
+    "down": lambda p: Answers(p.below, p.above, p.within),
+    "apart": lambda p: Answers(min(p.above, p.below), p.within),
+    "together": lambda p: Answers(p.within, min(p.above, p.below)),
+}
+"""`Direction`, where a claim puts its one effect -> what the p-values of the effect say of the claim."""
 
 
 def measurement_of(claim: Claim) -> Measurement:
@@ -116,25 +122,27 @@ def reason_of(claim: Claim) -> str:
     return claim.reason or measurement_of(claim).reason
 
 
-def one_effect(claim: OneArm, evidence: Evidence, *, read: Read, columns: Mapping[str, Column] | None = None) -> Judged:
+def one_effect(
+    claim: OneArm, evidence: Evidence, *, direction: Direction, columns: Mapping[str, Column] | None = None
+) -> Judged:
     """A claim on one effect.
 
     Args:
         claim: of the study.
         evidence: its numbers.
-        read: what its p-values say of the claim.
+        direction: where the claim puts it.
         columns: as of `effect_of`.
     """
     effect = effect_of(claim, evidence, columns)
     margin = margin_of(claim)
-    answers = read(chances(effect.estimate, margin))
+    answers = READINGS[direction](chances(effect.estimate, margin))
     levels = {key: sample.levels for key, sample in effect.arms.items()}
-    return Judged(answers, *effect[:3], levels, margin=margin)
+    return Judged(answers, *effect[:3], levels, margin=margin, direction=direction)
 
 
 def trend(claim: Trend, evidence: Evidence, columns: Mapping[str, Column] | None = None) -> Judged:
     """A slope, in the direction that the claim says."""
-    return one_effect(claim, evidence, read=_up if claim.direction == "up" else _down, columns=columns)
+    return one_effect(claim, evidence, direction=claim.direction, columns=columns)
 
 
 def near_ceiling(claim: NearCeiling, evidence: Evidence, columns: Mapping[str, Column] | None = None) -> Judged:
@@ -161,7 +169,7 @@ def near_ceiling(claim: NearCeiling, evidence: Evidence, columns: Mapping[str, C
 
 def in_all(claim: GreaterInAll, evidence: Evidence) -> Judged:
     """Pairs that must all hold: p-values of all of them, or, to contradict, of one among so many."""
-    found = [one_effect(part, evidence, read=_up) for part in claim.parts()]
+    found = [one_effect(part, evidence, direction="up") for part in claim.parts()]
     least = min(found, key=lambda judged: judged.estimate.value)
     answers = Answers(
         max(judged.answers.holds for judged in found),
@@ -195,13 +203,13 @@ class ClaimTest(NamedTuple):
 
 
 TESTS: dict[str, ClaimTest] = {
-    "greater": ClaimTest(Greater, "difference", functools.partial(one_effect, read=_up)),
-    "less": ClaimTest(Less, "difference", functools.partial(one_effect, read=_down)),
-    "differs": ClaimTest(Differs, "difference", functools.partial(one_effect, read=_apart)),
-    "same": ClaimTest(Same, "difference", functools.partial(one_effect, read=_together), True, 90),
+    "greater": ClaimTest(Greater, "difference", functools.partial(one_effect, direction="up")),
+    "less": ClaimTest(Less, "difference", functools.partial(one_effect, direction="down")),
+    "differs": ClaimTest(Differs, "difference", functools.partial(one_effect, direction="apart")),
+    "same": ClaimTest(Same, "difference", functools.partial(one_effect, direction="together"), True, 90),
     "greater_in_all": ClaimTest(GreaterInAll, "least of the differences", in_all),
-    "above": ClaimTest(Above, "distance from it", functools.partial(one_effect, read=_up)),
-    "below": ClaimTest(Below, "distance from it", functools.partial(one_effect, read=_down)),
+    "above": ClaimTest(Above, "distance from it", functools.partial(one_effect, direction="up")),
+    "below": ClaimTest(Below, "distance from it", functools.partial(one_effect, direction="down")),
     "near_ceiling": ClaimTest(NearCeiling, f"share of the ceiling beyond {NEAR:g}", near_ceiling, True, 90),
     "trend": ClaimTest(Trend, "slope per doubling", trend),
 }

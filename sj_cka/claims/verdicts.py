@@ -11,14 +11,14 @@ from sj_cka.claims.arms import Levels
 from sj_cka.claims.effects import compared_in, networks_of
 from sj_cka.claims.evidence import Evidence
 from sj_cka.claims.foresight import demoted
-from sj_cka.claims.inference import holm
-from sj_cka.claims.judging import TESTS, Answers, Judged, Part, Verdict, judge, margin_of, reason_of, verdict_of
+from sj_cka.claims.inference import Estimate, corrected
+from sj_cka.claims.judging import TESTS, Judged, Part, Verdict, believed, judge, margin_of, reason_of, verdict_of
 from sj_cka.claims.multiverse import Agreement, agreement
 from sj_cka.claims.power import MOST_SEEDS, seeds_needed
-from sj_cka.claims.statements import Claim
+from sj_cka.claims.statements import Above, Below, Claim
 from sj_cka.over_seeds import Interval
 
-_NOTHING = Interval(np.nan, np.nan, np.nan, 0)
+_NOTHING, _NO_ESTIMATE = Interval(np.nan, np.nan, np.nan, 0), Estimate(np.nan, np.nan, np.nan, 0)
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Finding:
         controls: what stands beside it, in words.
         agreement: how many specifications say the same; None where there is one alone.
         confidence: of the intervals, in %.
+        found: the effect with its standard error and degrees of freedom.
+        direction: where the claim puts the effect, a name of READINGS; "" where its verdict rests on several effects.
+        value: that the effect is the distance from; NaN where there is none.
+        gates: what the claim must fail and does not, in words; "held" where it fails all; "" where there is nothing.
+        missed: what was compared and is not what was to be, in words.
     """
 
     says: str
@@ -61,6 +66,11 @@ class Finding:
     controls: tuple[str, ...] = ()
     agreement: Agreement | None = None
     confidence: int = 95
+    found: Estimate = _NO_ESTIMATE
+    direction: str = ""
+    value: float = np.nan
+    gates: str = ""
+    missed: str = ""
 
     @property
     def role(self) -> str:
@@ -73,14 +83,16 @@ class _Case(NamedTuple):
 
     Args:
         judged: by its test.
-        blocked: why an answer would not be believed, in words.
+        missed: what was compared and is not what was to be, in words.
+        passing: what must not pass and does, in words.
         untrained: networks of it that miss the training accuracy that the study asks for.
         exploratory: why it is none of the primary claims, though the recipe calls it one; "" where it is.
     """
 
     claim: Claim
     judged: Judged
-    blocked: list[str]
+    missed: list[str]
+    passing: list[str]
     untrained: list[str]
     exploratory: str
 
@@ -102,20 +114,19 @@ def findings(claims: Sequence[Claim], evidence: Evidence, late: Mapping[str, str
         late: sentence of a claim -> why it cannot be primary, where it was changed after a first run.
     """
     cases = [_case(claim, evidence, (late or {}).get(claim.says, "")) for claim in claims]
-    corrected = iter(holm(case.p for case in cases if case.primary))
-    count = max(1, sum(case.primary for case in cases))
-    return tuple(_finding(case, next(corrected) if case.primary else case.p, count, evidence) for case in cases)
+    primary = [case.primary for case in cases]
+    over = corrected([case.p for case in cases], primary)
+    count = max(1, sum(primary))
+    return tuple(_finding(case, p, count, evidence) for case, p in zip(cases, over, strict=True))
 
 
 def _case(claim: Claim, evidence: Evidence, late: str) -> _Case:
-    judged, blocked = judge(claim, evidence), _missed(claim, evidence)
-    if blocked:
-        judged = judged._replace(answers=Answers(1.0, 1.0))
-    if passing := list(controls.gates(claim, evidence)):
-        judged, blocked = judged._replace(answers=judged.answers._replace(holds=1.0)), [*blocked, *passing]
+    judged = judge(claim, evidence)
+    missed, passing = _missed(claim, evidence), list(controls.gates(claim, evidence))
+    judged = judged._replace(answers=believed(judged.answers, missed=bool(missed), passing=bool(passing)))
     weak = demoted(claim, judged.estimate.n, evidence.swept)
     untrained = evidence.not_trained(networks_of(claim, evidence))
-    return _Case(claim, judged, blocked, untrained, late if claim.primary and late else weak)
+    return _Case(claim, judged, missed, passing, untrained, late if claim.primary and late else weak)
 
 
 def _missed(claim: Claim, evidence: Evidence) -> list[str]:
@@ -127,7 +138,8 @@ def _missed(claim: Claim, evidence: Evidence) -> list[str]:
 def _finding(case: _Case, p: float, count: int, evidence: Evidence) -> Finding:
     claim, judged, test = case.claim, case.judged, TESTS[case.claim.test]
     verdict: Verdict = "not trained" if case.untrained else verdict_of(judged.answers, p)
-    notes = [case.exploratory, *case.blocked, judged.note]
+    blocked = [*case.missed, *case.passing]
+    notes = [case.exploratory, *blocked, judged.note]
     if case.untrained:
         notes.insert(0, f"training accuracy below {evidence.trained_at:g}: {', '.join(case.untrained)}")
     level = 1 - test.confidence / 100
@@ -146,11 +158,16 @@ def _finding(case: _Case, p: float, count: int, evidence: Evidence) -> Finding:
         margin_of(claim),
         reason_of(claim),
         judged.arms,
-        "" if case.blocked else needed,
+        "" if blocked else needed,
         "; ".join(filter(None, notes)),
         tuple(controls.beside(judged, margin_of(claim))),
         agreement(claim, judged, verdict, evidence),
         test.confidence,
+        judged.estimate,
+        judged.direction,
+        claim.value if isinstance(claim, Above | Below) else np.nan,
+        "; ".join(case.passing) or ("held" if controls.is_gated(claim) else ""),
+        "; ".join(case.missed),
     )
 
 

@@ -23,8 +23,13 @@ from sj_cka.figures import FIGURES
 from sj_cka.integrity import MANIFEST, Damaged, Manifest, seal
 
 logger = logging.getLogger(__name__)
-_TABLES = "cka accuracy evaluated dynamics cost attacks backdoors history firing_rates claims undefined test_split"
-_OF, _LONGEST = "report", 100
+# of reports without a manifest
+_TABLES = "cka accuracy evaluated dynamics cost attacks backdoors history firing_rates claims undefined test_split "
+_TABLES += "fisher information alignment alignment_at_end alignment_by_step locality locality_in_space locality_in_time"
+OF = "report"
+"""What the manifest of a report says that its files are of."""
+
+_LONGEST = 100
 
 
 class Edition:
@@ -75,7 +80,7 @@ class Edition:
                     yield new
                     sealed = {path.name: path.read_bytes() for path in new.iterdir() if path.is_file()}
                     with whole(new / MANIFEST) as file:
-                        file.write(Manifest.over(_OF, sealed).content())
+                        file.write(Manifest.over(OF, sealed).content())
                     self._swap(new) if self.swapped else _lay_over(new, self.folder)
                 finally:
                     shutil.rmtree(new, ignore_errors=True)
@@ -137,7 +142,7 @@ def _swappable(folder: Path, fixed: Sequence[Path]) -> bool:
 def _written(folder: Path) -> set[str]:
     """Names of the files in a folder that a report wrote there, and nobody has changed since."""
     try:
-        seals = Manifest.read(folder, _OF).files
+        seals = Manifest.read(folder, OF).files
     except Damaged:
         if not _is_report(folder):
             return set()
@@ -151,7 +156,7 @@ def _written(folder: Path) -> set[str]:
 def _is_report(folder: Path) -> bool:
     """Whether a folder without a manifest is that of a report: each has a table of claims."""
     try:
-        return (folder / "claims.csv").read_bytes().startswith(b"claim,test,verdict,")
+        return (folder / "claims.csv").read_bytes().startswith(b"claim,test,")
     except OSError:
         return False
 
@@ -160,7 +165,7 @@ def _by_name(path: Path) -> bool:
     """Whether reports have a file of this name."""
     if path.suffix == ".png":
         return any(path.stem == figure or path.stem.startswith(f"{figure}_") for figure in FIGURES)
-    return path.name == "report.html" or (path.suffix == ".csv" and path.stem in _TABLES.split())
+    return path.name in ("report.html", "study.json") or (path.suffix == ".csv" and path.stem in _TABLES.split())
 
 
 def _bring_over(old: Path, folder: Path) -> None:

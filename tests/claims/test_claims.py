@@ -288,12 +288,13 @@ def test_sameness_is_not_believed_where_a_control_passes_too(control: dict[str, 
     given = two_arms(values, values)
     given.tables["paired"]["wrong"], given.tables["paired"]["permuted"] = 0.3, 0.0
     arms = {"a": cka_of("all"), "b": cka_of("none")}
-    assert judged("same", given, **arms).verdict == "holds"
+    assert (judged("same", given, **arms).verdict, judged("same", given, **arms).gates) == ("holds", "held")
     for column, value in control.items():
         given.tables["paired"][column] = value
     found = judged("same", dataclasses.replace(given), **arms)  # with nothing looked up yet
     assert found.verdict == "undecided"
     assert why in found.note
+    assert found.gates == f"{why} as well"
 
 
 def test_sameness_is_not_believed_where_a_control_could_not_be_tried() -> None:
@@ -841,6 +842,7 @@ def test_a_comparison_that_missed_its_success_rate_decides_nothing() -> None:
     found = judged("greater", given, a=under("snn"), b=under("ann"))
     assert found.verdict == "undecided"
     assert found.note.startswith("half did not reach success 0.5; over the 3 layers")
+    assert (found.missed, found.gates) == ("half did not reach success 0.5", "")
     assert found.needed == ""
     pairs = [{"a": under("snn"), "b": under("snn")}, {"a": under("snn"), "b": under("ann")}]
     assert judged("greater_in_all", given, pairs=pairs).verdict == "undecided"

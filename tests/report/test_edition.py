@@ -14,7 +14,12 @@ import pytest
 from sj_cka.report import Edition, edition
 
 SAFE = "all is safe"
-FIRST = {"claims.csv": "claim,test,verdict,...\n", "cka.csv": "old", "attacks.csv": "old", "curve_twins.png": "old"}
+FIRST = {
+    "claims.csv": "claim,test,role,verdict,...\n",
+    "cka.csv": "old",
+    "attacks.csv": "old",
+    "curve_twins.png": "old",
+}
 SECOND = {"claims.csv": "claim,test,verdict,...\nnew", "cka.csv": "new", "report.html": "new"}
 
 
