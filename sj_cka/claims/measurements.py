@@ -87,7 +87,7 @@ def _blocks(layers: list[str]) -> list[str]:
 
 def _log2_strength(rows: pd.DataFrame) -> pd.Series:
     """log2 of the strength at which an attack has the success rate that it was to have; NaN where it never has."""
-    return np.log2(rows["eps"].astype(float)).where(rows["reached"].astype(bool))
+    return rows["eps"].astype(float).where(rows["reached"].astype(bool)).map(np.log2)
 
 
 def beyond_wrong(rows: pd.DataFrame) -> pd.Series:
