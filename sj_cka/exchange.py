@@ -100,7 +100,8 @@ def exchange(
         - layer: its name.
         - steps: of it in y; 1 where it does not change with time.
         - accuracy: with x's features in its place.
-        - self: with its own, through a map that is fitted in the same way: what fitting alone costs.
+        - self: with its own, through a map that is fitted in the same way: what fitting alone costs, as where a unit is
+          silent on `fit` alone.
         - random: with those of `untrained`; NaN without.
         - constant: with the mean of its own over `fit`, of maps by channel: what is left where it tells nothing.
         - permuted: with its own steps in another order, the same for all samples; mean over the orders. Of a layer of

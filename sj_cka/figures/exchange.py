@@ -38,7 +38,7 @@ _LEFT = {  # column of the table -> what its line is called, and its look
     "constant": ("with its mean alone", {"color": GREY, "width": 1.2, "dash": "dashdot"}),
 }
 _SIMILARITY = {"color": PALETTE[0], "width": 2.4}
-_BANDS = ("similarity", "accuracy", "random")
+_BANDS = ("similarity", "accuracy")  # the others have their intervals under the pointer
 
 
 def exchanges(
@@ -55,7 +55,7 @@ def exchanges(
         similarity: what the measure of similarity is called.
 
     Returns:
-        A figure with two pictures in a row, one line for each table, and 95 % intervals of the first three as bands.
+        A figure with two pictures in a row, one line for each table, and 95 % intervals of the first two as bands.
 
     Raises:
         ValueError: no picture, an unknown line, a missing column or a repeated layer.
@@ -72,11 +72,12 @@ def exchanges(
     if unknown := {line for lines in pictures.values() for line in lines} - looks.keys():
         raise ValueError(f"expected lines out of {', '.join(looks)}, got {', '.join(sorted(unknown))}")
     layers = {heading: layer_names(next(iter(lines.values())).index) for heading, lines in pictures.items()}
-    longest = max(len(name) for heading in headings for name in layer_ticks(layers[heading]).names)
-    below = 40 + 7 * longest  # pixels, of names that stand upright
     columns = min(2, len(headings))
+    # pixels of names that stand upright, below each picture
+    tall = [20 + 7 * max(map(len, layer_ticks(layers[heading]).names)) for heading in headings]
+    gap = max(tall[:-columns], default=0) + 50
     figure, places, _, height = small_multiples(
-        headings, columns, _PICTURE, below + 40, shared_yaxes="all", horizontal_spacing=0.05
+        headings, columns, _PICTURE, gap, shared_yaxes="all", horizontal_spacing=0.05
     )
     named = set[str]()
     for at, (heading, lines) in zip(places, pictures.items(), strict=True):
@@ -90,11 +91,14 @@ def exchanges(
             named.add(line)
         ticks = layer_ticks(layers[heading])
         figure.update_xaxes(**layer_axis(layers[heading], ticks), tickangle=-90, showgrid=not ticks.edges, **at)
+        for edge in ticks.edges:
+            figure.add_vline(x=edge, line={"color": "#dddddd", "width": 1}, layer="below", **at)
     low, high = reach((table[["mean"]] for lines in pictures.values() for table in lines.values()), 0.0, 1.0)
     figure.update_yaxes(range=[low - 0.03, high + 0.03])
     for at in places[::columns]:
         figure.update_yaxes(title_text=f"{similarity}, accuracy", **at)
     legend = {**LEGEND_ABOVE, "y": 1 + 34 / height}
+    below = max(tall[-columns:]) + 20
     lay_out(figure, title, height + 100 + below, above=100, margin_b=below, legend=legend, hovermode="x unified")
     return figure
 
@@ -134,7 +138,7 @@ def exchanges_section(block: FigureBlock, results: Results) -> Section:
         "training samples; means with 95 % intervals over seeds. A layer is alike but not exchangeable where the first "
         "line is high and the second low. Controls: the same with the other network untrained, which shows what a "
         "linear map makes of random features; with the network's own layer, which should lose nothing; and with the "
-        "layer's mean, which tells what gets around the layer, as through a shortcut."
+        "layer's mean, which tells what gets around the layer, as through a shortcut. Table: means over layers."
     )
     left_out = results.tables["not_exchanged"]
     if len(left_out) and (names := left_out.loc[left_out["comparison"] == name, "layer"].unique()).size:
@@ -144,17 +148,17 @@ def exchanges_section(block: FigureBlock, results: Results) -> Section:
 
 
 def _summary(lines: Mapping[str, pd.DataFrame], whole: float, similarity: str) -> dict[str, str]:
-    """Means over layers in words, and the layer that loses most beside its similarity."""
+    """Means over layers in words, and the layer of which least is left."""
     means = pd.DataFrame({line: table["mean"] for line, table in lines.items()})
     row = {similarity: f"{means['similarity'].mean():.3f}", "as it is": _percent(whole)}
-    row |= {f"left, {what}": _percent(means[line].mean()) for line, what in _IN_TABLE.items()}
+    row |= {what: _percent(means[line].mean()) for line, what in _IN_TABLE.items()}
     lost = means["accuracy"].idxmin()
     at = means.loc[lost]
-    row["least exchangeable layer"] = f"{lost}: {similarity} {at['similarity']:.3f}, left {_percent(at['accuracy'])}"
+    row["least exchangeable"] = f"{lost}: {similarity} {at['similarity']:.2f}, {_percent(at['accuracy'])} left"
     return row
 
 
-_IN_TABLE = {"accuracy": "exchanged", "random": "untrained", "permuted": "steps permuted", "self": "its own"}
+_IN_TABLE = {"accuracy": "exchanged", "random": "untrained", "permuted": "permuted"}
 
 
 def _percent(share: float) -> str:
