@@ -30,14 +30,14 @@ from sj_cka.figures.drawing import (
 from sj_cka.over_seeds import of_layers
 
 _PICTURE = 250  # pixels
-_LEFT = {  # column of the table -> what its line is called, and its look
+_LEFT: dict[str, tuple[str, dict[str, Any]]] = {  # column of the table -> what its line is called, and its look
     "accuracy": ("accuracy left, with the other's layer", {"color": PALETTE[1], "width": 2.4}),
     "random": ("with the other's untrained layer", {"color": PALETTE[4], "width": 1.6, "dash": "dash"}),
     "permuted": ("with its steps in another order", {"color": PALETTE[2], "width": 1.4, "dash": "longdash"}),
     "self": ("with its own layer, mapped", {"color": PALETTE[7], "width": 1.2, "dash": "dot"}),
     "constant": ("with its mean alone", {"color": GREY, "width": 1.2, "dash": "dashdot"}),
 }
-_SIMILARITY = {"color": PALETTE[0], "width": 2.4}
+_SIMILARITY: dict[str, Any] = {"color": PALETTE[0], "width": 2.4}
 _BANDS = ("similarity", "accuracy")  # the others have their intervals under the pointer
 
 
@@ -152,9 +152,8 @@ def _summary(lines: Mapping[str, pd.DataFrame], whole: float, similarity: str) -
     means = pd.DataFrame({line: table["mean"] for line, table in lines.items()})
     row = {similarity: f"{means['similarity'].mean():.3f}", "as it is": _percent(whole)}
     row |= {what: _percent(means[line].mean()) for line, what in _IN_TABLE.items()}
-    lost = means["accuracy"].idxmin()
-    at = means.loc[lost]
-    row["least exchangeable"] = f"{lost}: {similarity} {at['similarity']:.2f}, {_percent(at['accuracy'])} left"
+    at = means.iloc[int(means["accuracy"].argmin())]
+    row["least exchangeable"] = f"{at.name}: {similarity} {at['similarity']:.2f}, {_percent(at['accuracy'])} left"
     return row
 
 
