@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 from pydantic import BaseModel
 
@@ -141,22 +142,25 @@ def plan(study: Study, *, imagined: bool = False) -> Plan:
 
 
 def _check_measured(study: Study, rows: Mapping[str, tuple[Row, ...]]) -> None:
-    """Claims on networks are on what is measured of them.
+    """Claims on networks, and those on comparisons that kinds of job measure, are on what is measured of them.
 
     Raises:
         RecipeError: one is not.
     """
-    measured: dict[str, set[NetworkName]] = {}
+    measured: dict[tuple[str, str], set[str]] = {}
     for kind, of_kind in rows.items():
-        for table in KINDS[kind].tables:
-            measured.setdefault(table, set()).update(row.at["network"] for row in of_kind if "network" in row.at)
+        for table, of in product(KINDS[kind].tables, ("network", "comparison")):
+            measured.setdefault((table, of), set()).update(row.at[of] for row in of_kind if of in row.at)
     for i, claim in enumerate(study.recipe.claims):
         for name, arm in claim.arms().items():
             table = MEASUREMENTS[arm.measure].table
-            for key in ("network", "minus") if arm.network is not None and claim.test != "trend" else ():
-                network = getattr(arm, key)
-                if network is not None and network not in measured.get(table, ()):
-                    message = f"expected a network whose {arm.measure} is measured, see jobs; got {network!r}"
+            of = MEASUREMENTS[arm.measure].of
+            asked = [(of, getattr(arm, of)), ("minus", arm.minus)]
+            if (of == "network" and claim.test == "trend") or (of == "comparison" and table in TAKEN):
+                asked = []
+            for key, got in asked:
+                if got is not None and got not in measured.get((table, of), ()):
+                    message = f"expected a {of} whose {arm.measure} is measured, see jobs; got {got!r}"
                     raise study.error(("claims", i, *path_of(name), key), message)
 
 

@@ -25,6 +25,7 @@ SCRIPTS = {
     "cka_vs_peers": "time of raw Grams",
     "planning": "exponent",
     "fisher": "with labels of the data",
+    "exchange": "most that a network with itself loses",
     "verdicts": "share that pass .95",
     "own_terms": "time of own terms over that of Grams",
     "learning_rules": "a step of bptt at T = 2",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from sj_cka.claims.statements import Arm
 
 ORIGINS = "origins"
 _CELL = ["seed", "seed_y"]
+_ANY: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,9 @@ class Evidence:
     ) -> pd.DataFrame:
         measurement = MEASUREMENTS[arm.measure]
         column = measurement.column if column is None else column
-        rows = self._rows(measurement.table, comparison, arm.variant if variant is None else variant, state)
-        key = (measurement.table, comparison, arm.variant if variant is None else variant, state, column)
+        variant, where = arm.variant if variant is None else variant, measurement.where
+        rows = self._rows(measurement.table, comparison, variant, state, where)
+        key = (measurement.table, comparison, variant, state, *where.items(), column)
         if key not in self._known:
             by_cell = _by_cell(rows, _column(rows, column))
             self._known[key] = by_cell[list(rows["layer"].drop_duplicates())]
@@ -142,7 +145,8 @@ class Evidence:
     ) -> dict[tuple[int, int], frozenset[str]]:
         """(seed, seed_y) -> what random numbers the row hangs on, sorted by seeds."""
         variant = (arm.variant if variant is None else variant) or ""
-        rows = self._rows(MEASUREMENTS[arm.measure].table, comparison, variant, state)
+        measurement = MEASUREMENTS[arm.measure]
+        rows = self._rows(measurement.table, comparison, variant, state, measurement.where)
         once = (rows if kind is None else rows[rows.kind == kind]).drop_duplicates(_CELL).sort_values(_CELL)
         seeds = [(int(i), int(j)) for i, j in zip(once["seed"], once["seed_y"], strict=True)]
         if ORIGINS in once:
@@ -154,10 +158,14 @@ class Evidence:
             pair: frozenset(f"{name}, seed {seed}" for name, seed in zip(names, pair, strict=True)) for pair in seeds
         }
 
-    def _rows(self, table: str, comparison: str, variant: str | None, state: str) -> pd.DataFrame:
-        if (key := (table, comparison, variant or "", state)) not in self._known:
+    def _rows(
+        self, table: str, comparison: str, variant: str | None, state: str, where: Mapping[str, str] = _ANY
+    ) -> pd.DataFrame:
+        if (key := (table, comparison, variant or "", state, *where.items())) not in self._known:
             rows = self.tables[table]
             of = (rows.comparison == comparison) & (rows.variant == (variant or "")) & (rows.state == state)
+            for column, wanted in where.items():
+                of &= rows[column] == wanted
             self._known[key] = rows[of]
         found: pd.DataFrame = self._known[key]
         return found

@@ -31,6 +31,7 @@ class Measurement(NamedTuple):
         reason: why.
         spread: standard deviation over seeds that is expected, unless a claim says otherwise.
         over_ceiling: the value of each layer is taken over the noise ceiling of that layer.
+        where: column of the table -> what it holds in the rows that are meant, of a comparison.
         scale: what its values are, where they may be set against those of other measurements that say the same; None:
             of a network its own column, of a comparison all of its table.
     """
@@ -48,6 +49,7 @@ class Measurement(NamedTuple):
     reason: str = "a fiftieth of the way from unrelated to equal"
     spread: float = 0.02
     over_ceiling: bool = False
+    where: Mapping[str, str] = MappingProxyType({})
     scale: str | None = None
 
     @property
@@ -95,6 +97,25 @@ def beyond_wrong(rows: pd.DataFrame) -> pd.Series:
     return rows["cka"] - rows["wrong"]
 
 
+def _kept(column: str) -> Callable[[pd.DataFrame], pd.Series]:
+    """What makes the share of a network's own accuracy that is left, of an accuracy."""
+    return lambda rows: rows[column] / rows["whole"]
+
+
+def _exchange(label: str, column: str, into: str) -> Measurement:
+    """What an exchange of layers leaves of the accuracy of the network that gets them, mean over layers."""
+    return Measurement(
+        "comparison",
+        "exchange",
+        f"share of {into}'s accuracy that is left {label}",
+        _KEPT[column],
+        where={"into": into},
+        scale="share of accuracy",
+        reason="one sample in fifty",
+    )
+
+
+_KEPT = {column: _kept(column) for column in ("accuracy", "random", "permuted")}
 _SHARE = "share of samples"
 _POINT, _ONE = 0.01, "one sample in a hundred"
 MEASUREMENTS: dict[str, Measurement] = {
@@ -219,6 +240,12 @@ MEASUREMENTS: dict[str, Measurement] = {
         "grid",
         unit="layers in blocks",
     ),
+    "exchange_into_y": _exchange("with a layer of x in place of its own", "accuracy", "y"),
+    "exchange_into_x": _exchange("with a layer of y in place of its own", "accuracy", "x"),
+    "random_into_y": _exchange("with a layer of x untrained in place of its own", "random", "y"),
+    "random_into_x": _exchange("with a layer of y untrained in place of its own", "random", "x"),
+    "permuted_y": _exchange("with the time steps of a layer in another order", "permuted", "y"),
+    "permuted_x": _exchange("with the time steps of a layer in another order", "permuted", "x"),
     "dynamics": Measurement(
         "comparison", "dynamics", "change between steps, over split halves of the units", "split", spread=0.05
     ),

@@ -9,6 +9,7 @@ from sj_cka.figures.accuracy import accuracy, accuracy_by_steps, accuracy_by_ste
 from sj_cka.figures.credit import alignment_section, locality, locality_section
 from sj_cka.figures.curve import curve, curve_section, relative_curve_section
 from sj_cka.figures.drawing import GREY, PALETTE, TEMPLATE, Figure, Panel, Section, State
+from sj_cka.figures.exchange import exchanges, exchanges_section
 from sj_cka.figures.fisher import fisher, fisher_section
 from sj_cka.figures.heatmap import heatmap, heatmap_section, heatmaps, heatmaps_section
 from sj_cka.figures.learning import against_epochs, learning_section, parting_section
@@ -32,6 +33,7 @@ __all__ = [
     "against_epochs",
     "backdoors",
     "curve",
+    "exchanges",
     "fisher",
     "heatmap",
     "heatmaps",
@@ -62,4 +64,5 @@ FIGURES: dict[str, Figure] = {
     "alignment": Figure(alignment_section, "alignment"),
     "locality": Figure(locality_section, "locality"),
     "fisher": Figure(fisher_section, "fisher"),
+    "exchange": Figure(exchanges_section, "exchange"),
 }

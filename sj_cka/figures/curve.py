@@ -75,7 +75,7 @@ def curve(
     tables = [*lines.values(), *reference.values()]
     figure = go.Figure()
     for i, (label, table) in enumerate(lines.items()):
-        figure.add_trace(_band(table, _places(table, relative), colour=colour_of(i), group=label))
+        figure.add_trace(band(table, _places(table, relative), colour=colour_of(i), group=label))
     styles = _styles(list(reference))
     for key, table in reference.items():
         owner, _, name = _parted(key)
@@ -203,7 +203,7 @@ def _places(table: pd.DataFrame, relative: bool) -> list[Any]:
     return [round(float(place), 5) for place in np.linspace(0, 1, len(table))] if relative else list(table.index)
 
 
-def _band(table: pd.DataFrame, places: list[Any], *, colour: str, group: str) -> go.Scatter:
+def band(table: pd.DataFrame, places: list[Any], *, colour: str, group: str) -> go.Scatter:
     """The interval as one closed shape for each run of layers that have one."""
     x: list[Any] = []
     y: list[float | None] = []

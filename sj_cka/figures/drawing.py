@@ -24,6 +24,7 @@ Of = Literal[
     "fisher",
     "alignment",
     "locality",
+    "exchange",
     "comparison",
     "epochs",
     "pairs of variants",
@@ -61,8 +62,9 @@ class Figure:
             other arguments are options of the recipe, checked against this signature.
         of: what it shows, and so what the study must have: its "networks"; networks that are run with other numbers
             of steps, "evaluations"; "attacks"; "backdoors"; what `jobs` of a name measure, "fisher", "alignment",
-            "locality"; or a comparison that the block names: any "comparison", one over "epochs", of "pairs of
-            variants", of a "network with itself", one over all variants of a "sweep".
+            "locality"; or a comparison that the block names: any "comparison", one whose layers `jobs.exchange` puts
+            in each other's place, "exchange", one over "epochs", of "pairs of variants", of a "network with itself",
+            one over all variants of a "sweep".
         states: of the networks of the comparison, those that it can show.
     """
 
@@ -73,7 +75,7 @@ class Figure:
     @property
     def compares(self) -> bool:
         """Whether it shows a comparison."""
-        return self.of in ("comparison", "epochs", "pairs of variants", "network with itself", "sweep")
+        return self.of in ("comparison", "exchange", "epochs", "pairs of variants", "network with itself", "sweep")
 
 
 # One scale for every CKA figure, so that two pictures can be compared by eye. Viridis is perceptually uniform.

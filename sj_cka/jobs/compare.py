@@ -73,7 +73,7 @@ def rows(graph: Graph) -> Iterator[Row]:
         for variant, sides in study.sides(comparison).items():
             title = f"{comparison.name} {variant}".strip()
             for state in states:
-                for i, j in _seeds(graph, comparison, sides, state):
+                for i, j in seeds_of(graph, comparison, sides, state):
                     of_seeds = f"seed {i}" if i == j else f"seed {i} against {j}"
                     compared = job(graph, comparison, sides, (i, j), state, f"{title}, {state}, {of_seeds}")
                     yield _row(comparison, variant, state, (i, j), "", compared)
@@ -86,7 +86,7 @@ def rows(graph: Graph) -> Iterator[Row]:
                         yield _row(comparison, variant, "ceiling", (i, j), kind, compared)
 
 
-def _seeds(graph: Graph, comparison: Comparison, sides: Sides, state: State) -> list[tuple[int, int]]:
+def seeds_of(graph: Graph, comparison: Comparison, sides: Sides, state: State) -> list[tuple[int, int]]:
     """Which seeds of x are compared with which of y; not a seed with itself where the two networks share weights."""
     seeds = graph.study.seeds
     if comparison.seeds == "same":

@@ -6,7 +6,20 @@ import time
 from collections.abc import Callable
 
 from sj_cka.job import Context, Files, Job
-from sj_cka.jobs import alignment, attack, backdoor, compare, convert, cost, evaluate, fisher, init, locality, train
+from sj_cka.jobs import (
+    alignment,
+    attack,
+    backdoor,
+    compare,
+    convert,
+    cost,
+    evaluate,
+    exchange,
+    fisher,
+    init,
+    locality,
+    train,
+)
 from sj_cka.jobs.graph import Kind
 from sj_cka.jobs.machine import device, environment, threads
 from sj_cka.plugins import lookup
@@ -23,6 +36,7 @@ KINDS: dict[str, Kind] = {
     "fisher": fisher.KIND,
     "alignment": alignment.KIND,
     "locality": locality.KIND,
+    "exchange": exchange.KIND,
 }
 
 

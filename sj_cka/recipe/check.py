@@ -105,6 +105,10 @@ def _check_compared(study: Study, key: KeyPath, figure: Figure, comparison: Comp
         at,
         f"expected {ITSELF}, {comparison.name!r} is none",
     )
+    if figure.of == "exchange":
+        asked = study.recipe.jobs.get("exchange", {}).get("comparisons")
+        message = f"expected a comparison of jobs.exchange, whose layers are exchanged, {comparison.name!r} is none"
+        study.refuse_if(not isinstance(asked, list) or comparison.name not in asked, at, message)
     if figure.of == "sweep":
         check_over_variants(study, at, comparison)
         check_sweep(study, (*key, "name"))
