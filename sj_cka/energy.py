@@ -3,7 +3,8 @@
 What a value costs depends on where it comes from, not on how it looks, so that neither a silent ReLU nor a binary
 image is taken for spikes, and the count is the same in any batches:
 
-- Spikes are what SpikingJelly's neurons put out, where that is whole numbers; m > 1 counts as m spikes. Each costs
+- Spikes are what SpikingJelly's neurons and encoders put out, where that is whole numbers; m > 1 counts as m spikes.
+  Each costs
   an accumulation for every weight it meets, at the border of an image those inside it.
 - So do spikes that were copied, chosen, summed, averaged or multiplied by one constant on their way, in whatever
   layout, as by a pooling, by the sum of SEW ResNet or by the scale of `sj_cka.twins.converted_snn`: these steps are
@@ -25,6 +26,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
+from spikingjelly.activation_based import encoding
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -110,7 +112,7 @@ def cost(network: nn.Module, images: Tensor, *, batch_size: int = 64, axis: int 
         few = images.narrow(axis, 0, min(2, N))
         from_rest(network, lambda: net(few.clone()))  # an artificial twin runs itself on probes the first time
         for module in network.modules():
-            if is_neuron(module):
+            if is_neuron(module) or isinstance(module, encoding.StatelessEncoder | encoding.StatefulEncoder):
                 undo.callback(module.register_forward_hook(counter.fired).remove)
         for batch in images.split(batch_size, axis):
             reset_states(network)

@@ -32,7 +32,7 @@ class Counter(TorchDispatchMode):
         self.data = {StorageWeakRef(images.untyped_storage())}
 
     def fired(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Hook of a neuron: marks what it puts out, unless that is potentials."""
+        """Hook of a neuron or an encoder: marks what it puts out, unless that is potentials."""
         if isinstance(output, Tensor) and (not output.is_floating_point() or torch.equal(output, output.round())):
             self.mark(output, 1.0)
 

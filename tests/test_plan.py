@@ -254,6 +254,27 @@ def test_new_options_leave_the_keys_of_finished_jobs_as_they_were() -> None:
     assert (len(keys), digest) == (156, "351e11598e4da5bd474de5246b11e2e81ce654c0ac59e68e7b3176c5d984a95e")
 
 
+def test_the_conversion_of_photos_trains_the_networks_of_the_study_of_shortcuts() -> None:
+    ours, theirs = (
+        plan(recipe.read(ROOT / "recipes" / f"{name}.yaml", "photos")) for name in ("conversion", "residual_ablation")
+    )
+    assert set(ours.trained) == {(f"all.{kind}", seed) for kind in ("snn", "ann", "converted") for seed in range(8)}
+    trained = {job.key for job in ours.trained.values() if job.kind == "train"}
+    assert trained == {job.key for (name, _), job in theirs.trained.items() if name.startswith("all.")}
+    twins = [
+        {pair.job.key for pair in pairs(one) if (pair.comparison, pair.variant) == ("twins", "all")}
+        for one in (ours, theirs)
+    ]
+    assert twins[0] == twins[1]
+
+
+def test_neurons_and_conversion_share_the_networks_of_the_papers_neuron() -> None:
+    conversion, neurons = (plan(recipe.read(ROOT / "recipes" / f"{name}.yaml")) for name in ("conversion", "neurons"))
+    for seed in range(4):
+        for kind in ("snn", "ann"):
+            assert conversion.trained[f"all.{kind}", seed].key == neurons.trained[f"base.{kind}", seed].key
+
+
 # profiles at the scale of the paper, whose data are not here
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

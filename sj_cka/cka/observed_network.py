@@ -66,9 +66,14 @@ class ObservedNetwork:
         """
         n, T = self.plan.drive.samples(batch), self.plan.T
         grams = {name: empty_grams(taps, name, n, T, self.device, allocate) for name, taps in self.taps.items()}
+        cuda = self.device.type == "cuda"
+        drawn = torch.get_rng_state(), torch.cuda.get_rng_state(self.device) if cuda else None
         self._run(batch, grams, seed)
         again = set().union(*(centred.waiting.marked() for centred in grams.values()))
         if again:
+            torch.set_rng_state(drawn[0])  # what the network draws, it draws again
+            if drawn[1] is not None:
+                torch.cuda.set_rng_state(drawn[1], self.device)
             self._run(batch, grams, seed, again)
         assert all(all(centred.filled) for centred in grams.values()), "a layer was observed at some of its steps only"
         return {name: grams[source] for name, source in self.source.items()}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sj_cka.ranges import brightest
+from sj_cka.ranges import UNIT, brightest, scale_of
 
 IMAGINED = "imagined"  # in place of a fingerprint
 
@@ -115,6 +115,17 @@ class Images(Samples):
     std: tuple[float, ...]
     called: ClassVar[str] = "images"
     channel_axis: ClassVar[int] = 1
+
+    @functools.cached_property
+    def input_range(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """What `as_input` makes of the darkest and of the brightest value that pixels may have, for each channel.
+
+        These are 0 and 255 of bytes, of other images the scale that the training split is of, see
+        `sj_cka.ranges.scale_of` (0 to 1 where it tells none).
+        """
+        scale = UNIT if self.x_train.dtype == torch.uint8 else scale_of(self.x_train) or UNIT
+        low, high = (tuple((end - mean) / std for mean, std in zip(self.mean, self.std, strict=True)) for end in scale)
+        return low, high
 
     def as_input(self, x: Tensor) -> Tensor:
         """Images `[N, C, H, W]`: (x - mean) / std, float32.

@@ -110,6 +110,7 @@ def check(preflight: Preflight) -> None:
             key: KeyPath = ("attack", "by", name)
             if entry.like is not None or not entry.concerns(network):
                 continue
+            _check_gradient(study, key, entry, network)
             if attack_named(entry.attack).unit == "counts" and samples.T is None:
                 raise study.error(key, f"expected an attack on images for {network}, got {entry.attack}: on recordings")
             attack = _options(study, entry)
@@ -121,6 +122,16 @@ def check(preflight: Preflight) -> None:
             except (ValueError, TypeError, RuntimeError) as error:
                 if not isinstance(error, NoGradient):  # of an untrained network
                     raise fault_of(error, study.source, key, about=f"{network}: ") from error
+
+
+def _check_gradient(study: Study, key: KeyPath, entry: Attacking, network: NetworkName) -> None:
+    """An attack with gradients is on a network that has one to its input: through spikes for an image there is none."""
+    victim = entry.source_of(network) or network
+    if victim.kind != "snn" or attack_named(inside(entry.attack, entry.options)[0]).needs != "gradient":
+        return
+    coding = study.conditions[victim.variant].snn.coding
+    got = f"{victim} is given spikes for an image (snn.coding: {coding}); take square, or transfer from another network"
+    study.refuse_if(coding != "direct", key, f"expected a network with a gradient to its input for {entry.name}, {got}")
 
 
 def _check_range(study: Study, key: KeyPath, entry: Attacking, samples: Samples, aim: Target, network: str) -> None:

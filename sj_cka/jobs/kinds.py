@@ -3,7 +3,10 @@
 import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
 
 from sj_cka.job import Context, Files, Job
 from sj_cka.jobs import (
@@ -40,6 +43,18 @@ KINDS: dict[str, Kind] = {
 }
 
 
+@contextmanager
+def seeded(job: Job, context: Context) -> Iterator[None]:
+    """torch's own random numbers as they are for a job, whatever ran before it; put back at the end.
+
+    They begin at a hash of the spec, for each process at another one. Networks that draw in evaluation, as of spikes
+    for an image (`snn.coding: poisson`), so draw the same in the same job, and other ones in another job.
+    """
+    with torch.random.fork_rng([context.device] if context.device.type == "cuda" else []):
+        torch.manual_seed(int(job.key[:15], 16) + context.rank)
+        yield
+
+
 def run(job: Job, read: Callable[[str, str], bytes], context: Context | None = None) -> Files:
     """Runs a job: its files, with `spec.json`, the environment that it ran in and the CPU seconds that it took.
 
@@ -53,7 +68,7 @@ def run(job: Job, read: Callable[[str, str], bytes], context: Context | None = N
     context = context or Context(device=device())
     inputs = {name: functools.partial(read, needed.key) for name, needed in job.inputs.items()}
     began = time.process_time()
-    with threads(job.threads):
+    with threads(job.threads), seeded(job, context):
         files = lookup(KINDS, job.kind, "kind of job").run(job, inputs, context)
     ran = {"cpu_s": round(time.process_time() - began, 3)}
     return {

@@ -13,7 +13,7 @@ from torch import nn
 from sj_cka.data import Samples
 from sj_cka.job import Job, canonical
 from sj_cka.models import build
-from sj_cka.preflight import network_options
+from sj_cka.preflight import data_options, network_options
 from sj_cka.recipe import Condition
 from sj_cka.recipe.choices import MODEL, NEURON
 from sj_cka.twins import converted_snn
@@ -38,9 +38,8 @@ def network_args(condition: Condition, kind: str, samples: Samples) -> dict[str,
 
 def network_spec(job: Job, data: Samples) -> dict[str, Any]:
     """What `build` needs; its seed comes from the seed and the network, with `init: same` from the model alone."""
-    spec = {"in_channels": data.channels, "num_classes": data.classes} | {
-        key: job.args[key] for key in _SEEDED if key in job.args
-    }
+    of_network = {key: job.args[key] for key in _SEEDED if key in job.args}
+    spec = data_options(data, of_network) | of_network
     seeded: dict[str, Any] = (
         {"seed": job.seed, "model": spec["model"]} if job.args.get("init") == "same" else {"seed": job.seed, **spec}
     )
@@ -64,7 +63,7 @@ def origins(job: Job) -> frozenset[str]:
     return found | {job.key} | ({canonical(first)} if "model" in first else set())
 
 
-_SEEDED = ("kind", "model", "T", "neuron", "ann_input")
+_SEEDED = ("kind", "model", "T", "neuron", "coding", "ann_input")
 
 
 def read_network(weights: bytes, T: int | None = None, device: torch.device | str = "cpu") -> nn.Module:

@@ -88,6 +88,8 @@ class SEWResNet(OverTime):
 
     def layers(self, x: Tensor, T: int | None) -> Tensor:
         for name, module in self.named_children():
+            if name == "encoder":
+                continue
             if name == "sn1":
                 x = in_time(x, T)
             x = module(x.flatten(-3) if name == "fc" else x)

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from sj_cka.models.coding import Encoder
 from sj_cka.models.options import whole
 
 MakeNeuron = Callable[[], nn.Module]
@@ -15,7 +16,8 @@ class OverTime(nn.Module):
 
     `T` is the number of steps that an image is shown; None makes an artificial network, whose layers are in step mode
     "s". A spiking network's are in step mode "m" and see an image as one step until `in_time` shows it T times, in
-    front of the first neuron: what lies before it does not change with time.
+    front of the first neuron: what lies before it does not change with time. Where it has an `encoder`, it sees the
+    spikes that this makes of an image, in all its layers; frames it takes as they are.
 
     Args:
         T: see above.
@@ -28,6 +30,7 @@ class OverTime(nn.Module):
 
     axes: ClassVar[tuple[int, ...]] = (4, 5)  # an odd number of them: time is the first
     takes: ClassVar[str] = "images [N, C, H, W] or frames [T, N, C, H, W]"
+    encoder: Encoder | None  # see sj_cka.models.coding; None: an image is shown as it is
 
     def __init__(self, T: int | None, in_channels: int, num_classes: int) -> None:
         super().__init__()
@@ -35,6 +38,7 @@ class OverTime(nn.Module):
         whole("in_channels", in_channels, "the number of channels of the input, from 1")
         whole("num_classes", num_classes, "the number of classes, from 1")
         self.T = T
+        self.register_module("encoder", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[T, N, classes]`; of an artificial network `[N, classes]` for what comes without time.
@@ -51,10 +55,12 @@ class OverTime(nn.Module):
         if self.T is None:
             y = self.layers(x.flatten(0, 1) if frames else x, None)
             return y.unflatten(0, x.shape[:2]) if frames else y
+        if self.encoder is not None and not frames:
+            x, frames = self.encoder(x, self.T), True
         return self.layers(x, len(x)) if frames else self.layers(x.unsqueeze(0), self.T)
 
     def in_steps(self, x: Tensor) -> Tensor:
-        """What `forward` takes as frames, `[T, N, ...]`: an image shown T times, without a copy.
+        """What `forward` takes as frames, `[T, N, ...]`: an image shown T times, without a copy, or its spikes.
 
         Raises:
             ValueError: an artificial network, which has no steps.
@@ -63,7 +69,7 @@ class OverTime(nn.Module):
             return x
         if self.T is None:
             raise ValueError("expected a spiking network for what goes step by step, got an artificial one")
-        return x.unsqueeze(0).expand(self.T, *x.shape)
+        return x.unsqueeze(0).expand(self.T, *x.shape) if self.encoder is None else self.encoder(x, self.T)
 
     def layers(self, x: Tensor, T: int | None) -> Tensor:
         """All layers in turn.

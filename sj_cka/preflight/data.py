@@ -82,11 +82,14 @@ def _read(condition: Condition, imagined: bool) -> Data:
 
 
 def _check_steps(condition: Condition, samples: Samples) -> None:
-    """Recordings bring their own steps.
+    """Recordings bring their own steps, and what happens in each.
 
     Raises:
         RecipeError: the recipe gives others.
     """
+    if samples.T is not None and condition.snn.coding != "direct":
+        message = f"expected direct: recordings are events, and need no coding; got {condition.snn.coding}"
+        raise condition.source.error(("snn", "coding"), message)
     if samples.T is not None and "T" in condition.snn.model_fields_set and condition.snn.T != samples.T:
         why = "recordings bring their own steps, data.T of them"
         message = f"expected no snn.T, or {samples.T}: {why}; got {condition.snn.T}"

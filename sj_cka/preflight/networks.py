@@ -11,7 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sj_cka.data import Samples
+from sj_cka.data import Images, Samples
 from sj_cka.models import NetworkKind, build
 from sj_cka.preflight.data import Data
 from sj_cka.recipe import Condition, NetworkName, Study
@@ -120,7 +120,7 @@ def _built(condition: Condition, kind: NetworkKind, data: Samples) -> nn.Module:
         raise fault_of(error, condition.source, ("snn", "neuron")) from error
     try:
         with _Bounded():
-            return build(kind, in_channels=data.channels, num_classes=data.classes, **options)
+            return build(kind, **options, **data_options(data, options))
     except ValueError as error:
         raise fault_of(error, condition.source, ("model",), ("snn",)) from error
 
@@ -140,12 +140,20 @@ class _Bounded(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def data_options(data: Samples, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What `build` gets of the data, beside the options of the network."""
+    shape: dict[str, Any] = {"in_channels": data.channels, "num_classes": data.classes}
+    return shape | ({"input_range": data.input_range} if "coding" in options and isinstance(data, Images) else {})
+
+
 def network_options(condition: Condition, kind: str, samples: Samples) -> dict[str, Any]:
     """What `build` gets, but for the shape of the data and the seed; recordings bring their own steps."""
     options: dict[str, Any] = {"model": MODEL.typed(condition.model)}
     if kind == "snn":
         options["neuron"] = NEURON.typed(condition.snn.neuron.options())
         options["T"] = condition.snn.T if samples.T is None else samples.T
+        if condition.snn.coding != "direct":
+            options["coding"] = condition.snn.coding
     elif samples.T is not None and condition.ann_input != "steps":  # an image is one input to any ANN
         options["ann_input"] = condition.ann_input
     return options

@@ -21,7 +21,7 @@ from sj_cka.attacks.poisoning import Corner
 from sj_cka.claims import TESTS, Claim
 from sj_cka.data import Samples
 from sj_cka.figures import State
-from sj_cka.models import AnnInput
+from sj_cka.models import AnnInput, Coding
 from sj_cka.plugins import load_plugins
 from sj_cka.recipe.attack_block import Attacks
 from sj_cka.recipe.choices import RULE, ByName, Named, in_yaml
@@ -124,6 +124,11 @@ class SNN(Strict):
         4, ge=1, le=MOST_STEPS, description="time steps that an image is shown; of recordings those of the data, data.T"
     )
     neuron: NeuronBlock = Field(NeuronBlock(), description="a neuron of NEURONS and its options")
+    coding: Coding = Field(
+        "direct",
+        description="how <variant>.snn is given an image: as it is at every step; poisson: at each step a spike with a "
+        "probability of its brightness; latency: one spike, the brighter the earlier. No other network has it",
+    )
 
 
 def _known_mode(mode: str) -> str:

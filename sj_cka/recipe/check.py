@@ -50,6 +50,7 @@ def check(study: Study) -> None:
     for i, evaluation in enumerate(study.recipe.evaluate):
         for network in study.networks(evaluation.network):
             _check_evaluated(study, ("evaluate", i, "network"), network)
+    _check_latencies(study)
     _check_figures(study)
     for i, claim in enumerate(study.recipe.claims):
         _check_claim(study, ("claims", i), claim)
@@ -63,6 +64,19 @@ def _check_evaluated(study: Study, key: KeyPath, network: NetworkName) -> None:
         key,
         f"expected a trained spiking network, <variant>.<snn|converted>, got {network!r}",
     )
+
+
+def _check_latencies(study: Study) -> None:
+    """No network whose input is coded by latency is run for one step, in which all latencies are one."""
+    runs: list[tuple[KeyPath, NetworkName, int | None]] = []
+    for i, evaluation in enumerate(study.recipe.evaluate):
+        runs += [(("evaluate", i, "T"), name, T) for name in study.networks(evaluation.network) for T in evaluation.T]
+    for i, comparison in enumerate(study.recipe.compare):
+        for sides in study.sides(comparison).values():
+            runs += [(("compare", i, "T_x"), sides.x, sides.T_x), (("compare", i, "T_y"), sides.y, sides.T_y)]
+    for key, name, T in runs:
+        latency = name.kind == "snn" and study.conditions[name.variant].snn.coding == "latency"
+        study.refuse_if(latency and T == 1, key, f"expected 2 steps or more: all latencies of {name} are one in 1")
 
 
 def _check_figures(study: Study) -> None:

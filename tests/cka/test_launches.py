@@ -256,3 +256,17 @@ def test_own_terms_copy_no_more_than_they_need(batch_first: bool, on_cuda: OnCud
     units = own_terms.units_of(X, C, S, size)
     assert on_cuda.most < units.values.nbytes + 4 * 4 * own_terms._LARGE_CHUNK
     assert on_cuda.most < X.nbytes
+
+
+def test_a_network_that_draws_is_taken_again_with_what_it_drew(launches: Launches) -> None:
+    model = {"name": "mlp", "inputs": 6, "hidden": [8], "norm": "none"}
+    net = build("snn", model, in_channels=1, num_classes=3, T=T, coding="poisson").eval()
+    with torch.no_grad():
+        net.get_submodule("layer1.fc").bias += 1e5  # its Grams are beyond float32 unless they are centred
+    x = torch.rand(24, 1, 2, 3, generator=torch.Generator().manual_seed(0))
+    found = []
+    for bound in (False, True):
+        launches(bound)
+        torch.manual_seed(1)
+        found.append(compare(net, loader=x, layers=["encoder", "layer1.fc"], progress=False).matrix())
+    np.testing.assert_allclose(*found, atol=1e-4)

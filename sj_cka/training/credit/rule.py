@@ -123,9 +123,11 @@ class Rule:
             value = loss(logits, y)
             scale(value).backward()
             return logits, value
+        if self.per_step:  # once: of an image a network may draw them
+            x = in_steps(network, x)
         wiring = self.wiring(network, x)
         T = len(in_steps(network, x)) if self.per_step or only is not None else 1
-        blocks = in_steps(network, x).split(self.k or 1) if self.per_step else [x]
+        blocks = x.split(self.k or 1) if self.per_step else [x]
         parts, total, done = [], torch.zeros((), device=x.device), 0
         losses = Losses(loss, local_loss or loss, scale)
         symmetric = self._symmetric(network, wiring, blocks[0])
