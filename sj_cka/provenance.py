@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,18 +121,27 @@ class Provenance:
 _JSON = TypeAdapter(Provenance)
 
 
-def provenance(planned: Plan, store: Store, held: Sequence[Frozen], done: int, seconds: float) -> Provenance:
+Ran = list[tuple[Job, dict[str, Any]]]
+"""Jobs of a study, each with where it ran and what it took: its environment.json."""
+
+
+def environments(planned: Plan, store: Store) -> Ran:
+    """Those of finished jobs, in the order of the plan."""
+    return [(job, json.loads(store.read(job.key, "environment.json"))) for job in in_order(planned.jobs)]
+
+
+def provenance(planned: Plan, ran: Ran, held: Sequence[Frozen], done: int, seconds: float) -> Provenance:
     """What a run was.
 
     Args:
         planned: its plan.
-        store: where its finished jobs lie.
+        ran: its `environments`.
         held: what the study said at its first run and since.
         done: jobs that it did.
         seconds: how long it took.
     """
-    study, jobs = planned.study, in_order(planned.jobs)
-    cpu_s, unknown = _cpu_seconds(jobs, store)
+    study = planned.study
+    cpu_s, unknown = _cpu_seconds(ran)
     return Provenance(
         title=study.recipe.title,
         question=study.recipe.question,
@@ -143,7 +152,7 @@ def provenance(planned: Plan, store: Store, held: Sequence[Frozen], done: int, s
         smaller=_smaller(study),
         seeds=study.seeds,
         data=tuple((data.described, data.samples.fingerprint) for data in planned.sets),
-        jobs=len(jobs),
+        jobs=len(ran),
         done=done,
         seconds=round(seconds, 1),
         threads=study.recipe.train.threads,
@@ -156,30 +165,23 @@ def provenance(planned: Plan, store: Store, held: Sequence[Frozen], done: int, s
         fixed=told(held),
         changes=tuple(changes(held)),
         never_run=tuple(study.recipe.never_run),
-        kinds={job.kind: job.version for job in jobs},
+        kinds={job.kind: job.version for job, _ in ran},
         design=held[-1].design,
         claims=held[-1].claims,
     )
 
 
-def _cpu_seconds(jobs: Iterable[Job], store: Store) -> tuple[dict[str, float], int]:
+def _cpu_seconds(ran: Ran) -> tuple[dict[str, float], int]:
     """What jobs took, by kind, most first; and of how many that is not known."""
-    took, unknown = Counter[str](), 0
-    for job in jobs:
-        ran = _environment(job, store)
-        took[job.kind] += ran.get("cpu_s", 0.0)
-        unknown += "cpu_s" not in ran
+    took = Counter[str]()
+    for job, there in ran:
+        took[job.kind] += there.get("cpu_s", 0.0)
+    unknown = sum("cpu_s" not in there for _, there in ran)
     return {kind: round(seconds, 1) for kind, seconds in took.most_common()}, unknown
 
 
 def _smaller(study: Study) -> bool:
     return "paper" in study.recipe.profiles and study.profile != "paper"
-
-
-def _environment(job: Job, store: Store) -> dict[str, Any]:
-    """Where a finished job ran, and what it took."""
-    ran: dict[str, Any] = json.loads(store.read(job.key, "environment.json"))
-    return ran
 
 
 def backends(planned: Plan) -> str:
@@ -205,9 +207,9 @@ def _commit() -> str:
     return found.stdout.strip() or "not a git checkout"
 
 
-def remarks(planned: Plan, store: Store, undefined: pd.DataFrame) -> tuple[str, ...]:
+def remarks(planned: Plan, ran: Ran, undefined: pd.DataFrame) -> tuple[str, ...]:
     """What a reader must know: samples left out, layers without CKA, jobs of another environment, a smaller profile."""
-    notes = [_elsewhere(planned, store)]
+    notes = [_elsewhere(ran)]
     alignment = planned.study.recipe.cka
     for _, samples in planned.sets:
         notes += samples.remarks
@@ -235,12 +237,11 @@ def remarks(planned: Plan, store: Store, undefined: pd.DataFrame) -> tuple[str, 
     return tuple(filter(None, notes))
 
 
-def _elsewhere(planned: Plan, store: Store) -> str:
+def _elsewhere(ran: Ran) -> str:
     """Says so where finished jobs ran on another device, or with other versions, than those that the page names."""
     others = Counter[str]()
-    for job in in_order(planned.jobs):
+    for job, there in ran:
         here = environment(job)
-        there = _environment(job, store)
         others[", ".join(f"{key} {there[key]}" for key in there if key != "cpu_s" and there[key] != here.get(key))] += 1
     del others[""]
     counted = "; ".join(f"{count} with {other}" for other, count in others.items())

@@ -20,7 +20,7 @@ from sj_cka.over_seeds import accuracy_summary
 from sj_cka.plan import Plan, plan
 from sj_cka.plugins import lookup
 from sj_cka.processes import joined, world
-from sj_cka.provenance import STUDY, backends, provenance, remarks
+from sj_cka.provenance import STUDY, backends, environments, provenance, remarks
 from sj_cka.report import Edition, Page, answer, write_csv, write_page, write_pngs
 from sj_cka.results import Results, evidence_so_far, read_results
 from sj_cka.store import Store
@@ -181,7 +181,8 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
     if not write:
         return result
     shown = [results.section(block) for block in study.recipe.figures]
-    known = provenance(planned, store, held, done, seconds)
+    ran = environments(planned, store)
+    known = provenance(planned, ran, held, done, seconds)
     page = Page(
         study.recipe.title,
         study.recipe.question,
@@ -189,7 +190,7 @@ def _finish(planned: Plan, store: Store, folder: Path, done: int, seconds: float
         tuple(shown),
         known.words(),
         study.source.text,
-        (*known.changes, *remarks(planned, store, results.tables["undefined"])),
+        (*known.changes, *remarks(planned, ran, results.tables["undefined"])),
     )
     safe = f"all finished jobs are safe in {store.root}, sj-cka report draws it from them"
     with Edition(folder, _fixed(planned, store)).made(safe) as made:
