@@ -36,8 +36,8 @@ BAD = {
     "wrong type": (("  T: 2", "  T: two # <--"), "snn.T: expected a number, got 'two'"),
     "unknown name": (
         ("{name: npz, path: images.npz}", "{name: imagenet} # <--"),
-        "data.name: unknown data set 'imagenet'; known: digits, digits_dvs, npz, photos, cifar10, cifar100, "
-        "mnist, fashion_mnist, nmnist, cifar10_dvs, dvs128_gesture, n_caltech101, ...",
+        "data.name: unknown data set 'imagenet'; known: digits, digits_dvs, npz, photos, photos_dvs, cifar10, "
+        "cifar100, mnist, fashion_mnist, nmnist, cifar10_dvs, dvs128_gesture, n_caltech101, ...",
     ),
     "nobody trains it": (
         ("y: none.snn}", "y: bare.snn} # <--"),

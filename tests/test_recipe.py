@@ -900,7 +900,18 @@ def test_the_schema_names_every_key_of_every_block() -> None:
     assert (
         names
         == list(DATASETS)
-        == ["digits", "digits_dvs", "npz", "photos", "cifar10", "cifar100", "mnist", "fashion_mnist", *EVENT_SETS]
+        == [
+            "digits",
+            "digits_dvs",
+            "npz",
+            "photos",
+            "photos_dvs",
+            "cifar10",
+            "cifar100",
+            "mnist",
+            "fashion_mnist",
+            *EVENT_SETS,
+        ]
     )
     augmented = made["$defs"]["Train"]["properties"]["augment"]["items"]["oneOf"]
     assert augmented[0] == {"enum": list(AUGMENTATIONS)}

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from sj_cka.data.augment import AUGMENTATIONS
-from sj_cka.data.events import EVENT_SETS, EVENT_SHAPES, bin_events, bin_spikes, digits_dvs, saccades
+from sj_cka.data.events import EVENT_SETS, EVENT_SHAPES, bin_events, bin_spikes, digits_dvs, photos_dvs, saccades
 from sj_cka.data.images import digits, npz
 from sj_cka.data.photographs import photos
 from sj_cka.data.samples import AbsentData, DataError, Frames, Images, Samples, Shape, imagine
@@ -26,6 +26,7 @@ __all__ = [
     "imagine",
     "npz",
     "photos",
+    "photos_dvs",
     "saccades",
 ]
 
@@ -34,6 +35,7 @@ DATASETS: dict[str, Callable[..., Samples]] = {
     "digits_dvs": digits_dvs,
     "npz": npz,
     "photos": photos,
+    "photos_dvs": photos_dvs,
     **TORCHVISION_SETS,
     **EVENT_SETS,
 }

@@ -6,7 +6,7 @@ published files look like), `preparation` (SpikingJelly's conversion of them), `
 """
 
 from sj_cka.data.events.binning import bin_events, bin_spikes
-from sj_cka.data.events.saccades import digits_dvs, saccades
+from sj_cka.data.events.saccades import digits_dvs, photos_dvs, saccades
 from sj_cka.data.events.sets import EVENT_SETS, EVENT_SHAPES
 
-__all__ = ["EVENT_SETS", "EVENT_SHAPES", "bin_events", "bin_spikes", "digits_dvs", "saccades"]
+__all__ = ["EVENT_SETS", "EVENT_SHAPES", "bin_events", "bin_spikes", "digits_dvs", "photos_dvs", "saccades"]

@@ -5,7 +5,7 @@ flicker. What it shares with N-MNIST (Orchard et al. 2015, "Converting static im
 datasets using saccades") is the way of recording: three saccades of 100 ms along the sides of a triangle.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 from sj_cka.data.events.binning import SplitBy, bin_events
 from sj_cka.data.images import digit_arrays, first_of
+from sj_cka.data.photographs import photos
 from sj_cka.data.samples import Frames, fingerprint
 from sj_cka.plugins import check_option
 
@@ -25,6 +26,8 @@ _FILLS = 0.7  # of the side of the sensor, the image
 _DARK = 0.1  # added to the brightness, 0 to 1, before the logarithm
 _THRESHOLD, _MISMATCH = 0.4, 0.03  # change of log brightness that makes an event, and its deviation among pixels
 _NOISE_HZ = 0.3  # events of a pixel that nothing caused
+_CONTRAST = 0.2  # of full brightness, a standard deviation of a patch of photos
+_SIMULATED = "The recordings are simulated: what a moving event camera would see of still images, not a recording."
 
 
 class EventArrays(NamedTuple):
@@ -86,21 +89,59 @@ def digits_dvs(
         OptionError: an option out of range.
     """
     x_train, y_train, x_test, y_test = first_of(digit_arrays(), train)
+    images = (torch.from_numpy(x) for x in (x_train, x_test))
+    labels = (torch.from_numpy(y.astype(np.int64)) for y in (y_train, y_test))
+    return _seen(images, labels, 10, (), T, split_by, size, seed)
+
+
+def photos_dvs(
+    T: int = 10, split_by: SplitBy = "number", size: Sequence[int] = (24, 24), samples: int = 320, seed: int = 0
+) -> Frames:
+    """The patches of `sj_cka.data.photos` as a simulated event camera sees them: see `saccades`.
+
+    The same samples in the same order and splits, patches of 16 x 16 pixels. Their mean is grey, half of full
+    brightness, and a standard deviation of a patch a fifth of it; what is beyond black and white is cut off.
+
+    Args:
+        T: frames of a recording, from 1.
+        split_by: frames of equal numbers of events, or of equal "time"; see `bin_events`.
+        size: rows and columns of the sensor, from 8.
+        samples: training patches a class, 8 to 1,000; a quarter of it for testing.
+        seed: of thresholds and noise; patches are those of `photos()`.
+
+    Raises:
+        OptionError: an option out of range.
+        DataError: a picture is not there, or another one than it was.
+    """
+    data = photos(samples=samples)
+    images = ((0.5 + _CONTRAST * data.as_input(x)).clamp(0, 1) for x in (data.x_train, data.x_test))
+    return _seen(images, (data.y_train, data.y_test), data.classes, data.remarks, T, split_by, size, seed)
+
+
+def _seen(
+    images: Iterable[Tensor],
+    labels: Iterable[Tensor],
+    classes: int,
+    remarks: tuple[str, ...],
+    T: int,
+    split_by: SplitBy,
+    size: Sequence[int],
+    seed: int,
+) -> Frames:
+    """Recordings of images, first those for training, then those for testing, binned to frames."""
     frames = []
     # a split has its own noise, so that fewer training samples leave the test split as it is
-    for x, own in ((x_train, 2 * seed), (x_test, 2 * seed + 1)):
-        recordings = saccades(torch.from_numpy(x), size=size, seed=own)
+    for x, own in zip(images, (2 * seed, 2 * seed + 1), strict=True):
+        recordings = saccades(x, size=size, seed=own)
         binned = [bin_events(*events, T=T, H=size[0], W=size[1], split_by=split_by) for events in recordings]
         frames.append(torch.stack(binned).to(torch.int16))
-    labels = [torch.from_numpy(y.astype(np.int64)) for y in (y_train, y_test)]
-    arrays: dict[str, Any] = {"x_train": frames[0], "y_train": labels[0], "x_test": frames[1], "y_test": labels[1]}
+    y_train, y_test = labels
+    arrays: dict[str, Any] = {"x_train": frames[0], "y_train": y_train, "x_test": frames[1], "y_test": y_test}
     return Frames(
         **arrays,
-        classes=10,
+        classes=classes,
         fingerprint=fingerprint(array.numpy() for array in arrays.values()),
-        remarks=(
-            "The recordings are simulated: what a moving event camera would see of still digits, not a recording.",
-        ),
+        remarks=(_SIMULATED, *remarks),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sj_cka.data import bin_events, digits, digits_dvs, saccades
+from sj_cka.data import bin_events, digits, digits_dvs, photos, photos_dvs, saccades
 from sj_cka.plugins import OptionError
 
 H, W = 9, 11
@@ -129,7 +129,7 @@ def test_what_cannot_be_looked_at_is_refused(images, size, message):
         list(saccades(images, size=size))
 
 
-# the digits
+# the digits, and patches of photographs
 
 
 def test_the_recordings_are_of_the_digits_in_their_order():
@@ -146,6 +146,23 @@ def test_the_recordings_are_of_the_digits_in_their_order():
     own = torch.nn.functional.cosine_similarity(centred, pictures)
     shifted = torch.nn.functional.cosine_similarity(centred, pictures.roll(1, 0))
     assert own.mean() > shifted.mean() + 0.2
+
+
+def test_recordings_of_patches_are_of_the_photos_in_their_order():
+    frames, images = photos_dvs(T=3, size=(24, 20), samples=8), photos(samples=8)
+    assert frames.x_train.shape == (128, 3, 2, 24, 20)
+    assert torch.equal(frames.y_train, images.y_train)
+    assert torch.equal(frames.y_test, images.y_test)
+    assert frames.classes == 16
+    assert "simulated" in frames.remarks[0]
+    assert set(images.remarks) < set(frames.remarks)
+    grey = (0.5 + 0.2 * images.as_input(images.x_test)).clamp(0, 1)
+    [events] = saccades(grey[:1], size=(24, 20))
+    frame = bin_events(*events, T=3, H=24, W=20)
+    inside = (slice(6, 18), slice(5, 15))  # noise and thresholds are others than those of the first recording
+    seen, own = (x.float().sum((0, 1))[inside].flatten() for x in (frames.x_test[0], frame))
+    assert torch.corrcoef(torch.stack([seen, own]))[0, 1] > 0.9
+    assert seen.sum() > 20
 
 
 def test_fewer_training_samples_leave_the_others_as_they_are():
@@ -177,3 +194,8 @@ def test_frames_of_equal_number_hold_equal_numbers_and_those_of_equal_time_do_no
 def test_an_option_out_of_range_is_told(options, message):
     with pytest.raises(OptionError, match=message):
         digits_dvs(**options)
+
+
+def test_patches_too_few_are_told():
+    with pytest.raises(OptionError, match="training samples a class, 8 to 1000, got 4"):
+        photos_dvs(samples=4)
