@@ -37,7 +37,7 @@ BAD = {
     "unknown name": (
         ("{name: npz, path: images.npz}", "{name: imagenet} # <--"),
         "data.name: unknown data set 'imagenet'; known: digits, digits_dvs, npz, photos, photos_dvs, cifar10, "
-        "cifar100, mnist, fashion_mnist, nmnist, cifar10_dvs, dvs128_gesture, n_caltech101, ...",
+        "cifar100, mnist, fashion_mnist, nmnist, cifar10_dvs, dvs128_gesture, ...",
     ),
     "nobody trains it": (
         ("y: none.snn}", "y: bare.snn} # <--"),
