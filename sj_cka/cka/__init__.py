@@ -3,12 +3,10 @@
 In the order in which a batch passes through: `minibatches` reads it, an `observed_network` is run on it, `observables`
 are made of what its layers put out, `gram` takes centred Grams of these by `products` (`layer_grams` holds them, with
 `own_terms` of single units; where launches cost more than arithmetic, products are `waiting` for those of other layers
-first), and an `accumulator` adds up what these give: `sums` of HSIC and other `measures`, `activity` and
-`permutations`. A `result` labels it, answers questions (`over_time`, `statistics` by a `jackknife`) and is kept in a
-`result_file`. `compare` is the whole way, `features` that of arrays from elsewhere; both take their `arguments` alike.
-`memory` says what it takes.
-
-This package is also the function of its name: `sj_cka.cka(X, Y)`, see `sj_cka.cka.cka`.
+first; `layer_steps` says which have no CKA), and an `accumulator` adds up what these give: `sums` of HSIC and other
+`measures`, `activity` and `permutations`. A `result` labels it, answers questions (`over_time`, `statistics` by a
+`jackknife`) and is kept in a `result_file`. `compare` is the whole way, `features` that of arrays from elsewhere; both
+take their `arguments` alike. `memory` says what it takes.
 """
 
 import inspect

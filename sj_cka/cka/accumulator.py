@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sj_cka.cka.activity import Activity
 from sj_cka.cka.gram import as_tensor
-from sj_cka.cka.layer_grams import Grams, LayerSteps, flat, grams, summary
+from sj_cka.cka.layer_grams import Grams, flat, grams
+from sj_cka.cka.layer_steps import LayerSteps, summary
 from sj_cka.cka.measures import MEASURES
 from sj_cka.cka.permutations import STEPS, PermutedSamples, classes_of, permutations_of, permuted_steps
 from sj_cka.cka.result import CKAResult

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sj_cka.cka.layer_grams import LayerSteps
+from sj_cka.cka.layer_steps import LayerSteps
 from sj_cka.cka.sums import Accumulator, Centred
 
 FIRING = ("rate", "silent", "saturated")  # of the units of a layer of neurons

@@ -208,7 +208,7 @@ class CKAResult:
             ValueError: the networks have no layer name in common.
         """
         matrix, shared = self.matrix(time, **which), self.shared_layers
-        values = [matrix.loc[layer, layer] for layer in shared]
+        values = matrix.loc[shared, shared].to_numpy().diagonal()
         return pd.Series(values, index=pd.Index(shared, name="layer"), name=which.get("measure", "cka"))
 
     # what is asked of a result is a function of it, with what belongs to it

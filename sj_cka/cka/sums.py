@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from sj_cka.cka.gram import LARGE_CHUNK, places
-from sj_cka.cka.layer_grams import ALIKE, MIN_SAMPLES, Grams, LayerSteps, Whole
+from sj_cka.cka.layer_grams import ALIKE, MIN_SAMPLES, Grams, Whole
+from sj_cka.cka.layer_steps import LayerSteps
 from sj_cka.cka.measures import Measure, hsic, pair_products
 from sj_cka.cka.products import launch_bound
 

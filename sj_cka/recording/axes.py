@@ -63,8 +63,9 @@ def find_taps(
                 raise
             refused[name] = error
     settled = settle([(tap, candidates) for tap, _, candidates in uses])
-    taps = [_described(tap, reading) for tap, (_, reading, _) in zip(settled, uses, strict=True)]
-    return _with_steady(taps, [reading for _, reading, _ in uses])
+    readings = [reading for _, reading, _ in uses]
+    rows = [tap.split(own.two, N_PROBE[0], own.T) for tap, own in zip(settled, readings, strict=True)]
+    return _with_steady([_described(tap, x) for tap, x in zip(settled, rows, strict=True)], readings, rows)
 
 
 def _of_module(
@@ -198,11 +199,10 @@ def _lengthens(tap: Tap, reading: Reading) -> list[int]:
     return changed
 
 
-def _with_steady(taps: list[Tap], readings: Sequence[Reading]) -> list[Tap]:
+def _with_steady(taps: list[Tap], readings: Sequence[Reading], rows: Sequence[Tensor]) -> list[Tap]:
     """The taps, told which are steady; the first two steps tell of most that they are not, at one look."""
     several = [i for i, tap in enumerate(taps) if tap.time == "axis" and readings[i].T > 1]
-    rows = {i: taps[i].split(readings[i].two, N_PROBE[0], readings[i].T) for i in several}
-    alike = [(x[0] == x[1]).all().to(next(iter(rows.values())).device) for x in rows.values()]
+    alike = [(rows[i][0] == rows[i][1]).all().to(rows[several[0]].device) for i in several]
     for i, same in zip(several, torch.stack(alike).tolist() if alike else [], strict=True):
         if same and all(map(_steady, (rows[i], taps[i].split(readings[i].three, N_PROBE[1], readings[i].T)))):
             taps[i] = replace(taps[i], steady=True)
@@ -214,9 +214,8 @@ def _steady(x: Tensor) -> bool:
     return bool((x == x[:1]).all() and x.isfinite().all())
 
 
-def _described(tap: Tap, reading: Reading) -> Tap:
-    """The tap with what its outputs are like in the probes."""
-    rows = tap.split(reading.two, N_PROBE[0], reading.T)
+def _described(tap: Tap, rows: Tensor) -> Tap:
+    """The tap with what its outputs are like in the probes: those of the first, as steps of samples."""
     folded = any(kind == "F" for kind, _ in (*tap.factors, *tap.time_factors))
     before = [axis for axis in range(tap.axis) if axis != tap.time_axis]
     return replace(
