@@ -17,7 +17,7 @@ from sj_cka.ledger.unrun import Unrun
 from sj_cka.over_seeds import Interval
 
 _VERDICTS = (*get_args(Verdict), "not repeated")
-_COLUMNS = ["study", "claim", "test", "verdict", "role", "value", "margin", "interval", "seeds", "p", "controls"]
+_COLUMNS = ["row", "study", "claim", "test", "verdict", "role", "value", "margin", "interval", "seeds", "p", "controls"]
 _COLUMNS += ["agree", "source", "date", "hash"]
 _NOTHING = "–"
 
@@ -32,6 +32,8 @@ figures` draws those of the gallery anew from finished jobs, runs what is missin
 _HOW_TO_READ = f"""\
 ## How to read it
 
+- *row*: what to call it, and to link to: `#depth-3` is the third claim of the report in the folder depth, `#depth-3-runs` the
+  same over all runs.
 - *verdict*: *holds*, *contradicted* and *equivalent* are what an interval over seeds says against the margin,
   *undecided* that it says nothing, *not trained* that a network stayed below the training accuracy that its recipe asks
   for.
@@ -113,11 +115,17 @@ def _left_out(damaged: Sequence[str]) -> str:
 
 
 def _rows(study: StudyRuns, beside: Path) -> Iterator[list[str]]:
-    for line in study.lines:
+    for number, line in enumerate(study.lines, 1):
         for report, claim in line.runs:
-            yield _row(report, claim, beside)
+            yield [_anchor(report.name, number), *_row(report, claim, beside)]
         if line.pooled is not None:
-            yield _over_runs(study, line)
+            yield [_anchor(study.reports[0].name, number, "runs"), *_over_runs(study, line)]
+
+
+def _anchor(*parts: str | int) -> str:
+    """What a row is called, and where links to it lead."""
+    name = re.sub(r"[^\w-]+", "-", "-".join(map(str, parts)))
+    return f'<a id="{name}"></a>{_cell(name)}'
 
 
 def _row(report: Report, claim: Claimed, beside: Path) -> list[str]:

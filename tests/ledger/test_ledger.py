@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -71,9 +72,17 @@ def again(**changes: Any) -> Provenance:
 
 
 def rows(text: str, heading: str = "## Claims") -> list[list[str]]:
-    """The rows of the table below a heading."""
+    """The rows of the table below a heading; of claims without what they are called."""
     lines = text.partition(f"{heading}\n")[2].partition("##")[0].splitlines()
-    return [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")][2:]
+    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")][2:]
+    return [row[1:] for row in cells] if heading == "## Claims" else cells
+
+
+def names(text: str) -> list[str]:
+    """What rows of claims are called; links lead there."""
+    return [
+        re.fullmatch(r'<a id="(.*)"></a>\1', line.split(" | ")[0][2:])[1] for line in text.splitlines() if "<a" in line
+    ]
 
 
 def call(*arguments: Any) -> tuple[int, str, str]:
@@ -90,6 +99,7 @@ def test_every_claim_has_a_line_in_the_recipe_s_order_whatever_became_of_it(tmp_
     made = ledger([tmp_path / "figures"], tmp_path, tmp_path / "figures")
     first, second, third, fourth = rows(made.text)
     assert fourth[0] == "[width](width)"
+    assert names(made.text) == ["depth-1", "depth-2", "depth-3", "width-1"]
     sha = read_report(tmp_path / "figures" / "depth").sha256[:12]
     assert first == [
         *("[depth](depth)", r"They harm \| \*a\* lot.", "greater", "contradicted", "primary", "-0.123", "0.02"),
@@ -170,6 +180,7 @@ def test_two_runs_are_shown_with_what_they_say_together(tmp_path: Path) -> None:
     report(tmp_path / "depth-again", *claims[:1], replace(claims[1], verdict="undecided"), study=again())
     made = ledger([tmp_path], tmp_path, tmp_path)
     first, second, both, *unpooled = rows(made.text)
+    assert names(made.text) == ["depth-1", "depth-again-1", "depth-1-runs", "depth-2", "depth-again-2"]
     assert [row[0] for row in (first, second, both)] == [
         "[depth](depth)",
         "[depth-again](depth-again)",
