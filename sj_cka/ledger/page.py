@@ -32,8 +32,8 @@ figures` draws those of the gallery anew from finished jobs, runs what is missin
 _HOW_TO_READ = f"""\
 ## How to read it
 
-- *row*: what to call it, and to link to: `#depth-3` is the third claim of the report in the folder depth, `#depth-3-runs` the
-  same over all runs.
+- *row*: what to call it, and to link to: `#depth-3` is the third claim of the report in the folder depth,
+  `#depth-3-runs` the same over all runs.
 - *verdict*: *holds*, *contradicted* and *equivalent* are what an interval over seeds says against the margin,
   *undecided* that it says nothing, *not trained* that a network stayed below the training accuracy that its recipe asks
   for.
