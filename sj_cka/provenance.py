@@ -84,6 +84,11 @@ class Provenance:
     design: dict[str, str]
     claims: dict[str, str]
 
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Its settings, but for seeds and where data lie: what makes it another study than that of its profile."""
+        return tuple(setting for setting in self.settings if setting.partition("=")[0].strip() not in _NO_CHANGE)
+
     def words(self) -> dict[str, str]:
         """What the page says of it."""
         took = [f"{kind} {seconds:,.0f}" for kind, seconds in self.cpu_s.items() if seconds]
@@ -118,6 +123,7 @@ class Provenance:
         return _JSON.validate_json(content)
 
 
+_NO_CHANGE = ("seeds", "data.root", "data.download")
 _JSON = TypeAdapter(Provenance)
 
 

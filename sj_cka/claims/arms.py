@@ -25,6 +25,7 @@ class Levels(NamedTuple):
         ceiling: of a network against itself from another seed, geometric mean of the two networks.
         pixels: of the layers with the input, geometric mean of both networks.
         halves: on every other image, and on the rest.
+        layers: that it is a number of; empty for a network.
     """
 
     value: float
@@ -32,6 +33,7 @@ class Levels(NamedTuple):
     ceiling: float = np.nan
     pixels: float = np.nan
     halves: tuple[float, float] = (np.nan, np.nan)
+    layers: tuple[str, ...] = ()
 
     @property
     def change(self) -> float:
@@ -140,7 +142,8 @@ def _levels(arm: Arm, evidence: Evidence, layers: list[str], variant: str | None
         there = [layer for layer in layers if layer in table]
         return float(measurement.value(table[there]).mean()) if len(table) and there else np.nan
 
-    levels = Levels(level("trained"), level("untrained"), ceiling_of(arm, evidence, layers, variant))
+    top = ceiling_of(arm, evidence, layers, variant)
+    levels = Levels(level("trained"), level("untrained"), top, layers=tuple(layers))
     if not measurement.of_similarity or not set(CONTROLS) <= set(evidence.tables["paired"]):
         return levels
     pixels, *halves = (level("trained", column) for column in CONTROLS)

@@ -8,7 +8,7 @@ from sj_cka.claims.evidence import Evidence
 from sj_cka.claims.inference import LEVEL
 from sj_cka.claims.judging import TESTS, Judged, judge
 from sj_cka.claims.measurements import MEASUREMENTS
-from sj_cka.claims.statements import Claim
+from sj_cka.claims.statements import Claim, NearCeiling
 
 GATES = {"wrong": "layers of other names", "permuted": "permuted samples"}
 """Column of the table `paired` -> what it is the similarity of: with it a claim of sameness must not hold."""
@@ -35,6 +35,13 @@ def gates(claim: Claim, evidence: Evidence) -> Iterator[str]:
             yield f"{what} could not be tried"
         elif tried.answers.holds <= LEVEL:
             yield f"{what} pass as well"
+
+
+def found(claim: Claim, judged: Judged) -> str:
+    """What became of what a claim must fail, where nothing of it passed; "" where there is nothing."""
+    if isinstance(claim, NearCeiling) and judged.parts[1].open:
+        return "not told from layers of other names"
+    return "held" if is_gated(claim) else ""
 
 
 def beside(judged: Judged, margin: float) -> Iterator[str]:

@@ -130,11 +130,7 @@ def _slope(claim: Trend, evidence: Evidence, column: Column | None) -> Effect:
     """Slope against log2 of the swept value, over the networks of all variants at once."""
     measure, m, note = MEASUREMENTS[claim.a.measure], claim.a, ""
     if measure.of == "network":
-        named = {key: name for key in ("network", "minus") if (name := getattr(m, key)) is not None}
-        of_variant = {
-            v: m.model_copy(update={key: f"{v}.{kind}" for key, kind in named.items()}) for v in evidence.swept
-        }
-        samples = {v: of_network(arm, evidence) for v, arm in of_variant.items()}
+        samples = {v: of_network(arm, evidence) for v, arm in network_arms(claim, evidence).items()}
     else:
         layers = _over_variants(m, evidence)[1]
         low = set[str]()
@@ -157,6 +153,14 @@ def _slope(claim: Trend, evidence: Evidence, column: Column | None) -> Effect:
     return Effect(found, words, note, samples)
 
 
+def network_arms(claim: Claim, evidence: Evidence) -> dict[str, Arm]:
+    """The arms of a claim on networks, by key; those of a trend by variant."""
+    if not isinstance(claim, Trend):
+        return dict(claim.arms())
+    named = {key: name for key in ("network", "minus") if (name := getattr(claim.a, key)) is not None}
+    return {v: claim.a.model_copy(update={key: f"{v}.{kind}" for key, kind in named.items()}) for v in evidence.swept}
+
+
 def _in_words(claim: OneArm, samples: Mapping[str, Sample]) -> str:
     label = MEASUREMENTS[claim.a.measure].label
     if taken := list(dict.fromkeys(m.minus for m in claim.arms().values() if m.minus is not None)):
@@ -176,8 +180,9 @@ def used(claim: Claim, samples: Mapping[str, Sample]) -> str:
     parts = [measure.parts(list(sample.layers)) for sample in samples.values()]
     if not all(parts):
         return "no layer is defined in all arms"
-    if parts[1:] and parts[0] != parts[1]:
-        return f"over {len(parts[0])} and {len(parts[1])} {measure.unit}, those that are defined trained and untrained"
+    if any(others != parts[0] for others in parts):
+        *counts, last = (str(len(own)) for own in parts)
+        return f"over {', '.join(counts)} and {last} {measure.unit}, those that are defined trained and untrained"
     return f"over the {len(parts[0])} {measure.unit} defined in all arms"
 
 

@@ -32,6 +32,7 @@ class Measurement(NamedTuple):
         spread: standard deviation over seeds that is expected, unless a claim says otherwise.
         over_ceiling: the value of each layer is taken over the noise ceiling of that layer.
         where: column of the table -> what it holds in the rows that are meant, of a comparison.
+        unknown: of a network: why a seed may have no number, in words.
         scale: what its values are, where they may be set against those of other measurements that say the same; None:
             of a network its own column, of a comparison all of its table.
     """
@@ -50,6 +51,7 @@ class Measurement(NamedTuple):
     spread: float = 0.02
     over_ceiling: bool = False
     where: Mapping[str, str] = MappingProxyType({})
+    unknown: str = ""
     scale: str | None = None
 
     @property
@@ -137,6 +139,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         "log2 of the smallest strength with the success rate asked for (of one half: the median over images)",
         _log2_strength,
         chosen_by=("attack",),
+        unknown="no strength up to eps_max has the success rate asked for",
         scale="log2 of eps",
         margin=0.25,
         reason="a factor of 1.19",

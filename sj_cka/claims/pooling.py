@@ -59,6 +59,8 @@ def difference(one: Estimate, other: Estimate) -> float:
 class Pooled(NamedTuple):
     """A claim over all runs; attributes as of `Claimed`.
 
+    It is not repeated where runs differ at p < REPEATED, and where one says another thing than another.
+
     Args:
         differing: p-value that the runs found the same: the least of all pairs, times their number.
     """
@@ -87,8 +89,10 @@ def over_runs(claims: Sequence[Sequence[Claimed]]) -> list[Pooled | None]:
 
 
 def can_be_pooled(runs: Sequence[Claimed]) -> bool:
-    """Whether there are several runs, in each of which one estimate with a standard error decides."""
-    return len(runs) > 1 and all(one.direction in READINGS and np.isfinite(one.found[:3]).all() for one in runs)
+    """Whether there are several runs, in each of which one estimate with a standard error decides in the same way."""
+    ways = {(one.test, one.direction, one.margin, one.confidence) for one in runs}
+    known = all(one.direction in READINGS and np.isfinite(one.found[:3]).all() for one in runs)
+    return len(runs) > 1 and len(ways) == 1 and known
 
 
 def _pooled(runs: Sequence[Claimed], primary: bool, p: float) -> Pooled:
@@ -97,7 +101,7 @@ def _pooled(runs: Sequence[Claimed], primary: bool, p: float) -> Pooled:
     verdict: Verdict | Literal["not repeated"] = verdict_of(_answers(runs), p)
     if any(one.verdict == "not trained" for one in runs):
         verdict = "not trained"
-    elif differing < REPEATED:
+    elif differing < REPEATED or len({one.verdict for one in runs} & _DECIDED) > 1:
         verdict = "not repeated"
     return Pooled(verdict, primary, pooled([one.found for one in runs]), runs[0].confidence, p, differing)
 
@@ -112,3 +116,4 @@ def _answers(runs: Sequence[Claimed]) -> Answers:
 
 
 _GOOD = ("", "held")
+_DECIDED = {"holds", "contradicted", "equivalent"}

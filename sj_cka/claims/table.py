@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,8 @@ def claims_table(findings: Iterable[Finding]) -> pd.DataFrame:
     things are alike (confidence); low_all and high_all those of all primary claims together (Bonferroni), p_holm is p
     after Holm over them. se and df are the standard error of the effect and its degrees of freedom; direction tells
     where the claim puts it (up, down, apart, together), and is empty where a verdict rests on several effects. agree
-    tells how many specifications of how many say the same. Columns of a and b are of the first two arms.
+    tells how many specifications of how many say the same. Columns of a and b are of the first two arms. layers is of
+    each arm on layers their number and the first 8 digits of the SHA-256 of their names: equal where layers are.
     """
     return pd.DataFrame([_row(finding) for finding in findings], columns=list(_row(_NONE)))
 
@@ -41,8 +43,14 @@ def _row(f: Finding) -> dict[str, object]:
         **{f"{name}_{arm}": getattr(levels[i], name) for i, arm in enumerate("ab") for name in _LEVELS},
         **{"agree": "" if f.agreement is None else str(f.agreement), "seeds_needed": f.needed},
         **{"measured": f.measured, "gates": f.gates, "missed": f.missed, "controls": "; ".join(f.controls)},
+        **{"layers": ", ".join(_short(arm.layers) for arm in f.arms.values() if arm.layers)},
         **{"note": f.note, "reason": f.reason, "source": f.source},
     }
+
+
+def _short(layers: tuple[str, ...]) -> str:
+    """Tells layers from others."""
+    return f"{len(layers)} ({sha256(chr(10).join(layers).encode()).hexdigest()[:8]})"
 
 
 _LEVELS = ("value", "floor", "ceiling", "change")
@@ -55,6 +63,7 @@ class Claimed(NamedTuple):
         p: after Holm, if the claim is primary.
         gates: None in a report of an earlier version, which does not tell; its `found` has no standard error.
         agree: "8 of 10", or "".
+        layers: of each arm how many, and what tells them from others; "" in a report of an earlier version.
     """
 
     says: str
@@ -72,6 +81,7 @@ class Claimed(NamedTuple):
     missed: str
     controls: str
     agree: str
+    layers: str
 
 
 def read_claims(content: bytes) -> list[Claimed]:
@@ -80,7 +90,7 @@ def read_claims(content: bytes) -> list[Claimed]:
     Raises:
         ValueError: it is no such table.
     """
-    table = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values={name: [""] for name in _NUMBERS})
+    table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
     if missing := [name for name in _EXPECTED if name not in table]:
         raise ValueError(f"expected a table of claims, got one without the columns {', '.join(missing)}")
     return [_claimed(row) for row in table.to_dict("records")]
@@ -91,7 +101,9 @@ _EXPECTED = ("claim", "test", "role", "verdict", "effect", "low", "high", "p_hol
 
 
 def _claimed(row: dict[Any, Any]) -> Claimed:
-    number = {name: float(row.get(name, np.nan)) for name in _NUMBERS}
+    number = {name: float(row.get(name) or "nan") for name in _NUMBERS}
+    if not np.isfinite([number["seeds"], number["confidence"]]).all():
+        raise ValueError(f"expected numbers of seeds and confidence, got {row['seeds']!r} and {row['confidence']!r}")
     effect, seeds = number["effect"], int(number["seeds"])
     return Claimed(
         row["claim"],
@@ -109,4 +121,5 @@ def _claimed(row: dict[Any, Any]) -> Claimed:
         row.get("missed", ""),
         row.get("controls", ""),
         row.get("agree", ""),
+        row.get("layers", ""),
     )

@@ -1,6 +1,6 @@
 """Verdicts on the claims of a study, all at once: primary ones are corrected for their number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,11 +8,23 @@ import numpy as np
 
 from sj_cka.claims import controls
 from sj_cka.claims.arms import Levels
-from sj_cka.claims.effects import compared_in, networks_of
+from sj_cka.claims.effects import compared_in, network_arms, networks_of
 from sj_cka.claims.evidence import Evidence
 from sj_cka.claims.foresight import demoted
 from sj_cka.claims.inference import Estimate, corrected
-from sj_cka.claims.judging import TESTS, Judged, Part, Verdict, believed, judge, margin_of, reason_of, verdict_of
+from sj_cka.claims.judging import (
+    TESTS,
+    Judged,
+    Part,
+    Verdict,
+    believed,
+    judge,
+    margin_of,
+    measurement_of,
+    reason_of,
+    verdict_of,
+)
+from sj_cka.claims.measurements import MEASUREMENTS
 from sj_cka.claims.multiverse import Agreement, agreement
 from sj_cka.claims.power import MOST_SEEDS, seeds_needed
 from sj_cka.claims.statements import Above, Below, Claim
@@ -44,7 +56,8 @@ class Finding:
         found: the effect with its standard error and degrees of freedom.
         direction: where the claim puts the effect, a name of READINGS; "" where its verdict rests on several effects.
         value: that the effect is the distance from; NaN where there is none.
-        gates: what the claim must fail and does not, in words; "held" where it fails all; "" where there is nothing.
+        gates: what the claim must fail and does not, or is not told from, in words; "held" where it fails all; "" where
+            there is nothing.
         missed: what was compared and is not what was to be, in words.
     """
 
@@ -130,9 +143,20 @@ def _case(claim: Claim, evidence: Evidence, late: str) -> _Case:
 
 
 def _missed(claim: Claim, evidence: Evidence) -> list[str]:
-    """Comparisons that are not at the success rate that they were to have."""
+    """Comparisons that are not at the success rate that they were to have, and networks without a number."""
     places = (place for place in compared_in(claim, evidence) if place in evidence.unequal)
-    return list(dict.fromkeys(evidence.unequal[place] for place in places))
+    return list(dict.fromkeys([*(evidence.unequal[place] for place in places), *_unknown(claim, evidence)]))
+
+
+def _unknown(claim: Claim, evidence: Evidence) -> Iterator[str]:
+    """Seeds of networks that have no number, and why."""
+    if measurement_of(claim).of != "network":
+        return
+    for arm in network_arms(claim, evidence).values():
+        values, _ = evidence.of_network(arm)
+        if seeds := ", ".join(map(str, values.index[values.isna()])):
+            why = MEASUREMENTS[arm.measure].unknown or "it has no number"
+            yield f"{arm.network}, seed {seeds}: {why}"
 
 
 def _finding(case: _Case, p: float, count: int, evidence: Evidence) -> Finding:
@@ -166,7 +190,7 @@ def _finding(case: _Case, p: float, count: int, evidence: Evidence) -> Finding:
         judged.estimate,
         judged.direction,
         claim.value if isinstance(claim, Above | Below) else np.nan,
-        "; ".join(case.passing) or ("held" if controls.is_gated(claim) else ""),
+        "; ".join(case.passing) or controls.found(claim, judged),
         "; ".join(case.missed),
     )
 

@@ -41,5 +41,6 @@ def ledger(places: Iterable[Path], recipes: Path = Path("recipes"), beside: Path
     """
     reports, damaged = read_reports(places)
     found = studies(reports)
+    missing = unrun(recipes, reports)
     told = tuple(map(str, damaged))
-    return Ledger(page(found, unrun(recipes, reports), told, beside), counted(found), told)
+    return Ledger(page(found, missing, told, beside, any(recipes.glob("*.yaml"))), counted(found), told)

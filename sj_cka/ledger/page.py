@@ -3,10 +3,12 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, count
 from math import floor, isfinite, log10
 from pathlib import Path
 from typing import get_args
+from urllib.parse import quote
 
 from sj_cka.claims import TESTS, Claimed, Verdict
 from sj_cka.claims.controls import DISAGREE
@@ -43,17 +45,22 @@ _HOW_TO_READ = f"""\
 - *controls*: whether all that must not pass for the same is found out (held), and whether both halves of the images say
   the same.
 - *agree*: specifications of layers, scale and time that say the same.
+- *date*: when the report was drawn; its jobs may be older. *commit* is that of the drawing, too; *CPU hours* are those
+  of all jobs of a study, also of those that another study shares.
 - *hash*: the first 12 digits of the SHA-256 of claims.csv, as the manifest of the report has it.
 - {_NOTHING}: there is none, or a report of an earlier version does not tell.
 
 A study that was run more than once, with other seeds and nothing else changed, has a line for each run and one over all
 runs: the mean weighted by seeds, judged as one run is, with controls that must hold in every run. It is *not repeated*
-where the runs differ at p < {REPEATED:g} (Welch). A claim that rests on several estimates (near_ceiling,
-greater_in_all) is not pooled: it counts as what all its runs say, else as undecided.
+where the runs differ at p < {REPEATED:g} (Welch), or where one is decided otherwise than another. A claim that rests
+on several estimates (near_ceiling, greater_in_all) is not pooled: it counts as what all its runs say, else as
+undecided.
 """
 
 
-def page(studies: Sequence[StudyRuns], unrun: Sequence[Unrun], damaged: Sequence[str], beside: Path) -> str:
+def page(
+    studies: Sequence[StudyRuns], unrun: Sequence[Unrun], damaged: Sequence[str], beside: Path, recipes: bool = True
+) -> str:
     """The ledger.
 
     Args:
@@ -61,13 +68,15 @@ def page(studies: Sequence[StudyRuns], unrun: Sequence[Unrun], damaged: Sequence
         unrun: what is missing.
         damaged: reports that were left out, with the reason.
         beside: folder that links start from.
+        recipes: whether there were any to look at.
     """
+    called = _called([report for study in studies for report in study.reports])
     parts = [
         _INTRODUCTION,
         _table(["", "claims", *_VERDICTS], _counts(studies), numeric=True),
         _left_out(damaged),
         "## Claims\n",
-        _table(_COLUMNS, [row for study in studies for row in _rows(study, beside)]),
+        _table(_COLUMNS, [row for study in studies for row in _rows(study, beside, called)]),
         "## Studies\n",
         _table(
             ["study", "title", "profile", "seeds", "CPU hours", "commit", "claims fixed"],
@@ -75,7 +84,7 @@ def page(studies: Sequence[StudyRuns], unrun: Sequence[Unrun], damaged: Sequence
         ),
         "".join(f"- {_cell(note)}\n" for study in studies for note in study.notes),
         "## What nobody has run\n",
-        _missing(unrun, beside),
+        _missing(unrun, beside, recipes),
         _HOW_TO_READ.format(effects=_effects()),
     ]
     return "\n".join(part for part in parts if part)
@@ -111,20 +120,30 @@ def _counts(studies: Sequence[StudyRuns]) -> Iterator[list[str]]:
 
 def _left_out(damaged: Sequence[str]) -> str:
     lines = [f"- {_cell(why)}\n" for why in damaged]
-    return "".join(["Left out, because they do not hold what was written into them:\n\n", *lines]) if lines else ""
+    why = "Left out, because they cannot be read or do not hold what was written into them:\n\n"
+    return "".join([why, *lines]) if lines else ""
 
 
-def _rows(study: StudyRuns, beside: Path) -> Iterator[list[str]]:
+def _called(reports: Iterable[Report]) -> dict[Path, str]:
+    """Folder of a report -> what its rows are called by: its name, of letters, digits and hyphens, and no other's."""
+    called: dict[Path, str] = {}
+    for report in reports:
+        name = re.sub(r"[^\w-]+", "-", report.name)
+        same = chain([name], (f"{name}-folder{i}" for i in count(2)))
+        called[report.folder] = next(one for one in same if one not in called.values())
+    return called
+
+
+def _rows(study: StudyRuns, beside: Path, called: Mapping[Path, str]) -> Iterator[list[str]]:
     for number, line in enumerate(study.lines, 1):
         for report, claim in line.runs:
-            yield [_anchor(report.name, number), *_row(report, claim, beside)]
+            yield [_anchor(f"{called[report.folder]}-{number}"), *_row(report, claim, beside)]
         if line.pooled is not None:
-            yield [_anchor(study.reports[0].name, number, "runs"), *_over_runs(study, line)]
+            yield [_anchor(f"{called[study.reports[0].folder]}-{number}-runs"), *_over_runs(study, line)]
 
 
-def _anchor(*parts: str | int) -> str:
+def _anchor(name: str) -> str:
     """What a row is called, and where links to it lead."""
-    name = re.sub(r"[^\w-]+", "-", "-".join(map(str, parts)))
     return f'<a id="{name}"></a>{_cell(name)}'
 
 
@@ -145,11 +164,12 @@ def _over_runs(study: StudyRuns, line: Line) -> list[str]:
     pooled, (_, claim) = line.pooled, line.runs[0]
     assert pooled is not None
     over = pooled.found.interval(pooled.confidence / 100)
+    other = "; runs are over other layers" if len({one.layers for _, one in line.runs}) > 1 else ""
     return [
         _cell(f"{study.reports[0].name}, {len(study.reports)} runs"),
         *map(_cell, (claim.says, claim.test, pooled.verdict, _role(pooled.primary))),
         *_numbers(over, claim.margin, pooled.confidence, pooled.p),
-        *map(_cell, (f"runs differ: p {_p(pooled.differing)}", "", claim.source, "", "")),
+        *map(_cell, (f"runs differ: p {_p(pooled.differing)}{other}", "", claim.source, "", "")),
     ]
 
 
@@ -193,12 +213,15 @@ def _run(report: Report, beside: Path) -> list[str]:
     if run is None:
         return [name, *[_NOTHING] * 6]
     hours = f"{sum(run.cpu_s.values()) / 3600:.3g}" + (" and more" if run.unknown else "")
-    profile = run.profile + (", smaller than the paper's" if run.smaller else "")
-    seeds, changed = ", ".join(map(str, run.seeds)), "; changed since" if run.changes else ""
-    return [name, *map(_cell, (run.title, profile, seeds, hours, run.commit, run.fixed + changed))]
+    changed = f" with {', '.join(run.changed)}" if run.changed else ""
+    profile = run.profile + changed + (", smaller than the paper's" if run.smaller else "")
+    seeds, since = ", ".join(map(str, run.seeds)), "; changed since" if run.changes else ""
+    return [name, *map(_cell, (run.title, profile, seeds, hours, run.commit, run.fixed + since))]
 
 
-def _missing(unrun: Sequence[Unrun], beside: Path) -> str:
+def _missing(unrun: Sequence[Unrun], beside: Path, recipes: bool) -> str:
+    if not recipes and not unrun:
+        return "Not known: there was no recipe to look at.\n"
     if not unrun:
         return "Every profile of every recipe has a report here.\n"
     rows = [
@@ -213,17 +236,16 @@ def _missing(unrun: Sequence[Unrun], beside: Path) -> str:
     command = ""
     if first is not None:
         profile = (*first.never, *first.unreported)[0]
-        command = f"\n    python recipes/run.py recipes/{first.name}.yaml --profile {profile} --dry-run\n"
-    return (
-        _table(["recipe", "profiles that nobody has run", "others without a report here"], rows)
-        + "\nWhat one of them would take, before it is run (without `--dry-run`):\n"
-        + command
-    )
+        command = (
+            "\nWhat one of them would take, before it is run (without `--dry-run`):\n"
+            f"\n    sj-cka run {first.file} --profile {profile} --dry-run\n"
+        )
+    return _table(["recipe", "profiles that nobody has run", "others without a report here"], rows) + command
 
 
 def _link(text: str, to: Path, beside: Path) -> str:
     relative = Path(os.path.relpath(to.resolve(), beside.resolve())).as_posix()
-    return f"[{_cell(text)}](<{relative}>)" if re.search(r"[\s()<>]", relative) else f"[{_cell(text)}]({relative})"
+    return f"[{_cell(text)}]({quote(relative)})"
 
 
 def _cell(text: str) -> str:

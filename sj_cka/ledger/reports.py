@@ -50,7 +50,8 @@ def read_reports(places: Iterable[Path]) -> tuple[list[Report], list[Damaged]]:
         OSError: a place is no folder, or there is no report in it.
     """
     reports, damaged = [], []
-    for folder in dict.fromkeys(folder for place in places for folder in _folders(place)):
+    folders = {folder.resolve(): folder for place in places for folder in _folders(place)}
+    for folder in folders.values():
         try:
             reports.append(read_report(folder))
         except Damaged as error:
@@ -61,7 +62,7 @@ def read_reports(places: Iterable[Path]) -> tuple[list[Report], list[Damaged]]:
 def _folders(place: Path) -> list[Path]:
     if not place.is_dir():
         raise NotADirectoryError(f"expected a folder with reports, got {place}, which is none: run a study first")
-    found = {path.parent for name in (_CLAIMS, STUDY) for path in place.rglob(name)}
+    found = {path.parent for name in (_CLAIMS, STUDY) for path in place.rglob(name) if path.is_file()}
     seen = [folder for folder in found if not any(part.startswith(".") for part in folder.relative_to(place).parts)]
     if not seen:
         raise FileNotFoundError(f"expected a folder with reports, found none in {place}: run a study first")

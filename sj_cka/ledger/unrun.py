@@ -27,12 +27,13 @@ class Unrun(NamedTuple):
 def unrun(recipes: Path, reports: Sequence[Report]) -> list[Unrun]:
     """What is missing of every recipe of a folder, and of those that only reports know, by name.
 
-    The profile `smoke`, which is for tests, is none that anybody misses.
+    The profile `smoke`, which is for tests, is none that anybody misses; a run with other settings than seeds is of no
+    profile.
 
     Raises:
         RecipeError: a recipe cannot be read.
     """
-    reported = {report.of for report in reports}
+    reported = {report.of for report in reports if report.study is None or not report.study.changed}
     found = []
     for path in recipes.glob("*.yaml"):
         known = recipe.read(path)

@@ -277,7 +277,13 @@ def test_near_ceiling_means_at_least_95_of_100_of_the_ceiling(values: list[float
 
 
 def test_near_ceiling_asks_for_right_layers_above_wrong_ones() -> None:
-    assert judged("near_ceiling", ceiling(TOP, [0.81, 0.815, 0.812], wrong=0.9), a=cka_of("all")).verdict == "undecided"
+    close = [0.81, 0.815, 0.812]
+    apart, wrong, alike = (
+        judged("near_ceiling", ceiling(TOP, close, wrong=wrong), a=cka_of("all")) for wrong in (0.4, 0.9, 0.8123)
+    )
+    assert (apart.verdict, apart.gates) == ("holds", "held")
+    for found in (wrong, alike):
+        assert (found.verdict, found.gates) == ("undecided", "not told from layers of other names")
 
 
 @pytest.mark.parametrize(
@@ -726,6 +732,9 @@ def test_strengths_of_an_attack_are_set_against_each_other_as_ratios(reached: bo
         assert found.estimate.mean == pytest.approx(
             np.mean(np.log2([0.4, 0.42, 0.38])) - np.mean(np.log2([0.1, 0.1, 0.11]))
         )
+    else:
+        assert found.missed == "all.snn, seed 0, 1, 2: no strength up to eps_max has the success rate asked for"
+        assert (found.needed, found.missed in found.note) == ("", True)
 
 
 SNNS, NAKED, ANNS, NAKED_ANNS = [0.90, 0.92, 0.91], [0.80, 0.83, 0.82], [0.95, 0.96, 0.95], [0.94, 0.95, 0.96]
@@ -758,6 +767,10 @@ def test_likeness_may_differ_more_between_layers_of_one_variant_than_of_another(
     found = judged("differs", given, a=a, b=b, c=c, d=d)
     assert found.estimate.mean == pytest.approx(0.4 - 0.05, abs=0.02)
     assert found.verdict == "holds"
+    assert found.note.startswith("over 1, 1, 1 and 1 layers")
+    several = ({**arm, "layers": list(LAYERS[:2])} for arm in (cka_of("all"), cka_of("none")))
+    stages = dict(zip("abcd", [*several, c, d], strict=True))
+    assert judged("differs", given, **stages).note.startswith("over 2, 2, 1 and 1 layers")
 
 
 def test_another_network_is_taken_off_seed_by_seed_and_at_every_value_of_a_sweep() -> None:

@@ -126,7 +126,9 @@ def kept(value: float = 0.1, **changes: Any) -> Claimed:
     """A primary claim that a is greater by more than .02, as one of two runs of 4 seeds found it."""
     found = Estimate(value, 0.01, 3.0, 4)
     over = Interval(value, value - 0.03, value + 0.03, 4)
-    made = Claimed("It is so.", "nobody", "greater", "holds", True, found, over, 95, 0.01, 0.02, "up", "", "", "", "")
+    made = Claimed(
+        "It is so.", "nobody", "greater", "holds", True, found, over, 95, 0.01, 0.02, "up", "", "", "", "", ""
+    )
     return made._replace(**changes)
 
 
@@ -152,6 +154,12 @@ def test_runs_that_found_another_effect_are_not_repeated() -> None:
     assert verdicts((kept(0.1), kept(0.12))) == ["holds"]
     assert verdicts((kept(0.1), kept(0.2))) == ["not repeated"]
     assert verdicts((kept(0.1), kept(-0.1))) == ["not repeated"]
+    # one says more than the margin, the other that it is within: too far apart in spread for Welch to say so
+    wide, narrow = kept(found=Estimate(0.5, 0.1, 3.0, 4)), Estimate(-0.03, 0.001, 3.0, 4)
+    against = kept(found=narrow, verdict="contradicted")
+    assert difference(wide.found, narrow) > REPEATED
+    assert verdicts((wide, against)) == ["not repeated"]
+    assert verdicts((wide, against._replace(verdict="undecided"))) == ["holds"]
     # of three runs the least of three p-values counts three times
     (three,) = over_runs([(kept(0.1), kept(0.1), kept(0.16))])
     assert three is not None
@@ -182,5 +190,6 @@ def test_what_is_not_pooled_keeps_its_place_among_the_primary_claims() -> None:
     without = kept(found=Estimate(0.1, np.nan, np.nan, 4))
     (first, second, third, alone) = over_runs([(kept(), kept()), (several, several), (kept(), without), (kept(),)])
     assert (second, third, alone) == (None, None, None)
+    assert verdicts((kept(), kept(margin=0.1)), (kept(), kept(confidence=90))) == [None, None]
     assert first is not None
     assert first.p == pytest.approx(4 * chances(pooled([kept().found] * 2), 0.02).above)

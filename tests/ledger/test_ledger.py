@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import sj_cka
 from sj_cka.claims import Finding, claims_table
+from sj_cka.claims.arms import Levels
 from sj_cka.claims.inference import Estimate
 from sj_cka.cli import app
 from sj_cka.integrity import MANIFEST, Damaged
@@ -127,7 +128,7 @@ def test_what_does_not_hold_what_was_written_is_named_and_left_out(tmp_path: Pat
     assert code == 1
     assert f"error: left out: {bad / 'claims.csv'} is damaged: expected" in told
     assert f"error: left out: {lost / 'claims.csv'} is missing" in told
-    assert "Left out, because they do not hold what was written into them" in out
+    assert "Left out, because they cannot be read or do not hold what was written into them" in out
     assert [row[0].partition("]")[0] for row in rows(out)] == ["[good"]
 
 
@@ -247,10 +248,64 @@ def test_what_nobody_has_run_and_what_has_no_report_is_told(recipe_file: Write, 
         ["depth", "paper", "–"],
         ["[tiny](tiny.yaml)", "large", "quick, small"],
     ]
-    assert "python recipes/run.py recipes/tiny.yaml --profile large --dry-run" in text
-    # once somebody has run it, its report says so
-    report(tmp_path / "figures" / "tiny-large", study=known(recipe="tiny", profile="large"))
-    assert unrun(tmp_path, read_reports([tmp_path / "figures"])[0])[1].never == ()
+    assert f"sj-cka run {path} --profile large --dry-run" in text
+    # once somebody has run it, its report says so; of another study than that of the profile it says nothing
+    run = known(recipe="tiny", profile="large")
+    for settings, never in ((("train.epochs=1", "seeds=[8]"), ("large",)), (("seeds=[8]", "data.root=/data"), ())):
+        report(tmp_path / "figures" / "tiny-large", study=replace(run, settings=settings))
+        reports = read_reports([tmp_path / "figures"])[0]
+        assert unrun(tmp_path, reports)[1].never == never
+        profile = "large" if never == () else "large with train.epochs=1"
+        (row,) = (row for row in rows(ledger([tmp_path], tmp_path).text, "## Studies") if "tiny-large" in row[0])
+        assert row[2] == f"{profile}, smaller than the paper's"
+
+
+def test_without_recipes_nothing_is_said_of_them(tmp_path: Path) -> None:
+    report(tmp_path / "depth", study=known(never_run=()))
+    for recipes in (tmp_path, tmp_path / "nowhere"):
+        assert "Not known: there was no recipe to look at." in ledger([tmp_path], recipes).text
+
+
+def test_texts_that_look_like_numbers_stay_texts(tmp_path: Path) -> None:
+    report(tmp_path / "depth", finding("1.0", source="2304.13098"), finding("True", source="nan"))
+    first, second = rows(ledger([tmp_path], tmp_path).text)
+    assert (first[1], first[-3], second[1], second[-3]) == ("1.0", "2304.13098", "True", "nan")
+
+
+def test_a_table_of_no_numbers_is_left_out_and_others_stay(tmp_path: Path) -> None:
+    report(tmp_path / "good")
+    (tmp_path / "folder" / "claims.csv").mkdir(parents=True)
+    for name, seeds in (("endless", "inf"), ("none", "")):
+        table = claims_table([finding()]).assign(seeds=seeds)
+        (tmp_path / name).mkdir()
+        table.to_csv(tmp_path / name / "claims.csv", index=False)
+    made = ledger([tmp_path], tmp_path)
+    assert [row[0].partition("]")[0] for row in rows(made.text)] == ["[good"]
+    assert len(made.damaged) == 2
+    assert "claims.csv cannot be read: expected numbers of seeds and confidence, got 'inf' and '95'" in made.damaged[0]
+
+
+def test_a_folder_counts_once_and_rows_of_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    report(tmp_path / "a" / "depth")
+    report(tmp_path / "b" / "depth", study=again())
+    (tmp_path / "c").symlink_to(tmp_path / "a")
+    made = ledger([tmp_path / "a", tmp_path / "c", tmp_path], tmp_path)
+    assert len(rows(made.text)) == 3
+    assert names(made.text) == ["depth-1", "depth-folder2-1", "depth-1-runs"]
+
+
+def test_folders_of_odd_names_stay_in_their_cells(tmp_path: Path) -> None:
+    report(tmp_path / "a|b (1)\nc")
+    (row,) = rows(ledger([tmp_path], tmp_path, tmp_path).text)
+    assert row[0] == r"[a\|b (1) c](a%7Cb%20%281%29%0Ac)"
+
+
+def test_runs_over_other_layers_say_so(tmp_path: Path) -> None:
+    on = [finding(arms={"a": Levels(0.8, layers=layers)}) for layers in (("lif1", "lif2"), ("lif1",))]
+    report(tmp_path / "depth", on[0])
+    for other, said in zip(on, ("runs differ: p 1", "runs differ: p 1; runs are over other layers"), strict=True):
+        report(tmp_path / "depth-again", other, study=again())
+        assert rows(ledger([tmp_path], tmp_path).text)[2][10] == said
 
 
 def test_a_folder_without_reports_ends_with_code_1_and_one_message(tmp_path: Path) -> None:
