@@ -7,8 +7,11 @@ RECIPE = recipes/residual_ablation.yaml
 PROFILE =
 # What `make figures` draws, and figures/README.md tells of: RECIPE for its profile quick, RECIPE:PROFILE for another one.
 # RECIPE@SEEDS or RECIPE:PROFILE@SEEDS is a second run with other seeds (4,5,6,7), in figures/...-again. It shares no
-# finished job with the first: it has the store AGAIN.
-GALLERY = residual_ablation timesteps depth width vgg event_data adversarial locality locality_robustness
+# finished job with the first: it has the store AGAIN. From an empty store all of it takes about 8 CPU hours.
+GALLERY = residual_ablation:photos residual_ablation:photos@8,9,10,11 \
+    timesteps:photos timesteps:photos@8,9,10,11 conversion:photos conversion:photos@8,9,10,11 event_data:photos \
+    residual_ablation timesteps depth width vgg event_data conversion coding neurons \
+    adversarial locality locality_robustness
 AGAIN = .sj_cka/again
 
 VENV_PYTHON = .venv/bin/python
