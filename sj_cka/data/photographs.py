@@ -180,6 +180,7 @@ _TRAINED = 0.65  # of the width of a picture, from the left
 _FLAT = 2  # grey levels of 255: a patch of a smaller standard deviation shows noise
 # a patch without mean and contrast as bytes: 8 deviations to either side
 _ZERO, _DEVIATION = 128, 16
+CONTRAST = 2.5  # standard deviations of a patch to black and to white, where it is coded as spikes or seen by a camera
 _EPS = "A patch of photos has no contrast of its own: an eps of 16/255 is one standard deviation of its pixels."
 _REMARK = (
     "Each class of photos is a single picture, whose patches overlap: samples are not independent, and what holds here "
@@ -194,7 +195,7 @@ def photos(size: int = 16, colour: bool = False, samples: int = 320, seed: int =
     the rest, at random places, so that patches of a split overlap and no pixel is in both. Of each patch mean and
     standard deviation are taken out, x = (p - mean) / std, so that brightness tells nothing; places with a deviation
     below 2 grey levels of 255 are left out. An x is stored as the byte 128 + 16 x, from -8 to 7.94 and clipped there.
-    An eps of 16/255 is one standard deviation of a patch.
+    An eps of 16/255 is one standard deviation of a patch. Codings as spikes cut patches off at 2.5 deviations.
 
     Args:
         size: height and width of a patch in pixels of the halved pictures, 8 to 32.
@@ -231,7 +232,7 @@ def photos(size: int = 16, colour: bool = False, samples: int = 320, seed: int =
     y_train, y_test = (np.arange(len(x)) % classes for x in (x_train, x_test))
     mean, std = (_ZERO / 255,) * C, (_DEVIATION / 255,) * C
     made = stored(x_train, y_train, x_test, y_test, classes, mean, std)
-    return replace(made, eps_note=_EPS, remarks=(_REMARK,))
+    return replace(made, contrast=(-CONTRAST, CONTRAST), eps_note=_EPS, remarks=(_REMARK,))
 
 
 def _halved(colour: bool) -> Iterator[np.ndarray]:

@@ -109,10 +109,12 @@ class Images(Samples):
     Args:
         x_train, x_test: `[N, C, H, W]`; uint8, whose 0 to 255 stand for 0 to 1, or float32.
         mean, std: of each channel; what `as_input` takes out.
+        contrast: where input codings cut off what `as_input` gives, (darkest, brightest); None for `input_range`.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    contrast: tuple[float, float] | None = None
     called: ClassVar[str] = "images"
     channel_axis: ClassVar[int] = 1
 
@@ -125,6 +127,14 @@ class Images(Samples):
         """
         scale = UNIT if self.x_train.dtype == torch.uint8 else scale_of(self.x_train) or UNIT
         low, high = (tuple((end - mean) / std for mean, std in zip(self.mean, self.std, strict=True)) for end in scale)
+        return low, high
+
+    @property
+    def coded_range(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The lowest and the highest input that codings as spikes tell apart, for each channel."""
+        if self.contrast is None:
+            return self.input_range
+        low, high = ((end,) * self.channels for end in self.contrast)
         return low, high
 
     def as_input(self, x: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class ExchangeBlock(Strict):
         None, min_length=1, description="dotted names or globs; by default those of the comparison"
     )
     orders: Int = Field(3, ge=1, description="orders that the time steps of a layer are put into")
-    ridge: Float = Field(RIDGE, gt=0, description="of the maps, in units of the mean variance of features")
+    ridge: Float = Field(RIDGE, ge=1e-12, description="of the maps, in units of the mean variance of features")
 
 
 def job(graph: Graph, comparison: Comparison, sides: Sides, seeds: tuple[int, int], block: ExchangeBlock) -> Job:

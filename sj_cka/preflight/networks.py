@@ -143,7 +143,7 @@ class _Bounded(TorchFunctionMode):
 def data_options(data: Samples, options: Mapping[str, Any]) -> dict[str, Any]:
     """What `build` gets of the data, beside the options of the network."""
     shape: dict[str, Any] = {"in_channels": data.channels, "num_classes": data.classes}
-    return shape | ({"input_range": data.input_range} if "coding" in options and isinstance(data, Images) else {})
+    return shape | ({"input_range": data.coded_range} if "coding" in options and isinstance(data, Images) else {})
 
 
 def network_options(condition: Condition, kind: str, samples: Samples) -> dict[str, Any]:

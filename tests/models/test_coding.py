@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import sj_cka
 from sj_cka import ann_twin, compare
 from sj_cka.attacks import pgd, pixel_model, square
 from sj_cka.attacks.victim import NoGradient
-from sj_cka.data import npz
+from sj_cka.data import npz, photos
 from sj_cka.energy import cost
 from sj_cka.models import MODELS, build
 from sj_cka.models.coding import Coding, Encoder
@@ -92,6 +93,14 @@ def test_the_range_of_standardised_images_is_that_of_their_pixels(tmp_path: Path
     p = Encoder("latency", data.input_range)(data.as_input(data.x_test), T=256).argmax(0)
     pixels = data.x_test.double() / (255 if stored is np.uint8 else 1)
     assert (255 * (1 - pixels) - p).abs().max() <= 0.51  # so the bytes come back
+
+
+def test_patches_of_photographs_are_coded_by_their_own_contrast(tmp_path: Path) -> None:
+    data = photos(samples=40)
+    assert data.coded_range == ((-2.5,), (2.5,))
+    p = Encoder("poisson", data.coded_range)(data.as_input(data.x_test[:40]), T=200).mean(0)
+    assert p.std() > 0.17  # by the range of their bytes it is .063
+    assert replace(data, contrast=None).coded_range == data.input_range
 
 
 @pytest.mark.parametrize("coding", CODED)

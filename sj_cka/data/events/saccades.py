@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from sj_cka.data.events.binning import SplitBy, bin_events
 from sj_cka.data.images import digit_arrays, first_of
-from sj_cka.data.photographs import photos
+from sj_cka.data.photographs import CONTRAST, photos
 from sj_cka.data.samples import Frames, fingerprint
 from sj_cka.plugins import check_option
 
@@ -26,7 +26,6 @@ _FILLS = 0.7  # of the side of the sensor, the image
 _DARK = 0.1  # added to the brightness, 0 to 1, before the logarithm
 _THRESHOLD, _MISMATCH = 0.4, 0.03  # change of log brightness that makes an event, and its deviation among pixels
 _NOISE_HZ = 0.3  # events of a pixel that nothing caused
-_CONTRAST = 0.2  # of full brightness, a standard deviation of a patch of photos
 _SIMULATED = "The recordings are simulated: what a moving event camera would see of still images, not a recording."
 
 
@@ -114,7 +113,7 @@ def photos_dvs(
         DataError: a picture is not there, or another one than it was.
     """
     data = photos(samples=samples)
-    images = ((0.5 + _CONTRAST * data.as_input(x)).clamp(0, 1) for x in (data.x_train, data.x_test))
+    images = ((0.5 + data.as_input(x) / (2 * CONTRAST)).clamp(0, 1) for x in (data.x_train, data.x_test))
     return _seen(images, (data.y_train, data.y_test), data.classes, data.remarks, T, split_by, size, seed)
 
 

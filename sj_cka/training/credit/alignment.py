@@ -130,7 +130,7 @@ def in_float64(network: nn.Module, x: Tensor, y: Tensor) -> Iterator[tuple[nn.Mo
         if getattr(module, "backend", "torch") != "torch":
             module.backend = "torch"  # type: ignore[assignment]
     with without_noise(twin), torch.enable_grad():
-        yield twin, in_steps(twin, x).to("cpu", torch.float64), y.cpu()
+        yield twin, in_steps(twin, x.cpu()).to(torch.float64), y.cpu()
 
 
 def check_steps(network: nn.Module, steps: Tensor, y: Tensor) -> None:

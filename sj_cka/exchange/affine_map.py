@@ -78,7 +78,7 @@ class RidgeFit:
         """The map that fits what was added.
 
         Raises:
-            ValueError: nothing was, or features that are not finite.
+            ValueError: nothing was, features that are not finite, or a ridge that is lost in rounding.
         """
         if self.around is None:
             raise ValueError("expected features to fit a map to, got none")
@@ -89,6 +89,10 @@ class RidgeFit:
         variance = covariance.diagonal(dim1=1, dim2=2).mean(1).clamp(min=0)  # [S]
         shrinking = torch.where(variance > 0, self.ridge * variance, 1.0)
         eye = torch.eye(covariance.shape[-1], dtype=torch.float64, device=covariance.device)
-        factor = torch.linalg.cholesky(covariance + shrinking[:, None, None] * eye)
+        factor, failed = torch.linalg.cholesky_ex(covariance + shrinking[:, None, None] * eye)
+        if failed.any():
+            raise ValueError(
+                f"expected a ridge that rounding leaves, got {self.ridge}: features are collinear; take 1e-12 or more"
+            )
         weight = torch.cholesky_solve(cross, factor)
         return AffineMap(weight, self.around[0] + x, self.around[1] + y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, NamedTuple
@@ -47,7 +48,8 @@ def form(tap: Tap, rows: Tensor) -> Form:
 @dataclass(frozen=True)
 class SwappableNetwork:
     """A network in evaluation mode, with the plan of its observation. Features are `[S, n, P, D]`: S steps of n samples
-    with D features at each of P places, pixels of maps; P is 1 of vectors.
+    with D features at each of P places, pixels of maps; P is 1 of vectors. What a network draws, as Poisson spikes, it
+    draws alike in every run, until somebody draws from torch's generator between two of them.
 
     Args:
         model: the network.
@@ -108,7 +110,7 @@ class SwappableNetwork:
             observation.check()
             return found
 
-        with own_run(), torch.no_grad():
+        with own_run(), torch.no_grad(), same_draws(batch.device):
             return from_rest(self.model, watched)
 
     def logits(self, batch: Tensor, tap: Tap | None = None, new: Tensor | None = None) -> Tensor:
@@ -127,13 +129,15 @@ class SwappableNetwork:
         def replaced() -> Any:
             if tap is None or new is None:
                 return self._call(batch)
-            hook = named(self.model)[tap.module].register_forward_hook(_Replacing(tap, new, n, self.plan.T))
+            replacing, module = _Replacing(tap, new, n, self.plan.T), named(self.model)[tap.module]
+            hooks = module.register_forward_pre_hook(replacing.before), module.register_forward_hook(replacing)
             try:
                 return self._call(batch)
             finally:
-                hook.remove()
+                for hook in hooks:
+                    hook.remove()
 
-        with own_run(), torch.no_grad():
+        with own_run(), torch.no_grad(), same_draws(batch.device):
             logits = from_rest(self.model, replaced)
         if not isinstance(logits, Tensor) or logits.ndim not in (2, 3) or logits.shape[-2] != n:
             raise ValueError(
@@ -142,16 +146,41 @@ class SwappableNetwork:
             )
         return class_scores(logits)
 
+    def refusals(self, batch: Tensor) -> dict[str, str]:
+        """Layer -> why the network does not go on from its own features, once they are put in their place."""
+        own, features, found = self.logits(batch), self.features(batch), dict[str, str]()
+        for tap in self.plan.taps:
+            try:
+                again = self.logits(batch, tap, features[tap.layer])
+            except (RuntimeError, ValueError) as error:
+                why = " ".join(str(error).split())[:200]
+                found[tap.layer] = f"network {self.called} does not take its own features back: {why}"
+                continue
+            if not torch.allclose(own, again, rtol=1e-3, atol=1e-3 * float(own.abs().max())):
+                found[tap.layer] = f"network {self.called} gives other logits once its own features are put back"
+        return found
+
     def _call(self, batch: Tensor) -> Any:
         return unwrapped(self.model)(batch.clone())  # a first layer that works in place must not change the next run
 
 
+def same_draws(device: torch.device) -> AbstractContextManager[None]:
+    """Leaves torch's generators as they were found."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
 class _Replacing:
-    """A hook that gives other features in the layout of a layer's own."""
+    """Hooks that give other features in the layout of a layer's own; of one that works in place, in its input too."""
 
     def __init__(self, tap: Tap, new: Tensor, n: int, T: int) -> None:
         self.tap, self.new, self.n, self.T, self.depth = tap, new, n, T, depth()
         self.calls = count()
+        self.given: list[tuple[Tensor, int]] = []  # what the layer is given, and how often it was changed before
+
+    def before(self, module: nn.Module, args: Any) -> None:
+        """As the layer is called."""
+        if depth() == self.depth:
+            self.given = [(x, x._version) for x in args if isinstance(x, Tensor)]
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Tensor | None:
         if depth() != self.depth:
@@ -162,4 +191,7 @@ class _Replacing:
         replaced = self.tap.picked(output).clone(memory_format=torch.contiguous_format)
         rows = self.tap.split(replaced, self.n, self.T)  # a view: `replaced` is contiguous
         rows.copy_(self.new[step : step + len(rows)].transpose(2, 3).reshape(rows.shape))
+        for x, version in self.given:
+            if x._version != version and x.shape == replaced.shape:
+                x.copy_(replaced)
         return replaced

@@ -25,13 +25,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from sj_cka.affine_map import AffineMap, RidgeFit
-from sj_cka.layer_swap import SwappableNetwork
+from sj_cka.exchange.affine_map import AffineMap, RidgeFit
+from sj_cka.exchange.layer_swap import Form, SwappableNetwork, same_draws
 from sj_cka.recording import LayerSpec, Layout, as_written, plan_observation, preserved, to_evaluation
 
 RIDGE = 1e-6
 _MAPPED = ("accuracy", "self", "random", "constant")  # columns of what is put in place through a map
 _PROBED = 4  # samples that the layers of two networks are told from
+MOST = 2**25  # numbers of the sums that a map is fitted on
 Prepare = Callable[[Tensor], Tensor]
 
 
@@ -71,7 +72,8 @@ def exchange(
 
     See `sj_cka.exchange`. For each layer y runs 3 times on the samples, once more with `untrained`, and once for every
     order of its steps. The networks run in evaluation mode, each batch from reset states, and are left as they were.
-    Memory holds what all layers put out for one minibatch.
+    Memory holds what all layers put out for one minibatch, and for each map S D (D + D') numbers of 8 bytes, of S
+    steps of y, D features of x and D' of y; layers of which that is more than 256 MiB are not exchanged.
 
     Args:
         x, y: trained networks on one device, that make their time steps, if any, in one call and give logits
@@ -84,7 +86,8 @@ def exchange(
         labels: theirs, `[N]`, whole numbers from 0.
         untrained: x with its first weights, for the control `random`.
         layers: those that are exchanged, as of `compare`; None: all that it compares and both have, also before the
-            first neuron; those that cannot be exchanged are left out and named.
+            first neuron; those that cannot be exchanged are left out and named: of other shapes in both, of too many
+            features, and those that y does not go on from when their own features are put back.
         layout: of what the networks are given, as of `compare`: "TNCHW" of frames, None for samples first.
         prepare: from samples `[n, ...]` to what the networks are given; None for as they are.
         ridge: of the maps, above 0, in units of the mean variance of x's features, see `RidgeFit`. The default leaves
@@ -132,7 +135,8 @@ def exchange(
     sources = {"accuracy": pair.x, "self": pair.y}
     if untrained is not None:
         sources["random"] = SwappableNetwork(untrained, pair.x.plan, "x untrained")
-    with as_written(), preserved(*(network.model for network in sources.values())):
+    models = [network.model for network in sources.values()]
+    with as_written(), preserved(*models), same_draws(device):
         for network in sources.values():
             to_evaluation(network.model)
         maps = _fitted(pair.y, sources, map(given, fit.split(batch_size)), ridge)
@@ -140,6 +144,7 @@ def exchange(
         right: dict[tuple[str, str], int] = {}
         of_x = whole = 0
         for part, true in zip(samples.split(batch_size), labels.split(batch_size), strict=True):
+            torch.rand((), device=device)  # a batch has its own draws
             batch, answers = given(part), true.to(device)
             of_x += _right(pair.x.logits(batch), answers)
             whole += _right(pair.y.logits(batch), answers)
@@ -188,24 +193,33 @@ def exchangeable(
             networks.append(SwappableNetwork(model, plan, called))
         of_x, of_y = networks
         forms = [network.forms(batch) for network in networks]
-    both = [layer for layer in of_y.plan.layers if layer in forms[0]]
-    if not both:
-        few = [", ".join(network.plan.layers[:6]) for network in networks]
-        raise ValueError(f"expected layers that both networks have by name, got {few[0]} of x and {few[1]} of y")
-    steps = [{tap.layer: network.steps(tap) for tap in network.plan.taps} for network in networks]
-    left_out = {}
-    for layer in both:
-        a, b = forms[0][layer], forms[1][layer]
-        S = [of_network[layer] for of_network in steps]
-        if a.space != b.space:
-            left_out[layer] = f"expected maps of one size, or vectors, in both networks, got {a} of x and {b} of y"
-        elif len({1, *S}) > 2:
-            left_out[layer] = f"expected as many steps in both networks, or one, got {S[0]} of x and {S[1]} of y"
+        both = [layer for layer in of_y.plan.layers if layer in forms[0]]
+        if not both:
+            few = [", ".join(network.plan.layers[:6]) for network in networks]
+            raise ValueError(f"expected layers that both networks have by name, got {few[0]} of x and {few[1]} of y")
+        steps = [{tap.layer: network.steps(tap) for tap in network.plan.taps} for network in networks]
+        left_out = {}
+        for layer in both:
+            if why := _unlike(forms[0][layer], forms[1][layer], steps[0][layer], steps[1][layer]):
+                left_out[layer] = why
+        left_out |= of_y.keeping([layer for layer in both if layer not in left_out]).refusals(batch)
     if left_out and (layers is not None or len(left_out) == len(both)):
         layer, why = next(iter(left_out.items()))
         raise ValueError(f"layer {layer!r}: {why}; choose layers= without it")
     kept = [layer for layer in both if layer not in left_out]
     return Pair(of_x.keeping(kept), of_y.keeping(kept), left_out)
+
+
+def _unlike(a: Form, b: Form, S_x: int, S_y: int) -> str:
+    """Why features of one form and number of steps cannot be mapped to those of another; "" where they can."""
+    if a.space != b.space:
+        return f"expected maps of one size, or vectors, in both networks, got {a} of x and {b} of y"
+    if len({1, S_x, S_y}) > 2:
+        return f"expected as many steps in both networks, or one, got {S_x} of x and {S_y} of y"
+    if (size := S_y * a.D * (a.D + b.D)) > MOST:
+        most, takes = (f"{8 * numbers / 2**20:,.0f} MiB" for numbers in (MOST, size))
+        return f"expected features of which a map takes at most {most}, one from {a} to {b} takes {takes}"
+    return ""
 
 
 def step_orders(T: int, most: int, seed: int) -> list[list[int]]:
@@ -230,6 +244,7 @@ def _fitted(
     """Layer -> name of a source -> the map from its features to those of y."""
     fits = {layer: {name: RidgeFit(ridge) for name in sources} for layer in y.plan.layers}
     for batch in batches:
+        torch.rand((), device=batch.device)  # a batch has its own draws
         seen = {name: network.features(batch) for name, network in sources.items()}
         for layer, of_layer in fits.items():
             Y = seen["self"][layer]

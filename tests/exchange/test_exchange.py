@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import numpy as np
 import pytest
 import torch
 from spikingjelly.activation_based import functional, neuron
+from spikingjelly.activation_based.layer import TLastSeqToANNContainer
 from torch import Tensor, nn
 
 from sj_cka import ann_twin
-from sj_cka.affine_map import RidgeFit
 from sj_cka.exchange import exchange, exchangeable, step_orders
+from sj_cka.exchange.affine_map import RidgeFit
 from sj_cka.models import build
 
 SOFT = {"name": "lif", "v_threshold": 0.4}
@@ -115,6 +117,10 @@ class TestRidgeFit:
             RidgeFit(0)
         with pytest.raises(ValueError, match="got none"):
             RidgeFit(1e-6).solve()
+        fit, X = RidgeFit(1e-17), randn(1, 4, 9)
+        fit.add(X, X)
+        with pytest.raises(ValueError, match="expected a ridge that rounding leaves, got 1e-17"):
+            fit.solve()
         fit = RidgeFit(1e-6)
         fit.add(torch.full((1, 3, 2), torch.nan), torch.ones(1, 3, 2))
         with pytest.raises(ValueError, match="finite features"):
@@ -312,8 +318,110 @@ def test_networks_that_are_called_once_a_step_are_refused() -> None:
         exchange(single, single, stored, stored, torch.zeros(20), layout="TNCHW", prepare=lambda x: x.transpose(0, 1))
 
 
+class Drawn(nn.Module):
+    """A network of spikes that it draws itself, with a way around its layer."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.fc, self.out = nn.Linear(12, 9), nn.Linear(21, 4)
+        for i, layer in enumerate((self.fc, self.out)):
+            layer.weight.data = randn(*layer.weight.shape, seed=seed + i)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = (torch.rand_like(x) < x.sigmoid()).float()
+        return self.out(torch.cat([self.fc(spikes), spikes], 1))
+
+
+def test_what_a_network_draws_it_draws_alike_in_every_run_and_anew_for_every_batch() -> None:
+    x, y = Drawn(0), Drawn(4)
+    test, before = samples(N=300), torch.get_rng_state()
+    given = samples(N=90, seed=2), test, answers(y, test)
+    found = exchange(y, y, *given, layers=["fc"], batch_size=50)
+    assert found.x == found.whole < 1
+    assert list(found.layers[["accuracy", "self"]].iloc[0]) == [found.whole] * 2
+    torch.set_rng_state(before)
+    exchange(x, y, *given, layers=["fc"])
+    assert torch.equal(torch.get_rng_state(), before)  # others go on with their own draws
+    same = samples(N=1).expand(100, -1)
+    one = exchange(y, y, given[0], same, answers(y, same), layers=["fc"], batch_size=1)
+    assert 0 < one.whole < 1  # not one draw for all batches
+
+
+class InPlace(nn.Module):
+    """A network that goes on with the tensor that a layer works on, or with what the layer gives."""
+
+    def __init__(self, handed_on: bool, seed: int) -> None:
+        super().__init__()
+        self.handed_on = handed_on
+        self.fc, self.relu, self.out = nn.Linear(12, 9), nn.ReLU(inplace=True), nn.Linear(9, 4)
+        for i, layer in enumerate((self.fc, self.out)):
+            layer.weight.data = randn(*layer.weight.shape, seed=seed + i)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.fc(x)
+        relu = self.relu(h)
+        return self.out(relu if self.handed_on else h)
+
+
+def test_a_layer_that_works_in_place_is_replaced_for_all_who_read_its_tensor() -> None:
+    found, test = {}, samples(N=200)
+    for handed_on in (True, False):
+        torch.manual_seed(0)
+        x, y = InPlace(handed_on, seed=0), InPlace(handed_on, seed=7)
+        for net in (x, y):
+            for i, layer in enumerate((net.fc, net.out)):
+                layer.bias.data = randn(len(layer.bias), seed=i)
+        found[handed_on] = exchange(x, y, samples(N=90, seed=2), test, answers(y, test), layers=["relu"]).layers
+    assert found[False].equals(found[True])
+    assert found[True]["constant"][0] < 0.7
+
+
+def test_the_input_of_a_layer_that_gives_a_view_of_it_is_left_as_it_is() -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.flat, self.out = nn.Linear(12, 9), nn.Flatten(), nn.Linear(18, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.fc(x)
+            return self.out(torch.cat([h, self.flat(h)], 1))
+
+    y, test = Around(), samples(N=200)
+    y.out.weight.data[:, 9:] = 0  # what passes the layer is of no matter
+    found = exchange(y, y, samples(N=90, seed=2), test, answers(y, test), layers=["flat"])
+    assert found.layers["constant"][0] == 1
+
+
+def test_maps_that_take_too_much_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = network(seed=0), network(seed=1)
+    assert exchangeable(x, y, samples(N=4)).left_out == {}
+    monkeypatch.setattr(sys.modules["sj_cka.exchange.exchanged"], "MOST", 3 * 9 * 18)
+    pair = exchangeable(x, y, samples(N=4))
+    wide = {"expected features of which a map takes at most 0 MiB, one from vectors of 11 to vectors of 11 takes 0 MiB"}
+    assert set(pair.left_out.values()) == wide
+    assert pair.y.plan.layers
+    with pytest.raises(ValueError, match="a map takes at most 0 MiB"):
+        exchangeable(x, y, samples(N=4), layers=list(pair.left_out)[:1])
+
+
+def test_layers_that_do_not_take_their_own_features_back_are_left_out() -> None:
+    class TimeLast(nn.Module):
+        """A container that hands steps to its layer all at once (vmap)."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.out = TLastSeqToANNContainer(nn.Linear(12, 7)), nn.Linear(7, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.fc(x.movedim(0, -1)).mean(-1))
+
+    net = TimeLast().eval()
+    with pytest.raises(ValueError, match=r"network y (does not take its own features back|gives other logits)"):
+        exchangeable(net, net, randn(3, 20, 12), layout="TNCHW")
+
+
 def test_other_logits_are_refused() -> None:
     flat = nn.Sequential(nn.Linear(12, 5), nn.Linear(5, 4), nn.Unflatten(1, (2, 2)), nn.Flatten(0, 1))
     x = samples(N=20)
-    with pytest.raises(ValueError, match=r"expected logits \[n, classes\] or \[T, n, classes\] for n = 20 samples"):
+    with pytest.raises(ValueError, match=r"expected logits \[n, classes\] or \[T, n, classes\] for n = 4 samples"):
         exchange(flat, flat, x, x, torch.zeros(20, dtype=torch.long), layers=["0"])
