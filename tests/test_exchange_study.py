@@ -149,6 +149,8 @@ def test_options_at_their_default_are_no_part_of_a_job(exchange_file: Write) -> 
         ("fit: 60", "ridge: 1e-18", "jobs.exchange.ridge: expected"),
         ("[twins, across]", "twins", r"jobs.exchange.comparisons: expected"),
         ("[twins, across]", "[3]", r"jobs.exchange.comparisons\[0\]: expected"),
+        ("[twins, across]", "[nope]", r"jobs.exchange.comparisons\[0\]: no comparison 'nope'"),
+        ("[twins, across]", "[]", r"jobs.exchange.comparisons: expected"),
         ("[twins, across]", "[twins, twice]", r"jobs.exchange.comparisons\[1\]: no comparison 'twice'"),
         ("[twins, across]", "[twins, twins]", r"comparisons\[1\]: expected comparisons, each once, got 'twins' again"),
         ("[twins, across]", "[twins, inside]", r"expected a comparison of two networks, 'inside' is of base.snn with"),

@@ -8,7 +8,8 @@ whether two layers arrange samples alike; this asks whether y can go on with wha
 
 Of maps `[C, H, W]` one map over channels serves all pixels (a 1 x 1 convolution), of anything else it is over all
 features of a sample. Each step of y has a map of its own, from x's features at the same step, or at its only one where
-x has no time; where y has none, from the mean over x's steps.
+x has no time; where y has none, from the mean over x's steps. Networks that draw random numbers, as spikes for an
+image, draw alike here; in a comparison each draws its own.
 
 A layer inside a residual block has a way around it, so that something is left whatever is put there: `constant` says
 how much, and `random` what a linear map makes of untrained features.
@@ -73,7 +74,7 @@ def exchange(
     See `sj_cka.exchange`. For each layer y runs 3 times on the samples, once more with `untrained`, and once for every
     order of its steps. The networks run in evaluation mode, each batch from reset states, and are left as they were.
     Memory holds what all layers put out for one minibatch, and for each map S D (D + D') numbers of 8 bytes, of S
-    steps of y, D features of x and D' of y; layers of which that is more than 256 MiB are not exchanged.
+    steps of y, D features of x or y and D' of y; layers of which that is more than 256 MiB are not exchanged.
 
     Args:
         x, y: trained networks on one device, that make their time steps, if any, in one call and give logits
@@ -87,7 +88,8 @@ def exchange(
         untrained: x with its first weights, for the control `random`.
         layers: those that are exchanged, as of `compare`; None: all that it compares and both have, also before the
             first neuron; those that cannot be exchanged are left out and named: of other shapes in both, of too many
-            features, and those that y does not go on from when their own features are put back.
+            features, and those that y does not go on from when their own features are put back, or whatever is put
+            there.
         layout: of what the networks are given, as of `compare`: "TNCHW" of frames, None for samples first.
         prepare: from samples `[n, ...]` to what the networks are given; None for as they are.
         ridge: of the maps, above 0, in units of the mean variance of x's features, see `RidgeFit`. The default leaves
@@ -185,6 +187,8 @@ def exchangeable(
     Raises:
         ValueError: as of `exchange`, of layers and networks.
     """
+    if layout not in (None, "TNCHW"):
+        raise ValueError(f"expected frames time first, layout TNCHW, got {layout}: turn them round in prepare")
     with as_written(), preserved(x, y):
         networks = []
         for called, model in (("x", x), ("y", y)):
@@ -202,11 +206,15 @@ def exchangeable(
         for layer in both:
             if why := _unlike(forms[0][layer], forms[1][layer], steps[0][layer], steps[1][layer]):
                 left_out[layer] = why
-        left_out |= of_y.keeping([layer for layer in both if layer not in left_out]).refusals(batch)
+        fit = of_y.keeping([layer for layer in both if layer not in left_out])
+        left_out |= fit.refusals(batch)
+        unread = fit.keeping([layer for layer in both if layer not in left_out]).unread(batch)
     if left_out and (layers is not None or len(left_out) == len(both)):
         layer, why = next(iter(left_out.items()))
         raise ValueError(f"layer {layer!r}: {why}; choose layers= without it")
-    kept = [layer for layer in both if layer not in left_out]
+    left_out |= dict.fromkeys(unread, "network y does not read what it puts out")
+    if not (kept := [layer for layer in both if layer not in left_out]):
+        raise ValueError(f"expected a layer that network y reads, got {', '.join(unread)}")
     return Pair(of_x.keeping(kept), of_y.keeping(kept), left_out)
 
 
@@ -216,7 +224,8 @@ def _unlike(a: Form, b: Form, S_x: int, S_y: int) -> str:
         return f"expected maps of one size, or vectors, in both networks, got {a} of x and {b} of y"
     if len({1, S_x, S_y}) > 2:
         return f"expected as many steps in both networks, or one, got {S_x} of x and {S_y} of y"
-    if (size := S_y * a.D * (a.D + b.D)) > MOST:
+    D = max(a.D, b.D)  # y's own features are mapped, too
+    if (size := S_y * D * (D + b.D)) > MOST:
         most, takes = (f"{8 * numbers / 2**20:,.0f} MiB" for numbers in (MOST, size))
         return f"expected features of which a map takes at most {most}, one from {a} to {b} takes {takes}"
     return ""

@@ -160,6 +160,12 @@ class SwappableNetwork:
                 found[tap.layer] = f"network {self.called} gives other logits once its own features are put back"
         return found
 
+    def unread(self, batch: Tensor) -> list[str]:
+        """The layers whose features make no difference to the logits, however large they are."""
+        own, features = self.logits(batch), self.features(batch)
+        loud = {layer: 1e3 * torch.randn_like(x, dtype=torch.float64).to(x.dtype) for layer, x in features.items()}
+        return [tap.layer for tap in self.plan.taps if torch.equal(self.logits(batch, tap, loud[tap.layer]), own)]
+
     def _call(self, batch: Tensor) -> Any:
         return unwrapped(self.model)(batch.clone())  # a first layer that works in place must not change the next run
 

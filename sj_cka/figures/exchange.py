@@ -141,8 +141,10 @@ def exchanges_section(block: FigureBlock, results: Results) -> Section:
         "layer's mean, which tells what gets around the layer, as through a shortcut. Table: means over layers."
     )
     left_out = results.tables["not_exchanged"]
-    if len(left_out) and (names := left_out.loc[left_out["comparison"] == name, "layer"].unique()).size:
-        note += f" Not exchanged, of other shapes in the two networks: {', '.join(names)}."
+    if len(left_out):
+        of_one = left_out[left_out["comparison"] == name].groupby(["source", "target", "why"], sort=False)
+        for (source, target, why), own in of_one:
+            note += f" Not exchanged, of {source} in {target}: {', '.join(own['layer'].unique())} ({why})."
     panel = Panel("exchange", exchanges(pictures, similarity=similarity))
     return Section(block.title or f"Alike, and exchangeable? {name}", note, (panel,), pd.DataFrame(rows))
 

@@ -93,7 +93,7 @@ def build(
         if not isinstance(network, OverTime):
             message = f"expected direct: {type(network).__name__} is no sj_cka.models.time_axis.OverTime; got {coding}"
             raise OptionError("coding", message)
-        network.encoder = Encoder(coding, input_range)
+        network.input_coding = Encoder(coding, input_range)
     if kind == "ann":
         warn_of_logic(network)
         if ann_input == "sum":

@@ -27,6 +27,9 @@ def check_coding(coding: str, T: int) -> None:
 class Encoder(encoding.StatelessEncoder):
     """Spikes 0 and 1 in place of an image, by SpikingJelly's encoders; they have no gradient to the image.
 
+    Where a network folds steps and samples into one axis, spikes that are drawn hide which is which: a comparison
+    leaves such layers out and warns of them.
+
     p is a pixel brought to 0..1 by the range that its channel may have, and clipped to it.
 
     - "poisson": at each step a spike with probability p, drawn anew from torch's own generator for every pixel, step,

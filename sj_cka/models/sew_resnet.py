@@ -88,7 +88,7 @@ class SEWResNet(OverTime):
 
     def layers(self, x: Tensor, T: int | None) -> Tensor:
         for name, module in self.named_children():
-            if name == "encoder":
+            if name == "input_coding":
                 continue
             if name == "sn1":
                 x = in_time(x, T)

@@ -30,7 +30,7 @@ class OverTime(nn.Module):
 
     axes: ClassVar[tuple[int, ...]] = (4, 5)  # an odd number of them: time is the first
     takes: ClassVar[str] = "images [N, C, H, W] or frames [T, N, C, H, W]"
-    encoder: Encoder | None  # see sj_cka.models.coding; None: an image is shown as it is
+    input_coding: Encoder | None  # see sj_cka.models.coding; None: an image is shown as it is
 
     def __init__(self, T: int | None, in_channels: int, num_classes: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class OverTime(nn.Module):
         whole("in_channels", in_channels, "the number of channels of the input, from 1")
         whole("num_classes", num_classes, "the number of classes, from 1")
         self.T = T
-        self.register_module("encoder", None)
+        self.register_module("input_coding", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[T, N, classes]`; of an artificial network `[N, classes]` for what comes without time.
@@ -55,8 +55,8 @@ class OverTime(nn.Module):
         if self.T is None:
             y = self.layers(x.flatten(0, 1) if frames else x, None)
             return y.unflatten(0, x.shape[:2]) if frames else y
-        if self.encoder is not None and not frames:
-            x, frames = self.encoder(x, self.T), True
+        if self.input_coding is not None and not frames:
+            x, frames = self.input_coding(x, self.T), True
         return self.layers(x, len(x)) if frames else self.layers(x.unsqueeze(0), self.T)
 
     def in_steps(self, x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class OverTime(nn.Module):
             return x
         if self.T is None:
             raise ValueError("expected a spiking network for what goes step by step, got an artificial one")
-        return x.unsqueeze(0).expand(self.T, *x.shape) if self.encoder is None else self.encoder(x, self.T)
+        return x.unsqueeze(0).expand(self.T, *x.shape) if self.input_coding is None else self.input_coding(x, self.T)
 
     def layers(self, x: Tensor, T: int | None) -> Tensor:
         """All layers in turn.

@@ -122,7 +122,8 @@ def _check_compared(study: Study, key: KeyPath, figure: Figure, comparison: Comp
     if figure.of == "exchange":
         asked = study.recipe.jobs.get("exchange", {}).get("comparisons")
         message = f"expected a comparison of jobs.exchange, whose layers are exchanged, {comparison.name!r} is none"
-        told = isinstance(asked, list) and all(isinstance(name, str) for name in asked)  # else its block is refused
+        names = [one.name for one in study.recipe.compare]
+        told = isinstance(asked, list) and asked and all(name in names for name in asked)  # else its block is refused
         study.refuse_if(asked is None or (told and comparison.name not in asked), at, message)
     if figure.of == "sweep":
         check_over_variants(study, at, comparison)

@@ -21,6 +21,7 @@ from sj_cka.data import npz, photos
 from sj_cka.energy import cost
 from sj_cka.models import MODELS, build
 from sj_cka.models.coding import Coding, Encoder
+from sj_cka.models.time_axis import OverTime
 from sj_cka.plan import plan
 from sj_cka.plugins import OptionError
 from sj_cka.recipe import RecipeError, read
@@ -125,10 +126,26 @@ def test_every_network_is_given_spikes_for_an_image_and_frames_as_they_are(name:
         assert torch.equal(reset(net)(frames), of_image)
 
 
+@pytest.mark.parametrize("coding", ["direct", "poisson"])
+def test_a_network_of_one_s_own_may_have_an_encoder(coding: Coding, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(OverTime):
+        axes = (2, 3)
+
+        def __init__(self, make: Any, T: int | None, in_channels: int, num_classes: int) -> None:
+            super().__init__(T, in_channels, num_classes)
+            self.encoder = torch.nn.Linear(in_channels, num_classes)
+
+        def layers(self, x: torch.Tensor, T: int | None) -> torch.Tensor:
+            return self.encoder(x if T is None or len(x) == T else x.expand(T, *x.shape[1:]))
+
+    monkeypatch.setitem(MODELS, "own", Own)
+    assert network(coding, {"name": "own"}, T=3)(torch.rand(5, 1)).shape == (3, 5, 3)
+
+
 def test_without_a_coding_a_network_is_as_it_was() -> None:
     plain, direct = build("snn", MLP, in_channels=1, num_classes=3), network("direct")
     assert [name for name, _ in direct.named_modules()] == [name for name, _ in plain.named_modules()]
-    assert "encoder" not in dict(direct.named_modules())
+    assert "input_coding" not in dict(direct.named_modules())
 
 
 @pytest.mark.parametrize(
@@ -172,10 +189,10 @@ def test_a_comparison_draws_alike_each_time_and_leaves_the_random_state() -> Non
         copy = compare(net, network("poisson", T=4), x, progress=False)
     assert torch.equal(torch.get_rng_state(), before)
     pd.testing.assert_frame_equal(one.to_frame(), again.to_frame())
-    assert (one.layers_x[0], one.data.sizes["step_x"]) == ("encoder", 4)
+    assert (one.layers_x[0], one.data.sizes["step_x"]) == ("input_coding", 4)
     # in one pass with itself it is the same spikes, beside a copy other ones
-    assert itself.matrix().loc["encoder", "encoder"] == pytest.approx(1)
-    assert copy.matrix().loc["encoder", "encoder"] < 0.9
+    assert itself.matrix().loc["input_coding", "input_coding"] == pytest.approx(1)
+    assert copy.matrix().loc["input_coding", "input_coding"] < 0.9
 
 
 def test_attacks_take_answers_and_get_no_gradient() -> None:
