@@ -268,5 +268,5 @@ def test_a_network_that_draws_is_taken_again_with_what_it_drew(launches: Launche
     for bound in (False, True):
         launches(bound)
         torch.manual_seed(1)
-        found.append(compare(net, loader=x, layers=["encoder", "layer1.fc"], progress=False).matrix())
+        found.append(compare(net, loader=x, layers=["input_coding", "layer1.fc"], progress=False).matrix())
     np.testing.assert_allclose(*found, atol=1e-4)
