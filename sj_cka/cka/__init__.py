@@ -7,6 +7,8 @@ first; `layer_steps` says which have no CKA), and an `accumulator` adds up what 
 `measures`, `activity` and `permutations`. A `result` labels it, answers questions (`over_time`, `statistics` by a
 `jackknife`) and is kept in a `result_file`. `compare` is the whole way, `features` that of arrays from elsewhere; both
 take their `arguments` alike. `memory` says what it takes.
+
+This package is also the function of its name: `sj_cka.cka(X, Y)`, see `sj_cka.cka.cka`.
 """
 
 import inspect
