@@ -34,13 +34,7 @@ def pooled(found: Sequence[Estimate]) -> Estimate:
         Estimate(value=0.15..., se=0.0141..., df=6.0..., n=8)
     """
     weights = np.array([one.n for one in found], dtype=float)
-    weights /= weights.sum()
-    values, se, df = np.array([one[:3] for one in found]).T
-    parts = (weights * se) ** 2
-    squares = float((parts**2 / df).sum())
-    # equal values everywhere: no spread to weigh the runs by
-    freedom = float(parts.sum()) ** 2 / squares if squares != 0 else float(df.sum())
-    return Estimate(float(weights @ values), float(parts.sum() ** 0.5), freedom, sum(one.n for one in found))
+    return _weighted(found, weights / weights.sum())
 
 
 def difference(one: Estimate, other: Estimate) -> float:
@@ -50,10 +44,18 @@ def difference(one: Estimate, other: Estimate) -> float:
         >>> round(difference(Estimate(0.1, 0.02, 3.0, 4), Estimate(0.2, 0.02, 3.0, 4)), 4)
         0.0123
     """
-    parts = np.array([one.se**2, other.se**2])
-    squares = float((parts**2 / np.array([one.df, other.df])).sum())
-    df = float(parts.sum()) ** 2 / squares if squares != 0 else one.df + other.df
-    return float(2 * stdtr(df, -abs(one.value - other.value) / np.maximum(parts.sum() ** 0.5, ROUNDING)))
+    apart = _weighted([one, other], np.array([1.0, -1.0]))
+    return float(2 * stdtr(apart.df, -abs(apart.value) / np.maximum(apart.se, ROUNDING)))
+
+
+def _weighted(found: Sequence[Estimate], weights: np.ndarray) -> Estimate:
+    """A weighted sum of independent estimates, with the degrees of freedom of Satterthwaite."""
+    values, se, df = np.array([one[:3] for one in found]).T
+    parts = (weights * se) ** 2
+    squares = float((parts**2 / df).sum())
+    # equal values everywhere: no spread to weigh the estimates by
+    freedom = float(parts.sum()) ** 2 / squares if squares != 0 else float(df.sum())
+    return Estimate(float(weights @ values), float(parts.sum() ** 0.5), freedom, sum(one.n for one in found))
 
 
 class Pooled(NamedTuple):
