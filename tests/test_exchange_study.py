@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,18 @@ claims:
 def exchange_file(writer: Callable[[str, str], Write]) -> Write:
     """`exchange_file((old, new), ...)`: the recipe above with texts replaced."""
     return writer(EXCHANGE, "exchange.yaml")
+
+
+def test_a_way_that_cannot_be_gone_is_told_before_anything_is_trained(
+    exchange_file: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into the spiking network, which has three steps, a map takes three times as much as into the other one."""
+    study = recipe.read(exchange_file())
+    plan(study)
+    into_ann, into_snn = (S * 16 * (16 + 16) for S in (1, 3))
+    monkeypatch.setattr(sys.modules["sj_cka.exchange.exchanged"], "MOST", (into_ann + into_snn) // 2)
+    with pytest.raises(RecipeError, match=r"comparisons\[0\]: base.ann and base.snn: .* a map takes at most 0 MiB"):
+        plan(study)
 
 
 def test_a_study_exchanges_the_layers_of_the_comparisons_that_it_names(exchange_file: Write, tmp_path: Path) -> None:

@@ -206,9 +206,8 @@ def exchangeable(
         for layer in both:
             if why := _unlike(forms[0][layer], forms[1][layer], steps[0][layer], steps[1][layer]):
                 left_out[layer] = why
-        fit = of_y.keeping([layer for layer in both if layer not in left_out])
-        left_out |= fit.refusals(batch)
-        unread = fit.keeping([layer for layer in both if layer not in left_out]).unread(batch)
+        refused, unread = of_y.keeping([layer for layer in both if layer not in left_out]).put_back(batch)
+        left_out |= refused
     if left_out and (layers is not None or len(left_out) == len(both)):
         layer, why = next(iter(left_out.items()))
         raise ValueError(f"layer {layer!r}: {why}; choose layers= without it")

@@ -146,25 +146,30 @@ class SwappableNetwork:
             )
         return class_scores(logits)
 
-    def refusals(self, batch: Tensor) -> dict[str, str]:
-        """Layer -> why the network does not go on from its own features, once they are put in their place."""
-        own, features, found = self.logits(batch), self.features(batch), dict[str, str]()
+    def put_back(self, batch: Tensor) -> tuple[dict[str, str], list[str]]:
+        """Puts the features of every layer into their place, its own ones and others.
+
+        Returns:
+            Layer -> why the network does not go on from its own features; and the layers whose features make no
+            difference to the logits, however large they are.
+        """
+        own, features = self.logits(batch), self.features(batch)
+        refused, unread = dict[str, str](), list[str]()
         for tap in self.plan.taps:
+            x = features[tap.layer]
             try:
-                again = self.logits(batch, tap, features[tap.layer])
+                again = self.logits(batch, tap, x)
             except (RuntimeError, ValueError) as error:
                 why = " ".join(str(error).split())[:200]
-                found[tap.layer] = f"network {self.called} does not take its own features back: {why}"
+                refused[tap.layer] = f"network {self.called} does not take its own features back: {why}"
                 continue
             if not torch.allclose(own, again, rtol=1e-3, atol=1e-3 * float(own.abs().max())):
-                found[tap.layer] = f"network {self.called} gives other logits once its own features are put back"
-        return found
-
-    def unread(self, batch: Tensor) -> list[str]:
-        """The layers whose features make no difference to the logits, however large they are."""
-        own, features = self.logits(batch), self.features(batch)
-        loud = {layer: 1e3 * torch.randn_like(x, dtype=torch.float64).to(x.dtype) for layer, x in features.items()}
-        return [tap.layer for tap in self.plan.taps if torch.equal(self.logits(batch, tap, loud[tap.layer]), own)]
+                refused[tap.layer] = f"network {self.called} gives other logits once its own features are put back"
+                continue
+            loud = 1e3 * torch.randn_like(x, dtype=torch.float64)
+            if torch.equal(self.logits(batch, tap, loud.to(x.dtype)), own):
+                unread.append(tap.layer)
+        return refused, unread
 
     def _call(self, batch: Tensor) -> Any:
         return unwrapped(self.model)(batch.clone())  # a first layer that works in place must not change the next run

@@ -116,11 +116,12 @@ def _check_pair(
         study.refuse_if(asked is not None and asked > len(there), ("jobs", "exchange", option), message)
     layers = block.layers or comparison.layers or study.recipe.cka.layers
     batch = data.as_input(data.x_test[:4])
-    try:
-        exchangeable(preflight.network(x), preflight.network(y), batch, layers=layers, layout=data.layout)
-    except ValueError as error:
-        at = ("jobs", "exchange", "layers") if block.layers else key
-        raise study.error(at, f"{x} and {y}: {str(error).removeprefix('layers: ')}") from error
+    for source, target in dict.fromkeys([(x, y), (y, x)]):
+        try:
+            exchangeable(preflight.network(source), preflight.network(target), batch, layers=layers, layout=data.layout)
+        except ValueError as error:
+            at = ("jobs", "exchange", "layers") if block.layers else key
+            raise study.error(at, f"{source} and {target}: {str(error).removeprefix('layers: ')}") from error
 
 
 def run(job: Job, inputs: Inputs, context: Context) -> Files:
