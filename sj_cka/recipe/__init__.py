@@ -4,7 +4,7 @@ In the order in which a recipe passes through: `document` reads the YAML (`scala
 of all keys, `source` the file and what is laid over it, `blocks` and `attack_block` say what may stand in it, `faults`
 puts into words what does not fit, `choices` holds the tables that names pick from, with the options of their functions,
 `reading` resolves profile and variants, `check` follows every name, block by block, `network_checks` those of networks,
-comparisons and attacks. `editors` makes the JSON schema.
+comparisons and attacks, `claim_checks` those of claims. `editors` makes the JSON schema.
 """
 
 from collections.abc import Sequence

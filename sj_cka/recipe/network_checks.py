@@ -20,6 +20,7 @@ WITH_CEILING = (
     "a comparison of two kinds of network, of pairs of variants, or of a list of variants across seeds: only that has "
     "a noise ceiling"
 )
+ITSELF = "a comparison of a spiking network with itself, x and y alike"
 
 
 def check_network(study: Study, key: KeyPath, name: NetworkName) -> None:
@@ -173,6 +174,12 @@ def comparison_named(study: Study, key: KeyPath, name: str) -> Comparison:
     if (comparison := study.comparison(name)) is None:
         raise study.error(key, f"no comparison {name!r}{closest(name, [c.name for c in study.recipe.compare])}")
     return comparison
+
+
+def of_itself(comparison: Comparison) -> bool:
+    """Whether a comparison says what a spiking network does over time."""
+    alike = comparison.x == comparison.y and comparison.variants == "same" and comparison.seeds == "same"
+    return alike and NetworkName(comparison.x).spiking
 
 
 def check_attacks(study: Study) -> None:
