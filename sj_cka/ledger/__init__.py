@@ -1,11 +1,11 @@
 """One table of every claim of every study, as the reports tell them: `reports` reads these, `runs` puts together those
-of one study, `unrun` says what is missing, and `page` writes it all down."""
+of one study, `unrun` says what is missing, and `markdown` writes it all down."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from sj_cka.ledger.page import counted, page
+from sj_cka.ledger.markdown import counted, markdown
 from sj_cka.ledger.reports import read_reports
 from sj_cka.ledger.runs import studies
 from sj_cka.ledger.unrun import unrun
@@ -43,4 +43,4 @@ def ledger(places: Iterable[Path], recipes: Path = Path("recipes"), beside: Path
     found = studies(reports)
     missing = unrun(recipes, reports)
     told = tuple(map(str, damaged))
-    return Ledger(page(found, missing, told, beside, any(recipes.glob("*.yaml"))), counted(found), told)
+    return Ledger(markdown(found, missing, told, beside, any(recipes.glob("*.yaml"))), counted(found), told)

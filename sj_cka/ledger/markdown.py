@@ -58,7 +58,7 @@ undecided.
 """
 
 
-def page(
+def markdown(
     studies: Sequence[StudyRuns], unrun: Sequence[Unrun], damaged: Sequence[str], beside: Path, recipes: bool = True
 ) -> str:
     """The ledger.
