@@ -7,7 +7,7 @@ RECIPE = recipes/residual_ablation.yaml
 PROFILE =
 # What `make figures` draws, and figures/README.md tells of: RECIPE for its profile quick, RECIPE:PROFILE for another one.
 # RECIPE@SEEDS or RECIPE:PROFILE@SEEDS is a second run with other seeds (4,5,6,7), in figures/...-again. It shares no
-# finished job with the first: it has the store AGAIN. From an empty store all of it takes about 8 CPU hours.
+# finished job with the first: it has the store AGAIN. figures/README.md says how many CPU hours each takes.
 GALLERY = residual_ablation:photos residual_ablation:photos@8,9,10,11 \
     timesteps:photos timesteps:photos@8,9,10,11 event_data:photos event_data:photos@8,9,10 \
     residual_ablation timesteps depth width vgg event_data conversion coding neurons \
