@@ -240,7 +240,7 @@ def remarks(planned: Plan, ran: Ran, undefined: pd.DataFrame) -> tuple[str, ...]
             "directions and shapes that the paper states, not its numbers."
             + (" Nobody has run the profile 'paper' yet." if "paper" in planned.study.recipe.never_run else "")
         )
-    return tuple(filter(None, notes))
+    return tuple(dict.fromkeys(filter(None, notes)))
 
 
 def _elsewhere(ran: Ran) -> str:

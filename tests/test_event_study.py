@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from rows import pairs
@@ -17,6 +18,7 @@ from sj_cka.job import Job
 from sj_cka.jobs.compare import read_result
 from sj_cka.jobs.weights import read_network
 from sj_cka.plan import Plan, plan
+from sj_cka.provenance import remarks
 from sj_cka.recipe import RecipeError
 from sj_cka.store import Store
 
@@ -53,6 +55,16 @@ def event_file(writer: Callable[[str, str], Write]) -> Write:
 
 def planned(path: Path) -> Plan:
     return plan(recipe.read(path))
+
+
+def test_what_a_reader_must_know_of_several_data_sets_is_said_once(event_file: Write) -> None:
+    sets = "variants:\n  events: {}\n  static:\n    data: {name: digits, train: 60}\n"
+    same = "variants:\n  events: {data: {name: digits, size: 9}}\n  static: {data: {name: digits, size: 12}}\n"
+    changes = (EVENTS.splitlines()[2], "data: {name: digits}"), ("ann_input: steps\n", ""), (sets, same)
+    study = planned(event_file(*changes, ("batch_size: 90", "batch_size: 119")))
+    assert len(study.sets) == 2
+    notes = remarks(study, [], pd.DataFrame({"state": []}))
+    assert [note[:20] for note in notes].count("The last minibatch o") == 1
 
 
 def finished(job: Job, store: Store) -> Callable[[str], bytes]:
